@@ -1,0 +1,82 @@
+# Every command of the project. `make` alone lists them; whatever needs the installation makes it first.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+DEV_INSTALLED := $(VENV)/.installed-dev
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile --constraint constraints.txt
+
+# What a user passes goes to the program word for word: taken unexpanded ($(value)), handed over in the
+# environment, and quoted in the recipe. "$${X:+"--x=$$X"}" is one argument where X is set, none where it is not.
+USER_VARIABLES := EXP RUN FROM SET DATA_DIR ARGS
+$(foreach name,$(USER_VARIABLES),$(eval override $(name) := $$(value $(name))))
+export $(USER_VARIABLES)
+
+.DEFAULT_GOAL := help
+.PHONY: help install train resume curves check list schema notebooks test test-all lint clean
+
+help: ## show this list
+	@echo "make TARGET [EXP=name] [SET=\"training.epochs=2 seed=1\"] ..."
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
+
+install: $(INSTALLED) ## make .venv with everything that training needs
+
+train: $(INSTALLED) ## train EXP (default: quickstart); SET="key=value ...", DATA_DIR=folder, or FROM=run to repeat a run
+	@if [ -z "$$EXP$$FROM" ]; then EXP=quickstart; fi; \
+	exec $(BIN)/python -m app train $${EXP:+"$$EXP"} $${FROM:+"--from=$$FROM"} \
+		$${SET:+"--set=$$SET"} $${DATA_DIR:+"--data-dir=$$DATA_DIR"}
+
+resume: $(INSTALLED) ## go on with RUN, or with the newest unfinished run of EXP
+	@exec $(BIN)/python -m app resume $${EXP:+"$$EXP"} $${RUN:+"--run=$$RUN"}
+
+curves: $(INSTALLED) ## draw the curves of RUN, or of the newest finished run of EXP, again
+	@exec $(BIN)/python -m app curves $${EXP:+"$$EXP"} $${RUN:+"--run=$$RUN"}
+
+check: $(INSTALLED) ## check EXP, or every experiment, without training
+	@exec $(BIN)/python -m app check $${EXP:+"$$EXP"}
+
+list: $(INSTALLED) ## list the experiments
+	@exec $(BIN)/python -m app list
+
+schema: $(INSTALLED) ## write the catalogue of legal names and the editors' schema again
+	@exec $(BIN)/python -m app.config.catalogue
+
+notebooks: $(DEV_INSTALLED) ## run every notebook from top to bottom (on copies)
+	@exec $(BIN)/python -m pytest -m "" tests/test_notebooks.py
+
+test: $(DEV_INSTALLED) ## run the fast tests; ARGS="tests/config -x" is handed to pytest
+	@exec $(BIN)/python -m pytest $$ARGS
+
+test-all: $(DEV_INSTALLED) ## run every test, the slow ones too
+	@exec $(BIN)/python -m pytest -m "" $$ARGS
+
+lint: $(DEV_INSTALLED) ## check format, style and types
+	@$(BIN)/ruff format --check --quiet . || { echo "$(BIN)/ruff format .   mends the format"; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+
+clean: ## delete .venv and caches; never runs/ or data/
+	@rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find app models tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp is written last and removed first, so a half-finished installation never passes for a whole one.
+$(INSTALLED): pyproject.toml constraints.txt
+	@rm -f $@ $(DEV_INSTALLED)
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
+		echo "Python 3.11, 3.12 or 3.13 is needed; $(PYTHON) is: $$($(PYTHON) --version 2>&1)."; \
+		echo "Name another one: make install PYTHON=python3.12"; exit 1; }
+	@echo "installing into $(VENV) (about 3 minutes the first time)"
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@if nvidia-smi >/dev/null 2>&1; then extras="[gpu]"; else extras=""; fi; \
+		$(PIP) --editable ".$$extras"
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
+	@touch $@
+
+$(DEV_INSTALLED): $(INSTALLED)
+	@rm -f $@
+	@echo "installing the development tools into $(VENV)"
+	@$(PIP) --editable ".[dev]"
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
+	@touch $@

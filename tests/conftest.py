@@ -1,0 +1,29 @@
+"""What every test starts from: a quiet TensorFlow, no settings of the user's, GPU tests only beside a GPU."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Set by make for its own children, or by a user for the program: neither may reach a test.
+for _name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "TRAINER_HOME", "EXP", "RUN", "FROM", "SET", "DATA_DIR", "ARGS"):
+    os.environ.pop(_name, None)
+
+# Keras reads and writes its own home folder at import; tests get one that goes away with them.
+_keras_home = Path(tempfile.mkdtemp(prefix="keras-home-"))
+os.environ["KERAS_HOME"] = str(_keras_home)
+
+
+def pytest_collection_modifyitems(items):
+    if shutil.which("nvidia-smi"):
+        return
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU on this machine"))
+
+
+def pytest_unconfigure():
+    shutil.rmtree(_keras_home, ignore_errors=True)
