@@ -1,0 +1,195 @@
+"""Generates catalogue.json and experiments/schema.json: `python -m app.config.catalogue` (`make schema`).
+
+The catalogue lists the optimizers, augmentation layers and networks an experiment may name, each with its
+constructor's arguments as small JSON schemas: `type`, `default` (absent if required), `enum`, limits. This is
+the only module of app.config that imports Keras; the loader reads what it wrote.
+"""
+
+import collections.abc
+import inspect
+import json
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import keras
+
+from app.config.arguments import CATALOGUE
+from app.config.editor_schema import editor_schema
+from app.paths import experiments_dir
+from models.augmentation import OUR_LAYERS, REFUSED, keras_layers
+from models.registry import MODELS
+from models.resnet import STAGE_UNITS, STEMS
+from models.vgg import STAGE_CONVOLUTIONS
+
+REFUSED_OPTIMIZERS = {
+    "lossscaleoptimizer": "training.precision: float16 puts it around the optimizer by itself",
+    "multioptimizer": "it takes optimizer objects, which an experiment file cannot hold",
+    "optimizermap": "it takes optimizer objects, which an experiment file cannot hold",
+}
+# Set from elsewhere in the experiment, or meaningless in it.
+HIDDEN_ARGUMENTS = {
+    "self", "kwargs", "name", "dtype", "seed", "data_format", "learning_rate", "input_shape", "num_classes",
+}  # fmt: skip
+PYTHON_TYPES: dict[Any, str] = {
+    bool: "boolean", int: "integer", float: "number", str: "string", list: "array", tuple: "array",
+    types.NoneType: "null", collections.abc.Sequence: "array", collections.abc.Iterable: "array",
+}  # fmt: skip
+# Keras leaves its arguments without annotations; where a default does not tell the type, this does.
+NUMBER_OR_RANGE = ["number", "array"]
+KERAS_TYPES: dict[str, str | list[str]] = {
+    "adam_lr_ratio": "number",
+    "brightness_factor": NUMBER_OR_RANGE,
+    "clipnorm": "number",
+    "clipvalue": "number",
+    "contrast_factor": NUMBER_OR_RANGE,
+    "ema_overwrite_frequency": "integer",
+    "exclude_layers": "array",
+    "factor": NUMBER_OR_RANGE,
+    "fill_value": ["number", "array"],
+    "global_clipnorm": "number",
+    "gradient_accumulation_steps": "integer",
+    "hue_factor": NUMBER_OR_RANGE,
+    "addition_factor": NUMBER_OR_RANGE,
+    "kernel_size": ["integer", "array"],
+    "loss_scale_factor": "number",
+    "saturation_factor": NUMBER_OR_RANGE,
+    "scale": NUMBER_OR_RANGE,
+    "sigma": NUMBER_OR_RANGE,
+    "threshold_factor": NUMBER_OR_RANGE,
+    "weight_decay": "number",
+}
+POSITIVE: dict[str, Any] = {"exclusiveMinimum": 0}
+NOT_NEGATIVE: dict[str, Any] = {"minimum": 0}
+BELOW_ONE: dict[str, Any] = {"minimum": 0, "exclusiveMaximum": 1}
+LIMITS: dict[str, dict[str, Any]] = {  # by argument, or by owner.argument
+    "adam_beta_1": BELOW_ONE,
+    "adam_beta_2": BELOW_ONE,
+    "adam_weight_decay": NOT_NEGATIVE,
+    "beta_1": BELOW_ONE,
+    "beta_2": BELOW_ONE,
+    "bn_epsilon": POSITIVE,
+    "bn_momentum": BELOW_ONE,
+    "cifar_resnet.depth": {"minimum": 8},
+    "clip_threshold": POSITIVE,
+    "clipnorm": POSITIVE,
+    "clipvalue": POSITIVE,
+    "degrees": {"minimum": 0, "maximum": 180},
+    "dropout": BELOW_ONE,
+    "ema_momentum": {"minimum": 0, "maximum": 1},
+    "ema_overwrite_frequency": {"minimum": 1},
+    "epsilon": POSITIVE,
+    "epsilon_1": POSITIVE,
+    "epsilon_2": POSITIVE,
+    "global_clipnorm": POSITIVE,
+    "gradient_accumulation_steps": {"minimum": 2},
+    "head_l2": NOT_NEGATIVE,
+    "height_pixels": NOT_NEGATIVE,
+    "initial_accumulator_value": NOT_NEGATIVE,
+    "loss_scale_factor": POSITIVE,
+    "momentum": {"minimum": 0, "maximum": 1},
+    "padding_pixels": NOT_NEGATIVE,
+    "resnet.depth": {"enum": sorted(STAGE_UNITS)},
+    "resnet.stem": {"enum": STEMS},
+    "rho": BELOW_ONE,
+    "stem_bn_epsilon": POSITIVE,
+    "vgg.depth": {"enum": sorted(STAGE_CONVOLUTIONS)},
+    "warmup_steps": NOT_NEGATIVE,
+    "weight_decay": NOT_NEGATIVE,
+    "width_pixels": NOT_NEGATIVE,
+}
+
+
+def build_catalogue() -> dict[str, Any]:
+    """Return the catalogue of the installed Keras and of our networks and layers."""
+    return {
+        "optimizers": _described(_keras_optimizers()),
+        "refused_optimizers": REFUSED_OPTIMIZERS,
+        "layers": _described(keras_layers() | OUR_LAYERS),
+        "refused_layers": dict(sorted(REFUSED.items())),
+        "models": _described(MODELS),
+    }
+
+
+def to_json(content: Any, depth: int = 0, split_depth: int = 3) -> str:
+    """Return JSON with one line for each value at `split_depth`, so that a difference reads well."""
+    if depth == split_depth or not isinstance(content, dict) or not content:
+        return json.dumps(content)
+    indent = "  " * (depth + 1)
+    lines = [
+        f"{indent}{json.dumps(key)}: {to_json(value, depth + 1, split_depth)}"
+        for key, value in content.items()
+    ]
+    return "{\n" + ",\n".join(lines) + "\n" + indent[2:] + "}"
+
+
+def main() -> None:
+    """Write both files."""
+    catalogue = build_catalogue()
+    CATALOGUE.write_text(to_json(catalogue) + "\n", encoding="utf-8")
+    schema = to_json(editor_schema(catalogue)) + "\n"
+    (experiments_dir() / "schema.json").write_text(schema, encoding="utf-8")
+
+
+def _described(classes: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return for each class a JSON schema of each argument that an experiment may give to it."""
+    described: dict[str, dict[str, dict[str, Any]]] = {}
+    for owner, cls in sorted(classes.items()):
+        annotations = typing.get_type_hints(cls.__init__)
+        described[owner] = {
+            parameter.name: _schema(owner, parameter, annotations.get(parameter.name))
+            for parameter in inspect.signature(cls).parameters.values()
+            if parameter.name not in HIDDEN_ARGUMENTS
+        }
+    return described
+
+
+def _keras_optimizers() -> dict[str, type]:
+    found = {}
+    for cls in vars(keras.optimizers).values():
+        if inspect.isclass(cls) and cls is not keras.optimizers.Optimizer:
+            name = cls.__name__.lower()
+            if name not in REFUSED_OPTIMIZERS:
+                found[name] = cls
+    return found
+
+
+def _schema(owner: str, parameter: inspect.Parameter, annotation: Any) -> dict[str, Any]:
+    required = parameter.default is parameter.empty
+    if annotation is not None:
+        schema = _from_annotation(annotation)
+    elif parameter.name in KERAS_TYPES:
+        schema = {"type": KERAS_TYPES[parameter.name]}
+    else:
+        schema = {"type": PYTHON_TYPES[type(parameter.default)]}
+    if not required and parameter.default is None and "null" not in _as_list(schema["type"]):
+        schema["type"] = [*_as_list(schema["type"]), "null"]
+    schema |= LIMITS.get(parameter.name, {}) | LIMITS.get(f"{owner}.{parameter.name}", {})
+    return schema if required else schema | {"default": parameter.default}
+
+
+def _from_annotation(annotation: Any) -> dict[str, Any]:
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        return {"type": PYTHON_TYPES[type(inner[0])], "enum": list(inner)}
+    if origin in (typing.Union, types.UnionType):
+        merged: dict[str, Any] = {"type": []}
+        for option in map(_from_annotation, inner):
+            merged = option | merged | {"type": [*merged["type"], *_as_list(option["type"])]}
+        if "enum" in merged and "null" in merged["type"]:
+            merged["enum"] = [*merged["enum"], None]
+        return merged
+    schema: dict[str, Any] = {"type": PYTHON_TYPES[origin or annotation]}
+    items = [item for item in inner if item is not ...]
+    if schema["type"] == "array" and items:
+        schema["items"] = _from_annotation(items[0])
+    return schema
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+if __name__ == "__main__":
+    main()

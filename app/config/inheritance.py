@@ -1,0 +1,129 @@
+"""Reads experiment files with what they extend, and overrides, into one tree of nodes.
+
+A file may say `extends: other.yaml`: mappings merge, everything else is replaced. Where the child names
+another model, optimizer or schedule, its mapping replaces the parent's as a whole, because arguments of the
+old one mean nothing to the new one. Overrides (`training.epochs=2`) merge over the file by the same rules,
+all at once.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from app.config.nodes import Mark, Node, Problem, parse_yaml
+from app.config.wording import nearest, received
+from app.errors import UserError
+from app.paths import shown
+
+OVERRIDE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*)=(.*)", re.DOTALL)
+MAX_BYTES = 1_000_000
+IDENTITY_KEYS = {("model",): "name", ("optimizer",): "name", ("optimizer", "learning_rate"): "schedule"}
+
+
+def load_file(
+    path: Path, problems: list[Problem], children: tuple[Path, ...] = ()
+) -> tuple[Node | None, str]:
+    """Read a file and what it extends.
+
+    Args:
+        path: the file.
+        problems: receives what is wrong with the files as YAML.
+        children: the files that led here by their `extends`.
+
+    Returns:
+        The merged content (None if unreadable, then `problems` says why) and the file's first comment line.
+
+    Raises:
+        UserError: if the file itself cannot be read.
+    """
+    source = shown(path)
+    text = _read_text(path)
+    description = re.match(r"\ufeff?\s*#[ \t]*(.*)", text)
+    node = parse_yaml(text, source, problems)
+    if node is not None and not isinstance(node.value, dict):
+        problems.append(Problem(node.mark, "", f"must be a mapping of keys; got {received(node.plain())}"))
+        node = None
+    if node is not None and "extends" in node.value:
+        extends = node.value.pop("extends")
+        parent_path = _parent_path(path, extends.plain())
+        if isinstance(parent_path, Path) and parent_path.resolve() in (path.resolve(), *children):
+            parent_path = f"{received(extends.plain())} leads back to a file that extends it"
+        if isinstance(parent_path, Path):
+            parent, _ = load_file(parent_path, problems, (path.resolve(), *children))
+            node = merge(parent, node) if parent else None
+        else:
+            problems.append(Problem(extends.mark, "extends", parent_path))
+            node = None  # without what it inherits, nothing can be said of the rest
+    return node, description.group(1).strip() if description else ""
+
+
+def parse_overrides(overrides: Sequence[str], problems: list[Problem]) -> Node:
+    """Return the overrides as one mapping; of two for the same key the later one counts."""
+    changes = Node({}, Mark("--set"))
+    for override in overrides:
+        mark = Mark(f"--set {override}")
+        match = OVERRIDE.fullmatch(override)
+        if not match:
+            problems.append(
+                Problem(mark, "", "must be KEY=VALUE with a dotted key, such as training.epochs=2")
+            )
+            continue
+        if match[1].split(".")[0] == "extends":
+            problems.append(Problem(mark, "extends", "cannot be set from outside; write it into a file"))
+            continue
+        text = match[2]
+        value = parse_yaml(text, mark.source, problems, positions=False) if text.strip() else Node(None, mark)
+        for key in reversed(match[1].split(".")):
+            value = Node({key: value}, mark, {key: mark}) if value else None
+        if value:
+            changes = merge(changes, value)
+    return changes
+
+
+def merge(parent: Node, child: Node, path: tuple[str, ...] = ()) -> Node:
+    """Return the child's content over the parent's."""
+    if not isinstance(parent.value, dict) or not isinstance(child.value, dict):
+        return child
+    identity = IDENTITY_KEYS.get(path)
+    if identity in parent.value and identity in child.value:
+        if parent.value[identity].plain() != child.value[identity].plain():
+            return child
+    merged = {
+        key: merge(parent.value[key], value, (*path, key)) if key in parent.value else value
+        for key, value in child.value.items()
+    }
+    mark = child.mark if child.mark.line else parent.mark  # an override cannot show where a key is missing
+    return Node(parent.value | merged, mark, parent.key_marks | child.key_marks)
+
+
+def _parent_path(path: Path, value: Any) -> Path | str:
+    """Return the file that `path` extends, or what is wrong with the value."""
+    if not isinstance(value, str):
+        return f"must be the name of a file; got {received(value)}"
+    parent = path.parent / value
+    try:
+        inside, exists = parent.resolve().is_relative_to(path.parent.resolve()), parent.is_file()
+    except (OSError, ValueError, RuntimeError):  # too long, a null character, a circle of links
+        inside, exists = True, False
+    if not inside:
+        return f"must be a file in {shown(path.parent)}/; got {received(value)}"
+    if not exists:
+        files = [file.name for file in path.parent.glob("*.yaml") if file.name != path.name]
+        meant = nearest(value, files)
+        return f"no such file: {received(value)}" + (f"; did you mean '{meant}'?" if meant else "")
+    return parent
+
+
+def _read_text(path: Path) -> str:
+    try:
+        if not path.is_file():
+            raise UserError(f"{shown(path)}: no such file")
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise UserError(f"{shown(path)}: {size} bytes; an experiment file has at most {MAX_BYTES}")
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{shown(path)}: not UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise UserError(f"{shown(path)}: cannot be read: {error.strerror}") from None

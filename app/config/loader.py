@@ -1,0 +1,144 @@
+"""Loads an experiment by name or path, and reports everything that is wrong with it in one message."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from app.config.arguments import (
+    RESERVED_KEYS,
+    Finding,
+    name_and_argument_findings,
+    schedule_findings,
+    split_layer,
+)
+from app.config.inheritance import load_file, merge, parse_overrides
+from app.config.nodes import Problem, add_resolvers
+from app.config.problems import locate, schema_findings, without_consequences
+from app.config.schema import Experiment
+from app.config.wording import nearest, received
+from app.errors import UserError
+from app.paths import experiments_dir, shown
+
+NAME = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+DERIVED_KEY = "unknown key; the file's name is the experiment's, its first comment line the description"
+
+
+def list_experiments() -> list[str]:
+    """Return the names of all experiment files, sorted."""
+    files = experiments_dir().glob("*.yaml")
+    return sorted(path.stem for path in files if NAME.fullmatch(path.stem) and path.is_file())
+
+
+def load_experiment(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Load, merge and check one experiment.
+
+    Args:
+        name_or_path: a str is the name of a file in `experiments/`; a Path is that very file.
+        overrides: `dotted.key=value` items, the values in YAML.
+
+    Returns:
+        The experiment, complete and checked.
+
+    Raises:
+        UserError: with one line for everything that is wrong.
+    """
+    by_name = isinstance(name_or_path, str)
+    path = _experiment_path(name_or_path) if isinstance(name_or_path, str) else name_or_path
+    problems: list[Problem] = []
+    root, description = load_file(path, problems)
+    changes = parse_overrides(overrides, problems)
+    if root is None:
+        raise UserError("\n".join(map(str, sorted(set(problems)))))
+    root = merge(root, changes)
+    plain = root.plain()
+    findings = list(name_and_argument_findings(plain))
+    if by_name and not changes.has("training", "epochs"):
+        # A run shortened by an override, or such a run's own file, may well end inside its warm-up.
+        findings += schedule_findings(plain)
+    experiment = None
+    try:
+        experiment = Experiment.model_validate(
+            _gathered(plain) | {"name": path.stem, "description": description}
+        )
+    except ValidationError as error:
+        findings += schema_findings(error)
+    findings += [Finding((key,), DERIVED_KEY, at_key=True) for key in ("name", "description") if key in plain]
+    unreadable = {problem.mark for problem in problems}  # what could not be read is wrong once, not twice
+    problems += [found for found in (locate(root, one) for one in findings) if found.mark not in unreadable]
+    if problems or experiment is None:
+        raise UserError("\n".join(map(str, without_consequences(problems))))
+    return experiment
+
+
+def dump_experiment(experiment: Experiment) -> str:
+    """Return the experiment as YAML with every default written out; loading it gives an equal one."""
+    content = experiment.model_dump(exclude={"name", "description"})
+    for section in RESERVED_KEYS:
+        content[section] |= content[section].pop("arguments")
+    schedule = content["optimizer"]["learning_rate"]
+    content["optimizer"]["learning_rate"] = {"schedule": schedule.pop("schedule")} | schedule
+    content["augmentation"] = [
+        {layer.name: layer.arguments} if layer.arguments else layer.name for layer in experiment.augmentation
+    ]
+    header = f"# {experiment.description}\n" if experiment.description else ""
+    return header + yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes exactly the text that our loader would take for something else."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+add_resolvers(_Dumper)
+_Dumper.add_representer(
+    tuple, lambda dumper, items: dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True)
+)
+
+
+def _experiment_path(name: str) -> Path:
+    """Return the file of a named experiment, which lies in `experiments/` and nowhere else."""
+    folder = experiments_dir()
+    names = list_experiments()
+    path = folder / f"{name}.yaml"
+    if NAME.fullmatch(name) and path.is_file():
+        if path.resolve().is_relative_to(folder.resolve()):
+            return path
+        raise UserError(
+            f"experiment {received(name)}: {shown(path)} is a link that leads out of {shown(folder)}/"
+        )
+    meant = nearest(name, names)
+    guess = f" Did you mean '{meant}'?" if meant else ""
+    available = f"Available: {', '.join(names)}." if names else f"There is no *.yaml in {shown(folder)}/."
+    rule = (
+        ""
+        if NAME.fullmatch(name)
+        else " It must be the name of a file in experiments/, without path and .yaml."
+    )
+    raise UserError(f"unknown experiment {received(name)}.{rule}{guess} {available}")
+
+
+def _gathered(plain: dict[str, Any]) -> dict[str, Any]:
+    """Return a file's content in the shape of the schema: constructor arguments under `arguments`."""
+    content = dict(plain)
+    for section, reserved in RESERVED_KEYS.items():
+        if isinstance(content.get(section), dict):
+            given = content[section]
+            content[section] = {key: given[key] for key in reserved if key in given}
+            content[section]["arguments"] = {key: given[key] for key in given if key not in reserved}
+    optimizer = content.get("optimizer")
+    if isinstance(optimizer, dict) and type(optimizer.get("learning_rate")) in (int, float):
+        optimizer["learning_rate"] = {"schedule": "constant", "peak": optimizer["learning_rate"]}
+    if isinstance(content.get("augmentation"), tuple):
+        layers = [split_layer(item) for item in content["augmentation"]]
+        content["augmentation"] = tuple(
+            {"name": name, "arguments": given} for name, given in layers if name and given is not None
+        )
+    return content

@@ -1,0 +1,209 @@
+"""Strict YAML: text to nodes that remember their line and column, with every trap an error.
+
+Stricter than PyYAML: only `true` and `false` are booleans, `1e-3` is a number, a duplicate key is an error,
+and no tag builds anything but text, numbers, booleans, null, lists and mappings.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+MAX_DEPTH = 20
+MAX_NODES = 10_000  # after aliases are expanded: a few lines of aliases can stand for billions
+MAX_INTEGER = 2**63
+TAG = "tag:yaml.org,2002:"
+SCALARS = {TAG + kind for kind in ("str", "int", "float", "bool", "null")}
+
+
+@dataclass(frozen=True, order=True)
+class Mark:
+    """A place to point at: a file with line and column from 1, or an override (line 0)."""
+
+    source: str
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        """Return it the way compilers do: `file:line:column`."""
+        return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """One thing that is wrong, and where."""
+
+    mark: Mark
+    key: str  # dotted; empty for the file as a whole
+    message: str
+
+    def __str__(self) -> str:
+        """Return the one line a user sees."""
+        return f"{self.mark}: {self.key}: {self.message}" if self.key else f"{self.mark}: {self.message}"
+
+
+@dataclass
+class Node:
+    """A value (scalar, list of nodes or dict of nodes) with its place and, for a dict, its keys' places."""
+
+    value: Any
+    mark: Mark
+    key_marks: dict[str, Mark] = field(default_factory=dict)
+
+    def has(self, *keys: str) -> bool:
+        """Return whether a value lies below these keys."""
+        if not keys:
+            return True
+        return isinstance(self.value, dict) and keys[0] in self.value and self.value[keys[0]].has(*keys[1:])
+
+    def plain(self) -> Any:
+        """Return the bare value; lists become tuples."""
+        if isinstance(self.value, dict):
+            return {key: child.plain() for key, child in self.value.items()}
+        if isinstance(self.value, list):
+            return tuple(child.plain() for child in self.value)
+        return self.value
+
+
+RESOLVERS = (
+    ("bool", r"true|false", "tf"),
+    ("null", r"~|null|", ["~", "n", ""]),
+    ("int", r"[-+]?(?:0|[1-9][0-9]*)", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.(?:inf|Inf|INF))"
+        r"|\.(?:nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+)
+
+
+def add_resolvers(loader_or_dumper: type) -> None:
+    """Teach a PyYAML class which plain words are not text; it must start with an empty table."""
+    for kind, pattern, first_characters in RESOLVERS:
+        loader_or_dumper.add_implicit_resolver(  # type: ignore[attr-defined]
+            TAG + kind, re.compile(rf"^(?:{pattern})$"), list(first_characters)
+        )
+
+
+class _Composer(yaml.SafeLoader):
+    """PyYAML's parser with our idea of numbers and booleans."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}
+
+
+add_resolvers(_Composer)
+
+
+def parse_yaml(text: str, source: str, problems: list[Problem], *, positions: bool = True) -> Node | None:
+    """Parse one YAML document.
+
+    Args:
+        text: the document.
+        source: what to call it in messages.
+        problems: receives everything that is wrong with it.
+        positions: whether lines and columns mean something to the user.
+
+    Returns:
+        The document, or None if it has no readable structure (then `problems` says why).
+    """
+    composer = None
+    try:
+        composer = _Composer(text)
+        root = composer.get_single_node()
+        if root is None:
+            problems.append(Problem(Mark(source), "", "empty"))
+            return None
+        return _Builder(source, problems, positions).build(root, "", 0)
+    except yaml.MarkedYAMLError as error:
+        place = error.problem_mark or error.context_mark
+        mark = Mark(source, place.line + 1, place.column + 1) if place and positions else Mark(source)
+        problems.append(Problem(mark, "", f"not valid YAML: {error.problem or error.context}"))
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        column = error.position - (text.rfind("\n", 0, error.position) + 1) + 1
+        mark = Mark(source, line, column) if positions else Mark(source)
+        problems.append(Problem(mark, "", "not valid YAML: a control character"))
+    except (RecursionError, _TooMuch):
+        message = f"nested deeper than {MAX_DEPTH} levels, or more than {MAX_NODES} values"
+        problems.append(Problem(Mark(source), "", message))
+    finally:
+        if composer is not None:
+            composer.dispose()
+    return None
+
+
+class _TooMuch(Exception):  # noqa: N818
+    """The document is larger than any experiment, once expanded."""
+
+
+class _Builder:
+    """Turns PyYAML's nodes into ours, counting as it goes."""
+
+    def __init__(self, source: str, problems: list[Problem], positions: bool):
+        self.source, self.problems, self.positions = source, problems, positions
+        self.num_nodes = 0
+
+    def build(self, node: yaml.Node, key: str, depth: int) -> Node:
+        self.num_nodes += 1
+        if depth > MAX_DEPTH or self.num_nodes > MAX_NODES:
+            raise _TooMuch
+        mark = self.mark(node)
+        if isinstance(node, yaml.MappingNode) and node.tag == TAG + "map":
+            return self.mapping(node, mark, key, depth)
+        if isinstance(node, yaml.SequenceNode) and node.tag == TAG + "seq":
+            children = [self.build(item, f"{key}[{i}]", depth + 1) for i, item in enumerate(node.value)]
+            return Node(children, mark)
+        if isinstance(node, yaml.ScalarNode) and node.tag in SCALARS:
+            return Node(self.scalar(node, mark, key), mark)
+        self.problems.append(Problem(mark, key, f"tag {node.tag.replace(TAG, '!!')} is not allowed"))
+        return Node(None, mark)
+
+    def mapping(self, node: yaml.MappingNode, mark: Mark, key: str, depth: int) -> Node:
+        own = Node({}, mark)
+        merged = Node({}, mark)
+        for key_node, value_node in node.value:
+            name, place = key_node.value, self.mark(key_node)
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != TAG + "str":
+                shown = f"; got {name or 'nothing'}" if isinstance(key_node, yaml.ScalarNode) else ""
+                self.problems.append(Problem(place, key, f"a key must be a word{shown}"))
+                continue
+            dotted = f"{key}.{name}" if key else name
+            if name == "<<" and key_node.style is None:
+                value = self.build(value_node, key, depth + 1)
+                for source in reversed(value.value if isinstance(value.value, list) else [value]):
+                    if isinstance(source.value, dict):
+                        merged.value.update(source.value)
+                        merged.key_marks.update(source.key_marks)
+                    else:
+                        self.problems.append(Problem(place, key, "<< takes an alias of a mapping"))
+            elif name in own.value:
+                first = own.key_marks[name]
+                where = f"; it was given first at line {first.line}" if self.positions else ""
+                self.problems.append(Problem(place, dotted, f"duplicate key{where}"))
+            else:
+                own.value[name] = self.build(value_node, dotted, depth + 1)
+                own.key_marks[name] = place
+        return Node(merged.value | own.value, mark, merged.key_marks | own.key_marks)
+
+    def scalar(self, node: yaml.ScalarNode, mark: Mark, key: str) -> Any:
+        kind, text = node.tag.removeprefix(TAG), node.value
+        try:
+            if kind == "int":
+                number = int(text)
+                if abs(number) >= MAX_INTEGER:
+                    raise ValueError
+                return number
+            if kind == "float":
+                return float(re.sub(r"\.(inf|nan)$", r"\1", text.lower()))
+            if kind == "bool":
+                return {"true": True, "false": False}[text]
+        except (ValueError, KeyError):
+            self.problems.append(Problem(mark, key, f"not a usable {kind}: {text[:40]!r}"))
+            return None
+        return None if kind == "null" else text
+
+    def mark(self, node: yaml.Node) -> Mark:
+        start = node.start_mark
+        return Mark(self.source, start.line + 1, start.column + 1) if self.positions else Mark(self.source)

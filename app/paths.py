@@ -1,0 +1,38 @@
+"""Where the project's folders lie: experiments/, data/ and runs/ under one root."""
+
+import os
+from pathlib import Path
+
+HOME_VARIABLE = "TRAINER_HOME"
+
+
+def project_root() -> Path:
+    """Return the folder that holds experiments/, data/ and runs/.
+
+    It is the checkout this file lies in, unless the environment variable TRAINER_HOME names another.
+    """
+    home = os.environ.get(HOME_VARIABLE)
+    return Path(home).resolve() if home else Path(__file__).resolve().parents[1]
+
+
+def experiments_dir() -> Path:
+    """Return the folder of experiment files."""
+    return project_root() / "experiments"
+
+
+def data_root() -> Path:
+    """Return the folder in which `data/<dataset>/` is looked for."""
+    return project_root() / "data"
+
+
+def runs_root() -> Path:
+    """Return the folder that receives run folders."""
+    return project_root() / "runs"
+
+
+def shown(path: Path) -> str:
+    """Return `path` as a person would type it: relative to the current folder where it lies below it."""
+    try:
+        return str(Path(path).relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

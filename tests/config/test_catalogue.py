@@ -1,0 +1,86 @@
+"""The generated files are current, and what they promise is what Keras and our networks accept."""
+
+import json
+
+import keras
+import pytest
+
+from app.config import list_experiments
+from app.config.arguments import CATALOGUE, broken_rule, catalogue
+from app.config.catalogue import build_catalogue, to_json
+from app.config.editor_schema import editor_schema
+from app.config.nodes import parse_yaml
+from app.paths import experiments_dir
+from models.registry import list_models
+
+
+def test_generated_files_are_current():
+    current = build_catalogue()
+    hint = "run `make schema`"
+    assert CATALOGUE.read_text() == to_json(current) + "\n", hint
+    assert (experiments_dir() / "schema.json").read_text() == to_json(editor_schema(current)) + "\n", hint
+
+
+def test_every_network_is_listed():
+    assert sorted(catalogue()["models"]) == sorted(list_models())
+
+
+@pytest.mark.parametrize("name", catalogue()["optimizers"])
+def test_every_optimizer_takes_the_defaults_listed(name):
+    classes = {cls.__name__.lower(): cls for cls in vars(keras.optimizers).values() if isinstance(cls, type)}
+    defaults = {key: schema["default"] for key, schema in catalogue()["optimizers"][name].items()}
+    assert float(classes[name](learning_rate=0.5, **defaults).learning_rate) == 0.5
+
+
+def test_no_name_is_both_known_and_refused():
+    for kind in ("layers", "optimizers"):
+        assert not catalogue()[kind].keys() & catalogue()[f"refused_{kind}"].keys()
+
+
+def test_every_default_passes_its_own_rule():
+    def as_loaded(value):
+        return tuple(value) if isinstance(value, list) else value
+
+    for kind in ("optimizers", "layers", "models"):
+        for owner, arguments in catalogue()[kind].items():
+            for argument, schema in arguments.items():
+                if "default" in schema:
+                    assert broken_rule(schema, as_loaded(schema["default"])) is None, (owner, argument)
+
+
+@pytest.mark.parametrize(
+    ("schema", "good", "bad"),
+    [
+        ({"type": "number"}, [1, 1.5], [True, "1", None, float("nan"), float("inf"), ()]),
+        ({"type": "integer", "minimum": 2}, [2], [1, 2.0, True]),
+        ({"type": "boolean"}, [True, False], [1, 0, "true"]),
+        ({"type": ["number", "null"], "exclusiveMinimum": 0}, [None, 0.1], [0, -1]),
+        ({"type": "number", "exclusiveMaximum": 1, "maximum": 2}, [0.9], [1]),
+        ({"type": "array", "items": {"type": "integer"}}, [(), (1, 2)], [(1, True), (1, "a"), 3]),
+        ({"type": "integer", "enum": [18, 34]}, [18], [19]),
+    ],
+)
+def test_argument_rules(schema, good, bad):
+    assert [broken_rule(schema, value) for value in good] == [None] * len(good)
+    assert all(broken_rule(schema, value) for value in bad)
+
+
+def test_editor_schema_describes_files_as_written():
+    schema = json.loads((experiments_dir() / "schema.json").read_text())
+    assert "extends" in schema["properties"] and "name" not in schema["properties"]
+    models = schema["$defs"]["ModelConfig"]["anyOf"]
+    resnet18 = next(option for option in models if option["properties"]["name"]["const"] == "resnet18")
+    assert "bn_momentum" in resnet18["properties"] and "arguments" not in resnet18["properties"]
+
+
+def test_shipped_experiments_fit_the_editor_schema():
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads((experiments_dir() / "schema.json").read_text())
+    validator = jsonschema.Draft7Validator(schema)
+    for name in list_experiments():
+        node = parse_yaml((experiments_dir() / f"{name}.yaml").read_text(), name, [])
+        content = json.loads(json.dumps(node.plain()))
+        assert list(validator.iter_errors(content)) == []
+        assert list(validator.iter_errors(content | {"batch_size": 3}))
+        content["optimizer"]["momentm"] = 0.9
+        assert list(validator.iter_errors(content))

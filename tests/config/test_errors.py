@@ -1,0 +1,157 @@
+"""Every kind of mistake in a file: the line it gives, with its place."""
+
+# ruff: noqa: E501 - a row of the table is one mistake and its line
+import pytest
+
+from tests.config.conftest import VALID
+
+AT = "experiments/x.yaml"
+
+
+# Each row: what to replace in the valid file, by what, and the lines expected.
+ONE_MISTAKE = {
+    "unknown_key": ("name: sgd", "name: sgd\n  learning_rte: 3", ["8:3: optimizer.learning_rte: unknown key; did you mean 'learning_rate'?"]),
+    "misspelt_required": ("  epochs", "  epoch", ["10:3: training.epoch: unknown key; did you mean 'epochs'?"]),
+    "far_from_any": ("epochs: 10", "epochs: 10\n  loss: {qqq: 1}", ["11:10: training.loss.qqq: unknown key; allowed: label_smoothing, softmax_before_loss"]),
+    "in_wrong_section": ("# A", "batch_size: 3 #", ["1:1: batch_size: unknown key; did you mean 'training.batch_size'?"]),
+    "extend": ("# A", "extend: y.yaml #", ["1:1: extend: unknown key; did you mean 'extends'?"]),
+    "derived_name": ("# A", "name: y #", ["1:1: name: unknown key; the file's name is the experiment's, its first comment line the description"]),
+    "missing": ("  batch_size: 8\n", "", ["10:3: training.batch_size: required key is missing"]),
+    "missing_section": ("model:\n  name: baseline\n", "", ["2:1: model: required key is missing"]),
+    "null_section": ("  name: baseline\n", "", ["4:7: model: must be a mapping (keys: name, weights); got null"]),
+    "text_for_int": ("epochs: 10", "epochs: '10'", ["10:11: training.epochs: must be a whole number; got '10'"]),
+    "float_for_int": ("epochs: 10", "epochs: 10.0", ["10:11: training.epochs: must be a whole number; got 10.0"]),
+    "bool_for_int": ("epochs: 10", "epochs: true", ["10:11: training.epochs: must be a whole number; got true"]),
+    "too_small": ("batch_size: 8", "batch_size: 0", ["11:15: training.batch_size: must be at least 1; got 0"]),
+    "too_large": ("batch_size: 8", "batch_size: 65537", ["11:15: training.batch_size: must be at most 65536; got 65537"]),
+    "seed_too_large": ("# A", "seed: 4294967296 #", ["1:7: seed: must be below 4294967296; got 4294967296"]),
+    "huge_number": ("# A", f"seed: {'9' * 5000} #", [f"1:7: seed: not a usable int: '{'9' * 40}'"]),
+    "bool_for_float": ("learning_rate: 0.1", "learning_rate: {schedule: cosine, peak: true}", ["8:43: optimizer.learning_rate.peak: must be a number; got true"]),
+    "nan": ("learning_rate: 0.1", "learning_rate: .nan", ["8:18: optimizer.learning_rate: must be a finite number; got nan"]),
+    "overflow": ("learning_rate: 0.1", "learning_rate: 1e999", ["8:18: optimizer.learning_rate: must be a finite number; got inf"]),
+    "zero_rate": ("learning_rate: 0.1", "learning_rate: 0", ["8:18: optimizer.learning_rate: must be above 0; got 0"]),
+    "rate_is_bool": ("learning_rate: 0.1", "learning_rate: true", ["8:18: optimizer.learning_rate: must be a number or a mapping with the key 'schedule'; got true"]),
+    "no_schedule": ("learning_rate: 0.1", "learning_rate: {peak: 1}", ["8:18: optimizer.learning_rate.schedule: required key is missing"]),
+    "schedule_name": ("learning_rate: 0.1", "learning_rate: {schedule: cosin, peak: 1}", ["8:29: optimizer.learning_rate.schedule: unknown schedule 'cosin'; did you mean 'cosine'? allowed: constant, cosine, exponential, one_cycle, step"]),
+    "schedule_key": ("learning_rate: 0.1", "learning_rate: {schedule: cosine, peak: 1, factor: 2}", ["8:46: optimizer.learning_rate.factor: unknown key; allowed: end, peak, schedule, warmup_epochs"]),
+    "boundaries": ("learning_rate: 0.1", "learning_rate: {schedule: step, peak: 1, factor: 0.1, boundaries_epochs: [5, 5]}", ["8:76: optimizer.learning_rate.boundaries_epochs: must increase from one to the next; got [5, 5]"]),
+    "no_boundaries": ("learning_rate: 0.1", "learning_rate: {schedule: step, peak: 1, factor: 0.1, boundaries_epochs: []}", ["8:76: optimizer.learning_rate.boundaries_epochs: must have at least 1 items; got []"]),
+    "late_warmup": ("learning_rate: 0.1", "learning_rate: {schedule: cosine, peak: 1, warmup_epochs: 10}", ["8:61: optimizer.learning_rate.warmup_epochs: must be below training.epochs, which is 10; got 10"]),
+    "late_peak": ("learning_rate: 0.1", "learning_rate: {schedule: one_cycle, peak: 1, peak_epoch: 12}", ["8:61: optimizer.learning_rate.peak_epoch: must be below training.epochs, which is 10; got 12"]),
+    "dataset": ("digits", "digit", ["3:9: dataset.name: unknown value 'digit'; did you mean 'digits'? allowed: cifar10, cifar100, digits, fashion_mnist, image_folder, mnist"]),
+    "image_size": ("digits", "digits\n  image_size: 32", ["4:15: dataset.image_size: must be a list; got 32"]),
+    "image_size_short": ("digits", "digits\n  image_size: [32]", ["4:15: dataset.image_size[1]: item is missing"]),
+    "image_size_long": ("digits", "digits\n  image_size: [1, 2, 3]", ["4:15: dataset.image_size: must have at most 2 items; got [1, 2, 3]"]),
+    "image_size_item": ("digits", "digits\n  image_size: [32, 0]", ["4:20: dataset.image_size[1]: must be at least 1; got 0"]),
+    "channels": ("digits", "digits\n  channels: true", ["4:13: dataset.channels: must be 1 or 3; got true"]),
+    "validation_one": ("digits", "digits\n  validation: 1.0", ["4:15: dataset.validation: must be a share between 0 and 1 (both excluded) or 'test'; got 1.0"]),
+    "validation_text": ("digits", "digits\n  validation: train", ["4:15: dataset.validation: must be a share between 0 and 1 (both excluded) or 'test'; got 'train'"]),
+    "mode": ("epochs: 10", "epochs: 10\n  monitor: val_loss\n  mode: max", ["12:9: training.mode: must be 'min' with monitor 'val_loss', or be left out; got 'max'"]),
+    "monitor": ("epochs: 10", "epochs: 10\n  monitor: val_los", ["11:12: training.monitor: unknown value 'val_los'; did you mean 'val_loss'? allowed: accuracy, loss, val_accuracy, val_loss"]),
+    "smoothing": ("epochs: 10", "epochs: 10\n  loss: {label_smoothing: 1}", ["11:27: training.loss.label_smoothing: must be below 1; got 1"]),
+    "not_a_bool": ("epochs: 10", "epochs: 10\n  loss: {softmax_before_loss: no}", ["11:31: training.loss.softmax_before_loss: must be true or false; got 'no'; write false"]),
+    "model_argument": ("name: baseline", "name: baseline\n  bn_momentm: 0.9", ["6:3: model.bn_momentm: unknown key; did you mean 'bn_momentum'?"]),
+    "model_value": ("name: baseline", "name: baseline\n  bn_momentum: 1.0", ["6:16: model.bn_momentum: must be below 1; got 1.0"]),
+    "model_name_type": ("name: baseline", "name: 5", ["5:9: model.name: must be text; got 5"]),
+    "optimizer_refused": ("name: sgd", "name: lossscaleoptimizer", ["7:9: optimizer.name: optimizer 'lossscaleoptimizer' is refused: training.precision: float16 puts it around the optimizer by itself"]),
+    "optimizer_value": ("name: sgd", "name: sgd\n  nesterov: yes", ["8:13: optimizer.nesterov: must be true or false; got 'yes'; write true"]),
+    "optimizer_null": ("name: sgd", "name: sgd\n  momentum: null", ["8:13: optimizer.momentum: must be a number; got null"]),
+    "two_clips": ("name: sgd", "name: sgd\n  clipnorm: 1\n  clipvalue: 1", ["9:3: optimizer.clipvalue: only one of clipnorm and clipvalue may be given"]),
+    "layer_argument": ("# A", "augmentation: [random_crop: {padding: 4}] #", ["1:30: augmentation[0].random_crop.padding: unknown key; did you mean 'padding_pixels'?"]),
+    "layer_name_as_key": ("# A", "augmentation: [mix_up: {alpha: 1}] #", ["1:16: augmentation[0].mix_up: augmentation layer 'mix_up' is refused: it mixes images of a batch and needs their labels mixed too, which this trainer does not do"]),
+    "layer_value": ("# A", "augmentation: [random_crop: {padding_pixels: 4.5}] #", ["1:46: augmentation[0].random_crop.padding_pixels: must be a whole number; got 4.5"]),
+    "layer_choice": ("# A", "augmentation: [random_flip: {mode: up}] #", ["1:36: augmentation[0].random_flip.mode: must be one of 'horizontal', 'vertical', 'horizontal_and_vertical'; got 'up'"]),
+    "layer_required": ("# A", "augmentation: [random_brightness] #", ["1:16: augmentation[0]: random_brightness needs the argument 'factor' (a number or a list)"]),
+    "layer_not_mapping": ("# A", "augmentation: [random_crop: 4] #", ["1:29: augmentation[0].random_crop: must be a mapping of the layer's arguments; got 4"]),
+    "layer_two_keys": ("# A", "augmentation: [{random_crop: , random_flip: }] #", ["1:16: augmentation[0]: must be a layer's name, or one name with a mapping of its arguments; got a mapping (keys: random_crop, random_flip)"]),
+    "augmentation_not_list": ("# A", "augmentation: {random_flip: } #", ["1:15: augmentation: must be a list; got a mapping (keys: random_flip)"]),
+    "reference_source": ("# A", "reference: {epochs: 3} #", ["1:12: reference.source: required key is missing"]),
+    "duplicate": ("epochs: 10", "epochs: 10\n  epochs: 3", ["11:3: training.epochs: duplicate key; it was given first at line 10"]),
+    "key_not_text": ("epochs: 10", "epochs: 10\n  3: 4", ["11:3: training: a key must be a word; got 3"]),
+    "custom_tag": ("# A", "seed: !dice 5 #", ["1:7: seed: tag !dice is not allowed"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ONE_MISTAKE)
+def test_one_mistake_gives_its_line(case, write, errors):
+    old, new, expected = ONE_MISTAKE[case]
+    text = VALID.replace(old, new, 1)
+    assert text != VALID
+    write(text)
+    assert errors() == [f"{AT}:{line}" for line in expected]
+
+
+def test_unknown_names_list_what_there_is_and_the_nearest(write, errors):
+    text = VALID.replace("baseline", "baselin").replace("sgd", "sdg")
+    write("augmentation: [random_corp, mix_up]\n" + text)
+    first, second, third, fourth = errors()
+    assert first.startswith(
+        f"{AT}:1:16: augmentation[0]: unknown augmentation layer 'random_corp'; did you mean 'random_crop'?"
+    )
+    assert "random_flip" in first
+    assert second.startswith(f"{AT}:1:29: augmentation[1]: augmentation layer 'mix_up' is refused: it mixes")
+    assert third.startswith(
+        f"{AT}:6:9: model.name: unknown model 'baselin'; did you mean 'baseline'? allowed: "
+    )
+    assert "resnet18" in third
+    assert fourth.startswith(
+        f"{AT}:8:9: optimizer.name: unknown optimizer 'sdg'; did you mean 'sgd'? allowed: "
+    )
+
+
+def test_all_mistakes_are_reported_together_in_file_order(write, errors):
+    write(
+        "seed: -1\ndataset: {name: digits, tyop: 1}\nmodel: {name: baseline, bn_momentum: x}\n"
+        "optimizer: {name: sgd, learning_rate: -1}\ntraining: {epochs: 2, epochs: 3, precision: 8}\n"
+    )
+    assert [line.split(": ")[1] for line in errors()] == [
+        "seed",
+        "dataset.tyop",
+        "model.bn_momentum",
+        "optimizer.learning_rate",
+        "training.batch_size",
+        "training.epochs",
+        "training.precision",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", f"{AT}: empty"),
+        ("# only a comment\n", f"{AT}: empty"),
+        ("- a\n", f"{AT}:1:1: must be a mapping of keys; got ['a']"),
+        ("a: [1\n", f"{AT}:2:1: not valid YAML: expected ',' or ']', but got '<stream end>'"),
+        ("a: 1\n---\nb: 2\n", f"{AT}:2:1: not valid YAML: but found another document"),
+        ("a: *b\n", f"{AT}:1:4: not valid YAML: found undefined alias 'b'"),
+        ("a: 1\nb: \x07\n", f"{AT}:2:4: not valid YAML: a control character"),
+        ("a: " + "[" * 30 + "]" * 30, f"{AT}: nested deeper than 20 levels, or more than 10000 values"),
+        ("a: " + "[" * 5000, f"{AT}: nested deeper than 20 levels, or more than 10000 values"),
+        ("a: &a [*a]\n", f"{AT}: nested deeper than 20 levels, or more than 10000 values"),
+    ],
+)
+def test_a_file_without_usable_structure_gives_one_line(text, expected, write, errors):
+    write(text)
+    assert errors() == [expected]
+
+
+def test_an_alias_bomb_is_refused(write, errors):
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
+    write("\n".join(lines))
+    assert errors() == [f"{AT}: nested deeper than 20 levels, or more than 10000 values"]
+
+
+def test_a_tag_that_would_run_code_is_refused(write, errors):
+    write("seed: !!python/object/apply:os.mkdir [gone]\n" + VALID)
+    assert errors() == [f"{AT}:1:7: seed: tag !!python/object/apply:os.mkdir is not allowed"]
+
+
+def test_files_that_cannot_be_read(write, errors, tmp_path):
+    path = write()
+    path.write_bytes(b"# caf\xe9\n")
+    assert errors() == [f"{AT}: not UTF-8 text (byte 5)"]
+    path.write_bytes(b"#" * 1_000_001)
+    assert errors() == [f"{AT}: 1000001 bytes; an experiment file has at most 1000000"]
+    assert errors(tmp_path / "no.yaml") == ["no.yaml: no such file"]
+    assert errors(tmp_path / "experiments") == ["experiments: no such file"]

@@ -1,0 +1,137 @@
+"""Files that extend others, and overrides."""
+
+import pytest
+
+from app.config import CosineSchedule, dump_experiment, load_experiment
+from tests.config.conftest import VALID
+
+# ---- extends
+
+
+def test_extends_merges_mappings_and_replaces_lists(write):
+    write(VALID + "augmentation: [random_flip, random_crop]\n", "parent")
+    write("# Child.\nextends: parent.yaml\ntraining: {epochs: 3}\naugmentation: [random_crop]\n")
+    experiment = load_experiment("x")
+    assert (experiment.training.epochs, experiment.training.batch_size) == (3, 8)
+    assert [layer.name for layer in experiment.augmentation] == ["random_crop"]
+    assert (experiment.name, experiment.description) == ("x", "Child.")
+
+
+def test_arguments_of_another_model_optimizer_or_schedule_do_not_leak(write):
+    text = VALID.replace("baseline", "baseline\n  bn_momentum: 0.9").replace("sgd", "sgd\n  momentum: 0.9")
+    text = text.replace("0.1", "{schedule: cosine, peak: 0.1, end: 0.01, warmup_epochs: 2}")
+    write(text, "parent")
+    write("extends: parent.yaml\nmodel: {name: lenet5}\noptimizer: {name: adam, learning_rate: 1e-3}\n")
+    experiment = load_experiment("x")
+    assert experiment.model.arguments == {} and experiment.optimizer.arguments == {}
+    exponential = "{schedule: exponential, peak: 1, decay_epochs: 5, factor: 0.5}"
+    write(f"extends: parent.yaml\noptimizer: {{learning_rate: {exponential}}}\n")
+    experiment = load_experiment("x")
+    assert experiment.optimizer.arguments == {"momentum": 0.9}
+    assert experiment.optimizer.learning_rate.warmup_epochs == 0
+    write(
+        "extends: parent.yaml\nmodel: {name: baseline, dropout: 0.1}\noptimizer: {learning_rate: {peak: 1}}\n"
+    )
+    experiment = load_experiment("x")
+    assert experiment.model.arguments == {"bn_momentum": 0.9, "dropout": 0.1}
+    assert experiment.optimizer.learning_rate == CosineSchedule(peak=1.0, end=0.01, warmup_epochs=2)
+
+
+def test_an_inherited_mistake_is_shown_where_it_stands(write, errors):
+    write(VALID.replace("batch_size: 8", "batch_size: 0"), "parent")
+    write("extends: parent.yaml\ntraining: {epochs: 0}\n")
+    assert errors() == [
+        "experiments/parent.yaml:11:15: training.batch_size: must be at least 1; got 0",
+        "experiments/x.yaml:2:20: training.epochs: must be at least 1; got 0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("../outside.yaml", "must be a file in experiments/; got '../outside.yaml'"),
+        ("/etc/hostname", "must be a file in experiments/; got '/etc/hostname'"),
+        ("paren.yaml", "no such file: 'paren.yaml'; did you mean 'parent.yaml'?"),
+        ("parent", "no such file: 'parent'; did you mean 'parent.yaml'?"),
+        ("x.yaml", "'x.yaml' leads back to a file that extends it"),
+        ("circle.yaml", None),
+        ("3", "must be the name of a file; got 3"),
+        (r'"a\0b"', r"no such file: 'a\x00b'"),
+        ("a" * 300, f"no such file: '{'a' * 57}...'"),
+    ],
+)
+def test_extends_of_something_else_is_refused(value, message, write, errors, tmp_path):
+    (tmp_path / "outside.yaml").write_text(VALID)
+    write(VALID, "parent")
+    write("extends: x.yaml\n", "circle")
+    write(f"seed: 1\nextends: {value}\n" + VALID)
+    if message is None:
+        assert errors() == [
+            "experiments/circle.yaml:1:10: extends: 'x.yaml' leads back to a file that extends it"
+        ]
+    else:
+        assert errors() == [f"experiments/x.yaml:2:10: extends: {message}"]
+
+
+def test_a_link_in_extends_cannot_lead_out(write, errors, tmp_path):
+    (tmp_path / "outside.yaml").write_text(VALID)
+    (write(VALID).parent / "link.yaml").symlink_to(tmp_path / "outside.yaml")
+    write("extends: link.yaml\n")
+    assert errors() == ["experiments/x.yaml:1:10: extends: must be a file in experiments/; got 'link.yaml'"]
+
+
+# ---- overrides
+
+
+def test_overrides(write):
+    write(VALID + "augmentation: [random_flip]\n")
+    changes = ["training.epochs=2", "augmentation=[]", "optimizer.momentum=0.5", "model.name=lenet5"]
+    experiment = load_experiment("x", [*changes, "training.epochs=3", "training.loss={label_smoothing: 0.1}"])
+    assert experiment.training.epochs == 3 and experiment.training.batch_size == 8
+    assert experiment.training.loss.label_smoothing == 0.1
+    assert experiment.augmentation == () and experiment.model.name == "lenet5"
+    assert experiment.optimizer.arguments == {"momentum": 0.5}
+    assert load_experiment("x", ["dataset.data_dir="]).dataset.data_dir is None
+
+
+def test_another_optimizer_by_override_whatever_the_order(write):
+    write(VALID.replace("sgd", "sgd\n  momentum: 0.9"))
+    for order in (1, -1):
+        changes = ["optimizer.name=adam", "optimizer.learning_rate=1e-3"][::order]
+        optimizer = load_experiment("x", changes).optimizer
+        assert (optimizer.name, optimizer.arguments, optimizer.learning_rate.peak) == ("adam", {}, 0.001)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.epoch=2", "training.epoch: unknown key; did you mean 'epochs'?"),
+        ("trainin.epochs=2", "trainin: unknown key; did you mean 'training'?"),
+        ("epochs=2", "epochs: unknown key; did you mean 'training.epochs'?"),
+        ("training.epochs=two", "training.epochs: must be a whole number; got 'two'"),
+        ("training.epochs.more=2", "training.epochs: must be a whole number; got a mapping (keys: more)"),
+        ("model.nam=x", "model.nam: unknown key; did you mean 'name'?"),
+        ("seed=[1", "not valid YAML: expected ',' or ']', but got '<stream end>'"),
+        ("seed={a: 1, a: 2}", None),
+        ("training", "must be KEY=VALUE with a dotted key, such as training.epochs=2"),
+        ("=3", "must be KEY=VALUE with a dotted key, such as training.epochs=2"),
+        ("a..b=3", "must be KEY=VALUE with a dotted key, such as training.epochs=2"),
+        ("extends=y.yaml", "extends: cannot be set from outside; write it into a file"),
+    ],
+)
+def test_wrong_overrides(override, message, write, errors):
+    write()
+    lines = errors("x", [override])
+    if message is None:
+        assert f"--set {override}: a: duplicate key" in lines
+    else:
+        assert lines == [f"--set {override}: {message}"]
+
+
+def test_a_run_may_be_shortened_below_its_warmup(write, errors, tmp_path):
+    write(VALID.replace("0.1", "{schedule: cosine, peak: 0.1, warmup_epochs: 5}"))
+    experiment = load_experiment("x", ["training.epochs=2"])
+    (tmp_path / "experiment.yaml").write_text(dump_experiment(experiment))
+    again = load_experiment(tmp_path / "experiment.yaml")
+    assert again.optimizer.learning_rate.warmup_epochs == 5 and again.training.epochs == 2
+    assert errors("x", ["optimizer.learning_rate.warmup_epochs=10"])
