@@ -1,0 +1,154 @@
+"""Published archives read as they are: CIFAR binary files, IDX and npz. Nothing is unpickled or extracted."""
+
+import gzip
+import io
+import math
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from app.data.arrays import Arrays
+from app.errors import UserError
+from app.paths import shown
+
+MAX_FILE_BYTES = 2**32  # a header that announces more is wrong
+NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
+
+
+Reader = Callable[[Path], Arrays | None]
+
+
+def read_cifar(
+    path: Path, *, archive: str, train: Sequence[str], test: str, label_bytes: int
+) -> Arrays | None:
+    """Read CIFAR's binary version from its .tar.gz or its files.
+
+    Args:
+        path: The archive, or a folder that holds it or its files (or their folder, as extracted).
+        archive: The archive's published name.
+        train: Names of the training files.
+        test: Name of the test file.
+        label_bytes: Bytes before the pixels of a record; the last is the label (the others, a coarser one).
+
+    Returns:
+        The arrays; None where there is no such file.
+
+    Raises:
+        UserError: A file is damaged or missing from the set.
+    """
+    tar = path if path.name == archive else path / archive
+    names = [*train, test]
+    if tar.is_file():
+        contents, place = _tar_members(tar, names), tar
+    else:
+        found = sorted(path.glob(test)) + sorted(path.glob(f"*/{test}"))
+        if not found:
+            return None
+        place = found[0].parent
+        contents = {name: _read_bytes(place / name) for name in names if (place / name).is_file()}
+    missing = [name for name in names if name not in contents]
+    if missing:
+        raise UserError(f"{shown(place)}: incomplete; missing {', '.join(missing)}")
+    parts = [_cifar_records(contents[name], label_bytes, f"{shown(place)}: {name}") for name in names]
+    images = np.concatenate([images for images, _ in parts[:-1]])
+    labels = np.concatenate([labels for _, labels in parts[:-1]])
+    return Arrays((images, labels), parts[-1], f"CIFAR binary files, {shown(place)}")
+
+
+def _cifar_records(content: bytes, label_bytes: int, where: str) -> tuple[np.ndarray, np.ndarray]:
+    record = label_bytes + 3 * 32 * 32
+    if not content or len(content) % record:
+        raise UserError(
+            f"{where}: damaged: {len(content)} bytes are no multiple of {record}, the size of a record"
+        )
+    records = np.frombuffer(content, np.uint8).reshape(-1, record)
+    images = records[:, label_bytes:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)  # planes to channels last
+    return np.ascontiguousarray(images), records[:, label_bytes - 1]
+
+
+def _tar_members(path: Path, names: Sequence[str]) -> dict[str, bytes]:
+    contents = {}
+    try:
+        with tarfile.open(path) as tar:
+            for member in tar:
+                name = member.name.rpartition("/")[2]
+                if name in names and member.isreg() and member.size <= MAX_FILE_BYTES:
+                    file = tar.extractfile(member)
+                    assert file is not None
+                    contents[name] = file.read()
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        raise UserError(
+            f"{shown(path)}: damaged or unreadable archive: {error}. Copy or download it again."
+        ) from error
+    return contents
+
+
+def read_idx(path: Path) -> Arrays | None:
+    """Read the four IDX files of the MNIST family, gzipped or not; None where there are none."""
+    images, labels = "images-idx3-ubyte", "labels-idx1-ubyte"
+    if _idx_file(path, f"train-{images}") is None:
+        return None
+    parts = {}
+    for part in ("train", "t10k"):
+        files = [_idx_file(path, f"{part}-{kind}") for kind in (images, labels)]
+        if None in files:
+            raise UserError(f"{shown(path)}: incomplete; needs {part}-{images}[.gz] and {part}-{labels}[.gz]")
+        pixels, names = (_idx_array(file, dims) for file, dims in zip(files, (3, 1), strict=True) if file)
+        parts[part] = (pixels, names)
+    return Arrays(parts["train"], parts["t10k"], f"IDX files, {shown(path)}")
+
+
+def _idx_file(folder: Path, name: str) -> Path | None:
+    return next((file for file in (folder / name, folder / f"{name}.gz") if file.is_file()), None)
+
+
+def _idx_array(path: Path, num_dims: int) -> np.ndarray:
+    """Read an IDX array of bytes: magic number 0x0800 + number of dimensions, sizes, values."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            header = file.read(4 + 4 * num_dims)
+            if len(header) < 4 + 4 * num_dims or header[:4] != struct.pack(">I", 0x0800 + num_dims):
+                raise UserError(f"{shown(path)}: not an IDX file of {num_dims}-dimensional bytes")
+            shape = struct.unpack(f">{num_dims}I", header[4:])
+            size = math.prod(shape)
+            content = file.read(size + 1) if size <= MAX_FILE_BYTES else b""
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(
+            f"{shown(path)}: damaged or unreadable: {error}. Copy or download it again."
+        ) from error
+    if len(content) != size:
+        raise UserError(f"{shown(path)}: damaged: its header announces {size} bytes, it has {len(content)}")
+    return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def read_npz(path: Path) -> Arrays | None:
+    """Read x_train, y_train, and x_test, y_test and class_names where present; None for other files."""
+    if path.suffix != ".npz" or not path.is_file():
+        return None
+    try:
+        with np.load(io.BytesIO(_read_bytes(path)), allow_pickle=False) as file:
+            arrays = {key: file[key] for key in (*NPZ_KEYS, "class_names") if key in file.files}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(
+            f"{shown(path)}: damaged, or holds pickled objects, which are never loaded: {error}"
+        ) from error
+    missing = [key for key in NPZ_KEYS[:2] if key not in arrays]
+    if missing or ("x_test" in arrays) != ("y_test" in arrays):
+        raise UserError(
+            f"{shown(path)}: needs the arrays {', '.join(NPZ_KEYS)} (the last two may both be left out)"
+        )
+    test = (arrays["x_test"], arrays["y_test"]) if "x_test" in arrays else None
+    names = tuple(map(str, arrays["class_names"].ravel())) if "class_names" in arrays else None
+    return Arrays((arrays["x_train"], arrays["y_train"]), test, f"npz file, {shown(path)}", names)
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{shown(path)}: cannot be read: {error.strerror}") from error

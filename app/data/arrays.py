@@ -1,0 +1,90 @@
+"""Images and labels that come as arrays: checked, and converted where another format is wanted."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from app.data.images import ImageFormat
+from app.data.splits import Source, fingerprint, whole_split
+from app.data.store import store_images
+from app.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class Arrays:
+    """A published dataset in memory.
+
+    Attributes:
+        train: Images `(n, height, width)` or `(n, height, width, channels)`, and labels `(n,)` or `(n, 1)`.
+        test: The same; None where there is no test part.
+        text: Where the data came from, for people.
+        class_names: Where the file tells them.
+    """
+
+    train: tuple[np.ndarray, np.ndarray]
+    test: tuple[np.ndarray, np.ndarray] | None
+    text: str
+    class_names: tuple[str, ...] | None = None
+
+
+def source_of(
+    arrays: Arrays, names: tuple[str, ...], image_format: ImageFormat, cache_folder: Path
+) -> Source:
+    """Check arrays and bring their images to the wanted format.
+
+    Args:
+        arrays: What was read.
+        names: The class names in the order of the labels.
+        image_format: What the images are converted to.
+        cache_folder: Receives converted images that are too many for memory.
+
+    Raises:
+        UserError: The arrays are no images and labels of these classes.
+    """
+    splits = {}
+    for part, pair in (("train", arrays.train), ("test", arrays.test)):
+        if pair is not None:
+            images, labels = _checked(*pair, len(names), f"{arrays.text}: {part}")
+            splits[part] = whole_split(_converted(images, image_format, cache_folder), labels)
+    return Source(names, splits["train"], None, splits.get("test"), arrays.text)
+
+
+def _checked(
+    images: np.ndarray, labels: np.ndarray, num_classes: int, where: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return images `(n, height, width, channels)` and labels `(n,)`, or say what is wrong with them."""
+    images = images[..., None] if images.ndim == 3 else images
+    labels = labels.reshape(-1)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
+        raise UserError(
+            f"{where}: images are {images.dtype} {images.shape}; needed: uint8 (n, height, width) or "
+            "(n, height, width, channels) with 1 or 3 channels"
+        )
+    if len(labels) != len(images) or labels.dtype.kind not in "iu":
+        raise UserError(f"{where}: {len(labels)} labels of type {labels.dtype} for {len(images)} images")
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise UserError(
+            f"{where}: labels from {labels.min()} to {labels.max()}; needed: 0 to {num_classes - 1}"
+        )
+    return images, labels
+
+
+def _converted(images: np.ndarray, image_format: ImageFormat, cache_folder: Path) -> np.ndarray:
+    """Return images in the wanted size and channels; the same array where they are."""
+    num_images, height, width, channels = images.shape
+    shape = (*(image_format.image_size or (height, width)), image_format.channels)
+    if shape == (height, width, channels):
+        return images
+
+    def decode(position: int) -> np.ndarray:
+        pixels = images[position]
+        return image_format.convert(Image.fromarray(pixels[..., 0] if channels == 1 else pixels))
+
+    def cache_file() -> Path:
+        plain = whole_split(images, np.zeros(num_images))
+        digest = fingerprint(Source((repr(image_format),), plain, None, None, ""))
+        return cache_folder / f"{digest}.npy"
+
+    return store_images(decode, num_images, shape, cache_file, check=lambda bad: None)[0]

@@ -1,0 +1,138 @@
+"""Class folders, decoded: their images in one array, the bad ones named or left out."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from app.data.images import BadImageError, ImageFormat, decode_file, quiet_pillow
+from app.data.listing import FolderIndex, index_folder, printable
+from app.data.splits import Source, Split
+from app.data.store import BadImages, store_images
+from app.errors import UserError
+from app.paths import shown
+
+MAX_LISTED = 20  # bad files named in a message
+SMALL_FILE_BYTES = 2048
+
+
+def load_folder(
+    root: Path,
+    image_format: ImageFormat,
+    on_bad_image: str,
+    cache_folder: Path,
+    official: Sequence[str] | None = None,
+) -> Source:
+    """Index and decode class folders.
+
+    Args:
+        root: The data folder.
+        image_format: What the images are converted to.
+        on_bad_image: "fail" or "skip".
+        cache_folder: Receives decoded images that are too many for memory.
+        official: See `index_folder`.
+
+    Raises:
+        UserError: Also for unreadable images, and images of different sizes where no size is asked for.
+    """
+    index = index_folder(root, official)
+    first, shape = _first_shape(index, image_format)
+
+    def decode(position: int) -> np.ndarray:
+        pixels = decode_file(os.path.join(root, index.files[position]), image_format)
+        if pixels.shape != shape:
+            sizes = [
+                f"{printable(index.files[p])} is {height}x{width}"
+                for p, (height, width, _) in ((first, shape), (position, pixels.shape))
+            ]
+            raise UserError(
+                f"{shown(root)}: images differ in size: {', '.join(sizes)} (height x width). "
+                "Set dataset.image_size: [height, width]."
+            )
+        return pixels
+
+    images, bad = store_images(
+        decode,
+        len(index.files),
+        shape,
+        lambda: cache_folder / f"{_listing_hash(index, image_format)}.npy",
+        lambda bad: _check_bad(index, bad, on_bad_image),
+        _num_threads(root / index.files[first]),
+    )
+    good = np.ones(len(index.files), bool)
+    good[list(bad)] = False
+    splits = {}
+    for part, place in index.parts.items():
+        rows = np.arange(place.start, place.stop)[good[place]]
+        splits[part] = Split(images, index.labels[rows], rows)
+    suffixes = sorted({os.path.splitext(name)[1].lower() for name in index.files})
+    text = f"class folders in {shown(root)} ({len(index.files)} {' '.join(suffixes)} files)"
+    if index.num_ignored:
+        text += f", {index.num_ignored} other files ignored"
+    skipped = tuple(printable(index.files[position]) for position in sorted(bad))
+    return Source(index.class_names, splits["train"], splits.get("val"), splits.get("test"), text, skipped)
+
+
+def _num_threads(path: Path) -> int:
+    """Return how many threads pay. In small files Python's share outweighs decoding: threads would queue."""
+    try:
+        small = os.path.getsize(path) < SMALL_FILE_BYTES
+    except OSError:
+        small = False
+    return 1 if small else os.cpu_count() or 1
+
+
+def _first_shape(index: FolderIndex, image_format: ImageFormat) -> tuple[int, tuple[int, int, int]]:
+    """Return the position and shape of the first readable image, which the others must agree with."""
+    if image_format.image_size is not None:
+        return 0, (*image_format.image_size, image_format.channels)
+    bad = {}
+    for position, name in enumerate(index.files):
+        try:
+            with quiet_pillow():
+                height, width, channels = decode_file(index.root / name, image_format).shape
+            return position, (height, width, channels)
+        except BadImageError as error:
+            bad[position] = str(error)
+    _check_bad(index, bad, "fail")
+    raise AssertionError("an index holds images")
+
+
+def _check_bad(index: FolderIndex, bad: BadImages, on_bad_image: str) -> None:
+    """Raise for bad images, or, where they may be skipped, for classes that would lose every image."""
+    if not bad:
+        return
+    if on_bad_image == "fail":
+        lines = [f"  {printable(index.files[p])}: {bad[p]}" for p in sorted(bad)[:MAX_LISTED]]
+        if len(bad) > MAX_LISTED:
+            lines.append(f"  and {len(bad) - MAX_LISTED} more")
+        raise UserError(
+            f"{shown(index.root)}: {len(bad)} of {len(index.files)} images cannot be read:\n"
+            + "\n".join(lines)
+            + "\nRepair or remove them, or leave them out with dataset.on_bad_image: skip."
+        )
+    good = np.ones(len(index.files), bool)
+    good[list(bad)] = False
+    for part, place in index.parts.items():
+        counts = np.bincount(index.labels[place][good[place]], minlength=len(index.class_names))
+        lost = [name for name, count in zip(index.class_names, counts, strict=True) if count == 0]
+        if lost:
+            raise UserError(
+                f"{shown(index.root)}: no readable image is left in {part} for: {', '.join(lost)} "
+                f"({len(bad)} bad images skipped)"
+            )
+
+
+def _listing_hash(index: FolderIndex, image_format: ImageFormat) -> str:
+    """Return a name that changes with any file's path, size or time, and with the conversion."""
+    digest = hashlib.sha256(repr((str(index.root.resolve()), asdict(image_format))).encode())
+    for name in index.files:
+        try:
+            status = (index.root / name).stat()
+            digest.update(f"{name!a} {status.st_size} {status.st_mtime_ns}".encode())
+        except OSError:
+            digest.update(f"{name!a} missing".encode())
+    return digest.hexdigest()

@@ -1,0 +1,108 @@
+"""One image from a file or an array to uint8 pixels of the wanted size and number of channels."""
+
+import contextlib
+import io
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")  # Pillow's other readers stay shut
+MAX_PIXELS = 178_000_000  # a file that declares more is refused before its pixels are decoded
+RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "area": Image.Resampling.BOX,
+}
+
+
+class BadImageError(Exception):
+    """An image that cannot be read; the text says why."""
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """How images are made alike.
+
+    Attributes:
+        image_size: `(height, width)` in pixels; None keeps the size.
+        channels: 1 (luminance) or 3 (RGB). Transparency is dropped.
+        interpolation: A key of RESAMPLING; all but "nearest" average over the source pixels when shrinking.
+        resize: "stretch", or "crop": the largest centred part of the wanted proportions, scaled.
+    """
+
+    image_size: tuple[int, int] | None
+    channels: int
+    interpolation: str = "bilinear"
+    resize: str = "stretch"
+
+    def convert(self, image: Image.Image) -> np.ndarray:
+        """Return the pixels of an image, `(height, width, channels)` uint8."""
+        if "transparency" in image.info:
+            image = image.convert("RGBA")  # Pillow warns of palettes with transparency otherwise
+        image = _eight_bits(image).convert("L" if self.channels == 1 else "RGB")
+        if self.image_size is not None and image.size != self.image_size[::-1]:
+            size, resampling = self.image_size[::-1], RESAMPLING[self.interpolation]
+            image = (
+                ImageOps.fit(image, size, resampling)
+                if self.resize == "crop"
+                else image.resize(size, resampling)
+            )
+        pixels = np.asarray(image)
+        return pixels[..., None] if self.channels == 1 else pixels
+
+
+@contextlib.contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Silence Pillow's remarks on large or odd files, for all threads, while files are decoded.
+
+    What cannot be read is an error all the same. To be entered by the main thread, around the work.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def decode_file(path: str | Path, image_format: ImageFormat) -> np.ndarray:
+    """Read an image file, turned upright as its EXIF data says; of an animation the first frame.
+
+    Raises:
+        BadImageError: The file is missing, unreadable, damaged, not an image, or absurdly large.
+    """
+    if not os.path.isfile(path):
+        raise BadImageError("broken link" if os.path.islink(path) else "not a file")
+    try:
+        with open(path, "rb", buffering=0) as file:
+            content = io.BytesIO(file.read())  # one read: many small ones cost threads their turn
+        with Image.open(content, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise BadImageError(f"declares {image.width}x{image.height} pixels, more than {MAX_PIXELS:,}")
+            image.load()
+            if image.getexif():
+                ImageOps.exif_transpose(image, in_place=True)
+            return image_format.convert(image)
+    except BadImageError:
+        raise
+    except Image.UnidentifiedImageError:
+        raise BadImageError("not an image" if content.getbuffer().nbytes else "empty file") from None
+    except Exception as error:  # Pillow's readers raise whatever a damaged file makes them trip over
+        raise BadImageError(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Scale 16-bit grayscale down to 8 bits, which Pillow's own conversion would clip."""
+    if image.mode == "F":
+        raise BadImageError("floating-point pixels have no agreed range")
+    if not image.mode.startswith("I"):
+        return image
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 65_535:
+        raise BadImageError("pixels need more than 16 bits")
+    return Image.fromarray((values >> 8).astype(np.uint8))

@@ -1,0 +1,168 @@
+"""Class folders: which images there are and what their labels are, without opening one.
+
+    folder/train/<class>/**.jpg    with folder/test/ and folder/val/ where they exist, or
+    folder/<class>/**.jpg          one tree, from which validation data is drawn
+
+Classes are in natural order ("2" before "10"), images in natural order of their paths within a class.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from app.data.images import SUFFIXES
+from app.errors import UserError
+from app.paths import shown
+
+PART_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+@dataclass(frozen=True)
+class FolderIndex:
+    """The image files below a folder; parts lie one after the other, each sorted by label.
+
+    Attributes:
+        root: The folder.
+        class_names: In the order of the labels.
+        files: Paths relative to `root`.
+        labels: One for each file, int32.
+        parts: "train", and "val" and "test" where they exist, to their place in `files`.
+        num_ignored: Files that are no images by their names.
+    """
+
+    root: Path
+    class_names: tuple[str, ...]
+    files: list[str]
+    labels: np.ndarray
+    parts: dict[str, slice]
+    num_ignored: int
+
+
+def natural_key(text: str) -> tuple[list[str | int], str]:
+    """Return a sort key under which numbers within a text count as numbers."""
+    pieces: list[str | int] = list(re.split("([0-9]+)", text))
+    pieces[1::2] = [int(piece) for piece in pieces[1::2]]
+    return pieces, text
+
+
+def printable(text: str) -> str:
+    """Return a file name with everything escaped that a terminal or a JSON file would trip over."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def index_folder(root: Path, official: Sequence[str] | None = None) -> FolderIndex:
+    """List the images below `root`.
+
+    Hidden files and folders, and `__MACOSX`, are left out; links are followed once.
+
+    Args:
+        root: The data folder.
+        official: The class names that the folders must have, in the order of their labels. By default the
+            folders' own names in natural order.
+
+    Raises:
+        UserError: The folder is missing, empty or unreadable, has no class folders, a single class, or a
+            class without images; parts have different classes, or not the official ones.
+    """
+    part_folders = _part_folders(root)
+    names = {part: subfolders(folder) for part, folder in part_folders.items()}
+    for part, folder in part_folders.items():
+        if not names[part]:
+            raise UserError(f"{shown(folder)}: no class folders; images must lie in one folder a class")
+        _compare(f"{shown(folder)}/ and {shown(part_folders['train'])}/", names[part], names["train"])
+    order = names["train"]
+    if official is not None:
+        order = [name.replace("/", "_") for name in official]
+        _compare(f"{shown(part_folders['train'])}/ and the dataset", names["train"], order)
+    if len(order) == 1:
+        raise UserError(f"{shown(root)}: one class only ({printable(order[0])!r}); a classifier needs two")
+    unnameable = [printable(name) for name in order if not name.isprintable()]
+    if unnameable:
+        raise UserError(
+            f"{shown(root)}: class folders whose names are no plain text: {', '.join(unnameable)}"
+        )
+
+    files: list[str] = []
+    labels: list[int] = []
+    parts: dict[str, slice] = {}
+    empty: list[str] = []
+    num_ignored = 0
+    for part, folder in part_folders.items():
+        start = len(files)
+        for label, name in enumerate(order):
+            images, num_others = _image_files(folder / name, root)
+            num_ignored += num_others
+            files += images
+            labels += [label] * len(images)
+            if not images:
+                empty.append(shown(folder / name))
+        parts[part] = slice(start, len(files))
+    if empty:
+        raise UserError(
+            f"class folders without images: {', '.join(map(printable, empty))}. Add images "
+            f"({' '.join(sorted(SUFFIXES))}) or remove the folder."
+        )
+    class_names = tuple(order if official is None else official)
+    return FolderIndex(root, class_names, files, np.array(labels, np.int32), parts, num_ignored)
+
+
+def _part_folders(root: Path) -> dict[str, Path]:
+    """Return the folder of each part: train/, val/ and test/, or the root itself as "train"."""
+    children = subfolders(root)
+    train = root / "train"
+    if "train" in children and (set(children) <= set(PART_FOLDERS) or subfolders(train)):
+        folders = {PART_FOLDERS[name]: root / name for name in children if name in PART_FOLDERS}
+        return {part: folders[part] for part in ("train", "val", "test") if part in folders}
+    return {"train": root}
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Return the names of the visible folders in `folder`, in natural order."""
+    try:
+        return sorted(
+            (e.name for e in os.scandir(folder) if _visible(e.name) and e.is_dir()), key=natural_key
+        )
+    except OSError as error:
+        raise UserError(f"{shown(folder)}: cannot read the data folder: {error.strerror}") from error
+
+
+def _visible(name: str) -> bool:
+    return not name.startswith(".") and name != "__MACOSX"
+
+
+def _compare(places: str, names: list[str], expected: list[str]) -> None:
+    surplus = [printable(name) for name in names if name not in set(expected)]
+    missing = [printable(name) for name in expected if name not in set(names)]
+    if surplus or missing:
+        first, second = places.split(" and ")
+        raise UserError(
+            f"{places} have different classes: only in {first}: {', '.join(surplus) or 'none'}; "
+            f"only in {second}: {', '.join(missing) or 'none'}"
+        )
+
+
+def _image_files(folder: Path, root: Path) -> tuple[list[str], int]:
+    """Return the image files below a class folder, relative to `root`, and the number of other files."""
+    images, num_others = [], 0
+    visited: set[tuple[int, int]] = set()
+
+    def fail(error: OSError) -> None:
+        raise UserError(f"{shown(Path(error.filename))}: cannot read the folder: {error.strerror}") from error
+
+    for current, subfolders, names in os.walk(folder, followlinks=True, onerror=fail):
+        status = os.stat(current)
+        if (status.st_dev, status.st_ino) in visited:
+            subfolders.clear()  # a link back to a folder that was seen
+            continue
+        visited.add((status.st_dev, status.st_ino))
+        subfolders[:] = filter(_visible, subfolders)
+        for name in filter(_visible, names):
+            if os.path.splitext(name)[1].lower() in SUFFIXES:
+                images.append(os.path.relpath(os.path.join(current, name), root))
+            else:
+                num_others += 1
+    return sorted(images, key=natural_key), num_others

@@ -1,0 +1,146 @@
+"""Where decoded images lie: in memory, or in a file of the cache where they would take too much of it."""
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from app.data.images import BadImageError, quiet_pillow
+from app.errors import UserError
+from app.paths import shown
+from app.runs import atomic_path, write_text
+
+MEMORY_SHARE = 0.25  # decoded images above this share of the available memory go to disk
+BLOCK_BYTES = 64 * 2**20  # decoded between two writes
+FILES_PER_TASK = 64
+
+BadImages = dict[int, str]  # position -> reason
+
+
+def available_memory_bytes() -> int:
+    """Return how much memory can be had: the machine's, or what is left of a container's limit."""
+    available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    meminfo, group = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+    try:
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        available = int(lines["MemAvailable"].split()[0]) * 1024
+        limit = int((group / "memory.max").read_text())
+        available = min(available, limit - int((group / "memory.current").read_text()))
+    except (OSError, KeyError, ValueError):
+        pass  # another system, or no limit
+    return max(available, 0)
+
+
+def store_images(
+    decode: Callable[[int], np.ndarray],
+    num_images: int,
+    shape: tuple[int, ...],
+    cache_file: Callable[[], Path],
+    check: Callable[[BadImages], None],
+    num_threads: int = 1,
+) -> tuple[np.ndarray, BadImages]:
+    """Decode every image once.
+
+    Args:
+        decode: Returns the pixels at a position, `shape` uint8, or raises BadImageError. Runs in threads.
+        num_images: How many there are.
+        shape: Of one image.
+        cache_file: Names the file for images that are too many for memory. The name must stand for the
+            content: a file of that name is used as it is. It may be deleted at any time.
+        check: Sees the bad images before anything is kept, and may raise.
+        num_threads: That decode side by side.
+
+    Returns:
+        All images, `(num_images, *shape)` uint8, with zeros for the bad ones, and the bad ones.
+
+    Raises:
+        UserError: The cache cannot be written.
+    """
+    if num_images * math.prod(shape) <= MEMORY_SHARE * available_memory_bytes():
+        images = np.zeros((num_images, *shape), np.uint8)
+        bad: BadImages = {}
+        for start, stop in _blocks(num_images, shape):
+            bad |= _fill(images[start:stop], decode, start, num_threads)
+        check(bad)
+        return images, bad
+    path = cache_file()
+    reasons = path.with_suffix(".json")
+    cached = _read_cache(path, reasons, (num_images, *shape))
+    if cached is not None:
+        check(cached[1])
+        return cached
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_cache(path, reasons, decode, (num_images, *shape), check, num_threads)
+    except OSError as error:
+        gigabytes = num_images * math.prod(shape) / 1e9
+        raise UserError(
+            f"{shown(path.parent)}: cannot keep {gigabytes:.1f} GB of decoded images ({error.strerror}); "
+            f"they exceed {MEMORY_SHARE:.0%} of the available memory. Free the space, or choose a smaller "
+            "dataset.image_size."
+        ) from error
+    cached = _read_cache(path, reasons, (num_images, *shape))
+    assert cached is not None
+    return cached
+
+
+def _read_cache(path: Path, reasons: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, BadImages] | None:
+    """Return what an earlier load left; None where there is nothing or it is damaged."""
+    try:
+        images = np.load(path, mmap_mode="r", allow_pickle=False)
+        bad = {int(position): reason for position, reason in json.loads(reasons.read_text()).items()}
+    except (OSError, EOFError, ValueError):
+        return None
+    return (images, bad) if images.shape == shape and images.dtype == np.uint8 else None
+
+
+def _write_cache(
+    path: Path,
+    reasons: Path,
+    decode: Callable[[int], np.ndarray],
+    shape: tuple[int, ...],
+    check: Callable[[BadImages], None],
+    num_threads: int,
+) -> None:
+    """Write images block by block through the file, so that a full disk is an error, not a crash."""
+    bad: BadImages = {}
+    with atomic_path(path) as temporary:
+        with open(temporary, "wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            for start, stop in _blocks(shape[0], shape[1:]):
+                block = np.zeros((stop - start, *shape[1:]), np.uint8)
+                bad |= _fill(block, decode, start, num_threads)
+                file.write(block.data)
+        check(bad)
+        write_text(reasons, json.dumps(bad))
+
+
+def _blocks(num_images: int, shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    size = max(1, BLOCK_BYTES // math.prod(shape))
+    for start in range(0, num_images, size):
+        yield start, min(start + size, num_images)
+
+
+def _fill(block: np.ndarray, decode: Callable[[int], np.ndarray], offset: int, num_threads: int) -> BadImages:
+    """Decode the images from position `offset` on into `block`; return the bad ones."""
+    size = max(1, min(FILES_PER_TASK, len(block) // (4 * num_threads)))
+
+    def task(start: int) -> BadImages:
+        bad = {}
+        for row in range(start, min(start + size, len(block))):
+            try:
+                block[row] = decode(offset + row)
+            except BadImageError as error:
+                bad[offset + row] = str(error)
+        return bad
+
+    bad: BadImages = {}
+    with quiet_pillow(), ThreadPoolExecutor(num_threads) as pool:
+        for found in pool.map(task, range(0, len(block), size)):
+            bad |= found
+    return bad

@@ -1,0 +1,57 @@
+"""Validation data and normalisation constants."""
+
+import numpy as np
+import pytest
+
+from app.data.datasets import normalization_constants
+from app.data.splits import Split, stratified, whole_split
+
+
+@pytest.fixture
+def split():
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], [50, 20, 3])
+    images = rng.integers(0, 256, (100, 4, 5, 3), dtype=np.uint8)
+    images[:, 0, 0] = 9  # constant over images
+    return Split(images, rng.permutation(labels).astype(np.int32), rng.permutation(100)[:73])
+
+
+def test_stratified(split):
+    train, val = stratified(split, 0.1, 7, ("a", "b", "c"))
+    assert np.bincount(val.labels).tolist() == [5, 2, 1] and len(train) == 65
+    assert sorted([*train.rows, *val.rows]) == sorted(split.rows)
+    both = dict(zip(split.rows, split.labels, strict=True))
+    assert all(both[row] == label for row, label in zip(val.rows, val.labels, strict=True))
+    again, other = (
+        stratified(split, 0.1, 7, ("a", "b", "c"))[1],
+        stratified(split, 0.1, 8, ("a", "b", "c"))[1],
+    )
+    np.testing.assert_array_equal(val.rows, again.rows)
+    assert set(val.rows) != set(other.rows)
+
+
+@pytest.mark.parametrize("share", [0.001, 0.999])
+def test_each_part_keeps_an_image_of_each_class(split, share):
+    for part in stratified(split, share, 0, ("a", "b", "c")):
+        assert set(part.labels) == {0, 1, 2}
+
+
+def test_the_draw_does_not_change_between_versions():
+    val = stratified(whole_split(np.zeros((20, 1, 1, 1), np.uint8), np.arange(20) % 2), 0.2, 0, ("a", "b"))[1]
+    assert val.rows.tolist() == [5, 6, 8, 19]
+
+
+def test_constants(split, monkeypatch):
+    monkeypatch.setattr("app.data.splits.CHUNK_ELEMENTS", 600)
+    pixels = split.images[split.rows] / 255
+    assert normalization_constants("none", split) == {"mean": 0.0, "deviation": 1 / 255}
+    assert normalization_constants("unit", split) == {"mean": 0.0, "deviation": 1.0}
+    assert normalization_constants("symmetric", split) == {"mean": 0.5, "deviation": 0.5}
+    channel = normalization_constants("per_channel", split)
+    np.testing.assert_allclose(channel["mean"], pixels.mean(axis=(0, 1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(channel["deviation"], pixels.std(axis=(0, 1, 2)), rtol=1e-12)
+    pixel = normalization_constants("per_pixel", split)
+    expected = pixels.std(axis=0)
+    expected[0, 0] = 1.0
+    assert pixel["mean"] == pytest.approx(pixels.mean(), rel=1e-12)
+    np.testing.assert_allclose(pixel["deviation"], expected, rtol=1e-10)
