@@ -1,0 +1,11 @@
+"""The networks and all else that a saved model holds; importing this package lets `.keras` files load.
+
+Nothing here knows of `app`.
+"""
+
+from models.augmentation import augmentation_layer
+from models.classifier import ImageClassifier
+from models.normalization import Normalization
+from models.registry import build_model, list_models
+
+__all__ = ["ImageClassifier", "Normalization", "augmentation_layer", "build_model", "list_models"]

@@ -1,0 +1,105 @@
+"""The outer model: what is compiled, fitted and saved. Raw images in, logits out, whatever the experiment."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("models")
+class ImageClassifier(keras.Model):
+    """Augment (in training only), normalise, and pass through the network.
+
+    A saved file holds the network, the constants and the class names; it is for inference, without
+    loss, metrics or the optimizer's state.
+
+    Args:
+        network: A built model, normalised images to logits.
+        class_names: One name for each logit, in order.
+        normalization: Layer from raw pixels to the network's input.
+        augmentation: Layers from images to images, applied in this order when training.
+        **kwargs: Arguments of `keras.Model`.
+
+    Call arguments:
+        images: (batch, height, width, channels), uint8, or float in [0, 255].
+
+    Returns:
+        Logits (batch, num_classes), float32.
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        class_names: Sequence[str],
+        normalization: keras.layers.Layer,
+        augmentation: Sequence[keras.layers.Layer] = (),
+        **kwargs: Any,
+    ):
+        """Keep the parts."""
+        super().__init__(autocast=False, **kwargs)
+        self.network = network
+        self.class_names = tuple(class_names)
+        self.normalization = normalization
+        self.augmentation = list(augmentation)
+
+    def build(self, input_shape):
+        """Give every part its weights and shapes, for images of `input_shape` with the batch first."""
+        if self.built:
+            return
+        # A symbolic call gives every layer its shape; as if training, so that augmentation has one too.
+        self.call(keras.Input(batch_shape=input_shape, dtype="uint8"), training=True)
+        self.built = True
+
+    def call(self, images, training=False):
+        """Return the logits of `images`."""
+        pixels = ops.cast(images, "float32")
+        if training and self.augmentation:
+            for layer in self.augmentation:
+                pixels = layer(pixels, training=True)
+            pixels = ops.clip(pixels, 0.0, 255.0)  # RandomSaturation of Keras leaves this range
+        pixels = self.normalization(pixels)
+        logits = self.network(pixels, training=training)
+        return ops.cast(logits, "float32")
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Compute the compiled loss, having told it whether this is training.
+
+        Losses do not know: label smoothing and class weights belong to training only. Each of the train
+        and test steps is traced with its own value.
+        """
+        if hasattr(self.loss, "training"):
+            self.loss.training = training
+        return super().compute_loss(x, y, y_pred, sample_weight, training=training)
+
+    def save(self, filepath, overwrite=True, **kwargs):
+        """Save for inference. The optimizer's state, up to twice the weights, stays out of the file."""
+        optimizer, self.optimizer = getattr(self, "optimizer", None), None
+        try:
+            super().save(filepath, overwrite=overwrite, **kwargs)
+        finally:
+            self.optimizer = optimizer
+
+    def get_compile_config(self) -> None:
+        """Keep the loss, which the `models` package does not know, out of saved files."""
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments, the parts serialised."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            **super().get_config(),
+            "network": serialize(self.network),
+            "class_names": list(self.class_names),
+            "normalization": serialize(self.normalization),
+            "augmentation": [serialize(layer) for layer in self.augmentation],
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "ImageClassifier":
+        """Make the model that `get_config` described; its weights are new."""
+        deserialize = keras.saving.deserialize_keras_object
+        config = dict(config)
+        for name in ("network", "normalization"):
+            config[name] = deserialize(config[name])
+        config["augmentation"] = [deserialize(layer) for layer in config["augmentation"]]
+        return cls(**config)

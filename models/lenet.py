@@ -1,0 +1,52 @@
+"""LeNet5: two sigmoid convolutions and three dense layers.
+
+LeCun, Bottou, Bengio and Haffner, 1998, doi:10.1109/5.726791, Figure 2, in the version of the TensorFlow 2 lecture
+notes, chapter 5: colour images, max pooling, full connections, no normalisation, no dropout.
+
+Differences from the source: logits instead of a softmax at the end (the loss applies it).
+"""
+
+from typing import Any
+
+import keras
+
+from models.network import Network
+
+
+@keras.saving.register_keras_serializable("models")
+class LeNet5(Network):
+    """LeNet with sigmoids throughout.
+
+    Args:
+        num_classes: Number of logits.
+        **kwargs: Arguments of `keras.Model`.
+    """
+
+    smallest_pixels = 16
+
+    def __init__(self, num_classes: int = 10, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.num_classes = num_classes
+        self.conv1 = keras.layers.Conv2D(6, 5, activation="sigmoid")
+        self.pool1 = keras.layers.MaxPooling2D(2, strides=2)
+        self.conv2 = keras.layers.Conv2D(16, 5, activation="sigmoid")
+        self.pool2 = keras.layers.MaxPooling2D(2, strides=2)
+        self.flatten = keras.layers.Flatten()
+        self.hidden1 = keras.layers.Dense(120, activation="sigmoid")
+        self.hidden2 = keras.layers.Dense(84, activation="sigmoid")
+        self.head = keras.layers.Dense(num_classes, dtype="float32")
+
+    def call(self, images: Any, training: bool | None = None) -> Any:
+        """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
+        x = self.conv1(images)
+        x = self.pool1(x)  # 14x14x6 for 32x32 images
+        x = self.conv2(x)
+        x = self.pool2(x)  # 5x5x16
+        x = self.flatten(x)  # 400
+        x = self.hidden1(x)
+        x = self.hidden2(x)
+        return self.head(x)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns every constructor argument."""
+        return {**super().get_config(), "num_classes": self.num_classes}

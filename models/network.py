@@ -1,0 +1,77 @@
+"""What every network and every block in one shares: it builds itself symbolically and reloads in its own precision.
+
+A subclassed Keras model knows its shapes only if its layers were called on symbolic tensors; `Block.build` does
+that, so `summary()` shows real shapes with an open batch size, also after reloading. Blocks are models, not
+layers, because only models are unfolded by `summary(expand_nested=True)`.
+"""
+
+from typing import Any, Self
+
+import keras
+
+
+class Block(keras.Model):
+    """A group of layers: derive, make the layers in `__init__`, write `call(inputs, training=None)`."""
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Makes the weights by calling the block on a symbolic batch.
+
+        Args:
+            input_shape: (batch, height, width, channels); the batch size is ignored.
+        """
+        if not self.built:
+            self.call(keras.Input(batch_shape=(None, *input_shape[1:])), training=False)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Makes the object again under the precision it was saved with.
+
+        The sub-layers take their dtype policy from the global one when they are made, so that one is set to the
+        saved policy meanwhile. A network trained in bfloat16 then predicts the same bits in a fresh process.
+        """
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(keras.dtype_policies.get(config.get("dtype", before)))
+        try:
+            return cls(**config)
+        finally:
+            keras.config.set_dtype_policy(before)
+
+
+class Network(Block):
+    """A whole network: images (batch, height, width, channels) in, logits (batch, num_classes) out.
+
+    Attributes:
+        smallest_pixels: Smallest height and width the network can take.
+        largest_pixels: Largest height and width, None without a limit.
+        multiple_pixels: Height and width must be multiples of this.
+    """
+
+    smallest_pixels = 1
+    largest_pixels: int | None = None
+    multiple_pixels = 1
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Makes the weights after a check of the image size.
+
+        Args:
+            input_shape: (batch, height, width, channels).
+
+        Raises:
+            ValueError: If the network cannot take images of this size.
+        """
+        if len(input_shape) != 4:
+            raise ValueError(
+                f"{type(self).__name__} takes images (batch, height, width, channels). Received: {input_shape}"
+            )
+        if not all(self._takes(pixels) for pixels in input_shape[1:3] if pixels is not None):
+            rule = f"{type(self).__name__} takes images of at least {self.smallest_pixels} pixels a side"
+            if self.largest_pixels is not None:
+                rule += f" and at most {self.largest_pixels}"
+            if self.multiple_pixels > 1:
+                rule += f", both sides multiples of {self.multiple_pixels}"
+            raise ValueError(f"{rule}. Received: height={input_shape[1]}, width={input_shape[2]}")
+        super().build(input_shape)
+
+    def _takes(self, pixels: int) -> bool:
+        fits = self.smallest_pixels <= pixels <= (self.largest_pixels or pixels)
+        return fits and pixels % self.multiple_pixels == 0

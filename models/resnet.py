@@ -1,0 +1,177 @@
+"""ResNet at the depths of the paper: 18, 34, 50, 101 and 152.
+
+He, Zhang, Ren and Sun, 2015, arXiv:1512.03385, Table 1, Figures 3 and 5, shortcut option B: projections where the
+shape changes, identities elsewhere. A bottleneck's stride is on its first convolution, as in the authors' release.
+`resnet18` and `resnet50` of the registry are two write-ups' own versions and have files of their own.
+
+Differences from the source: a stem for small images (3x3, no pooling) may be chosen instead of the paper's.
+"""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from models.layers import BatchNormalization
+from models.network import Block, Network
+from models.torch_layers import TorchConv2D
+
+STAGE_UNITS = {  # by depth: units in each of the four stages
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+STAGE_FILTERS = (64, 128, 256, 512)
+STEMS = ("imagenet", "cifar")
+
+
+@keras.saving.register_keras_serializable("models")
+class ResidualUnit(Block):
+    """Two 3x3 convolutions or a bottleneck of three, added to the input or to a projection of it.
+
+    Args:
+        filters: Channels of the 3x3 convolutions.
+        strides: Stride of the first convolution and of the projection.
+        bottleneck: Whether the 3x3 convolution stands between two 1x1, the last with four times the channels.
+        projection: Whether the shortcut is a 1x1 convolution with normalisation instead of the identity.
+        bn_momentum: Momentum of the moving statistics.
+        bn_epsilon: Added to the variance.
+        **kwargs: Arguments of `keras.Model`.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        strides: int = 1,
+        bottleneck: bool = False,
+        projection: bool = False,
+        bn_momentum: float = 0.9,
+        bn_epsilon: float = 1e-5,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.strides = strides
+        self.bottleneck = bottleneck
+        self.projection = projection
+        self.bn_momentum = bn_momentum
+        self.bn_epsilon = bn_epsilon
+        outputs = 4 * filters if bottleneck else filters
+        if bottleneck:
+            self.convs = [_conv(filters, 1, strides), _conv(filters, 3), _conv(outputs, 1)]
+        else:
+            self.convs = [_conv(filters, 3, strides), _conv(outputs, 3)]
+        self.norms = [BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon) for _ in self.convs]
+        if projection:
+            self.shortcut_conv = _conv(outputs, 1, strides)
+            self.shortcut_norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, outputs), rounded up."""
+        x = inputs
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = conv(x)
+            x = norm(x, training=training)
+            if conv is not self.convs[-1]:
+                x = ops.relu(x)
+        shortcut = inputs
+        if self.projection:
+            shortcut = self.shortcut_conv(inputs)
+            shortcut = self.shortcut_norm(shortcut, training=training)
+        return ops.relu(x + shortcut)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns every constructor argument."""
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "strides": self.strides,
+            "bottleneck": self.bottleneck,
+            "projection": self.projection,
+            "bn_momentum": self.bn_momentum,
+            "bn_epsilon": self.bn_epsilon,
+        }
+
+
+@keras.saving.register_keras_serializable("models")
+class ResNet(Network):
+    """Stem, four stages of residual units, global average pooling, one dense layer.
+
+    Args:
+        num_classes: Number of logits.
+        depth: 18 or 34 with basic units, 50, 101 or 152 with bottlenecks.
+        stem: "imagenet" (7x7 and pooling, together a quarter of the side) or "cifar" (3x3, full size).
+        bn_momentum: Momentum of the moving statistics.
+        bn_epsilon: Added to the variance.
+        **kwargs: Arguments of `keras.Model`.
+
+    Raises:
+        ValueError: If there is no such depth or stem.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        depth: int = 50,
+        stem: str = "imagenet",
+        bn_momentum: float = 0.9,
+        bn_epsilon: float = 1e-5,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if depth not in STAGE_UNITS:
+            raise ValueError(f"ResNet's depth must be one of {sorted(STAGE_UNITS)}. Received: depth={depth}")
+        if stem not in STEMS:
+            raise ValueError(f"ResNet's stem must be one of {', '.join(STEMS)}. Received: stem={stem!r}")
+        self.num_classes = num_classes
+        self.depth = depth
+        self.stem = stem
+        self.bn_momentum = bn_momentum
+        self.bn_epsilon = bn_epsilon
+        self.stem_conv = _conv(64, 7, 2) if stem == "imagenet" else _conv(64, 3)
+        self.stem_norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        if stem == "imagenet":
+            self.stem_pad = keras.layers.ZeroPadding2D(1)  # before a pooling: harmless, the map is not negative
+            self.stem_pool = keras.layers.MaxPooling2D(3, strides=2)
+        self.units = [unit for stage in range(4) for unit in self._stage(stage)]
+        self.pool = keras.layers.GlobalAveragePooling2D()
+        self.head = keras.layers.Dense(num_classes, dtype="float32")
+
+    def _stage(self, stage: int) -> list[ResidualUnit]:
+        bottleneck = self.depth >= 50
+        units = []
+        for unit in range(STAGE_UNITS[self.depth][stage]):
+            strides = 2 if stage > 0 and unit == 0 else 1
+            projection = unit == 0 and (bottleneck or stage > 0)
+            settings = (strides, bottleneck, projection, self.bn_momentum, self.bn_epsilon)
+            units.append(ResidualUnit(STAGE_FILTERS[stage], *settings))
+        return units
+
+    def call(self, images: Any, training: bool | None = None) -> Any:
+        """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
+        x = self.stem_conv(images)
+        x = ops.relu(self.stem_norm(x, training=training))  # 112x112x64 for 224x224 images
+        if self.stem == "imagenet":
+            x = self.stem_pad(x)
+            x = self.stem_pool(x)  # 56x56x64
+        for unit in self.units:
+            x = unit(x, training=training)  # after each stage: 56x56, 28x28, 14x14, 7x7
+        x = self.pool(x)  # 512, or 2048 with bottlenecks
+        return self.head(x)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns every constructor argument."""
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "depth": self.depth,
+            "stem": self.stem,
+            "bn_momentum": self.bn_momentum,
+            "bn_epsilon": self.bn_epsilon,
+        }
+
+
+def _conv(filters: int, kernel_size: int, strides: int = 1) -> TorchConv2D:
+    return TorchConv2D(filters, kernel_size, strides, use_bias=False, kernel_initializer="he_normal")

@@ -1,0 +1,135 @@
+"""ResNet18 for small images: the lecture notes' version of He et al.
+
+He, Zhang, Ren and Sun, 2015, arXiv:1512.03385, Table 1 (18-layer), in the version of the TensorFlow 2 lecture notes,
+chapter 5: a 3x3 stem without pooling, convolutions without bias, Keras' `same` padding (one row more at the bottom
+and right where the stride is 2).
+
+Differences from the source: logits instead of a softmax at the end (the loss applies it).
+"""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from models.layers import BatchNormalization
+from models.network import Block, Network
+
+
+@keras.saving.register_keras_serializable("models")
+class ResnetBlock(Block):
+    """Two 3x3 convolutions, added to the input or to a projection of it.
+
+    Args:
+        filters: Channels of both convolutions.
+        strides: Stride of the first convolution and of the projection.
+        projection: Whether the shortcut is a 1x1 convolution with normalisation instead of the identity.
+        bn_momentum: Momentum of the moving statistics.
+        bn_epsilon: Added to the variance.
+        **kwargs: Arguments of `keras.Model`.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        strides: int = 1,
+        projection: bool = False,
+        bn_momentum: float = 0.99,
+        bn_epsilon: float = 1e-3,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.strides = strides
+        self.projection = projection
+        self.bn_momentum = bn_momentum
+        self.bn_epsilon = bn_epsilon
+        self.conv1 = keras.layers.Conv2D(filters, 3, strides=strides, padding="same", use_bias=False)
+        self.norm1 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.conv2 = keras.layers.Conv2D(filters, 3, padding="same", use_bias=False)
+        self.norm2 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        if projection:
+            self.shortcut_conv = keras.layers.Conv2D(filters, 1, strides=strides, padding="same", use_bias=False)
+            self.shortcut_norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, filters)."""
+        x = self.conv1(inputs)
+        x = ops.relu(self.norm1(x, training=training))
+        x = self.conv2(x)
+        x = self.norm2(x, training=training)
+        shortcut = inputs
+        if self.projection:
+            shortcut = self.shortcut_conv(inputs)
+            shortcut = self.shortcut_norm(shortcut, training=training)
+        return ops.relu(x + shortcut)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns every constructor argument."""
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "strides": self.strides,
+            "projection": self.projection,
+            "bn_momentum": self.bn_momentum,
+            "bn_epsilon": self.bn_epsilon,
+        }
+
+
+@keras.saving.register_keras_serializable("models")
+class ResNet18(Network):
+    """Stem, four stages of two blocks, global average pooling, one dense layer.
+
+    Args:
+        num_classes: Number of logits.
+        head_l2: L2 penalty on the head's kernel, added to the loss; 0 for none. The source's value is the default.
+        bn_momentum: Momentum of the moving statistics.
+        bn_epsilon: Added to the variance.
+        **kwargs: Arguments of `keras.Model`.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        head_l2: float = 0.01,
+        bn_momentum: float = 0.99,
+        bn_epsilon: float = 1e-3,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.num_classes = num_classes
+        self.head_l2 = head_l2
+        self.bn_momentum = bn_momentum
+        self.bn_epsilon = bn_epsilon
+        self.stem_conv = keras.layers.Conv2D(64, 3, padding="same", use_bias=False)
+        self.stem_norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.blocks = [
+            # Stages 2 to 4 halve the map and double the channels in their first block.
+            ResnetBlock(filters, 2, True, bn_momentum, bn_epsilon)
+            if filters > 64 and block == 0
+            else ResnetBlock(filters, 1, False, bn_momentum, bn_epsilon)
+            for filters in (64, 128, 256, 512)
+            for block in range(2)
+        ]
+        self.pool = keras.layers.GlobalAveragePooling2D()
+        penalty = keras.regularizers.L2(head_l2) if head_l2 else None
+        self.head = keras.layers.Dense(num_classes, kernel_regularizer=penalty, dtype="float32")
+
+    def call(self, images: Any, training: bool | None = None) -> Any:
+        """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
+        x = self.stem_conv(images)
+        x = ops.relu(self.stem_norm(x, training=training))  # 32x32x64 for 32x32 images
+        for block in self.blocks:
+            x = block(x, training=training)  # after each pair: 32x32x64, 16x16x128, 8x8x256, 4x4x512
+        x = self.pool(x)  # 512
+        return self.head(x)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns every constructor argument."""
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "head_l2": self.head_l2,
+            "bn_momentum": self.bn_momentum,
+            "bn_epsilon": self.bn_epsilon,
+        }

@@ -1,0 +1,130 @@
+"""ResNet18 in the style of "Dive into Deep Learning", as in the post "PyTorch lesson 9: ResNet".
+
+He, Zhang, Ren and Sun, 2015, arXiv:1512.03385, Table 1 (18-layer), for CIFAR-10 at 96x96 pixels, with the post's own
+ways: the stem is not padded and has its own epsilon, a block has a ReLU after both normalisations and again after
+the sum, and its projection has a bias but no normalisation. Kernels start Xavier-uniform (Keras' default), biases as
+in PyTorch.
+
+Differences from the source: none known.
+"""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from models.layers import BatchNormalization
+from models.network import Block, Network
+from models.torch_layers import TorchConv2D, TorchDense
+
+
+@keras.saving.register_keras_serializable("models")
+class ResidualD2L(Block):
+    """Two 3x3 convolutions, each with normalisation and ReLU, added to the input or to a projection of it.
+
+    Args:
+        filters: Channels of both convolutions.
+        strides: Stride of the first convolution and of the projection.
+        bn_momentum: Momentum of the moving statistics.
+        bn_epsilon: Added to the variance.
+        **kwargs: Arguments of `keras.Model`.
+    """
+
+    def __init__(
+        self, filters: int, strides: int = 1, bn_momentum: float = 0.9, bn_epsilon: float = 1e-5, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.strides = strides
+        self.bn_momentum = bn_momentum
+        self.bn_epsilon = bn_epsilon
+        self.conv1 = TorchConv2D(filters, 3, strides, use_bias=False)
+        self.norm1 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.conv2 = TorchConv2D(filters, 3, use_bias=False)
+        self.norm2 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        if strides > 1:
+            self.shortcut_conv = TorchConv2D(filters, 1, strides)
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, filters), rounded up."""
+        x = self.conv1(inputs)
+        x = ops.relu(self.norm1(x, training=training))
+        x = self.conv2(x)
+        x = ops.relu(self.norm2(x, training=training))
+        shortcut = self.shortcut_conv(inputs) if self.strides > 1 else inputs
+        return ops.relu(x + shortcut)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns every constructor argument."""
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "strides": self.strides,
+            "bn_momentum": self.bn_momentum,
+            "bn_epsilon": self.bn_epsilon,
+        }
+
+
+@keras.saving.register_keras_serializable("models")
+class ResNet18D2L(Network):
+    """Unpadded 7x7 stem with pooling, four stages of two blocks, 3x3 average pooling, one dense layer.
+
+    Args:
+        num_classes: Number of logits.
+        bn_momentum: Momentum of the moving statistics (PyTorch's default 0.1 is 0.9 in Keras' sense).
+        bn_epsilon: Added to the variance, except in the stem.
+        stem_bn_epsilon: Added to the variance in the stem.
+        **kwargs: Arguments of `keras.Model`.
+    """
+
+    smallest_pixels = 71
+    largest_pixels = 166  # up to here the last map is pooled to a single pixel
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        bn_momentum: float = 0.9,
+        bn_epsilon: float = 1e-5,
+        stem_bn_epsilon: float = 1e-3,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.num_classes = num_classes
+        self.bn_momentum = bn_momentum
+        self.bn_epsilon = bn_epsilon
+        self.stem_bn_epsilon = stem_bn_epsilon
+        self.stem_conv = TorchConv2D(64, 7, strides=2, padding_pixels=0)
+        self.stem_norm = BatchNormalization(momentum=bn_momentum, epsilon=stem_bn_epsilon)
+        self.stem_pad = keras.layers.ZeroPadding2D(1)  # before a pooling: harmless, the map is not negative
+        self.stem_pool = keras.layers.MaxPooling2D(3, strides=2)
+        self.blocks = [
+            # The first block of stages 2 to 4 halves the map.
+            ResidualD2L(filters, 2 if filters > 64 and block == 0 else 1, bn_momentum, bn_epsilon)
+            for filters in (64, 128, 256, 512)
+            for block in range(2)
+        ]
+        self.pool = keras.layers.AveragePooling2D(3)
+        self.flatten = keras.layers.Flatten()
+        self.head = TorchDense(num_classes, dtype="float32")
+
+    def call(self, images: Any, training: bool | None = None) -> Any:
+        """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
+        x = self.stem_conv(images)  # 45x45x64 for 96x96 images
+        x = ops.relu(self.stem_norm(x, training=training))
+        x = self.stem_pad(x)
+        x = self.stem_pool(x)  # 23x23x64
+        for block in self.blocks:
+            x = block(x, training=training)  # after each pair: 23x23x64, 12x12x128, 6x6x256, 3x3x512
+        x = self.pool(x)  # 1x1x512
+        x = self.flatten(x)  # 512
+        return self.head(x)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns every constructor argument."""
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "bn_momentum": self.bn_momentum,
+            "bn_epsilon": self.bn_epsilon,
+            "stem_bn_epsilon": self.stem_bn_epsilon,
+        }

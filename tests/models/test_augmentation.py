@@ -1,0 +1,242 @@
+import inspect
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from models import augmentation
+from models.augmentation import OUR_LAYERS, REFUSED, augmentation_layer, keras_layers
+from models.augmentation_layers import RandomAffine, RandomCrop, RandomFlip, RandomRotation, RandomTranslation
+
+RNG = np.random.default_rng(0)
+IMAGE = RNG.integers(0, 256, (9, 12, 3)).astype("float32")  # neither square nor symmetric
+BATCH = np.repeat(IMAGE[None], 16, axis=0)
+# What makes each layer change an image visibly; the last two toss a coin.
+ARGUMENTS = {
+    "random_affine": {"degrees": 20, "height_pixels": 3, "width_pixels": 3},
+    "random_brightness": {"factor": 0.3},
+    "random_color_degeneration": {"factor": [0.1, 0.9]},
+    "random_color_jitter": {"brightness_factor": 0.2, "hue_factor": 0.2, "saturation_factor": 0.4},
+    "random_contrast": {"factor": 0.5},
+    "random_crop": {"padding_pixels": 3},
+    "random_erasing": {"factor": [1.0, 1.0]},
+    "random_flip": {"mode": "horizontal_and_vertical"},
+    "random_hue": {"factor": 0.4},
+    "random_posterization": {"factor": [1, 8]},
+    "random_rotation": {"degrees": 20},
+    "random_saturation": {"factor": [0.2, 0.8]},
+    "random_sharpness": {"factor": [0.0, 0.9]},
+    "random_translation": {"height_pixels": 3, "width_pixels": 3},
+    "solarization": {"addition_factor": 0.5, "threshold_factor": 0.9},
+    "random_grayscale": {"factor": 0.5},
+    "random_invert": {"factor": [0.5, 0.5]},
+}
+NAMES = sorted(OUR_LAYERS | keras_layers())
+
+
+def numpy_of(tensor):
+    return ops.convert_to_numpy(tensor)
+
+
+def num_distinct(images):
+    return len(np.unique(numpy_of(images).reshape(len(images), -1), axis=0))
+
+
+def apply(layer, images=BATCH):
+    return numpy_of(layer(images, training=True))
+
+
+def compiled(layer):
+    """The layer in training as one XLA program, on whichever backend runs."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        def step(state, images):
+            return layer.stateless_call([], state, images, training=True)[0]
+
+        return lambda images: jax.jit(step)([v.value for v in layer.non_trainable_variables], images)
+    import tensorflow as tf
+
+    return tf.function(lambda images: layer(images, training=True), jit_compile=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_admitted_layer_draws_per_image(name):
+    layer = augmentation_layer(name, seed=1, **ARGUMENTS[name])
+    assert all(part.supports_jit for part in layer._flatten_layers())
+    assert layer.non_trainable_variables and not layer.trainable_variables  # the seed's state
+    first, second = apply(layer), apply(layer)
+    assert first.shape == BATCH.shape and first.dtype == "float32"
+    assert num_distinct(first) > 1
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(numpy_of(layer(BATCH, training=False)), BATCH)
+    assert tuple(layer(keras.Input((9, 12, 3)), training=True).shape) == (None, 9, 12, 3)
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in OUR_LAYERS else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+)
+def test_every_admitted_layer_draws_per_image_when_compiled(name):
+    layer = augmentation_layer(name, seed=1, **ARGUMENTS[name])
+    assert num_distinct(compiled(layer)(BATCH)) > 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="this is the run on JAX")
+def test_this_file_passes_on_jax():
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "", __file__]
+    done = subprocess.run(command, env={**os.environ, "KERAS_BACKEND": "jax"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", sorted(OUR_LAYERS))
+def test_our_layers_survive_their_config_and_repeat_from_their_state(name):
+    layer = augmentation_layer(name, seed=5, **ARGUMENTS[name])
+    config = keras.saving.serialize_keras_object(layer)
+    twin = keras.saving.deserialize_keras_object(config)
+    assert keras.saving.serialize_keras_object(twin) == config
+    np.testing.assert_array_equal(apply(layer), apply(twin))
+    state = [numpy_of(ops.convert_to_tensor(variable)) for variable in layer.variables]
+    expected = apply(layer)
+    for variable, value in zip(twin.variables, state, strict=True):
+        variable.assign(value)
+    np.testing.assert_array_equal(apply(twin), expected)
+
+
+@pytest.mark.parametrize("name", sorted(OUR_LAYERS))
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "bfloat16"])
+def test_our_layers_keep_the_dtype_and_ignore_the_policy(name, dtype):
+    layer = OUR_LAYERS[name](seed=2, **ARGUMENTS[name])
+    low = OUR_LAYERS[name](seed=2, dtype="mixed_bfloat16", **ARGUMENTS[name])
+    images = ops.cast(BATCH, dtype)
+    expected, result = layer(images, training=True), low(images, training=True)
+    assert keras.backend.standardize_dtype(result.dtype) == dtype
+    np.testing.assert_array_equal(ops.cast(result, "float32"), ops.cast(expected, "float32"))
+
+
+def test_crop_shows_every_place_and_pads_with_black():
+    padded = np.pad(IMAGE, ((2, 2), (2, 2), (0, 0)))
+    possible = {padded[top : top + 9, left : left + 12].tobytes() for top in range(5) for left in range(5)}
+    found = {image.tobytes() for image in apply(RandomCrop(2, seed=0), np.repeat(IMAGE[None], 400, axis=0))}
+    assert found == possible
+
+
+@pytest.mark.parametrize(
+    ("mode", "possible"),
+    [
+        ("horizontal", [IMAGE, IMAGE[:, ::-1]]),
+        ("vertical", [IMAGE, IMAGE[::-1]]),
+        ("horizontal_and_vertical", [IMAGE, IMAGE[:, ::-1], IMAGE[::-1], IMAGE[::-1, ::-1]]),
+    ],
+)
+def test_flip_tosses_an_independent_coin_for_each_axis(mode, possible):
+    images = [
+        image.tobytes() for image in apply(RandomFlip(mode, seed=0), np.repeat(IMAGE[None], 400, axis=0))
+    ]
+    counts = [images.count(image.tobytes()) for image in possible]
+    assert sum(counts) == 400
+    assert min(counts) > 0.75 * 400 / len(possible)
+
+
+def with_draws(monkeypatch, angle, down, right):
+    """Fix the three draws of the affine layers, each as a share of its limit in [-1, 1]."""
+    draws = np.array([angle, down, right], "float32").reshape(3, 1, 1, 1)
+    monkeypatch.setattr("models.augmentation_layers.random.uniform", lambda *args, **kwargs: draws)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "nearest"])
+@pytest.mark.parametrize(
+    ("fill", "pad"), [("nearest", "edge"), ("constant", "constant"), ("reflect", "symmetric")]
+)
+def test_whole_pixel_shifts_equal_padding(monkeypatch, interpolation, fill, pad):
+    layer = RandomTranslation(4, 3, interpolation=interpolation, fill=fill)
+    with_draws(monkeypatch, 0, -1, 1)  # reads 4 rows further up and 3 columns further right
+    padded = np.pad(IMAGE, ((4, 0), (0, 3), (0, 0)), mode=pad)
+    np.testing.assert_array_equal(apply(layer, IMAGE[None])[0], padded[:9, 3:])
+
+
+def test_half_pixel_shift_is_the_mean_of_neighbours(monkeypatch):
+    layer = RandomTranslation(0, 0.5)
+    with_draws(monkeypatch, 0, 0, 1)
+    beyond = np.concatenate([IMAGE[:, 1:], IMAGE[:, -1:]], axis=1)
+    np.testing.assert_allclose(apply(layer, IMAGE[None])[0], (IMAGE + beyond) / 2, rtol=1e-6)
+
+
+def test_quarter_turn_equals_numpy(monkeypatch):
+    square = IMAGE[:, :9]
+    with_draws(monkeypatch, 1, 0, 0)
+    np.testing.assert_allclose(apply(RandomRotation(90), square[None])[0], np.rot90(square), atol=1e-3)
+
+
+@pytest.mark.parametrize("fill", ["nearest", "constant", "reflect"])
+def test_affine_equals_scipy(monkeypatch, fill):
+    ndimage = pytest.importorskip("scipy.ndimage")
+    layer = RandomAffine(30, 4, 5, fill=fill)
+    with_draws(monkeypatch, 0.7, 0.6, -0.9)
+    angle = np.deg2rad(21)
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    centre, shift = np.array([4.0, 5.5]), np.array([2.4, -4.5])
+    offset = centre + turn @ (shift - centre)
+    mode = {"nearest": "nearest", "constant": "grid-constant", "reflect": "reflect"}[fill]
+    expected = [
+        ndimage.affine_transform(plane, turn, offset, order=1, mode=mode)
+        for plane in IMAGE.transpose(2, 0, 1)
+    ]
+    np.testing.assert_allclose(apply(layer, IMAGE[None])[0], np.stack(expected, axis=-1), atol=2e-3)
+
+
+def test_draws_stay_within_their_limits_and_use_them():
+    # The image holds its own coordinates, so the result tells where each pixel came from.
+    rows, columns = np.mgrid[:41.0, :41.0]
+    grid = np.stack([rows, columns], axis=-1).astype("float32")[None].repeat(500, axis=0)
+    shift = apply(RandomTranslation(3, 6, seed=0), grid)[:, 20, 20] - 20
+    np.testing.assert_allclose(np.abs(shift).max(axis=0), [3, 6], rtol=0.05)
+    assert (np.abs(shift) <= [3.001, 6.001]).all()
+    slope = apply(RandomRotation(10, seed=0), grid)[:, 20, 30, 0] - 20
+    np.testing.assert_allclose(np.abs(slope).max(), 10 * np.sin(np.deg2rad(10)), rtol=0.05)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: RandomCrop(-1),
+        lambda: RandomFlip("sideways"),
+        lambda: RandomRotation(181),
+        lambda: RandomTranslation(-1, 0),
+        lambda: RandomTranslation(0, -1),
+        lambda: RandomAffine(interpolation="cubic"),
+        lambda: RandomAffine(fill="wrap"),
+        lambda: augmentation_layer("random_cropp"),
+        lambda: augmentation_layer("random_crop", pading=3),
+        lambda: augmentation_layer("random_hue", factor=7),
+    ],
+)
+def test_bad_arguments_are_named(make):
+    with pytest.raises(ValueError, match="Received"):
+        make()
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_refused_layers_give_their_reason(name):
+    with pytest.raises(ValueError, match="cannot be used") as caught:
+        augmentation_layer(name)
+    assert REFUSED[name] in str(caught.value)
+
+
+def test_every_image_layer_of_keras_is_either_admitted_or_refused():
+    base = keras.layers.RandomFlip.__mro__[1]
+    layers = [
+        name for name, found in inspect.getmembers(keras.layers, inspect.isclass) if issubclass(found, base)
+    ]
+    known = {*OUR_LAYERS, *keras_layers(), *REFUSED}
+    assert {augmentation._snake_case(name) for name in layers} <= known
+
+
+def test_our_layers_go_before_those_of_keras():
+    assert isinstance(augmentation_layer("random_crop"), RandomCrop)
+    assert isinstance(augmentation_layer("random_flip"), RandomFlip)
+    assert augmentation_layer("random_hue", factor=0.1).compute_dtype == "float32"

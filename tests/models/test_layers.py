@@ -1,0 +1,138 @@
+"""The fused batch normalisation equals Keras' own; the PyTorch-style layers start and pad as PyTorch's do."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from models.layers import BatchNormalization
+from models.torch_layers import TorchConv2D, TorchDense, torch_kernel_initializer
+
+STATISTICS = np.random.RandomState(0).uniform(0.5, 1.5, (4, 6)).astype("float32")
+
+
+@pytest.fixture
+def policy(request):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(request.param)
+    yield request.param
+    keras.config.set_dtype_policy(before)
+
+
+def pair(**arguments):
+    """Returns Keras' layer and ours with equal weights."""
+    layers = keras.layers.BatchNormalization(**arguments), BatchNormalization(**arguments)
+    for layer in layers:
+        layer.build((None, 5, 7, 6))
+        layer.set_weights(STATISTICS)
+    return layers
+
+
+def step(layer, inputs, training):
+    """Returns outputs, gradients of inputs, gamma and beta, and the moving statistics afterwards."""
+    inputs = tf.Variable(inputs)
+    with tf.GradientTape() as tape:
+        outputs = layer(inputs, training=training)
+        loss = tf.reduce_sum(tf.sin(tf.cast(outputs, "float32")))
+    gradients = tape.gradient(loss, [inputs, layer.gamma.value, layer.beta.value])
+    values = [outputs, *gradients, layer.moving_mean, layer.moving_variance]
+    return [np.array(keras.ops.convert_to_numpy(keras.ops.cast(value, "float32"))) for value in values]
+
+
+def batch(size=8, dtype="float32"):
+    return tf.cast(3.0 + 2.0 * np.random.RandomState(1).standard_normal((size, 5, 7, 6)), dtype)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("size", [1, 8])
+@pytest.mark.parametrize("policy", ["float32"], indirect=True)
+def test_fused_equals_keras(policy, training, size):
+    stock, fused = pair(momentum=0.8, epsilon=1e-5)
+    for expected, actual in zip(
+        step(stock, batch(size), training), step(fused, batch(size), training), strict=True
+    ):
+        np.testing.assert_allclose(actual, expected, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(
+    ("policy", "rounding"),
+    [("mixed_bfloat16", 2**-8), ("mixed_float16", 2**-11)],
+    indirect=["policy"],
+)
+def test_fused_equals_keras_in_mixed_precision(policy, rounding, training):
+    stock, fused = pair()
+    inputs = batch(dtype=keras.config.dtype_policy().compute_dtype)
+    assert fused(inputs).dtype == inputs.dtype
+    expected, actual = step(stock, inputs, training), step(fused, inputs, training)
+    # Outputs and gradients of the inputs are rounded to the low precision once on each side; gradients of the
+    # parameters are sums of such; the moving statistics stay float32.
+    np.testing.assert_allclose(actual[0], expected[0], rtol=2 * rounding, atol=2 * rounding)
+    for i in (1, 2, 3):
+        np.testing.assert_allclose(actual[i], expected[i], atol=4 * rounding * np.abs(expected[i]).max())
+    for i in (4, 5):
+        np.testing.assert_allclose(actual[i], expected[i], rtol=2e-5)
+
+
+def test_frozen_layer_uses_and_keeps_the_moving_statistics():
+    _, fused = pair()
+    fused.trainable = False
+    outputs = fused(batch(), training=True)
+    np.testing.assert_array_equal(outputs, fused(batch(), training=False))
+    np.testing.assert_array_equal(fused.moving_mean, STATISTICS[2])
+
+
+@pytest.mark.parametrize("arguments", [{"axis": 1}, {"scale": False}, {"center": False}, {"renorm": True}])
+def test_other_arguments_take_keras_path(arguments):
+    layers = keras.layers.BatchNormalization(**arguments), BatchNormalization(**arguments)
+    expected, actual = (layer(batch(), training=True) for layer in layers)
+    np.testing.assert_array_equal(actual, expected)
+
+
+def test_other_ranks_take_keras_path():
+    stock, fused = keras.layers.BatchNormalization(), BatchNormalization()
+    inputs = tf.reshape(batch(), (-1, 6))
+    np.testing.assert_array_equal(fused(inputs, training=True), stock(inputs, training=True))
+
+
+def test_saved_layer_loads_in_safe_mode(tmp_path):
+    model = keras.Sequential([keras.Input((5, 7, 6)), BatchNormalization(momentum=0.8)])
+    model.layers[0].set_weights(STATISTICS)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(loaded.layers[0]) is BatchNormalization
+    assert loaded.layers[0].momentum == 0.8
+    np.testing.assert_array_equal(loaded(batch()), model(batch()))
+
+
+def test_padding_is_even():
+    layer = TorchConv2D(1, 3, strides=2, use_bias=False)
+    image = np.arange(16, dtype="float32").reshape(1, 4, 4, 1)
+    layer.build(image.shape)
+    layer.kernel.assign(np.array([1.0, 0, 0, 0, 0, 0, 0, 0, 0]).reshape(3, 3, 1, 1))
+    # The kernel picks the upper left neighbour of pixels 0 and 2: padding in row and column 0, pixel (1, 1).
+    np.testing.assert_array_equal(layer(image)[0, :, :, 0], [[0, 0], [0, 5]])
+
+
+@pytest.mark.parametrize("arguments", [(2, 3, 1), (2, 3, 2), (2, 7, 2, 0), (2, 1, 2), (2, 2, 1)])
+def test_convolution_knows_its_output_shape(arguments):
+    layer = TorchConv2D(*arguments)
+    assert layer.compute_output_shape((4, 9, 10, 3)) == tuple(layer(np.zeros((4, 9, 10, 3))).shape)
+    assert TorchConv2D.from_config(layer.get_config()).get_config() == layer.get_config()
+
+
+@pytest.mark.parametrize(
+    ("layer", "inputs", "fan_in"),
+    [
+        (TorchConv2D(512, 3, kernel_initializer=torch_kernel_initializer()), np.zeros((1, 4, 4, 8)), 72),
+        (TorchDense(512, kernel_initializer=torch_kernel_initializer()), np.zeros((1, 72)), 72),
+    ],
+)
+def test_initial_weights_are_uniform_over_fan_in(layer, inputs, fan_in):
+    keras.utils.set_random_seed(0)
+    layer(inputs)
+    for weight in (layer.kernel, layer.bias):
+        values = keras.ops.convert_to_numpy(weight)
+        assert 0.97 * fan_in**-0.5 < np.abs(values).max() <= fan_in**-0.5
+        assert np.abs(values.mean()) < 0.1 * fan_in**-0.5
+        assert values.std() == pytest.approx((3 * fan_in) ** -0.5, rel=0.05)  # uniform, not normal
