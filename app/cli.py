@@ -1,0 +1,182 @@
+"""The command line: verbs, and the one place that turns an error into a message and an exit code.
+
+Nothing here imports TensorFlow or Keras at module level, so that help, `list` and `check` answer at once.
+"""
+
+import argparse
+import errno
+import json
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from app.config import list_experiments, load_experiment
+from app.errors import Interrupted, UserError
+from app.paths import shown
+from app.reports.plots import draw_history
+from app.runs import Run, find_run, list_runs, load_run_experiment, newest_run, read_history, read_json
+
+DEFAULT_EXPERIMENT = "quickstart"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb.
+
+    Args:
+        arguments: Command line without the program's name; the process's own by default.
+
+    Returns:
+        Exit code: 0, 2 for an error that the user can mend, 130 after ctrl-C, 143 after SIGTERM.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options) or 0
+    except (UserError, Interrupted) as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
+            raise
+        where = f"{shown(Path(error.filename))}: " if isinstance(error.filename, str) else ""
+        print(
+            f"{where}cannot be written ({error.strerror}); what was written before is intact. "
+            "Free some space or make the folder writable; `make resume` then goes on from the last state",
+            file=sys.stderr,
+        )
+        return UserError.exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Return the parser of all verbs."""
+    parser = argparse.ArgumentParser(
+        prog="python -m app", description="Train convolutional networks from YAML files and see their curves."
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    verb = verbs.add_parser("train", help="train an experiment into a new run folder")
+    verb.add_argument("experiment", nargs="?", metavar="EXP", help=f"a name in experiments/ ({DEFAULT_EXPERIMENT})")
+    verb.add_argument("--from", dest="from_run", metavar="RUN", help="train the experiment of an earlier run again")
+    verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE ...", help="override keys")
+    verb.add_argument("--data-dir", metavar="DIR", help="take the images from this folder")
+    verb.set_defaults(run=_train)
+
+    verb = verbs.add_parser("resume", help="go on with a run that was stopped")
+    _add_run_choice(verb, "its newest unfinished run")
+    verb.set_defaults(run=_resume)
+
+    verb = verbs.add_parser("curves", help="draw the curves again from history.csv")
+    _add_run_choice(verb, "its newest run")
+    verb.set_defaults(run=_curves)
+
+    verb = verbs.add_parser("check", help="check one experiment file, or all")
+    verb.add_argument("experiment", nargs="?", metavar="EXP", help="a name in experiments/ (all)")
+    verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE ...", help="override keys")
+    verb.set_defaults(run=_check)
+
+    verb = verbs.add_parser("list", help="list the experiments and their runs")
+    verb.set_defaults(run=_list)
+    return parser
+
+
+def _add_run_choice(verb: argparse.ArgumentParser, which: str) -> None:
+    """Let a verb take an experiment or one of its runs."""
+    verb.add_argument("experiment", nargs="?", metavar="EXP", help=f"an experiment: {which}")
+    verb.add_argument("--run", dest="run_name", metavar="RUN", help="a run: <experiment>/<timestamp> or its path")
+
+
+def _overrides(options: argparse.Namespace) -> list[str]:
+    """Return the KEY=VALUE pairs of all --set options, split as a shell would."""
+    pairs: list[str] = []
+    for text in options.set:
+        try:
+            pairs += shlex.split(text)
+        except ValueError as error:
+            raise UserError(f"--set {text}: {error}; write KEY=VALUE pairs with spaces between them") from error
+    return pairs
+
+
+def _train(options: argparse.Namespace) -> int:
+    overrides = _overrides(options)
+    if options.data_dir:
+        folder = Path(options.data_dir).expanduser().resolve()
+        overrides.append(f"dataset.data_dir={json.dumps(str(folder))}")
+    if options.from_run and options.experiment:
+        raise UserError("train: received both EXP and FROM; EXP trains a file, FROM the experiment of a run")
+    if options.from_run:
+        run = find_run(options.from_run)
+        experiment = load_run_experiment(run, overrides)
+    else:
+        experiment = load_experiment(options.experiment or DEFAULT_EXPERIMENT, overrides)
+    from app.training.runner import train  # brings up the backend, which takes seconds
+
+    train(experiment)
+    return 0
+
+
+def _resume(options: argparse.Namespace) -> int:
+    run = _chosen_run(options, lambda name: newest_run(name, finished=False))
+    from app.training.runner import resume  # brings up the backend, which takes seconds
+
+    resume(run)
+    return 0
+
+
+def _curves(options: argparse.Namespace) -> int:
+    run = _chosen_run(options, _newest)
+    experiment = load_run_experiment(run)
+    resumed = read_json(run.metrics)["timing"]["resumed_epochs"] if run.finished else []
+    draw_history(run, experiment, read_history(run.history), resumed)
+    print(f"curves {shown(run.curves)}")
+    return 0
+
+
+def _newest(experiment_name: str) -> Run:
+    """Return an experiment's newest finished run, or its newest where none is finished."""
+    runs = list_runs(experiment_name)
+    return newest_run(experiment_name, finished=any(run.finished for run in runs) or not runs)
+
+
+def _chosen_run(options: argparse.Namespace, newest: Callable[[str], Run]) -> Run:
+    """Return the run that EXP or RUN names."""
+    if bool(options.run_name) == bool(options.experiment):
+        raise UserError(f"{options.verb}: name an experiment (EXP=) or one of its runs (RUN=), one of the two")
+    if options.run_name:
+        return find_run(options.run_name)
+    if not list_runs(options.experiment):
+        load_experiment(options.experiment)  # an unknown name is answered with the nearest one
+    return newest(options.experiment)
+
+
+def _check(options: argparse.Namespace) -> int:
+    names = [options.experiment] if options.experiment else list_experiments()
+    problems = []
+    for name in names:
+        try:
+            load_experiment(name, _overrides(options))
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise UserError("\n".join(problems))
+    print(f"{len(names)} experiment{'s' if len(names) != 1 else ''} checked, no error")
+    return 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    names = list_experiments()
+    width = max(map(len, names), default=0)
+    for name in names:
+        runs = list_runs(name)
+        count = f"{len(runs)} run{'s' if len(runs) != 1 else ''}" if runs else ""
+        try:
+            about = load_experiment(name).description
+        except UserError:
+            about = "has errors: see `make check`"
+        print(f"{name:<{width}}  {count:>7}  {about}")
+    return 0

@@ -1,0 +1,1 @@
+"""Reports: pictures and tables made from what a run folder holds."""

@@ -1,0 +1,36 @@
+"""The training run. Importing this package brings up Keras and its backend without their start-up noise."""
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+
+# Before any import of TensorFlow: hide its C++ INFO lines; warnings and errors still show.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Hold back what C++ writes to the standard error; show it all if the block fails.
+
+    TensorFlow's first lines are printed before its log level is read, so no variable turns them off.
+    """
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(saved, 2)
+            held.seek(0)
+            os.write(2, held.read())
+            raise
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+with silence():
+    import keras  # noqa: F401

@@ -1,0 +1,172 @@
+"""Exact resume: everything a training run needs to go on with the same bits, in one file per state.
+
+A state is an uncompressed .npz: every variable of the model (weights, moving statistics, random
+generators), of the optimizer and of the metrics, and a JSON header with position and history. The
+zip format carries a CRC-32 of every member, so a torn or flipped file is recognised when it is read.
+Early stopping and the best epoch need no place here: both follow from the history rows.
+"""
+
+import json
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from app.errors import UserError
+from app.paths import shown
+from app.runs import Row, Run, atomic_path
+
+FORMAT_VERSION = 1
+KEPT_STATES = 2
+_HEADER = "header"
+
+
+@dataclass
+class Progress:
+    """Where training stands.
+
+    Attributes:
+        epoch: Finished epochs; the epoch under way has this number, counted from 0.
+        step: Finished steps of the epoch under way.
+        rows: One history row a finished epoch.
+        train_seconds: Time spent on the training steps of the epoch under way.
+        resumed_epochs: Epochs (from 1) in which training was taken up again.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    rows: list[Row] = field(default_factory=list)
+    train_seconds: float = 0.0
+    resumed_epochs: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class State:
+    """A state read back: where training stood, and the values of all variables by group."""
+
+    path: Path
+    progress: Progress
+    paths: dict[str, list[str]]
+    values: dict[str, list[np.ndarray]]
+
+
+def _variable_groups(model: keras.Model) -> dict[str, list[keras.Variable]]:
+    """Return all variables that training changes. Optimizer and metrics must have been built."""
+    metrics = model.metrics_variables
+    own = {id(variable) for variable in metrics}
+    return {
+        "model": [variable for variable in model.variables if id(variable) not in own],
+        "optimizer": model.optimizer.variables,
+        "metrics": metrics,
+    }
+
+
+def metric_values(model: keras.Model) -> list[np.ndarray]:
+    """Return copies of the metric variables, e.g. before validation resets them."""
+    return [variable.numpy() for variable in model.metrics_variables]
+
+
+def save_state(
+    run: Run, model: keras.Model, progress: Progress, metrics: Sequence[np.ndarray] | None = None
+) -> Path:
+    """Write the state of training into `checkpoints/last/`, whole or not at all, and drop old ones.
+
+    Args:
+        run: The run folder.
+        model: A compiled model whose optimizer and metrics are built.
+        progress: Where training stands.
+        metrics: Values to store for the metric variables instead of their present ones.
+
+    Returns:
+        The file written.
+    """
+    if keras.backend.backend() == "jax":
+        model.jax_state_sync()  # inside fit the JAX trainer keeps the values outside the variables
+    groups = _variable_groups(model)
+    header = {
+        "format_version": FORMAT_VERSION,
+        "progress": asdict(progress),
+        "paths": {name: [variable.path for variable in group] for name, group in groups.items()},
+    }
+    values = {name: [variable.numpy() for variable in group] for name, group in groups.items()}
+    if metrics is not None:
+        values["metrics"] = list(metrics)
+    arrays = {f"{name}/{i:05d}": value for name, group in values.items() for i, value in enumerate(group)}
+    arrays[_HEADER] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
+    path = run.states / f"state-{progress.epoch:05d}-{progress.step:07d}.npz"
+    with atomic_path(path) as temporary:
+        np.savez(temporary, allow_pickle=False, **arrays)
+    for old in _state_files(run)[:-KEPT_STATES]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def _state_files(run: Run) -> list[Path]:
+    """Return the state files, oldest first: names sort by epoch and step."""
+    return sorted(run.states.glob("state-*.npz"))
+
+
+def load_state(run: Run) -> tuple[State | None, list[str]]:
+    """Return the newest whole state of a run (None if it has none yet) and a line for each damaged one.
+
+    Raises:
+        UserError: States exist, but none can be read.
+    """
+    files, damaged = _state_files(run), []
+    for path in reversed(files):
+        try:
+            return _read_state(path), damaged
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            damaged.append(f"{shown(path)}: damaged ({type(error).__name__}: {error}); using the state before it")
+    if files:
+        raise UserError(
+            "\n".join(f"{shown(path)}: damaged, cannot be resumed" for path in files)
+            + f"\n`make train FROM={run.name}` trains the same experiment from the start"
+        )
+    return None, damaged
+
+
+def _read_state(path: Path) -> State:
+    """Read a state file; reading a member of the zip checks its CRC."""
+    with np.load(path, allow_pickle=False) as arrays:
+        header = json.loads(arrays[_HEADER].tobytes())
+        if header["format_version"] != FORMAT_VERSION:
+            raise ValueError(f"format version {header['format_version']}, this program reads {FORMAT_VERSION}")
+        paths = header["paths"]
+        values = {
+            name: [arrays[f"{name}/{i:05d}"] for i in range(len(group))] for name, group in paths.items()
+        }
+    return State(path, Progress(**header["progress"]), paths, values)
+
+
+def restore_state(model: keras.Model, state: State) -> None:
+    """Put all values of `state` into a model of the same experiment.
+
+    Raises:
+        UserError: The state belongs to another network or optimizer.
+    """
+    groups = _variable_groups(model)
+    for name, group in groups.items():
+        have = [(variable.path, tuple(variable.shape)) for variable in group]
+        stored = [(p, v.shape) for p, v in zip(state.paths[name], state.values[name], strict=True)]
+        if have != stored:
+            at = next((i for i, (a, b) in enumerate(zip(have, stored, strict=False)) if a != b), None)
+            first = (
+                f"{len(stored)} variables, the experiment makes {len(have)}"
+                if at is None
+                else f"{stored[at]}, the experiment makes {have[at]}"
+            )
+            raise UserError(f"{shown(state.path)}: does not fit the experiment's {name}: it holds {first}")
+    for name, group in groups.items():
+        for variable, value in zip(group, state.values[name], strict=True):
+            variable.assign(value)
+
+
+def restore_metrics(model: keras.Model, values: Sequence[np.ndarray]) -> None:
+    """Put metric values back; `fit` resets them at the start of every epoch."""
+    for variable, value in zip(model.metrics_variables, values, strict=True):
+        variable.assign(value)

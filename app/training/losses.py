@@ -1,0 +1,57 @@
+"""The training loss, and the class weights it can carry."""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import ArrayLike
+
+
+class SparseCrossentropy(keras.losses.Loss):
+    """Cross-entropy of integer labels (batch,) or (batch, 1) and logits (batch, num_classes).
+
+    Label smoothing and class weights act only while `training` is true; ImageClassifier sets it, so that
+    validation losses of all experiments are the same quantity.
+
+    Args:
+        label_smoothing: Share of the target that is spread evenly over all classes.
+        softmax_before_loss: Whether to apply softmax to the logits first, as a source does that ends its
+            network in softmax and trains on a loss that expects logits. Keras' own losses would see
+            through such a softmax and use the logits.
+        class_weight: One factor for each class, applied to its examples; None for equal ones.
+    """
+
+    def __init__(
+        self,
+        label_smoothing: float = 0.0,
+        softmax_before_loss: bool = False,
+        class_weight: Sequence[float] | None = None,
+    ):
+        """Keep the arguments; not training until told."""
+        super().__init__(name="sparse_crossentropy", dtype="float32")
+        self.label_smoothing = label_smoothing
+        self.softmax_before_loss = softmax_before_loss
+        self.class_weight = class_weight
+        self.training = False
+
+    def call(self, y_true, y_pred):
+        """Return one loss for each example, float32."""
+        labels = ops.cast(ops.reshape(y_true, (-1,)), "int32")
+        logits = ops.softmax(y_pred) if self.softmax_before_loss else y_pred
+        targets = ops.one_hot(labels, logits.shape[-1], dtype="float32")
+        if self.training and self.label_smoothing:
+            targets = targets * (1.0 - self.label_smoothing) + self.label_smoothing / logits.shape[-1]
+        losses = -ops.sum(targets * ops.log_softmax(logits), axis=-1)
+        if self.training and self.class_weight is not None:
+            losses = losses * ops.take(ops.convert_to_tensor(self.class_weight, "float32"), labels)
+        return losses
+
+
+def balanced_class_weight(labels: ArrayLike, num_classes: int) -> list[float]:
+    """Return weights that let every class count equally: n / (num_classes * n_class).
+
+    A class without examples gets 0; nothing is ever weighted by it.
+    """
+    counts = np.bincount(np.asarray(labels).reshape(-1), minlength=num_classes)
+    return [float(counts.sum() / (num_classes * count)) if count else 0.0 for count in counts]

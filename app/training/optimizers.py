@@ -1,0 +1,131 @@
+"""Optimizers by name, and the learning rate as a function of the step."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from app.errors import UserError
+
+
+def build_optimizer(config: Any, steps_per_epoch: int, epochs: int) -> keras.optimizers.Optimizer:
+    """Make the optimizer of an experiment.
+
+    `weight_decay` is Keras 3's: decoupled from the gradient (w -= learning_rate * weight_decay * w) and
+    applied to every trainable weight, biases and batch normalisation included.
+
+    Args:
+        config: `Experiment.optimizer`: name, learning_rate, arguments.
+        steps_per_epoch: Optimizer steps in an epoch.
+        epochs: Epochs of the whole run.
+
+    Returns:
+        The optimizer, not built.
+
+    Raises:
+        UserError: The name is unknown, or the optimizer does not take the arguments.
+    """
+    known: dict[str, Any] = {
+        name.lower(): found for name, found in vars(keras.optimizers).items() if inspect.isclass(found)
+    }
+    if config.name not in known:
+        names = ", ".join(sorted(known))
+        raise UserError(f"optimizer.name: Keras {keras.__version__} has {names}; received {config.name!r}")
+    schedule = _as_dict(config.learning_rate)
+    rate: float | LearningRate = LearningRate(schedule, steps_per_epoch, epochs)
+    if schedule["schedule"] == "constant" and not schedule["warmup_epochs"]:
+        rate = float(schedule["peak"])
+    try:
+        return known[config.name](learning_rate=rate, **config.arguments)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"optimizer: {config.name} refuses {dict(config.arguments)}: {error}") from error
+
+
+def learning_rate_at(schedule: Any, step: int, steps_per_epoch: int, epochs: int) -> float:
+    """Return the learning rate of one step.
+
+    Args:
+        schedule: A schedule of app.config, or its dict.
+        step: Optimizer steps taken before, from 0.
+        steps_per_epoch: Optimizer steps in an epoch.
+        epochs: Epochs of the whole run.
+    """
+    return float(_rate(_as_dict(schedule), np.int64(step), steps_per_epoch, epochs, np, np.float64))
+
+
+@keras.saving.register_keras_serializable("app")
+class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
+    """`learning_rate_at` as a Keras schedule, in float32.
+
+    Args:
+        schedule: A schedule of app.config, or its dict.
+        steps_per_epoch: Optimizer steps in an epoch.
+        epochs: Epochs of the whole run.
+    """
+
+    def __init__(self, schedule: Any, steps_per_epoch: int, epochs: int):
+        """Keep the arguments."""
+        self.schedule = _as_dict(schedule)
+        self.steps_per_epoch = steps_per_epoch
+        self.epochs = epochs
+
+    def __call__(self, step):
+        """Return the rate, a float32 scalar, of the optimizer's integer `step`."""
+        step = ops.convert_to_tensor(step)
+        return _rate(self.schedule, step, self.steps_per_epoch, self.epochs, ops, _float32)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {"schedule": self.schedule, "steps_per_epoch": self.steps_per_epoch, "epochs": self.epochs}
+
+
+def _rate(
+    schedule: Mapping[str, Any], step: Any, steps_per_epoch: int, epochs: int, xp: Any, real: Callable
+) -> Any:
+    """Compute the rate with the functions of `xp`, which is numpy or keras.ops.
+
+    Epochs are found by integer division: a rate changes at exactly the first step of its epoch.
+    """
+    peak = schedule["peak"]
+    last_step = steps_per_epoch * epochs - 1
+    warmup_steps = schedule["warmup_epochs"] * steps_per_epoch
+
+    def progress(start, end):
+        """From 0 at step `start` to 1 at step `end`, and constant outside."""
+        return xp.clip(real(step - start) / max(end - start, 1), 0.0, 1.0)
+
+    match schedule["schedule"]:
+        case "constant":
+            rate = peak
+        case "cosine":
+            falling = 0.5 + 0.5 * xp.cos(np.pi * progress(warmup_steps, last_step))
+            rate = schedule["end"] + (peak - schedule["end"]) * falling
+        case "step":
+            rate = peak
+            for boundary in schedule["boundaries_epochs"]:
+                rate = rate * xp.where(step // steps_per_epoch >= boundary, schedule["factor"], 1.0)
+        case "exponential":
+            decay_steps = schedule["decay_epochs"] * steps_per_epoch
+            exponent = real(step // decay_steps) if schedule["staircase"] else real(step) / decay_steps
+            rate = peak * xp.power(schedule["factor"], exponent)
+        case "one_cycle":
+            peak_step = schedule["peak_epoch"] * steps_per_epoch
+            rising = peak * progress(0, peak_step)
+            falling = peak + (schedule["end"] - peak) * progress(peak_step, last_step)
+            rate = xp.where(step < peak_step, rising, falling)
+        case unknown:
+            raise ValueError(f"schedule must be known. Received: {unknown!r}")
+    if warmup_steps:
+        rate = rate * xp.minimum(real(step + 1) / warmup_steps, 1.0)
+    return rate
+
+
+def _float32(value: Any) -> Any:
+    return ops.cast(value, "float32")
+
+
+def _as_dict(schedule: Any) -> dict[str, Any]:
+    return dict(schedule) if isinstance(schedule, Mapping) else schedule.model_dump()

@@ -1,0 +1,111 @@
+"""What a finished run holds: predictions on the validation images, and metrics.json."""
+
+import statistics
+from typing import TextIO
+
+import keras
+import numpy as np
+
+from app.config import Experiment
+from app.data.datasets import Dataset, Split
+from app.data.pipeline import evaluation_batches
+from app.paths import shown
+from app.runs import Run, atomic_path, read_json, write_json
+from app.training.callbacks import best_row
+from app.training.checkpoint import Progress
+from app.training.losses import SparseCrossentropy
+
+
+def _logits(classifier: keras.Model, split: Split, batch_size: int) -> np.ndarray:
+    """Return float32 logits (images, classes) in the order of the split."""
+    return classifier.predict(evaluation_batches(split, batch_size), verbose=0)
+
+
+def write_results(
+    run: Run, experiment: Experiment, dataset: Dataset, classifier: keras.Model, progress: Progress
+) -> None:
+    """Write predictions.npz and, as the last file of a run, metrics.json.
+
+    The test split, where validation came from training, is evaluated here and only here, with the best
+    checkpoint.
+
+    Args:
+        run: The run folder.
+        experiment: What was trained.
+        dataset: The data it was trained on.
+        classifier: The classifier as the last epoch left it.
+        progress: The finished history.
+    """
+    training = experiment.training
+    last = progress.rows[-1]
+    best = best_row(progress.rows, training.monitor, training.mode)
+    last_logits = best_logits = _logits(classifier, dataset.val, training.batch_size)
+    selected = classifier
+    if best is not None and best is not last:
+        selected = keras.saving.load_model(run.best_model)
+        best_logits = _logits(selected, dataset.val, training.batch_size)
+    with atomic_path(run.predictions) as temporary:
+        np.savez(
+            temporary,
+            allow_pickle=False,
+            labels=dataset.val.labels,
+            best_logits=best_logits,
+            last_logits=last_logits,
+        )
+    test = None
+    if dataset.test is not None:
+        logits = _logits(selected, dataset.test, training.batch_size)
+        loss = SparseCrossentropy(softmax_before_loss=training.loss.softmax_before_loss)
+        penalty = sum(float(term) for term in selected.losses)  # L2 terms, which val_loss holds too
+        test = {
+            "checkpoint": "best",
+            "images": len(dataset.test),
+            "loss": float(loss(dataset.test.labels, logits)) + penalty,
+            "accuracy": float(np.mean(logits.argmax(-1) == dataset.test.labels)),
+        }
+    network = classifier.network
+    trainable = sum(int(np.prod(v.shape)) for v in network.trainable_weights)
+    on_test = experiment.dataset.validation == "test"
+    write_json(
+        run.metrics,
+        {
+            "experiment": experiment.name,
+            "run": run.name,
+            "monitor": training.monitor,
+            "mode": training.mode,
+            "validation": dataset.split_rule,
+            # Where validation is the test split, picking its best epoch would be picking on the test set.
+            "headline": {"which": "last epoch" if on_test else "best epoch", **(last if on_test else best or last)},
+            "final": last,
+            "best": best and {"selected_on": "test" if on_test else "validation", **best},
+            "test": test,
+            "reference": experiment.reference.model_dump(exclude_none=True) if experiment.reference else None,
+            "parameters": {
+                "total": network.count_params(),
+                "trainable": trainable,
+                "non_trainable": network.count_params() - trainable,
+            },
+            "timing": {
+                "epochs": len(progress.rows),
+                "epochs_planned": training.epochs,
+                "seconds": sum(row["seconds"] for row in progress.rows),
+                "seconds_per_epoch": statistics.median(row["seconds"] for row in progress.rows),
+                "images_per_second": statistics.median(row["images_per_second"] for row in progress.rows),
+                "resumed_epochs": progress.resumed_epochs,
+            },
+        },
+    )
+
+
+def print_results(run: Run, out: TextIO) -> None:
+    """Print accuracies of a finished run and where its curves lie."""
+    metrics = read_json(run.metrics)
+    last, best, test = metrics["final"], metrics["best"], metrics["test"]
+    on_test = metrics["headline"]["which"] == "last epoch"
+    name, label = ("test", "best on test") if on_test else ("validation", "best")
+    lines = [f"{name} accuracy {last['val_accuracy']:.4f} at the last epoch ({last['epoch']})"]
+    if best:
+        lines.append(f"{label}: {best['val_accuracy']:.4f} at epoch {best['epoch']} (by {metrics['monitor']})")
+    if test:
+        lines.append(f"test accuracy {test['accuracy']:.4f} (best checkpoint, evaluated once)")
+    print("\n".join([*lines, f"curves {shown(run.curves)}"]), file=out, flush=True)

@@ -1,0 +1,128 @@
+"""Seeds, number format, device and determinism of a run, and a record of what it all ran on."""
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from app.errors import UserError
+from app.paths import project_root
+from app.training import silence
+
+_PACKAGES = ("tensorflow", "keras", "jax", "jaxlib", "numpy", "pillow", "scikit-learn", "matplotlib")
+_CPU_FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "neon", "sve")
+
+
+def _tensorflow() -> Any:
+    """Return TensorFlow where it is the backend, else None."""
+    return sys.modules["tensorflow"] if keras.backend.backend() == "tensorflow" else None
+
+
+def configure(*, seed: int, precision: str, devices: str) -> bool:
+    """Set seeds, number format, device and determinism for one run in this process.
+
+    Args:
+        seed: Seed of weights, dropout and augmentation.
+        precision: "float32", "bfloat16" or "float16"; the last two compute mixed, with float32 variables.
+        devices: "auto", "cpu" or "gpu".
+
+    Returns:
+        Whether operations are deterministic: the same bits from the same state.
+
+    Raises:
+        UserError: A GPU was asked for and there is none, or the device was chosen too late.
+    """
+    keras.config.set_floatx("float32")
+    keras.config.set_image_data_format("channels_last")  # a keras.json in the home folder may say otherwise
+    keras.config.set_dtype_policy("float32" if precision == "float32" else f"mixed_{precision}")
+    keras.utils.clear_session(free_memory=False)  # names of layers and variables count from one again
+    keras.utils.set_random_seed(seed)
+    tf = _tensorflow()
+    # Without a driver TensorFlow reports its failed look for one as an error.
+    with silence() if not Path("/proc/driver/nvidia").exists() else contextlib.nullcontext():
+        gpus = tf.config.list_physical_devices("GPU") if tf else _jax_accelerators()
+    if devices == "gpu" and not gpus:
+        raise UserError(
+            "training.devices: received 'gpu', but no GPU is visible here; "
+            "set it to 'auto' or 'cpu', or install the driver and run `make install` again"
+        )
+    if tf is None:
+        return False
+    if devices == "cpu":
+        try:
+            tf.config.set_visible_devices([], "GPU")
+        except RuntimeError as error:
+            raise UserError("training.devices: 'cpu' must be chosen before the first run in a process") from error
+    if gpus and devices != "cpu":
+        return False  # deterministic convolutions cost far more there, and equal bits are not promised
+    tf.config.experimental.enable_op_determinism()
+    return True
+
+
+def _jax_accelerators() -> list[Any]:
+    """Return JAX's devices other than CPUs."""
+    import jax  # only where JAX is the backend
+
+    return [device for device in jax.devices() if device.platform != "cpu"]
+
+
+def describe_environment(deterministic: bool) -> dict[str, Any]:
+    """Return versions, commit, device, threads and CPU flags, as kept in environment.json."""
+    versions = {}
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    tf = _tensorflow()
+    if tf:
+        devices = [device.device_type for device in tf.config.get_visible_devices()]
+        threads = {  # 0: TensorFlow's choice, one a core
+            "intra_op": tf.config.threading.get_intra_op_parallelism_threads(),
+            "inter_op": tf.config.threading.get_inter_op_parallelism_threads(),
+        }
+    else:
+        devices = [device.device_kind for device in _jax_accelerators()] or ["CPU"]
+        threads = {}
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "backend": keras.backend.backend(),
+        "versions": versions,
+        "commit": _commit(),
+        "devices": devices,
+        "cpu": {
+            "model": _cpuinfo("model name") or platform.processor(),
+            "count": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "flags": [flag for flag in _CPU_FLAGS if flag in _cpuinfo("flags").split()],
+        },
+        "threads": threads,
+        "deterministic": deterministic,
+        "command": sys.argv,
+    }
+
+
+def _cpuinfo(key: str) -> str:
+    """Return the first value of `key` in /proc/cpuinfo, empty where there is none."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
+        for line in lines:
+            if line.startswith(key):
+                return line.partition(":")[2].strip()
+    return ""
+
+
+def _commit() -> str | None:
+    """Return the checkout's commit, marked `+changes` where files differ from it."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(project_root()), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,25 @@
+import pytest
+
+TINY = """\
+# A small network on digits, with dropout and augmentation.
+seed: 3
+dataset: {name: digits, image_size: [16, 16]}
+augmentation:
+  - random_crop: {padding_pixels: 1}
+  - random_flip: {mode: horizontal}
+normalization: per_pixel
+model: {name: baseline}
+optimizer:
+  name: adam
+  learning_rate: {schedule: cosine, peak: 0.003, warmup_epochs: 1}
+training: {epochs: 2, batch_size: 256, checkpoint_every_minutes: 0.000001}
+"""
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A project folder of its own, with one experiment `tiny`."""
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "tiny.yaml").write_text(TINY)
+    monkeypatch.setenv("TRAINER_HOME", str(tmp_path))
+    return tmp_path

@@ -1,0 +1,118 @@
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from app.config import (
+    ConstantSchedule,
+    CosineSchedule,
+    ExponentialSchedule,
+    OneCycleSchedule,
+    OptimizerConfig,
+    StepSchedule,
+)
+from app.errors import UserError
+from app.training.optimizers import LearningRate, build_optimizer, learning_rate_at
+
+STEPS, EPOCHS = 7, 12
+LAST = STEPS * EPOCHS - 1
+SCHEDULES = {
+    "constant": ConstantSchedule(peak=0.1),
+    "constant_warmup": ConstantSchedule(peak=0.1, warmup_epochs=2),
+    "cosine": CosineSchedule(peak=0.1),
+    "cosine_warmup": CosineSchedule(peak=0.1, end=0.001, warmup_epochs=3),
+    "step": StepSchedule(peak=0.1, boundaries_epochs=(6, 9), factor=0.1),
+    "step_warmup": StepSchedule(peak=0.1, boundaries_epochs=(6, 9), factor=0.1, warmup_epochs=1),
+    "exponential": ExponentialSchedule(peak=1e-3, decay_epochs=5, factor=0.95),
+    "staircase": ExponentialSchedule(peak=1e-5, decay_epochs=5, factor=0.95, staircase=True),
+    "one_cycle": OneCycleSchedule(peak=0.4, end=0.01, peak_epoch=4),
+    "one_cycle_warmup": OneCycleSchedule(peak=0.4, peak_epoch=4, warmup_epochs=2),
+}
+
+
+def rate(schedule, step):
+    return learning_rate_at(schedule, step, STEPS, EPOCHS)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_keras_schedule_agrees_with_the_plain_function_at_every_step(name):
+    schedule = LearningRate(SCHEDULES[name], STEPS, EPOCHS)
+    variable = keras.Variable(0, dtype="int64", trainable=False)
+    for step in range(LAST + 3):
+        variable.assign(step)
+        value = schedule(variable)
+        assert keras.backend.standardize_dtype(getattr(value, "dtype", "float32")) == "float32"
+        np.testing.assert_allclose(float(value), rate(SCHEDULES[name], step), rtol=2e-6, atol=1e-8)
+
+
+def test_warmup_is_linear_and_ends_at_the_peak():
+    for step in range(3 * STEPS):
+        assert rate(SCHEDULES["cosine_warmup"], step) == pytest.approx(0.1 * (step + 1) / (3 * STEPS))
+    assert rate(SCHEDULES["cosine_warmup"], 3 * STEPS) == pytest.approx(0.1)
+    assert rate(SCHEDULES["constant_warmup"], 2 * STEPS - 1) == 0.1
+    assert rate(SCHEDULES["step_warmup"], 0) == pytest.approx(0.1 / STEPS)
+
+
+def test_cosine_reaches_its_end_at_the_last_step():
+    assert rate(SCHEDULES["cosine"], 0) == pytest.approx(0.1)
+    assert rate(SCHEDULES["cosine"], LAST) == pytest.approx(0.0, abs=1e-15)
+    assert rate(SCHEDULES["cosine_warmup"], LAST) == pytest.approx(0.001)
+    middle = 0.001 + 0.099 * (1 + math.cos(math.pi * (50 - 21) / (LAST - 21))) / 2
+    assert rate(SCHEDULES["cosine_warmup"], 50) == pytest.approx(middle)
+
+
+def test_step_changes_at_the_first_step_of_the_boundary_epoch():
+    rates = [rate(SCHEDULES["step"], step) for step in range(LAST + 1)]
+    assert rates == pytest.approx([0.1] * 6 * STEPS + [0.01] * 3 * STEPS + [0.001] * 3 * STEPS)
+
+
+def test_staircase_is_the_lecture_notes_rate_and_constant_within_an_epoch():
+    for step in range(LAST + 1):
+        assert rate(SCHEDULES["staircase"], step) == pytest.approx(
+            1e-5 * 0.95 ** (step // STEPS // 5), rel=1e-15
+        )
+    assert rate(SCHEDULES["exponential"], 5 * STEPS) == pytest.approx(1e-3 * 0.95)
+    assert rate(SCHEDULES["exponential"], STEPS) == pytest.approx(1e-3 * 0.95**0.2)
+
+
+def test_one_cycle_rises_to_its_peak_and_falls_to_its_end():
+    assert rate(SCHEDULES["one_cycle"], 0) == 0.0
+    assert rate(SCHEDULES["one_cycle"], 2 * STEPS) == pytest.approx(0.2)
+    assert rate(SCHEDULES["one_cycle"], 4 * STEPS) == pytest.approx(0.4)
+    assert rate(SCHEDULES["one_cycle"], LAST) == pytest.approx(0.01)
+
+
+def test_optimizer_follows_the_schedule_by_its_own_step_count():
+    config = OptimizerConfig(
+        name="sgd", learning_rate=SCHEDULES["step"], arguments={"momentum": 0.9, "nesterov": True}
+    )
+    optimizer = build_optimizer(config, STEPS, EPOCHS)
+    assert isinstance(optimizer, keras.optimizers.SGD)
+    assert (optimizer.momentum, optimizer.nesterov) == (0.9, True)
+    optimizer.build([keras.Variable([1.0])])
+    for step in (0, 6 * STEPS - 1, 6 * STEPS, LAST):
+        optimizer.iterations.assign(step)
+        assert float(optimizer.learning_rate) == pytest.approx(rate(SCHEDULES["step"], step), rel=1e-6)
+    twin = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert float(twin.learning_rate) == pytest.approx(0.1)
+
+
+def test_constant_without_warmup_is_a_plain_number():
+    config = OptimizerConfig(
+        name="adamw", learning_rate=SCHEDULES["constant"], arguments={"weight_decay": 0.01}
+    )
+    optimizer = build_optimizer(config, STEPS, EPOCHS)
+    assert isinstance(optimizer, keras.optimizers.AdamW)
+    assert isinstance(optimizer.learning_rate, keras.Variable)
+    assert float(optimizer.learning_rate) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [("sdg", {}, "received 'sdg'"), ("sgd", {"momentum": 2.0}, "momentum"), ("adam", {"beta": 1}, "beta")],
+)
+def test_what_keras_refuses_is_a_users_error(name, arguments, message):
+    config = OptimizerConfig(name=name, learning_rate=SCHEDULES["constant"], arguments=arguments)
+    with pytest.raises(UserError, match=message):
+        build_optimizer(config, STEPS, EPOCHS)

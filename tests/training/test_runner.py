@@ -1,0 +1,258 @@
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+import app.training.runner as runner
+from app.config import load_experiment
+from app.errors import Interrupted, UserError
+from app.runs import HISTORY_COLUMNS, Run, list_runs, read_history
+from app.training.checkpoint import load_state
+
+
+def train(*overrides):
+    return runner.train(load_experiment("tiny", overrides), out=io.StringIO())
+
+
+def comparable_history(run):
+    """All columns but the last two, which are clock times."""
+    return [tuple(row[name] for name in HISTORY_COLUMNS[:-2]) for row in read_history(run.history)]
+
+
+def assert_same_bits(one, other):
+    assert comparable_history(one) == comparable_history(other)
+    states = [load_state(run)[0] for run in (one, other)]
+    assert states[0].path.name == states[1].path.name
+    for name in ("model", "optimizer", "metrics"):
+        for a, b in zip(states[0].values[name], states[1].values[name], strict=True):
+            assert a.tobytes() == b.tobytes(), name
+    with np.load(one.predictions) as a, np.load(other.predictions) as b:
+        assert sorted(a.files) == ["best_logits", "labels", "last_logits"]
+        for name in a.files:
+            assert a[name].tobytes() == b[name].tobytes(), name
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """A run of `tiny` that was never stopped."""
+    from .conftest import TINY
+
+    root = tmp_path_factory.mktemp("straight")
+    (root / "experiments").mkdir()
+    (root / "experiments" / "tiny.yaml").write_text(TINY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRAINER_HOME", str(root))
+        yield train()
+
+
+def test_run_folder_is_complete(straight):
+    for path in (
+        straight.experiment,
+        straight.environment,
+        straight.dataset,
+        straight.summary,
+        straight.history,
+        straight.metrics,
+        straight.predictions,
+        straight.best_model,
+        straight.curves,
+        straight.path / "accuracy.png",
+        straight.path / "loss.png",
+        straight.tensorboard / "train",
+    ):
+        assert path.exists(), path
+    assert not list(straight.path.rglob(".tmp-*"))
+    assert (straight.path.parent / "latest").resolve() == straight.path
+    assert "Conv2D" in straight.summary.read_text()
+    dataset = json.loads(straight.dataset.read_text())
+    assert dataset["class_names"] == [str(digit) for digit in range(10)]
+    assert np.shape(dataset["normalization"]["deviation"]) == (16, 16, 1)
+    with open(straight.history) as file:
+        assert tuple(next(csv.reader(file))) == HISTORY_COLUMNS
+
+
+def test_metrics_agree_with_history_and_predictions(straight):
+    metrics = json.loads(straight.metrics.read_text())
+    rows = read_history(straight.history)
+    assert metrics["final"] == rows[-1]
+    best = max(rows, key=lambda row: row["val_accuracy"])
+    assert {**metrics["best"], "selected_on": None} == {**best, "selected_on": None}
+    with np.load(straight.predictions) as stored:
+        for name, row in (("last", rows[-1]), ("best", best)):
+            accuracy = np.mean(stored[f"{name}_logits"].argmax(-1) == stored["labels"])
+            assert accuracy == pytest.approx(row["val_accuracy"], abs=1e-6)
+    assert metrics["parameters"]["total"] == metrics["parameters"]["trainable"] + 12
+
+
+def test_best_model_alone_gives_the_stored_predictions(straight):
+    from app.data.datasets import load_dataset
+
+    classifier = keras.saving.load_model(straight.best_model)
+    experiment = load_experiment(straight.experiment)
+    images, labels = load_dataset(experiment.dataset, straight.path).val.take(np.arange(40))
+    assert tuple(classifier.class_names) == tuple(str(digit) for digit in range(10))
+    with np.load(straight.predictions) as stored:
+        np.testing.assert_array_equal(stored["labels"][:40], labels)
+        np.testing.assert_allclose(classifier.predict(images, verbose=0), stored["best_logits"][:40], atol=1e-5)
+
+
+def test_learning_rate_column_is_the_last_steps_rate(straight):
+    rows = read_history(straight.history)
+    assert rows[0]["learning_rate"] == pytest.approx(0.003)  # end of the warm-up
+    assert rows[1]["learning_rate"] < 0.0005  # end of the cosine
+
+
+def test_same_seed_gives_the_same_bits_another_seed_others(home, straight):
+    assert_same_bits(train(), straight)
+    assert comparable_history(train("seed=4")) != comparable_history(straight)
+
+
+def test_run_killed_in_the_middle_resumes_to_the_same_bits(home, straight):
+    """SIGKILL in the second epoch, then resume: nothing tells the run from one that never stopped."""
+    command = [sys.executable, "-m", "app", "train", "tiny"]
+    process = subprocess.Popen(command, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"})
+    try:
+        deadline = time.monotonic() + 120
+        while not list((home / "runs").glob("tiny/2*/checkpoints/last/state-00001-000000[1-4].npz")):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.005)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    (run,) = list_runs("tiny")
+    state, damaged = load_state(run)
+    assert not run.finished and not damaged and state.progress.epoch == 1 and state.progress.step > 0
+    runner.resume(run, out=io.StringIO())
+    assert_same_bits(run, straight)
+    assert json.loads(run.metrics.read_text())["timing"]["resumed_epochs"] == [2]
+
+
+@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_test_batch_end", "on_epoch_end"])
+def test_signal_stops_with_a_state_and_resumes_to_the_same_bits(home, straight, monkeypatch, hook):
+    """SIGINT while training, while validating, and at the end of an epoch."""
+    from app.training.callbacks import Recorder
+
+    original = getattr(Recorder, hook, keras.callbacks.Callback.on_test_batch_end)
+    calls = []
+
+    def interrupt(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        calls.append(1)
+        if len(calls) == (3 if hook == "on_train_batch_end" else 1):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Recorder, hook, interrupt)
+    with pytest.raises(Interrupted, match="make resume RUN=tiny/") as stopped:
+        train()
+    assert stopped.value.exit_code == 130
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    monkeypatch.setattr(Recorder, hook, original)
+    (run,) = list_runs("tiny")
+    runner.resume(run, out=io.StringIO())
+    assert_same_bits(run, straight)
+
+
+def test_damaged_state_is_named_and_the_one_before_it_used(home, straight):
+    run = train("training.epochs=2")
+    run.metrics.unlink()
+    newest = load_state(run)[0].path
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    out = io.StringIO()
+    runner.resume(run, out=out)
+    assert newest.name in out.getvalue() and "damaged" in out.getvalue()
+    assert_same_bits(run, straight)
+
+
+def test_finished_run_is_not_resumed(straight):
+    with pytest.raises(UserError, match="is finished"):
+        runner.resume(straight)
+
+
+def test_changed_data_are_refused_on_resume(home):
+    run = train("training.epochs=1")
+    run.metrics.unlink()
+    recorded = json.loads(run.dataset.read_text())
+    run.dataset.write_text(json.dumps(recorded | {"fingerprint": "0" * 64}))
+    with pytest.raises(UserError, match="the data have changed"):
+        runner.resume(run)
+
+
+def test_non_finite_loss_stops_and_names_epoch_step_and_causes(home):
+    with pytest.raises(UserError) as error:
+        train("optimizer.name=sgd", "optimizer.learning_rate=1e30", "training.epochs=1")
+    message = str(error.value)
+    assert "epoch 1, step" in message and "learning rate that is too high (peak 1e+30)" in message
+    (run,) = list_runs("tiny")
+    assert not run.finished
+    state, _ = load_state(run)
+    assert state is None or all(np.isfinite(value).all() for value in state.values["metrics"])
+
+
+def test_batch_larger_than_the_data_makes_no_folder(home):
+    with pytest.raises(UserError, match="training.batch_size: received 5000, but there are only 16"):
+        train("training.batch_size=5000")
+    assert not (home / "runs").exists()
+
+
+def test_early_stopping_ends_the_run_as_a_finished_one(home):
+    run = train("training.early_stopping={patience_epochs: 1, min_delta: 0.9}", "training.epochs=9")
+    metrics = json.loads(run.metrics.read_text())
+    assert metrics["timing"]["epochs"] == 2 and metrics["timing"]["epochs_planned"] == 9
+
+
+def test_weights_of_another_run_are_the_starting_point(home, straight, monkeypatch):
+    same = runner._prepare(load_experiment("tiny", [f"model.weights={straight.path}"]))
+    trained = keras.saving.load_model(straight.best_model).network
+    for ours, theirs in zip(same.classifier.network.weights, trained.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(UserError, match="both must be the same network"):
+        runner._prepare(load_experiment("tiny", [f"model.weights={straight.path}", "model.name=lenet5",
+                                                 "dataset.image_size=[32, 32]"]))  # fmt: skip
+
+
+def test_new_head_where_the_classes_differ(home, straight):
+    network = runner.build_model("baseline", input_shape=(16, 16, 1), num_classes=4)
+    fresh = [np.array(weight) for weight in network.trainable_weights[-2:]]
+    runner._start_from(straight, network, ("a", "b", "c", "d"))
+    trained = keras.saving.load_model(straight.best_model).network
+    for ours, before in zip(network.trainable_weights[-2:], fresh, strict=True):
+        np.testing.assert_array_equal(ours, before)
+    for ours, theirs in zip(network.weights[:-2], trained.weights[:-2], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_test_split_is_evaluated_once_with_the_best_checkpoint(home, tmp_path):
+    """A folder with train/ and test/: validation comes from train, the figure in metrics.json from test."""
+    from PIL import Image
+
+    generator = np.random.default_rng(0)
+    for split, number in (("train", 12), ("test", 5)):
+        for label, name in enumerate(("dark", "light")):
+            folder = tmp_path / "images" / split / name
+            folder.mkdir(parents=True)
+            for i in range(number):
+                pixels = generator.integers(0, 100, (12, 12, 3), dtype=np.uint8) + 150 * label
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
+    run = train(
+        "dataset={name: image_folder, data_dir: images, validation: 0.25}",
+        "training.batch_size=8",
+        "augmentation=[]",
+    )
+    test = json.loads(run.metrics.read_text())["test"]
+    assert test["images"] == 10 and test["checkpoint"] == "best" and 0 <= test["accuracy"] <= 1
+    with np.load(run.predictions) as stored:
+        assert len(stored["labels"]) == 6
+
+
+def test_run_paths(tmp_path):
+    assert Run(tmp_path / "runs" / "x" / "20260101-000000").name == "x/20260101-000000"
