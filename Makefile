@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEV_INSTALLED := $(VENV)/.installed-dev
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile --constraint constraints.txt
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-compile --constraint constraints.txt
 
 # What a user passes goes to the program word for word: taken unexpanded ($(value)), handed over in the
 # environment, and quoted in the recipe. "$${X:+"--x=$$X"}" is one argument where X is set, none where it is not.
@@ -22,6 +22,7 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
 
 install: $(INSTALLED) ## make .venv with everything that training needs
+	@echo "$(VENV) is ready"
 
 train: $(INSTALLED) ## train EXP (default: quickstart); SET="key=value ...", DATA_DIR=folder, or FROM=run to repeat a run
 	@if [ -z "$$EXP$$FROM" ]; then EXP=quickstart; fi; \

@@ -61,8 +61,12 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     verb = verbs.add_parser("train", help="train an experiment into a new run folder")
-    verb.add_argument("experiment", nargs="?", metavar="EXP", help=f"a name in experiments/ ({DEFAULT_EXPERIMENT})")
-    verb.add_argument("--from", dest="from_run", metavar="RUN", help="train the experiment of an earlier run again")
+    verb.add_argument(
+        "experiment", nargs="?", metavar="EXP", help=f"a name in experiments/ ({DEFAULT_EXPERIMENT})"
+    )
+    verb.add_argument(
+        "--from", dest="from_run", metavar="RUN", help="train the experiment of an earlier run again"
+    )
     verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE ...", help="override keys")
     verb.add_argument("--data-dir", metavar="DIR", help="take the images from this folder")
     verb.set_defaults(run=_train)
@@ -88,7 +92,9 @@ def _parser() -> argparse.ArgumentParser:
 def _add_run_choice(verb: argparse.ArgumentParser, which: str) -> None:
     """Let a verb take an experiment or one of its runs."""
     verb.add_argument("experiment", nargs="?", metavar="EXP", help=f"an experiment: {which}")
-    verb.add_argument("--run", dest="run_name", metavar="RUN", help="a run: <experiment>/<timestamp> or its path")
+    verb.add_argument(
+        "--run", dest="run_name", metavar="RUN", help="a run: <experiment>/<timestamp> or its path"
+    )
 
 
 def _overrides(options: argparse.Namespace) -> list[str]:
@@ -98,7 +104,9 @@ def _overrides(options: argparse.Namespace) -> list[str]:
         try:
             pairs += shlex.split(text)
         except ValueError as error:
-            raise UserError(f"--set {text}: {error}; write KEY=VALUE pairs with spaces between them") from error
+            raise UserError(
+                f"--set {text}: {error}; write KEY=VALUE pairs with spaces between them"
+            ) from error
     return pairs
 
 
@@ -146,7 +154,9 @@ def _newest(experiment_name: str) -> Run:
 def _chosen_run(options: argparse.Namespace, newest: Callable[[str], Run]) -> Run:
     """Return the run that EXP or RUN names."""
     if bool(options.run_name) == bool(options.experiment):
-        raise UserError(f"{options.verb}: name an experiment (EXP=) or one of its runs (RUN=), one of the two")
+        raise UserError(
+            f"{options.verb}: name an experiment (EXP=) or one of its runs (RUN=), one of the two"
+        )
     if options.run_name:
         return find_run(options.run_name)
     if not list_runs(options.experiment):

@@ -11,7 +11,7 @@ class UserError(ValueError):
     exit_code = 2
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818 - a stop that was asked for is no error
     """Training was stopped by a signal, after its state was written.
 
     `str(error)` says how to go on. The exit code is the shell's for the signal: 130 for SIGINT,

@@ -1,10 +1,11 @@
 """AlexNet8: five convolutions and three dense layers.
 
-Krizhevsky, Sutskever and Hinton, 2012, doi:10.1145/3065386, Figure 2, in the version of the TensorFlow 2 lecture notes,
-chapter 5: 3x3 kernels for small images, batch normalisation instead of local response normalisation.
+Krizhevsky, Sutskever and Hinton, 2012, doi:10.1145/3065386, Figure 2, in the version of the TensorFlow 2
+lecture notes, chapter 5: 3x3 kernels for small images, batch normalisation instead of local response
+normalisation.
 
-Differences from the source: logits instead of a softmax at the end (the loss applies it). The fifth convolution has
-the 256 filters of the source's code, not the 96 of its prose.
+Differences from the source: logits instead of a softmax at the end (the loss applies it). The fifth
+convolution has the 256 filters of the source's code, not the 96 of its prose.
 """
 
 from typing import Any

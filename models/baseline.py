@@ -1,6 +1,7 @@
 """Baseline: one convolution and two dense layers.
 
-Source: TensorFlow 2 lecture notes, chapter 5, the first network on CIFAR-10; layers confirmed by the course's code.
+Source: TensorFlow 2 lecture notes, chapter 5, the first network on CIFAR-10; layers confirmed by the course's
+code.
 
 Differences from the source: logits instead of a softmax at the end (the loss applies it).
 """

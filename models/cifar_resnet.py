@@ -1,9 +1,9 @@
 """The narrow ResNets for CIFAR-10, with and without shortcuts: 20, 32, 44, 56, 110 layers, or any 6n + 2.
 
-He, Zhang, Ren and Sun, 2015, arXiv:1512.03385, section 4.2: three stages of n units with 16, 32 and 64 filters,
-shortcut option A (no parameters: every second pixel, new channels zero). The plain network is the same without
-shortcuts. Pre-activation units: He et al., 2016, arXiv:1603.05027, Figure 1b and appendix; the first unit takes the
-activated stem, the last sum is normalised and activated.
+He, Zhang, Ren and Sun, 2015, arXiv:1512.03385, section 4.2: three stages of n units with 16, 32 and 64
+filters, shortcut option A (no parameters: every second pixel, new channels zero). The plain network is the
+same without shortcuts. Pre-activation units: He et al., 2016, arXiv:1603.05027, Figure 1b and appendix; the
+first unit takes the activated stem, the last sum is normalised and activated.
 
 Differences from the source: none known.
 """
@@ -59,7 +59,7 @@ class CifarUnit(Block):
         self.conv2 = _conv(filters)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, filters), rounded up."""
+        """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, filters)."""
         if self.preactivation:
             x = inputs if self.activated_input else ops.relu(self.norm1(inputs, training=training))
             x = self.conv1(x)

@@ -1,7 +1,7 @@
 """Inception10: four inception cells in two groups, ten layers deep.
 
-Szegedy et al., 2014, arXiv:1409.4842, Figure 2b, in the version of the TensorFlow 2 lecture notes, chapter 5: batch
-normalisation after every convolution, equal channels on all four branches.
+Szegedy et al., 2014, arXiv:1409.4842, Figure 2b, in the version of the TensorFlow 2 lecture notes, chapter 5:
+batch normalisation after every convolution, equal channels on all four branches.
 
 Differences from the source: logits instead of a softmax at the end (the loss applies it).
 """
@@ -97,7 +97,7 @@ class InceptionCell(Block):
         self.branch4 = ConvUnit(filters, 1, strides, bn_momentum, bn_epsilon)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, 4 * filters)."""
+        """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, outputs)."""
         x1 = self.branch1(inputs, training=training)
         x2 = self.branch2_reduce(inputs, training=training)
         x2 = self.branch2(x2, training=training)
@@ -138,7 +138,9 @@ class Inception10(Network):
         self.bn_epsilon = bn_epsilon
         self.stem = ConvUnit(16, 3, 1, bn_momentum, bn_epsilon)
         self.cells = [
-            InceptionCell(filters, strides, bn_momentum, bn_epsilon) for filters in (16, 32) for strides in (2, 1)
+            InceptionCell(filters, strides, bn_momentum, bn_epsilon)
+            for filters in (16, 32)
+            for strides in (2, 1)
         ]
         self.pool = keras.layers.GlobalAveragePooling2D()
         self.head = keras.layers.Dense(num_classes, dtype="float32")

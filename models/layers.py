@@ -10,11 +10,10 @@ from keras import ops
 class BatchNormalization(keras.layers.BatchNormalization):
     """Keras' batch normalisation, computed by TensorFlow's fused kernel where there is one.
 
-    Arguments, weights and results are those of `keras.layers.BatchNormalization`, which splits the work into many
-    small operations; a training step of a small ResNet takes about a quarter less time with the fused kernel. It is
-    used on TensorFlow for (batch, height, width, channels) in float32, bfloat16 or float16, normalised over the last
-    axis with scale and centre. Everything else (other backends, masks, renormalisation, statistics synchronised
-    between replicas) takes Keras' own path.
+    Arguments, weights and results are those of `keras.layers.BatchNormalization`, which splits the work into
+    many small operations. The kernel is used on TensorFlow for (batch, height, width, channels) in float32,
+    bfloat16 or float16, normalised over the last axis with scale and centre. Everything else (other
+    backends, masks, renormalisation, statistics synchronised between replicas) takes Keras' own path.
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:

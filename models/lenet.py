@@ -1,7 +1,7 @@
 """LeNet5: two sigmoid convolutions and three dense layers.
 
-LeCun, Bottou, Bengio and Haffner, 1998, doi:10.1109/5.726791, Figure 2, in the version of the TensorFlow 2 lecture
-notes, chapter 5: colour images, max pooling, full connections, no normalisation, no dropout.
+LeCun, Bottou, Bengio and Haffner, 1998, doi:10.1109/5.726791, Figure 2, in the version of the TensorFlow 2
+lecture notes, chapter 5: colour images, max pooling, full connections, no normalisation, no dropout.
 
 Differences from the source: logits instead of a softmax at the end (the loss applies it).
 """

@@ -1,8 +1,8 @@
 """MiniModel: a small pre-activation ResNet.
 
-Source: the blog post "Decode Residual Network", after He, Zhang, Ren and Sun, 2016, arXiv:1603.05027, Figure 1b. Its
-own way to halve the map stays: the main path starts with a max pooling, while the shortcut is a strided convolution
-of the map before that pooling, without normalisation. All convolutions have a bias.
+Source: the blog post "Decode Residual Network", after He, Zhang, Ren and Sun, 2016, arXiv:1603.05027, Figure
+1b. Its own way to halve the map stays: the main path starts with a max pooling, while the shortcut is a
+strided convolution of the map before that pooling, without normalisation. All convolutions have a bias.
 
 Differences from the source: logits instead of a softmax at the end (the loss applies it).
 """
@@ -50,7 +50,7 @@ class MiniModelUnit(Block):
         self.conv2 = keras.layers.Conv2D(filters, 3, padding="same")
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Maps (batch, height, width, channels) to as many pixels, or half a side, with `filters` channels."""
+        """Maps (batch, height, width, channels) to `filters` channels, on half the side if `halve`."""
         x = self.pool(inputs) if self.halve else inputs
         shortcut = self.shortcut_conv(inputs) if self.halve else inputs
         x = ops.relu(self.norm1(x, training=training))

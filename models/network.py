@@ -1,8 +1,8 @@
-"""What every network and every block in one shares: it builds itself symbolically and reloads in its own precision.
+"""What all networks and blocks share: they build themselves symbolically and reload in their own precision.
 
-A subclassed Keras model knows its shapes only if its layers were called on symbolic tensors; `Block.build` does
-that, so `summary()` shows real shapes with an open batch size, also after reloading. Blocks are models, not
-layers, because only models are unfolded by `summary(expand_nested=True)`.
+A subclassed Keras model knows its shapes only if its layers were called on symbolic tensors; `Block.build`
+does that, so `summary()` shows real shapes with an open batch size, also after reloading. Blocks are models,
+not layers, because only models are unfolded by `summary(expand_nested=True)`.
 """
 
 from typing import Any, Self
@@ -26,8 +26,9 @@ class Block(keras.Model):
     def from_config(cls, config: dict[str, Any]) -> Self:
         """Makes the object again under the precision it was saved with.
 
-        The sub-layers take their dtype policy from the global one when they are made, so that one is set to the
-        saved policy meanwhile. A network trained in bfloat16 then predicts the same bits in a fresh process.
+        The sub-layers take their dtype policy from the global one when they are made, so that one is set to
+        the saved policy meanwhile. A network trained in bfloat16 then predicts the same bits in a fresh
+        process.
         """
         before = keras.config.dtype_policy()
         keras.config.set_dtype_policy(keras.dtype_policies.get(config.get("dtype", before)))
@@ -61,7 +62,7 @@ class Network(Block):
         """
         if len(input_shape) != 4:
             raise ValueError(
-                f"{type(self).__name__} takes images (batch, height, width, channels). Received: {input_shape}"
+                f"{type(self).__name__} takes (batch, height, width, channels). Received: {input_shape}"
             )
         if not all(self._takes(pixels) for pixels in input_shape[1:3] if pixels is not None):
             rule = f"{type(self).__name__} takes images of at least {self.smallest_pixels} pixels a side"

@@ -1,8 +1,9 @@
 """ResNet at the depths of the paper: 18, 34, 50, 101 and 152.
 
-He, Zhang, Ren and Sun, 2015, arXiv:1512.03385, Table 1, Figures 3 and 5, shortcut option B: projections where the
-shape changes, identities elsewhere. A bottleneck's stride is on its first convolution, as in the authors' release.
-`resnet18` and `resnet50` of the registry are two write-ups' own versions and have files of their own.
+He, Zhang, Ren and Sun, 2015, arXiv:1512.03385, Table 1, Figures 3 and 5, shortcut option B: projections where
+the shape changes, identities elsewhere. A bottleneck's stride is on its first convolution, as in the authors'
+release. `resnet18` and `resnet50` of the registry are two write-ups' own versions and have files of their
+own.
 
 Differences from the source: a stem for small images (3x3, no pooling) may be chosen instead of the paper's.
 """
@@ -69,7 +70,7 @@ class ResidualUnit(Block):
             self.shortcut_norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, outputs), rounded up."""
+        """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, outputs)."""
         x = inputs
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = conv(x)
@@ -133,7 +134,7 @@ class ResNet(Network):
         self.stem_conv = _conv(64, 7, 2) if stem == "imagenet" else _conv(64, 3)
         self.stem_norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
         if stem == "imagenet":
-            self.stem_pad = keras.layers.ZeroPadding2D(1)  # before a pooling: harmless, the map is not negative
+            self.stem_pad = keras.layers.ZeroPadding2D(1)  # exact before a pooling: the map has no negatives
             self.stem_pool = keras.layers.MaxPooling2D(3, strides=2)
         self.units = [unit for stage in range(4) for unit in self._stage(stage)]
         self.pool = keras.layers.GlobalAveragePooling2D()

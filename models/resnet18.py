@@ -1,8 +1,8 @@
 """ResNet18 for small images: the lecture notes' version of He et al.
 
-He, Zhang, Ren and Sun, 2015, arXiv:1512.03385, Table 1 (18-layer), in the version of the TensorFlow 2 lecture notes,
-chapter 5: a 3x3 stem without pooling, convolutions without bias, Keras' `same` padding (one row more at the bottom
-and right where the stride is 2).
+He, Zhang, Ren and Sun, 2015, arXiv:1512.03385, Table 1 (18-layer), in the version of the TensorFlow 2 lecture
+notes, chapter 5: a 3x3 stem without pooling, convolutions without bias, Keras' `same` padding (one row more
+at the bottom and right where the stride is 2).
 
 Differences from the source: logits instead of a softmax at the end (the loss applies it).
 """
@@ -49,7 +49,9 @@ class ResnetBlock(Block):
         self.conv2 = keras.layers.Conv2D(filters, 3, padding="same", use_bias=False)
         self.norm2 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
         if projection:
-            self.shortcut_conv = keras.layers.Conv2D(filters, 1, strides=strides, padding="same", use_bias=False)
+            self.shortcut_conv = keras.layers.Conv2D(
+                filters, 1, strides=strides, padding="same", use_bias=False
+            )
             self.shortcut_norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
@@ -82,7 +84,8 @@ class ResNet18(Network):
 
     Args:
         num_classes: Number of logits.
-        head_l2: L2 penalty on the head's kernel, added to the loss; 0 for none. The source's value is the default.
+        head_l2: L2 penalty on the head's kernel, added to the loss; 0 for none. The source's value is the
+            default.
         bn_momentum: Momentum of the moving statistics.
         bn_epsilon: Added to the variance.
         **kwargs: Arguments of `keras.Model`.

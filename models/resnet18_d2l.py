@@ -1,9 +1,10 @@
 """ResNet18 in the style of "Dive into Deep Learning", as in the post "PyTorch lesson 9: ResNet".
 
-He, Zhang, Ren and Sun, 2015, arXiv:1512.03385, Table 1 (18-layer), for CIFAR-10 at 96x96 pixels, with the post's own
-ways: the stem is not padded and has its own epsilon, a block has a ReLU after both normalisations and again after
-the sum, and its projection has a bias but no normalisation. Kernels start Xavier-uniform (Keras' default), biases as
-in PyTorch.
+He, Zhang, Ren and Sun, 2015, arXiv:1512.03385, Table 1 (18-layer), for CIFAR-10 at 96x96 pixels, with the
+post's own
+ways: the stem is not padded and has its own epsilon, a block has a ReLU after both normalisations and again
+after the sum, and its projection has a bias but no normalisation. Kernels start Xavier-uniform (Keras'
+default), biases as in PyTorch.
 
 Differences from the source: none known.
 """
@@ -31,7 +32,12 @@ class ResidualD2L(Block):
     """
 
     def __init__(
-        self, filters: int, strides: int = 1, bn_momentum: float = 0.9, bn_epsilon: float = 1e-5, **kwargs: Any
+        self,
+        filters: int,
+        strides: int = 1,
+        bn_momentum: float = 0.9,
+        bn_epsilon: float = 1e-5,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.filters = filters
@@ -46,7 +52,7 @@ class ResidualD2L(Block):
             self.shortcut_conv = TorchConv2D(filters, 1, strides)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, filters), rounded up."""
+        """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, filters)."""
         x = self.conv1(inputs)
         x = ops.relu(self.norm1(x, training=training))
         x = self.conv2(x)
@@ -95,7 +101,7 @@ class ResNet18D2L(Network):
         self.stem_bn_epsilon = stem_bn_epsilon
         self.stem_conv = TorchConv2D(64, 7, strides=2, padding_pixels=0)
         self.stem_norm = BatchNormalization(momentum=bn_momentum, epsilon=stem_bn_epsilon)
-        self.stem_pad = keras.layers.ZeroPadding2D(1)  # before a pooling: harmless, the map is not negative
+        self.stem_pad = keras.layers.ZeroPadding2D(1)  # exact before a pooling: the map has no negatives
         self.stem_pool = keras.layers.MaxPooling2D(3, strides=2)
         self.blocks = [
             # The first block of stages 2 to 4 halves the map.

@@ -1,10 +1,11 @@
 """ResNet50 as in the "J1 - ResNet-50" practice post on four classes of birds (PyTorch).
 
-He, Zhang, Ren and Sun, 2015, arXiv:1512.03385, Table 1 (50-layer), with the post's own ways: every convolution has a
-bias, the pooling of the stem is not padded (112 pixels become 55), and the last map is flattened, not averaged.
+He, Zhang, Ren and Sun, 2015, arXiv:1512.03385, Table 1 (50-layer), with the post's own ways: every
+convolution has a bias, the pooling of the stem is not padded (112 pixels become 55), and the last map is
+flattened, not averaged.
 
-Differences from the source: logits instead of a softmax at the end. The post puts cross-entropy, which expects
-logits, on top of its softmax; the experiment's `loss.softmax_before_loss` does the same.
+Differences from the source: logits instead of a softmax at the end. The post puts cross-entropy, which
+expects logits, on top of its softmax; the experiment's `loss.softmax_before_loss` does the same.
 """
 
 from typing import Any
@@ -58,7 +59,7 @@ class BottleneckBlock(Block):
             self.shortcut_norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, 4 * filters)."""
+        """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, outputs)."""
         x = self.conv1(inputs)
         x = ops.relu(self.norm1(x, training=training))
         x = self.conv2(x)
@@ -108,7 +109,9 @@ class ResNet50(Network):
         self.stem_pool = keras.layers.MaxPooling2D(3, strides=2)
         self.blocks = [
             # Every stage starts with a projection; stages 2 to 4 halve the map there.
-            BottleneckBlock(filters, 2 if block == 0 and filters > 64 else 1, block == 0, bn_momentum, bn_epsilon)
+            BottleneckBlock(
+                filters, 2 if block == 0 and filters > 64 else 1, block == 0, bn_momentum, bn_epsilon
+            )
             for filters, num_blocks in STAGES
             for block in range(num_blocks)
         ]

@@ -1,8 +1,8 @@
 """ShallowRes: a ten-layer ResNet with one residual block per stage.
 
-Source: a published training log with its model summary, which fixes every layer but the pooling window (3x3 as in
-He et al., 2015, arXiv:1512.03385, Table 1) and the image size (97 to 128 pixels; 128 taken). Unlike the other
-residual networks here, every convolution has a bias, the projections too.
+Source: a published training log with its model summary, which fixes every layer but the pooling window (3x3
+as in He et al., 2015, arXiv:1512.03385, Table 1) and the image size (97 to 128 pixels; 128 taken). Unlike the
+other residual networks here, every convolution has a bias, the projections too.
 
 Differences from the source: logits at the end (the loss applies the softmax).
 """
@@ -78,8 +78,8 @@ class ShallowRes(Network):
 
     Args:
         num_classes: Number of logits.
-        bn_momentum: Momentum of the moving statistics. The source's 0.99 needs several hundred steps to settle; take
-            0.9 for shorter runs.
+        bn_momentum: Momentum of the moving statistics. The source's 0.99 needs several hundred steps to
+            settle; take 0.9 for shorter runs.
         bn_epsilon: Added to the variance.
         **kwargs: Arguments of `keras.Model`.
     """

@@ -10,7 +10,8 @@ from keras import ops
 class TorchConv2D(keras.layers.Conv2D):
     """Convolution with even zero padding and PyTorch's initial biases.
 
-    Keras' `same` puts the odd row of padding at the bottom and right, so at stride 2 it computes something else.
+    Keras' `same` puts the odd row of padding at the bottom and right, so at stride 2 it computes something
+    else.
 
     Args:
         filters: Number of output channels.
@@ -21,7 +22,12 @@ class TorchConv2D(keras.layers.Conv2D):
     """
 
     def __init__(
-        self, filters: int, kernel_size: int, strides: int = 1, padding_pixels: int | None = None, **kwargs: Any
+        self,
+        filters: int,
+        kernel_size: int,
+        strides: int = 1,
+        padding_pixels: int | None = None,
+        **kwargs: Any,
     ) -> None:
         # At stride 1 `same` is even, and one operation instead of two.
         same = padding_pixels is None and strides == 1 and kernel_size % 2 == 1
@@ -29,7 +35,7 @@ class TorchConv2D(keras.layers.Conv2D):
         self.padding_pixels = padding_pixels
         self._zeros = 0 if same else kernel_size // 2 if padding_pixels is None else padding_pixels
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
+    def build(self, input_shape: tuple[int, ...]) -> None:
         """Makes kernel and bias for maps (batch, height, width, channels)."""
         self.bias_initializer = _fan_in_uniform(self.kernel_size[0] * self.kernel_size[1] * input_shape[-1])
         super().build(input_shape)
@@ -63,7 +69,7 @@ class TorchConv2D(keras.layers.Conv2D):
 class TorchDense(keras.layers.Dense):
     """Dense layer with PyTorch's initial biases."""
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
+    def build(self, input_shape: tuple[int, ...]) -> None:
         """Makes kernel and bias for vectors (batch, channels)."""
         self.bias_initializer = _fan_in_uniform(input_shape[-1])
         super().build(input_shape)

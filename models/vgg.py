@@ -3,11 +3,11 @@
 Simonyan and Zisserman, 2014, arXiv:1409.1556, Table 1 (columns D and E). Two networks:
 
 - `VGG`: the paper's, 16 or 19 layers deep, for ImageNet-sized images.
-- `VGG16`: the small-image version of the TensorFlow 2 lecture notes, chapter 5, with batch normalisation, dropout
-  after every stage and dense layers of 512.
+- `VGG16`: the small-image version of the TensorFlow 2 lecture notes, chapter 5, with batch normalisation,
+  dropout after every stage and dense layers of 512.
 
-Differences from the sources: logits instead of a softmax at the end (the loss applies it). `VGG` starts from Keras'
-Glorot uniform weights, not from a shallower trained network.
+Differences from the sources: logits instead of a softmax at the end (the loss applies it). `VGG` starts from
+Keras' Glorot uniform weights, not from a shallower trained network.
 """
 
 from typing import Any
@@ -154,12 +154,17 @@ class VGG(Network):
     def __init__(self, num_classes: int = 1000, depth: int = 16, dropout: float = 0.5, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if depth not in STAGE_CONVOLUTIONS:
-            raise ValueError(f"VGG's depth must be one of {sorted(STAGE_CONVOLUTIONS)}. Received: depth={depth}")
+            raise ValueError(
+                f"VGG's depth must be one of {sorted(STAGE_CONVOLUTIONS)}. Received: depth={depth}"
+            )
         self.num_classes = num_classes
         self.depth = depth
         self.dropout = dropout
         self.stages = [
-            [keras.layers.Conv2D(filters, 3, padding="same", activation="relu") for _ in range(num_convolutions)]
+            [
+                keras.layers.Conv2D(filters, 3, padding="same", activation="relu")
+                for _ in range(num_convolutions)
+            ]
             for filters, num_convolutions in zip(STAGE_FILTERS, STAGE_CONVOLUTIONS[depth], strict=True)
         ]
         self.pools = [keras.layers.MaxPooling2D(2, strides=2) for _ in self.stages]

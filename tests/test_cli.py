@@ -33,7 +33,8 @@ def test_quick_verbs_import_no_backend():
         "heavy = {'tensorflow', 'keras', 'jax', 'matplotlib', 'sklearn'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    result = subprocess.run([sys.executable, "-c", program], cwd=project_root(), capture_output=True, text=True)
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, cwd=project_root(), capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "quickstart" in result.stdout and "no error" in result.stdout
 
@@ -58,7 +59,10 @@ def test_unknown_experiment_names_the_nearest_and_makes_nothing(home, capsys):
         (["resume", "tinny"], "Did you mean 'tiny'"),
         (["curves", "--run", "tiny/20200101-000000"], "no run folder of that name"),
         (["check", "tinny"], "Did you mean 'tiny'"),
-        (["train", "tiny", "--set", "dataset.name=image_folder", "--data-dir", "no such: folder"], "no such: folder"),
+        (
+            ["train", "tiny", "--set", "dataset.name=image_folder", "--data-dir", "no such: folder"],
+            "no such: folder",
+        ),
     ],
 )
 def test_wrong_use_is_one_message_and_exit_code_2(home, capsys, arguments, words):

@@ -31,6 +31,8 @@ REFUSED_OPTIMIZERS = {
 # Set from elsewhere in the experiment, or meaningless in it.
 HIDDEN_ARGUMENTS = {
     "self", "kwargs", "name", "dtype", "seed", "data_format", "learning_rate", "input_shape", "num_classes",
+    # Keras puts averaged weights in place when fit ends; after a resumed epoch that is too early.
+    "use_ema", "ema_momentum", "ema_overwrite_frequency",
 }  # fmt: skip
 PYTHON_TYPES: dict[Any, str] = {
     bool: "boolean", int: "integer", float: "number", str: "string", list: "array", tuple: "array",
@@ -44,7 +46,6 @@ KERAS_TYPES: dict[str, str | list[str]] = {
     "clipnorm": "number",
     "clipvalue": "number",
     "contrast_factor": NUMBER_OR_RANGE,
-    "ema_overwrite_frequency": "integer",
     "exclude_layers": "array",
     "factor": NUMBER_OR_RANGE,
     "fill_value": ["number", "array"],
@@ -77,8 +78,6 @@ LIMITS: dict[str, dict[str, Any]] = {  # by argument, or by owner.argument
     "clipvalue": POSITIVE,
     "degrees": {"minimum": 0, "maximum": 180},
     "dropout": BELOW_ONE,
-    "ema_momentum": {"minimum": 0, "maximum": 1},
-    "ema_overwrite_frequency": {"minimum": 1},
     "epsilon": POSITIVE,
     "epsilon_1": POSITIVE,
     "epsilon_2": POSITIVE,

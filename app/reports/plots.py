@@ -1,8 +1,8 @@
 """Curves of a run: accuracy and loss of training and validation, epoch by epoch, as PNG files.
 
-Each file is drawn on a canvas of its own, without pyplot, so that drawing leaves no state behind, needs no
-display, and may happen between two epochs. Matplotlib is imported when the first picture is drawn: importing
-this module costs nothing.
+Drawn without pyplot, so that a picture leaves no state behind, needs no display, and may be made between two
+epochs; the single panels are the halves of the one canvas. Matplotlib is imported when the first picture is
+drawn: the quick commands import this module for nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 
 from app.config import Experiment
 from app.runs import Run, atomic_path
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
 BLUE, VERMILION, BLACK = "#0072B2", "#D55E00", "#000000"
 GREY = "#767676"
 DOTS_PER_INCH = 150
-PANEL_INCHES = (5.33, 4.67)  # 800 x 700 pixels
+FIGURE_INCHES = (1600 / DOTS_PER_INCH, 700 / DOTS_PER_INCH)
 MARKED_EPOCHS = 60  # up to here every epoch gets a marker
-# A value this many times above what 95 % of the values (all but two at least) stay below is left off the scale.
+# A value this many times above the level that all but 5 % of the values (and two at least) keep is left off.
 SPIKE_FACTOR = 10.0
-SHOWN_FACTOR = 4.0
+SHOWN_FACTOR = 2.5
 
 
 @dataclass(frozen=True)
@@ -61,14 +62,19 @@ def draw_curves(
         validation_name: "validation", or "test" where the test split serves for validation.
         resumed_epochs: Epochs in which an interrupted run went on.
     """
-    columns = {name: _column(rows, name) for name in ("epoch", "accuracy", "loss", "val_accuracy", "val_loss")}
+    columns = {
+        name: _column(rows, name) for name in ("epoch", "accuracy", "loss", "val_accuracy", "val_loss")
+    }
     best = _find_best(columns, monitor, mode, validation_name)
-    for filename, metrics in (
-        ("curves.png", ("accuracy", "loss")),
-        ("accuracy.png", ("accuracy",)),
-        ("loss.png", ("loss",)),
+    pixels = _render(columns, title, best, validation_name, resumed_epochs)
+    middle = pixels.shape[1] // 2
+    for filename, part in (
+        ("curves.png", pixels),
+        ("accuracy.png", pixels[:, :middle]),
+        ("loss.png", pixels[:, middle:]),
     ):
-        _draw_file(folder / filename, metrics, columns, title, best, validation_name, resumed_epochs)
+        with atomic_path(folder / filename) as temporary:
+            Image.fromarray(part).save(temporary, dpi=(DOTS_PER_INCH, DOTS_PER_INCH))
 
 
 def draw_history(
@@ -87,6 +93,31 @@ def draw_history(
         validation_name="test" if experiment.dataset.validation == "test" else "validation",
         resumed_epochs=resumed_epochs,
     )
+
+
+def _render(
+    columns: Mapping[str, np.ndarray],
+    title: str,
+    best: _Best | None,
+    validation_name: str,
+    resumed_epochs: Sequence[int],
+) -> np.ndarray:
+    """Return both panels side by side as uint8 pixels (height, width, 3); each fills its own half."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=FIGURE_INCHES, dpi=DOTS_PER_INCH)
+    canvas = FigureCanvasAgg(figure)
+    for half, metric in enumerate(("accuracy", "loss")):
+        axes = figure.add_axes((0.5 * half + 0.053, 0.125, 0.432, 0.735))
+        axes.set_title(title, fontsize=8.5, color=GREY, parse_math=False)
+        figure.text(
+            0.5 * half + 0.269, 0.925, f"Training and Validation {metric.capitalize()}",
+            fontsize=12.5, ha="center",
+        )  # fmt: skip
+        _draw_panel(axes, metric, columns, best, validation_name, resumed_epochs)
+    canvas.draw()
+    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
 def _column(rows: Sequence[Mapping[str, float]], name: str) -> np.ndarray:
@@ -112,35 +143,6 @@ def _find_best(
     )
 
 
-def _draw_file(
-    path: Path,
-    metrics: Sequence[str],
-    columns: Mapping[str, np.ndarray],
-    title: str,
-    best: _Best | None,
-    validation_name: str,
-    resumed_epochs: Sequence[int],
-) -> None:
-    """Draw one panel for each of `metrics`, side by side, into the PNG file `path`."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    width, height = PANEL_INCHES
-    figure = Figure(figsize=(width * len(metrics), height), dpi=DOTS_PER_INCH)
-    canvas = FigureCanvasAgg(figure)
-    # Margins in inches, the same for one panel and for two.
-    all_width = width * len(metrics)
-    figure.subplots_adjust(
-        left=0.75 / all_width, right=1 - 0.2 / all_width, top=0.835, bottom=0.125, wspace=0.2
-    )
-    figure.suptitle(title, fontsize=10, color=GREY, y=0.975, parse_math=False)
-    panels = figure.subplots(1, len(metrics), squeeze=False)[0]
-    for axes, metric in zip(panels, metrics, strict=True):
-        _draw_panel(axes, metric, columns, best, validation_name, resumed_epochs)
-    with atomic_path(path) as temporary:
-        canvas.print_png(temporary)
-
-
 def _draw_panel(
     axes: "Axes",
     metric: str,
@@ -154,19 +156,19 @@ def _draw_panel(
 
     epochs = columns["epoch"]
     name = metric.capitalize()
-    axes.set_title(f"Training and Validation {name}", fontsize=12)
     axes.set_xlabel("epoch")
     axes.grid(color="#E4E4E4", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=11, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
 
     curves = {"": columns[metric], "val_": columns[f"val_{metric}"]}
     values = np.concatenate(list(curves.values()))
     if np.isnan(values).all():
         axes.text(0.5, 0.5, "no finite value so far", ha="center", color=GREY, transform=axes.transAxes)
         return
-    axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
+    margin = max(0.5, 0.02 * len(epochs))
+    axes.set_xlim(epochs[0] - margin, epochs[-1] + margin)
     bottom, top = _limits(values, metric)
     axes.set_ylim(bottom, top)
 
@@ -191,8 +193,8 @@ def _draw_panel(
                 label=f"off the scale, up to {np.nanmax(curve):.3g}", clip_on=False,
             )  # fmt: skip
     for number, epoch in enumerate(resumed_epochs):
-        label = "resumed" if number == 0 else None
-        axes.axvline(epoch, color=GREY, linestyle=":", linewidth=1.2, zorder=1, label=label)
+        in_legend = "resumed" if number == 0 else None
+        axes.axvline(epoch, color=GREY, linestyle=":", linewidth=1.2, zorder=1, label=in_legend)
     if best:
         _mark_best(axes, metric, epochs, curves[best.prefix], best)
     axes.legend(loc="best", fontsize=9, framealpha=0.85)
@@ -201,6 +203,8 @@ def _draw_panel(
 def _mark_best(axes: "Axes", metric: str, epochs: np.ndarray, curve: np.ndarray, best: _Best) -> None:
     """Put a star on `curve` at the best epoch, with its value in the legend."""
     value = float(curve[epochs == best.epoch][0])
+    if np.isnan(value):
+        return
     if metric == best.metric:
         label = f"{best.words}: {value:.4f} at epoch {best.epoch}"
     else:
@@ -226,6 +230,6 @@ def _limits(values: np.ndarray, metric: str) -> tuple[float, float]:
             high = SHOWN_FACTOR * ordinary
     # Noise in the fourth digit must not look like a mountain range.
     least_span = 0.05 if metric == "accuracy" else 0.05 * max(high, 0.02)
-    middle, half = (low + high) / 2, max(high - low, least_span) / 2 * 1.08
+    middle, half = (low + high) / 2, max(high - low, least_span) / 2 * 1.12
     bottom, top = middle - half, middle + half
     return max(bottom, min(0.0, low) - 0.02 * half), min(top, 1.02) if metric == "accuracy" else top

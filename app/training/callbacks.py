@@ -31,7 +31,9 @@ def best_row(rows: Sequence[Row], monitor: str, mode: str) -> Row | None:
     return (max if mode == "max" else min)(finite, key=lambda row: row[monitor])
 
 
-def should_stop_early(rows: Sequence[Row], monitor: str, mode: str, patience_epochs: int, min_delta: float) -> bool:
+def should_stop_early(
+    rows: Sequence[Row], monitor: str, mode: str, patience_epochs: int, min_delta: float
+) -> bool:
     """Return whether the last `patience_epochs` epochs brought no gain of more than `min_delta`."""
     sign = 1.0 if mode == "max" else -1.0
     best, waited = -math.inf, 0
@@ -55,7 +57,7 @@ def is_complete(experiment: Experiment, rows: Sequence[Row]) -> bool:
 
 
 class Recorder(keras.callbacks.Callback):
-    """Counts steps; after each epoch adds the history row and brings CSV, pictures and best model up to date."""
+    """Counts steps; after each epoch adds its row and brings CSV, pictures and best model up to date."""
 
     def __init__(
         self,
@@ -165,7 +167,7 @@ class FiniteLoss(keras.callbacks.Callback):
 
 
 class StateSaver(keras.callbacks.Callback):
-    """Writes the state for an exact resume, and turns a signal into a clean stop. Must be the last callback."""
+    """Writes states for an exact resume, turns a signal into a clean stop. Must be the last callback."""
 
     def __init__(
         self,
@@ -234,8 +236,8 @@ class StateSaver(keras.callbacks.Callback):
 
     def _stop(self) -> NoReturn:
         raise Interrupted(
-            f"\nstopped in epoch {self.progress.epoch + 1} after step {self.progress.step}; the state is written. "
-            f"Go on with: make resume RUN={self.run.name}",
+            f"\nstopped in epoch {self.progress.epoch + 1} after step {self.progress.step}; "
+            f"the state is written. Go on with: make resume RUN={self.run.name}",
             self.stop_signal,
         )
 

@@ -116,12 +116,15 @@ def load_state(run: Run) -> tuple[State | None, list[str]]:
     Raises:
         UserError: States exist, but none can be read.
     """
-    files, damaged = _state_files(run), []
+    files = _state_files(run)
+    damaged: list[str] = []
     for path in reversed(files):
         try:
             return _read_state(path), damaged
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            damaged.append(f"{shown(path)}: damaged ({type(error).__name__}: {error}); using the state before it")
+            damaged.append(
+                f"{shown(path)}: damaged ({type(error).__name__}: {error}); using the state before it"
+            )
     if files:
         raise UserError(
             "\n".join(f"{shown(path)}: damaged, cannot be resumed" for path in files)
@@ -135,7 +138,9 @@ def _read_state(path: Path) -> State:
     with np.load(path, allow_pickle=False) as arrays:
         header = json.loads(arrays[_HEADER].tobytes())
         if header["format_version"] != FORMAT_VERSION:
-            raise ValueError(f"format version {header['format_version']}, this program reads {FORMAT_VERSION}")
+            raise ValueError(
+                f"format version {header['format_version']}, this program reads {FORMAT_VERSION}"
+            )
         paths = header["paths"]
         values = {
             name: [arrays[f"{name}/{i:05d}"] for i in range(len(group))] for name, group in paths.items()

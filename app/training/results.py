@@ -75,7 +75,10 @@ def write_results(
             "mode": training.mode,
             "validation": dataset.split_rule,
             # Where validation is the test split, picking its best epoch would be picking on the test set.
-            "headline": {"which": "last epoch" if on_test else "best epoch", **(last if on_test else best or last)},
+            "headline": {
+                "which": "last epoch" if on_test else "best epoch",
+                **(last if on_test else best or last),
+            },
             "final": last,
             "best": best and {"selected_on": "test" if on_test else "validation", **best},
             "test": test,
@@ -105,7 +108,9 @@ def print_results(run: Run, out: TextIO) -> None:
     name, label = ("test", "best on test") if on_test else ("validation", "best")
     lines = [f"{name} accuracy {last['val_accuracy']:.4f} at the last epoch ({last['epoch']})"]
     if best:
-        lines.append(f"{label}: {best['val_accuracy']:.4f} at epoch {best['epoch']} (by {metrics['monitor']})")
+        lines.append(
+            f"{label}: {best['val_accuracy']:.4f} at epoch {best['epoch']} (by {metrics['monitor']})"
+        )
     if test:
         lines.append(f"test accuracy {test['accuracy']:.4f} (best checkpoint, evaluated once)")
     print("\n".join([*lines, f"curves {shown(run.curves)}"]), file=out, flush=True)

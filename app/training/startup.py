@@ -58,7 +58,9 @@ def configure(*, seed: int, precision: str, devices: str) -> bool:
         try:
             tf.config.set_visible_devices([], "GPU")
         except RuntimeError as error:
-            raise UserError("training.devices: 'cpu' must be chosen before the first run in a process") from error
+            raise UserError(
+                "training.devices: 'cpu' must be chosen before the first run in a process"
+            ) from error
     if gpus and devices != "cpu":
         return False  # deterministic convolutions cost far more there, and equal bits are not promised
     tf.config.experimental.enable_op_determinism()

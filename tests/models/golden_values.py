@@ -1,9 +1,9 @@
 """Weights and images for the comparison with PyTorch, drawn the same way on both sides (NumPy only).
 
 Order of the draws: layer by layer as the network's constructor makes them (stem, blocks, head; in a block the
-convolutions with their normalisations, then the shortcut). A convolution draws its kernel as (output, input, height,
-width), then its bias if it has one; a normalisation gamma, beta, moving mean, moving variance; a dense layer its
-kernel as (output, input), inputs flattened as (channels, height, width), then its bias.
+convolutions with their normalisations, then the shortcut). A convolution draws its kernel as (output, input,
+height, width), then its bias if it has one; a normalisation gamma, beta, moving mean, moving variance; a
+dense layer its kernel as (output, input), inputs flattened as (channels, height, width), then its bias.
 """
 
 import numpy as np

@@ -5,8 +5,8 @@ Not a test and no dependency of the project. It was run once, from the checkout,
     python -m venv torch-venv && torch-venv/bin/pip install torch==2.13.0 numpy
     torch-venv/bin/python -m tests.models.make_torch_goldens
 
-The networks are written down from the sources' layer tables, independently of the Keras code. Logits are those
-before the softmax.
+The networks are written down from the sources' layer tables, independently of the Keras code. Logits are
+those before the softmax.
 """
 
 from pathlib import Path

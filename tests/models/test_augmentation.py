@@ -52,6 +52,7 @@ def apply(layer, images=BATCH):
 
 def compiled(layer):
     """The layer in training as one XLA program, on whichever backend runs."""
+    layer.build(BATCH.shape)
     if keras.backend.backend() == "jax":
         import jax
 

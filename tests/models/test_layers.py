@@ -1,10 +1,15 @@
 """The fused batch normalisation equals Keras' own; the PyTorch-style layers start and pad as PyTorch's do."""
 
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from models import build_model
 from models.layers import BatchNormalization
 from models.torch_layers import TorchConv2D, TorchDense, torch_kernel_initializer
 
@@ -136,3 +141,60 @@ def test_initial_weights_are_uniform_over_fan_in(layer, inputs, fan_in):
         assert 0.97 * fan_in**-0.5 < np.abs(values).max() <= fan_in**-0.5
         assert np.abs(values.mean()) < 0.1 * fan_in**-0.5
         assert values.std() == pytest.approx((3 * fan_in) ** -0.5, rel=0.05)  # uniform, not normal
+
+
+TWO_REPLICAS = """
+import numpy as np, keras, tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from models.layers import BatchNormalization
+images = (3 + 2 * np.random.RandomState(0).standard_normal((16, 5, 7, 6))).astype("float32")
+labels = np.arange(16) % 2
+results = []
+for norm in (keras.layers.BatchNormalization, BatchNormalization):
+    keras.utils.set_random_seed(0)
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        model = keras.Sequential([norm(), keras.layers.Flatten(), keras.layers.Dense(2)])
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.SGD(0.1), loss)
+        dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(8)
+        losses = model.fit(dataset, epochs=3, verbose=0, shuffle=False).history["loss"]
+    results.append([losses, *model.get_weights(), model.predict(images, verbose=0)])
+for expected, actual in zip(*results, strict=True):
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+"""
+
+
+@pytest.mark.slow
+def test_fused_equals_keras_on_two_replicas():
+    subprocess.run([sys.executable, "-c", TWO_REPLICAS], check=True, timeout=300)
+
+
+OTHER_BACKEND = """
+import sys, keras, numpy as np, models
+network = keras.saving.load_model(sys.argv[1] + "/network.keras")
+images = np.load(sys.argv[1] + "/images.npy")
+outputs = [keras.ops.convert_to_numpy(network(images, training=training)) for training in (False, True)]
+np.save(sys.argv[1] + "/outputs.npy", [*outputs, keras.ops.convert_to_numpy(network(images))])
+assert keras.backend.backend() == "jax"
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "pixels"),
+    [("resnet18", 32), ("inception10", 32), ("resnet50", 64), ("resnet18_d2l", 71), ("cifar_resnet", 32)],
+)
+def test_networks_give_the_same_on_jax(name, pixels, tmp_path):
+    pytest.importorskip("jax")
+    network = build_model(name, (pixels, pixels, 3), 4)
+    images = np.random.RandomState(0).standard_normal((8, pixels, pixels, 3)).astype("float32")
+    network(images, training=True)  # moving statistics other than the initial ones
+    network.save(tmp_path / "network.keras")
+    np.save(tmp_path / "images.npy", images)
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", OTHER_BACKEND, str(tmp_path)]
+    subprocess.run(command, check=True, env=environment, timeout=300)
+    # Inference, training, and inference after the training call has moved the statistics.
+    expected = [network(images, training=training).numpy() for training in (False, True, False)]
+    np.testing.assert_allclose(np.load(tmp_path / "outputs.npy"), expected, rtol=1e-3, atol=1e-3)

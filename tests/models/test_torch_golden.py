@@ -52,7 +52,7 @@ def test_outputs_equal_pytorchs(name, pixels, num_classes, last_map):
         for mode in ("inference", "training"):
             expected = goldens[f"{name}_{pixels}_{mode}"]
             logits = keras.ops.convert_to_numpy(network(batch, training=mode == "training"))
-            # In units of how far different images lie apart. Rounding gives up to 3e-4 (training mode, 50 layers),
-            # one pixel of wrong padding more than 0.3.
+            # In units of how far different images lie apart. Rounding gives up to 3e-4 (training mode, 50
+            # layers), one pixel of wrong padding more than 0.3.
             difference = np.abs(logits - expected).max() / expected.std(axis=0).mean()
             assert difference < 1e-3, mode

@@ -38,7 +38,7 @@ def rate(schedule, step):
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_keras_schedule_agrees_with_the_plain_function_at_every_step(name):
     schedule = LearningRate(SCHEDULES[name], STEPS, EPOCHS)
-    variable = keras.Variable(0, dtype="int64", trainable=False)
+    variable = keras.Variable(0, dtype="int", trainable=False)
     for step in range(LAST + 3):
         variable.assign(step)
         value = schedule(variable)

@@ -15,7 +15,9 @@ import app.training.runner as runner
 from app.config import load_experiment
 from app.errors import Interrupted, UserError
 from app.runs import HISTORY_COLUMNS, Run, list_runs, read_history
+from app.training import job
 from app.training.checkpoint import load_state
+from models import build_model
 
 
 def train(*overrides):
@@ -101,7 +103,9 @@ def test_best_model_alone_gives_the_stored_predictions(straight):
     assert tuple(classifier.class_names) == tuple(str(digit) for digit in range(10))
     with np.load(straight.predictions) as stored:
         np.testing.assert_array_equal(stored["labels"][:40], labels)
-        np.testing.assert_allclose(classifier.predict(images, verbose=0), stored["best_logits"][:40], atol=1e-5)
+        np.testing.assert_allclose(
+            classifier.predict(images, verbose=0), stored["best_logits"][:40], atol=1e-5
+        )
 
 
 def test_learning_rate_column_is_the_last_steps_rate(straight):
@@ -211,19 +215,19 @@ def test_early_stopping_ends_the_run_as_a_finished_one(home):
 
 
 def test_weights_of_another_run_are_the_starting_point(home, straight, monkeypatch):
-    same = runner._prepare(load_experiment("tiny", [f"model.weights={straight.path}"]))
+    same = job.prepare(load_experiment("tiny", [f"model.weights={straight.path}"]))
     trained = keras.saving.load_model(straight.best_model).network
     for ours, theirs in zip(same.classifier.network.weights, trained.weights, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     with pytest.raises(UserError, match="both must be the same network"):
-        runner._prepare(load_experiment("tiny", [f"model.weights={straight.path}", "model.name=lenet5",
+        job.prepare(load_experiment("tiny", [f"model.weights={straight.path}", "model.name=lenet5",
                                                  "dataset.image_size=[32, 32]"]))  # fmt: skip
 
 
 def test_new_head_where_the_classes_differ(home, straight):
-    network = runner.build_model("baseline", input_shape=(16, 16, 1), num_classes=4)
+    network = build_model("baseline", input_shape=(16, 16, 1), num_classes=4)
     fresh = [np.array(weight) for weight in network.trainable_weights[-2:]]
-    runner._start_from(straight, network, ("a", "b", "c", "d"))
+    job._start_from(straight, network, ("a", "b", "c", "d"))
     trained = keras.saving.load_model(straight.best_model).network
     for ours, before in zip(network.trainable_weights[-2:], fresh, strict=True):
         np.testing.assert_array_equal(ours, before)

@@ -1,0 +1,144 @@
+"""An experiment made ready to train: data loaded, classifier compiled, all variables made."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from app.config import Experiment
+from app.data.datasets import Dataset, load_dataset, normalization_constants
+from app.data.pipeline import num_steps
+from app.errors import UserError
+from app.paths import data_root
+from app.runs import Run, find_run
+from app.training import startup
+from app.training.losses import SparseCrossentropy, balanced_class_weight
+from app.training.optimizers import build_optimizer
+from models import ImageClassifier, Normalization, augmentation_layer, build_model
+
+
+@dataclass
+class Job:
+    """An experiment with its data loaded and its classifier compiled."""
+
+    experiment: Experiment
+    dataset: Dataset
+    classifier: ImageClassifier
+    constants: dict[str, Any]
+    steps: int
+    deterministic: bool
+
+    def describe(self) -> str:
+        """Return one line on what will be trained."""
+        data, network = self.dataset, self.classifier.network
+        return (
+            f"{self.experiment.model.name} ({network.count_params():,} parameters) on {data.source}: "
+            f"{len(data.train):,} training and {len(data.val):,} validation images "
+            f"({data.split_rule}), {len(data.class_names)} classes"
+        )
+
+    def summary(self) -> str:
+        """Return the table of the network's layers, shapes and parameter counts, as in summary.txt."""
+        lines: list[str] = []
+        self.classifier.network.summary(
+            expand_nested=True, line_length=110, print_fn=lambda line, **_: lines.append(line)
+        )
+        return "\n".join(lines) + "\n"
+
+    def describe_dataset(self) -> dict[str, Any]:
+        """Return the content of dataset.json."""
+        kind = {"kind": self.experiment.normalization, "unit": "images scaled to [0, 1]"}
+        return self.dataset.as_json() | {"normalization": kind | self.constants}
+
+
+def prepare(experiment: Experiment) -> Job:
+    """Load the data, build and compile the classifier with all variables made."""
+    training = experiment.training
+    deterministic = startup.configure(
+        seed=experiment.seed, precision=training.precision, devices=training.devices
+    )
+    augmentation = []
+    for layer in experiment.augmentation:
+        with _refusals_of(f"augmentation.{layer.name}"):
+            augmentation.append(augmentation_layer(layer.name, **layer.arguments))
+    dataset = load_dataset(experiment.dataset, data_root())
+    if training.batch_size > len(dataset.train):
+        raise UserError(
+            f"training.batch_size: received {training.batch_size}, but there are only {len(dataset.train)} "
+            "training images; choose a batch no larger than that"
+        )
+    constants = normalization_constants(experiment.normalization, dataset.train)
+    model = experiment.model
+    with _refusals_of(f"model.{model.name}"):
+        network = build_model(
+            model.name,
+            input_shape=dataset.image_shape,
+            num_classes=len(dataset.class_names),
+            **model.arguments,
+        )
+    if model.weights:
+        _start_from(find_run(model.weights), network, dataset.class_names)
+    classifier = ImageClassifier(
+        network,
+        class_names=dataset.class_names,
+        normalization=Normalization(**constants),
+        augmentation=augmentation,
+    )
+    classifier.build((None, *dataset.image_shape))
+    steps = num_steps(len(dataset.train), training.batch_size)
+    weights = None
+    if training.class_weight == "balanced":
+        weights = balanced_class_weight(dataset.train.labels, len(dataset.class_names))
+    with _refusals_of(f"optimizer.{experiment.optimizer.name}"):
+        optimizer = build_optimizer(experiment.optimizer, steps_per_epoch=steps, epochs=training.epochs)
+    classifier.compile(
+        optimizer=optimizer,
+        loss=SparseCrossentropy(
+            label_smoothing=training.loss.label_smoothing,
+            softmax_before_loss=training.loss.softmax_before_loss,
+            class_weight=weights,
+        ),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+    )
+    # Slots of the optimizer and variables of the metrics come into being here, so that a state fits them.
+    classifier.optimizer.build(classifier.trainable_variables)
+    images, labels = dataset.train.take(np.arange(1))
+    classifier.test_on_batch(images, labels)
+    classifier.reset_metrics()
+    return Job(experiment, dataset, classifier, constants, steps, deterministic)
+
+
+@contextlib.contextmanager
+def _refusals_of(what: str) -> Iterator[None]:
+    """Turn a constructor's refusal of a value that the experiment gave into a message for the user."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{what}: {error}") from error
+
+
+def _start_from(run: Run, network: keras.Model, class_names: tuple[str, ...]) -> None:
+    """Copy the best weights of another run into `network`; the head stays new where the classes differ."""
+    if not run.best_model.is_file():
+        raise UserError(f"model.weights: {run.name} has no {run.best_model.name} yet; train it first")
+    trained = keras.saving.load_model(run.best_model)
+    theirs, ours = trained.network.weights, network.weights
+    if type(trained.network) is not type(network) or len(theirs) != len(ours):
+        raise UserError(
+            f"model.weights: {run.name} holds a {type(trained.network).__name__} with {len(theirs)} weights, "
+            f"the experiment makes a {type(network).__name__} with {len(ours)}; both must be the same network"
+        )
+    head = network.trainable_weights[-2:] if tuple(trained.class_names) != class_names else []
+    new = {variable.path for variable in head}
+    for source, variable in zip(theirs, ours, strict=True):
+        if variable.path in new:
+            continue
+        if source.shape != variable.shape:
+            raise UserError(
+                f"model.weights: {variable.path} has shape {tuple(source.shape)} in {run.name}, "
+                f"{tuple(variable.shape)} here; use the same model arguments and image size"
+            )
+        variable.assign(source)

@@ -1,0 +1,53 @@
+"""Building by name: mistakes and images of a wrong size are named."""
+
+import re
+
+import pytest
+
+from models import build_model
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels", "message"),
+    [
+        ("lenet5", 15, "LeNet5 takes images of at least 16 pixels a side. Received: height=15, width=15"),
+        ("alexnet8", 20, "at least 21 pixels"),
+        ("vgg", 31, "at least 32 pixels"),
+        ("resnet50", 4, "at least 5 pixels"),
+        ("minimodel", 33, "at least 32 pixels a side, both sides multiples of 8. Received: height=33"),
+        ("resnet18_d2l", 167, "at least 71 pixels a side and at most 166. Received: height=167"),
+    ],
+)
+def test_images_of_a_wrong_size_are_refused(name, pixels, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        build_model(name, (pixels, pixels, 3), 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels"),
+    [("lenet5", 16), ("alexnet8", 21), ("resnet50", 5), ("resnet18", 1), ("resnet18_d2l", 166)],
+)
+def test_the_named_limit_is_the_limit(name, pixels):
+    network = build_model(name, (pixels, pixels, 1), 3)
+    assert network.head.output.shape == (None, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("resnet8", {}, "Unknown network. Did you mean 'resnet18'? Known are: baseline, lenet5, "),
+        ("resnet18", {"bn_momentun": 0.9}, "Unknown argument of resnet18. Did you mean 'bn_momentum'? "),
+        ("lenet5", {"dropout": 0.5}, "Unknown argument of lenet5. Known are: none. Received: 'dropout'"),
+        ("resnet", {"depth": 20}, "one of [18, 34, 50, 101, 152]. Received: depth=20"),
+        ("resnet", {"stem": "small"}, "one of imagenet, cifar. Received: stem='small'"),
+        (
+            "cifar_resnet",
+            {"depth": 18},
+            "must be 6n + 2: 20, 32, 44, 56 and 110 in the paper. Received: depth=18",
+        ),
+        ("vgg", {"depth": 11}, "one of [16, 19]. Received: depth=11"),
+    ],
+)
+def test_mistakes_are_named(name, arguments, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        build_model(name, (32, 32, 3), 10, **arguments)

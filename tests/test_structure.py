@@ -1,0 +1,159 @@
+"""The shape of the code itself: who may import whom, what stays quick, how long a file may be."""
+
+import ast
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for package in ("app", "models")
+    for path in sorted((ROOT / package).rglob("*.py"))
+}
+BASE = {"app", "app.errors", "app.paths"}
+# What each part may import of the project, besides itself; the first name that fits a module counts.
+MAY_IMPORT = {
+    "models": set(),
+    "app.errors": set(),
+    "app.paths": {"app.errors"},
+    "app.config.catalogue": BASE
+    | {"app.config", "models"},  # the generator looks at the models; nothing reads it
+    "app.config": BASE,
+    "app.runs": BASE | {"app.config"},
+    "app.data": BASE | {"app.config", "app.runs"},
+    "app.reports": BASE | {"app.config", "app.runs", "app.data", "models"},
+    "app.training": BASE | {"app.config", "app.runs", "app.data", "app.reports", "models"},
+    "app": {"app", "models"},
+}
+QUICK = (
+    "app",
+    "app.__main__",
+    "app.cli",
+    "app.config",
+    "app.errors",
+    "app.paths",
+    "app.runs",
+    "app.reports.plots",
+)
+SLOW_LIBRARIES = {"tensorflow", "keras", "jax", "sklearn"}
+MAX_LINES = 260
+
+
+def imported(path, *, module_level_only=False):
+    """Names of the modules that a file imports; `from package import module` gives both."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = _run_at_import(tree.body) if module_level_only else ast.walk(tree)
+    names = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}:{node.lineno}: relative import"
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def _run_at_import(statements):
+    """Every node that runs when the module is imported: no function body, no TYPE_CHECKING block."""
+    for node in statements:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        yield node
+        yield from _run_at_import(ast.iter_child_nodes(node))
+
+
+def ours(names):
+    """Keep the project's own modules."""
+    return {name for name in names if name in SOURCES}
+
+
+def part_of(module):
+    return next(part for part in MAY_IMPORT if module == part or module.startswith(f"{part}."))
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_imports_go_one_way(module):
+    part = part_of(module)
+    allowed = MAY_IMPORT[part] | {part}
+    for name in ours(imported(SOURCES[module])):
+        assert name in allowed or part_of(name) in allowed or part == "app", (
+            f"{module} imports {name}; {part} may import {sorted(allowed)}"
+        )
+
+
+def test_no_import_circles():
+    graph = {
+        module: ours(imported(path, module_level_only=True)) - {module} for module, path in SOURCES.items()
+    }
+    done, trail = set(), []
+
+    def visit(module):
+        assert module not in trail, " imports ".join([*trail[trail.index(module) :], module])
+        if module not in done:
+            trail.append(module)
+            for name in sorted(graph[module]):
+                visit(name)
+            done.add(trail.pop())
+
+    for module in graph:
+        visit(module)
+
+
+@pytest.mark.parametrize("module", QUICK)
+def test_quick_modules_stay_free_of_slow_libraries(module):
+    seen, waiting = set(), [module]
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        names = imported(SOURCES[name], module_level_only=True)
+        slow = {part.split(".")[0] for part in names} & SLOW_LIBRARIES
+        assert not slow, f"{module} reaches {name}, which imports {sorted(slow)} at module level"
+        parents = {name.rsplit(".", depth)[0] for depth in range(1, name.count(".") + 1)}
+        waiting += ours(names | parents)
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_files_fit_one_sitting(module):
+    num_lines = len(SOURCES[module].read_text(encoding="utf-8").splitlines())
+    assert num_lines <= MAX_LINES, f"{module}: {num_lines} lines; would a reader rather find two rooms?"
+
+
+def test_no_machine_paths():
+    machine_path = re.compile(r"(?<![\w.])/(?:work|farm|root|tmp|home|Users)/[A-Za-z]")
+    listing = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    if listing.returncode:
+        pytest.skip("not a git checkout")
+    found = []
+    for name in listing.stdout.splitlines():
+        path = ROOT / name
+        if not path.is_file() or path.suffix in {".png", ".npz", ".jpg"}:
+            continue
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            if machine_path.search(line):
+                found.append(f"{name}:{number}: {line.strip()}")
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.name)
+def test_notebooks_define_nothing_and_carry_no_output(path):
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] != "code":
+            continue
+        defined = [
+            node
+            for node in ast.walk(ast.parse("".join(cell["source"])))
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda)
+        ]
+        assert not defined, f"{path.name} defines something; it belongs in app or models"
+        assert not cell["outputs"], f"{path.name} carries output; clear it before it is committed"
