@@ -95,7 +95,7 @@ class ResNet50(Network):
         **kwargs: Arguments of `keras.Model`.
     """
 
-    smallest_pixels = 5
+    smallest_pixels = 37  # Keras' adaptive pooling cannot compile for a last map of one pixel
 
     def __init__(
         self, num_classes: int = 4, bn_momentum: float = 0.9, bn_epsilon: float = 1e-5, **kwargs: Any

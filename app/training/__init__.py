@@ -34,3 +34,6 @@ def silence() -> Iterator[None]:
 
 with silence():
     import keras  # noqa: F401
+
+    with contextlib.suppress(ImportError):  # where JAX trains, TensorFlow may be absent, or feed it
+        import tensorflow  # noqa: F401

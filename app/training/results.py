@@ -1,6 +1,7 @@
 """What a finished run holds: predictions on the validation images, and metrics.json."""
 
 import statistics
+import sys
 from typing import TextIO
 
 import keras
@@ -14,6 +15,11 @@ from app.runs import Run, atomic_path, read_json, write_json
 from app.training.callbacks import best_row
 from app.training.checkpoint import Progress
 from app.training.losses import SparseCrossentropy
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 
 def _logits(classifier: keras.Model, split: Split, batch_size: int) -> np.ndarray:
@@ -95,9 +101,18 @@ def write_results(
                 "seconds_per_epoch": statistics.median(row["seconds"] for row in progress.rows),
                 "images_per_second": statistics.median(row["images_per_second"] for row in progress.rows),
                 "resumed_epochs": progress.resumed_epochs,
+                "peak_memory_megabytes": _peak_memory_megabytes(),
             },
         },
     )
+
+
+def _peak_memory_megabytes() -> int | None:
+    """Return the largest resident memory of this process so far; None where the system does not tell."""
+    if resource is None:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1e6 if sys.platform == "darwin" else 1e3))  # bytes there, kilobytes elsewhere
 
 
 def print_results(run: Run, out: TextIO) -> None:

@@ -19,11 +19,6 @@ _PACKAGES = ("tensorflow", "keras", "jax", "jaxlib", "numpy", "pillow", "scikit-
 _CPU_FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "neon", "sve")
 
 
-def _tensorflow() -> Any:
-    """Return TensorFlow where it is the backend, else None."""
-    return sys.modules["tensorflow"] if keras.backend.backend() == "tensorflow" else None
-
-
 def configure(*, seed: int, precision: str, devices: str) -> bool:
     """Set seeds, number format, device and determinism for one run in this process.
 
@@ -38,39 +33,42 @@ def configure(*, seed: int, precision: str, devices: str) -> bool:
     Raises:
         UserError: A GPU was asked for and there is none, or the device was chosen too late.
     """
+    backend = keras.backend.backend()
+    if backend not in ("tensorflow", "jax"):
+        raise UserError(f"KERAS_BACKEND: received '{backend}'; this program trains on 'tensorflow' or 'jax'")
     keras.config.set_floatx("float32")
     keras.config.set_image_data_format("channels_last")  # a keras.json in the home folder may say otherwise
     keras.config.set_dtype_policy("float32" if precision == "float32" else f"mixed_{precision}")
     keras.utils.clear_session(free_memory=False)  # names of layers and variables count from one again
     keras.utils.set_random_seed(seed)
-    tf = _tensorflow()
+    tf: Any = sys.modules.get("tensorflow")
     # Without a driver TensorFlow reports its failed look for one as an error.
     with silence() if not Path("/proc/driver/nvidia").exists() else contextlib.nullcontext():
-        gpus = tf.config.list_physical_devices("GPU") if tf else _jax_accelerators()
+        tf_gpus = tf.config.list_physical_devices("GPU") if tf else []
+    gpus = tf_gpus if backend == "tensorflow" else _jax_accelerators(devices)
     if devices == "gpu" and not gpus:
         raise UserError(
             "training.devices: received 'gpu', but no GPU is visible here; "
             "set it to 'auto' or 'cpu', or install the driver and run `make install` again"
         )
-    if tf is None:
-        return False
-    if devices == "cpu":
+    if tf and (devices == "cpu" or backend == "jax"):
         try:
-            tf.config.set_visible_devices([], "GPU")
+            tf.config.set_visible_devices([], "GPU")  # where it only feeds JAX it must not take the memory
         except RuntimeError as error:
-            raise UserError(
-                "training.devices: 'cpu' must be chosen before the first run in a process"
-            ) from error
-    if gpus and devices != "cpu":
-        return False  # deterministic convolutions cost far more there, and equal bits are not promised
+            message = "training.devices: 'cpu' must be chosen before the first run in a process"
+            raise UserError(message) from error
+    if backend == "jax" or (gpus and devices != "cpu"):
+        return False  # deterministic convolutions cost far more on a GPU, and equal bits are not promised
     tf.config.experimental.enable_op_determinism()
     return True
 
 
-def _jax_accelerators() -> list[Any]:
-    """Return JAX's devices other than CPUs."""
+def _jax_accelerators(devices: str) -> list[Any]:
+    """Return the devices other than CPUs that JAX may use."""
     import jax  # only where JAX is the backend
 
+    if devices == "cpu":
+        jax.config.update("jax_platforms", "cpu")
     return [device for device in jax.devices() if device.platform != "cpu"]
 
 
@@ -80,15 +78,15 @@ def describe_environment(deterministic: bool) -> dict[str, Any]:
     for package in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
-    tf = _tensorflow()
-    if tf:
+    if keras.backend.backend() == "tensorflow":
+        tf = sys.modules["tensorflow"]
         devices = [device.device_type for device in tf.config.get_visible_devices()]
         threads = {  # 0: TensorFlow's choice, one a core
             "intra_op": tf.config.threading.get_intra_op_parallelism_threads(),
             "inter_op": tf.config.threading.get_inter_op_parallelism_threads(),
         }
     else:
-        devices = [device.device_kind for device in _jax_accelerators()] or ["CPU"]
+        devices = [device.device_kind for device in _jax_accelerators("auto")] or ["CPU"]
         threads = {}
     return {
         "python": platform.python_version(),

@@ -2,10 +2,12 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -18,6 +20,8 @@ from app.runs import HISTORY_COLUMNS, Run, list_runs, read_history
 from app.training import job
 from app.training.checkpoint import load_state
 from models import build_model
+
+ROOT = Path(__file__).resolve().parents[2]  # the checkout, where `python -m app` finds the program
 
 
 def train(*overrides):
@@ -122,7 +126,7 @@ def test_same_seed_gives_the_same_bits_another_seed_others(home, straight):
 def test_run_killed_in_the_middle_resumes_to_the_same_bits(home, straight):
     """SIGKILL in the second epoch, then resume: nothing tells the run from one that never stopped."""
     command = [sys.executable, "-m", "app", "train", "tiny"]
-    process = subprocess.Popen(command, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"})
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 120
         while not list((home / "runs").glob("tiny/2*/checkpoints/last/state-00001-000000[1-4].npz")):
@@ -164,9 +168,16 @@ def test_signal_stops_with_a_state_and_resumes_to_the_same_bits(home, straight, 
     assert_same_bits(run, straight)
 
 
-def test_damaged_state_is_named_and_the_one_before_it_used(home, straight):
-    run = train("training.epochs=2")
+def unfinished_copy(straight, home):
+    """The straight run again, as if it had been killed after its last epoch."""
+    run = Run(home / "runs" / "tiny" / straight.path.name)
+    shutil.copytree(straight.path, run.path)
     run.metrics.unlink()
+    return run
+
+
+def test_damaged_state_is_named_and_the_one_before_it_used(home, straight):
+    run = unfinished_copy(straight, home)
     newest = load_state(run)[0].path
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
@@ -177,14 +188,53 @@ def test_damaged_state_is_named_and_the_one_before_it_used(home, straight):
     assert_same_bits(run, straight)
 
 
+@pytest.mark.slow
+def test_jax_trains_and_resumes_the_same_experiment(home):
+    """The same state and order of data as on TensorFlow; equal bits are promised there only."""
+    program = """
+import io, os, signal
+import numpy as np
+from app.config import load_experiment
+from app.errors import Interrupted
+from app.runs import list_runs
+from app.training import runner
+from app.training.callbacks import Recorder
+from app.training.checkpoint import load_state
+straight = load_state(runner.train(load_experiment("tiny"), out=io.StringIO()))[0]
+original, steps = Recorder.on_train_batch_end, []
+def interrupt(self, *arguments):
+    original(self, *arguments)
+    steps.append(1)
+    if len(steps) == 10:
+        os.kill(os.getpid(), signal.SIGINT)
+Recorder.on_train_batch_end = interrupt
+try:
+    runner.train(load_experiment("tiny"), out=io.StringIO())
+except Interrupted:
+    pass
+run = list_runs("tiny")[1]
+before = load_state(run)[0].progress
+assert (before.epoch, before.step) == (1, 3), before
+runner.resume(run, out=io.StringIO())
+resumed = load_state(run)[0]
+assert resumed.path.name == straight.path.name
+for name in ("model", "optimizer"):
+    for a, b in zip(straight.values[name], resumed.values[name], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+for a, b in zip(straight.progress.rows, resumed.progress.rows, strict=True):
+    np.testing.assert_allclose(list(a.values())[:-2], list(b.values())[:-2], rtol=1e-5)
+"""
+    environment = os.environ | {"KERAS_BACKEND": "jax"}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True, cwd=ROOT)
+
+
 def test_finished_run_is_not_resumed(straight):
     with pytest.raises(UserError, match="is finished"):
         runner.resume(straight)
 
 
-def test_changed_data_are_refused_on_resume(home):
-    run = train("training.epochs=1")
-    run.metrics.unlink()
+def test_changed_data_are_refused_on_resume(home, straight):
+    run = unfinished_copy(straight, home)
     recorded = json.loads(run.dataset.read_text())
     run.dataset.write_text(json.dumps(recorded | {"fingerprint": "0" * 64}))
     with pytest.raises(UserError, match="the data have changed"):
