@@ -5,6 +5,7 @@ Nothing here imports TensorFlow or Keras at module level, so that help, `list` a
 
 import argparse
 import errno
+import gc
 import json
 import shlex
 import sys
@@ -29,9 +30,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0, 2 for an error that the user can mend, 130 after ctrl-C, 143 after SIGTERM.
     """
-    options = _parser().parse_args(arguments)
+    code = _run(_parser().parse_args(arguments))
+    # An input pipeline that an error left standing must go before Python does, or TensorFlow warns of it.
+    gc.collect()
+    return code
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Run the verb that `options` name; turn what goes wrong into a message and an exit code."""
     try:
-        return options.run(options) or 0
+        return options.run(options)
     except (UserError, Interrupted) as error:
         print(error, file=sys.stderr)
         return error.exit_code
@@ -44,9 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
             raise
-        where = f"{shown(Path(error.filename))}: " if isinstance(error.filename, str) else ""
+        where = shown(Path(error.filename)) if isinstance(error.filename, str) else "a file of the run"
         print(
-            f"{where}cannot be written ({error.strerror}); what was written before is intact. "
+            f"{where}: cannot be read or written ({error.strerror}); what was written before is intact. "
             "Free some space or make the folder writable; `make resume` then goes on from the last state",
             file=sys.stderr,
         )

@@ -98,4 +98,4 @@ def test_full_disk_is_one_message(home, capsys, monkeypatch):
 
     monkeypatch.setattr(cli, "_train", full)
     assert cli.main(["train", "tiny"]) == 2
-    assert "x.csv: cannot be written (No space left on device)" in capsys.readouterr().err
+    assert "x.csv: cannot be read or written (No space left on device)" in capsys.readouterr().err

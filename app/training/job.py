@@ -92,10 +92,8 @@ def prepare(experiment: Experiment) -> Job:
     weights = None
     if training.class_weight == "balanced":
         weights = balanced_class_weight(dataset.train.labels, len(dataset.class_names))
-    with _refusals_of(f"optimizer.{experiment.optimizer.name}"):
-        optimizer = build_optimizer(experiment.optimizer, steps_per_epoch=steps, epochs=training.epochs)
     classifier.compile(
-        optimizer=optimizer,
+        optimizer=build_optimizer(experiment.optimizer, steps_per_epoch=steps, epochs=training.epochs),
         loss=SparseCrossentropy(
             label_smoothing=training.loss.label_smoothing,
             softmax_before_loss=training.loss.softmax_before_loss,
