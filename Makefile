@@ -59,7 +59,7 @@ lint: $(DEV_INSTALLED) ## check format, style and types
 	@$(BIN)/mypy
 
 clean: ## delete .venv and caches; never runs/ or data/
-	@rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	@find app models tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp is written last and removed first, so a half-finished installation never passes for a whole one.

@@ -27,18 +27,20 @@ class Display(keras.callbacks.Callback):
         self.width = 0
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Note where the steps of this epoch start, for the speed."""
-        self.first_step = self.progress.step
-        self.epoch_started = time.monotonic()
+        """Let the speed be measured anew."""
+        self.first_step = 0
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         """Show epoch, step, loss, accuracy, images/s and time left, now and then."""
         now = time.monotonic()
+        if not self.first_step:  # it may hold the compilation of the step: the clock starts behind it
+            self.first_step, self.started = self.progress.step, now
+            return
         if logs is None or now - self.shown_at < (LINE_SECONDS if self.live else LOG_SECONDS):
             return
         self.shown_at = now
         done = self.progress.step
-        seconds_per_step = (now - self.epoch_started) / max(1, done - self.first_step)
+        seconds_per_step = (now - self.started) / (done - self.first_step)
         left = (self.training.epochs - self.progress.epoch) * self.steps - done
         speed = self.training.batch_size / seconds_per_step
         text = (
