@@ -202,8 +202,8 @@ from app.training.callbacks import Recorder
 from app.training.checkpoint import load_state
 straight = load_state(runner.train(load_experiment("tiny"), out=io.StringIO()))[0]
 original, steps = Recorder.on_train_batch_end, []
-def interrupt(self, *arguments):
-    original(self, *arguments)
+def interrupt(self, batch, logs=None):
+    original(self, batch, logs)
     steps.append(1)
     if len(steps) == 10:
         os.kill(os.getpid(), signal.SIGINT)
