@@ -162,7 +162,7 @@ class FiniteLoss(keras.callbacks.Callback):
             f"{experiment.name}: the loss is {logs['loss']} in epoch {self.progress.epoch + 1}, "
             f"step {self.progress.step} of {self.steps}; training stopped.\n"
             f"Likely causes: {'; '.join(causes)}.\n"
-            f"The state before it and the best model so far are kept in {self.run.name}."
+            f"What was saved before is kept in {self.run.name}."
         )
 
 
