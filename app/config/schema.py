@@ -33,6 +33,7 @@ class DatasetConfig(Section):
     resize: Literal["stretch", "crop"] = "stretch"
     on_bad_image: Literal["fail", "skip"] = "fail"
     validation: float | Literal["test"] = 0.1
+    train_share: Annotated[float, Field(gt=0, le=1)] | None = None  # of the training split; all that is left
     split_seed: Seed = 0
 
     @field_validator("channels", mode="before")
@@ -173,6 +174,7 @@ class Reference(Section):
     """What the source reports; shown beside our figures, never used in training."""
 
     source: Text
+    data: Text | None = None  # the source's, where ours are others and the figures not comparable
     val_accuracy: Share | None = None
     best_val_accuracy: Share | None = None
     best_epoch: Epochs | None = None

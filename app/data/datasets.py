@@ -24,6 +24,7 @@ from app.data.splits import (
     fingerprint,
     normalization_constants,
     stratified,
+    train_share,
 )
 from app.errors import UserError
 from app.paths import project_root, shown
@@ -53,6 +54,10 @@ def load_dataset(config: "DatasetConfig", data_root: Path) -> Dataset:
     """
     source = LOADERS[config.name](config, data_root)
     train, val, test, rule = _divide(source, config.validation, config.split_seed)
+    if config.train_share is not None:
+        share, classes = config.train_share, len(source.class_names)
+        train = train_share(train, share, len(source.train), config.split_seed, classes)
+        rule += f"; {config.train_share:.4g} of the training split to train on"
     return Dataset(
         name=config.name,
         class_names=source.class_names,

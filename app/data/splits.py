@@ -169,6 +169,38 @@ def stratified(split: Split, share: float, seed: int, class_names: tuple[str, ..
     return _subset(split, ~chosen), _subset(split, chosen)
 
 
+def train_share(rest: Split, share: float, total: int, seed: int, num_classes: int) -> Split:
+    """Return the images that `dataset.train_share` leaves to train on.
+
+    Validation images are drawn before it and from everything, so runs with different shares compare.
+
+    Args:
+        rest: The training images that are not held out.
+        share: How much of the whole training split to keep, of each class, one image at least.
+        total: Number of images in the whole training split.
+        seed: Names the draw.
+        num_classes: Number of classes.
+
+    Returns:
+        The share, in the order of the given split.
+
+    Raises:
+        UserError: More are asked for than are left.
+    """
+    if round(share * total) > len(rest):
+        raise UserError(
+            f"dataset.train_share: received {share:g}, which is {round(share * total):,} of the {total:,} "
+            f"training images, but validation leaves {len(rest):,}; choose at most {len(rest) / total:.4g}, "
+            "or leave it out to use them all"
+        )
+    chosen = np.zeros(len(rest), bool)
+    for label in range(num_classes):
+        positions = np.flatnonzero(rest.labels == label)
+        count = max(round(share * total / len(rest) * len(positions)), 1)
+        chosen[_generator(seed, SPLIT_STREAM + label).permutation(positions)[:count]] = True
+    return _subset(rest, chosen)
+
+
 def _subset(split: Split, mask: np.ndarray) -> Split:
     return Split(split.images, split.labels[mask], split.rows[mask])
 

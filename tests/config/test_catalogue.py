@@ -82,5 +82,5 @@ def test_shipped_experiments_fit_the_editor_schema():
         content = json.loads(json.dumps(node.plain()))
         assert list(validator.iter_errors(content)) == []
         assert list(validator.iter_errors(content | {"batch_size": 3}))
-        content["optimizer"]["momentm"] = 0.9
-        assert list(validator.iter_errors(content))
+        misspelt = {"name": "sgd", "momentm": 0.9}
+        assert list(validator.iter_errors(content | {"optimizer": misspelt}))

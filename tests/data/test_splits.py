@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from app.data.datasets import normalization_constants
-from app.data.splits import Split, stratified, whole_split
+from app.data.splits import Split, stratified, train_share, whole_split
+from app.errors import UserError
 
 
 @pytest.fixture
@@ -39,6 +40,26 @@ def test_each_part_keeps_an_image_of_each_class(split, share):
 def test_the_draw_does_not_change_between_versions():
     val = stratified(whole_split(np.zeros((20, 1, 1, 1), np.uint8), np.arange(20) % 2), 0.2, 0, ("a", "b"))[1]
     assert val.rows.tolist() == [5, 6, 8, 19]
+
+
+def test_train_share(split):
+    part = train_share(split, 0.1, len(split), 7, 3)
+    assert np.bincount(part.labels).tolist() == [5, 2, 1]
+    kept = np.isin(split.rows, part.rows)
+    np.testing.assert_array_equal(split.rows[kept], part.rows)
+    np.testing.assert_array_equal(split.labels[kept], part.labels)
+    assert set(part.rows) != set(train_share(split, 0.1, len(split), 8, 3).rows)
+
+
+def test_train_share_counts_from_all_training_images_and_leaves_validation_alone():
+    whole = whole_split(np.zeros((1000, 1, 1, 1), np.uint8), np.arange(1000) % 10)
+    rest, val = stratified(whole, 0.1, 0, tuple("abcdefghij"))
+    part = train_share(rest, 0.2, len(whole), 0, 10)
+    assert np.bincount(part.labels).tolist() == [20] * 10
+    assert not set(part.rows) & set(val.rows)
+    assert len(train_share(rest, 0.9, len(whole), 0, 10)) == 900
+    with pytest.raises(UserError, match=r"950 of the 1,000 .* leaves 900; choose at most 0.9"):
+        train_share(rest, 0.95, len(whole), 0, 10)
 
 
 def test_constants(split, monkeypatch):
