@@ -9,12 +9,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-compile
 
 # What a user passes goes to the program word for word: taken unexpanded ($(value)), handed over in the
 # environment, and quoted in the recipe. "$${X:+"--x=$$X"}" is one argument where X is set, none where it is not.
-USER_VARIABLES := EXP RUN FROM SET DATA_DIR ARGS
+USER_VARIABLES := EXP EXPS RUN RUNS FROM SET DATA_DIR NETWORK ARGS
 $(foreach name,$(USER_VARIABLES),$(eval override $(name) := $$(value $(name))))
 export $(USER_VARIABLES)
 
 .DEFAULT_GOAL := help
-.PHONY: help install train resume curves check list schema notebooks test test-all lint clean
+.PHONY: help install train resume curves compare check list models results schema notebooks test test-all lint clean
 
 help: ## show this list
 	@echo "make TARGET [EXP=name] [SET=\"training.epochs=2 seed=1\"] ..."
@@ -35,11 +35,20 @@ resume: $(INSTALLED) ## go on with RUN, or with the newest unfinished run of EXP
 curves: $(INSTALLED) ## draw the curves of RUN, or of the newest finished run of EXP, again
 	@exec $(BIN)/python -m app curves $${EXP:+"$$EXP"} $${RUN:+"--run=$$RUN"}
 
+compare: $(INSTALLED) ## draw the curves of RUNS="a/latest b/latest", or of the newest runs of EXPS="a b", over each other
+	@exec $(BIN)/python -m app compare $${RUNS:+"--runs=$$RUNS"} $${EXPS:+"--exps=$$EXPS"}
+
 check: $(INSTALLED) ## check EXP, or every experiment, without training
 	@exec $(BIN)/python -m app check $${EXP:+"$$EXP"}
 
 list: $(INSTALLED) ## list the experiments
 	@exec $(BIN)/python -m app list
+
+models: $(INSTALLED) ## list the networks beside their sources' sizes, or NETWORK layer by layer
+	@exec $(BIN)/python -m app models $${NETWORK:+"$$NETWORK"}
+
+results: $(INSTALLED) ## write the README's table of results from the run folders
+	@exec $(BIN)/python -m app results
 
 schema: $(INSTALLED) ## write the catalogue of legal names and the editors' schema again
 	@exec $(BIN)/python -m app.config.catalogue

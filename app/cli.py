@@ -15,7 +15,9 @@ from pathlib import Path
 from app.config import list_experiments, load_experiment
 from app.errors import Interrupted, UserError
 from app.paths import shown
+from app.reports.compare import draw_comparison
 from app.reports.plots import draw_history
+from app.reports.results_table import write_results_table
 from app.runs import Run, find_run, list_runs, load_run_experiment, newest_run, read_history, read_json
 
 DEFAULT_EXPERIMENT = "quickstart"
@@ -87,6 +89,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_run_choice(verb, "its newest run")
     verb.set_defaults(run=_curves)
 
+    verb = verbs.add_parser("compare", help="draw the curves of several runs over each other")
+    verb.add_argument("--runs", default="", metavar="RUN ...", help="runs: <experiment>/<timestamp> or paths")
+    verb.add_argument("--exps", default="", metavar="EXP ...", help="experiments: the newest run of each")
+    verb.set_defaults(run=_compare)
+
     verb = verbs.add_parser("check", help="check one experiment file, or all")
     verb.add_argument("experiment", nargs="?", metavar="EXP", help="a name in experiments/ (all)")
     verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE ...", help="override keys")
@@ -94,6 +101,15 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = verbs.add_parser("list", help="list the experiments and their runs")
     verb.set_defaults(run=_list)
+
+    verb = verbs.add_parser(
+        "models", help="list the networks, their sizes and whether they equal the sources'"
+    )
+    verb.add_argument("network", nargs="?", metavar="NETWORK", help="print this one layer by layer")
+    verb.set_defaults(run=_models)
+
+    verb = verbs.add_parser("results", help="write the README's table of results from the run folders")
+    verb.set_defaults(run=_results)
     return parser
 
 
@@ -153,6 +169,16 @@ def _curves(options: argparse.Namespace) -> int:
     return 0
 
 
+def _compare(options: argparse.Namespace) -> int:
+    chosen = [find_run(name) for name in options.runs.split()]
+    for name in options.exps.split():
+        if not list_runs(name):
+            load_experiment(name)  # an unknown name is answered with the nearest one
+        chosen.append(_newest(name))
+    print(f"curves {shown(draw_comparison(chosen))}")
+    return 0
+
+
 def _newest(experiment_name: str) -> Run:
     """Return an experiment's newest finished run, or its newest where none is finished."""
     runs = list_runs(experiment_name)
@@ -197,4 +223,19 @@ def _list(options: argparse.Namespace) -> int:
         except UserError:
             about = "has errors: see `make check`"
         print(f"{name:<{width}}  {count:>7}  {about}")
+    return 0
+
+
+def _models(options: argparse.Namespace) -> int:
+    import app.training  # noqa: F401  (keeps TensorFlow quiet while it comes up)
+    from app.reports.networks import print_layers, print_networks
+
+    if options.network:
+        print_layers(options.network, sys.stdout)
+        return 0
+    return 0 if print_networks(sys.stdout) else 1
+
+
+def _results(options: argparse.Namespace) -> int:
+    print("\n".join(write_results_table()))
     return 0

@@ -5,23 +5,19 @@ import math
 import keras
 
 
-def count_macs(network: keras.Model) -> int:
+def count_macs(layer: keras.layers.Layer) -> int:
     """Counts the multiply-accumulates of all convolutions and dense layers for one image.
 
     Biases, normalisation, activations and pooling are left out, as is usual.
 
     Args:
-        network: A network built for images of a known size.
+        layer: A network, or a layer of one, built for images of a known size.
 
     Returns:
         Multiply-accumulates of one forward pass over one image.
     """
-    return sum(_layer_macs(layer) for layer in network.layers)
-
-
-def _layer_macs(layer: keras.layers.Layer) -> int:
     if isinstance(layer, keras.Model):
-        return count_macs(layer)
+        return sum(map(count_macs, layer.layers))
     if isinstance(layer, keras.layers.Conv2D):
         _, height, width, _ = layer.output.shape
         return math.prod(layer.kernel.shape) * height * width

@@ -33,7 +33,7 @@ class TorchConv2D(keras.layers.Conv2D):
         same = padding_pixels is None and strides == 1 and kernel_size % 2 == 1
         super().__init__(filters, kernel_size, strides=strides, padding="same" if same else "valid", **kwargs)
         self.padding_pixels = padding_pixels
-        self._zeros = 0 if same else kernel_size // 2 if padding_pixels is None else padding_pixels
+        self.zeros = 0 if same else kernel_size // 2 if padding_pixels is None else padding_pixels
 
     def build(self, input_shape: tuple[int, ...]) -> None:
         """Makes kernel and bias for maps (batch, height, width, channels)."""
@@ -42,15 +42,15 @@ class TorchConv2D(keras.layers.Conv2D):
 
     def call(self, inputs: Any) -> Any:
         """Pads and convolves."""
-        if self._zeros:
-            sides = (self._zeros, self._zeros)
+        if self.zeros:
+            sides = (self.zeros, self.zeros)
             inputs = ops.pad(inputs, ((0, 0), sides, sides, (0, 0)))
         return super().call(inputs)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Returns the shape after padding and convolution."""
         batch, *sides, channels = input_shape
-        padded = [None if side is None else side + 2 * self._zeros for side in sides]
+        padded = [None if side is None else side + 2 * self.zeros for side in sides]
         return super().compute_output_shape((batch, *padded, channels))
 
     def get_config(self) -> dict[str, Any]:

@@ -9,7 +9,9 @@ import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Set by make for its own children, or by a user for the program: neither may reach a test.
-for _name in "MAKEFLAGS MFLAGS MAKELEVEL TRAINER_HOME EXP RUN FROM SET DATA_DIR ARGS".split():
+for (
+    _name
+) in "MAKEFLAGS MFLAGS MAKELEVEL TRAINER_HOME EXP EXPS RUN RUNS FROM SET DATA_DIR NETWORK ARGS".split():
     os.environ.pop(_name, None)
 
 # Keras reads and writes its own home folder at import; tests get one that goes away with them.

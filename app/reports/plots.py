@@ -62,9 +62,7 @@ def draw_curves(
         validation_name: "validation", or "test" where the test split serves for validation.
         resumed_epochs: Epochs in which an interrupted run went on.
     """
-    columns = {
-        name: _column(rows, name) for name in ("epoch", "accuracy", "loss", "val_accuracy", "val_loss")
-    }
+    columns = {name: column(rows, name) for name in ("epoch", "accuracy", "loss", "val_accuracy", "val_loss")}
     best = _find_best(columns, monitor, mode, validation_name)
     pixels = _render(columns, title, best, validation_name, resumed_epochs)
     middle = pixels.shape[1] // 2
@@ -120,7 +118,7 @@ def _render(
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
-def _column(rows: Sequence[Mapping[str, float]], name: str) -> np.ndarray:
+def column(rows: Sequence[Mapping[str, float]], name: str) -> np.ndarray:
     """Return one column as floats, NaN where a value is missing or not finite."""
     values = np.array([row.get(name, np.nan) for row in rows], dtype=np.float64)
     return np.where(np.isfinite(values), values, np.nan)
@@ -152,15 +150,9 @@ def _draw_panel(
     resumed_epochs: Sequence[int],
 ) -> None:
     """Draw the training and the validation curve of one metric."""
-    from matplotlib.ticker import MaxNLocator
-
     epochs = columns["epoch"]
     name = metric.capitalize()
-    axes.set_xlabel("epoch")
-    axes.grid(color="#E4E4E4", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=11, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+    set_up_panel(axes)
 
     curves = {"": columns[metric], "val_": columns[f"val_{metric}"]}
     values = np.concatenate(list(curves.values()))
@@ -169,7 +161,7 @@ def _draw_panel(
         return
     margin = max(0.5, 0.02 * len(epochs))
     axes.set_xlim(epochs[0] - margin, epochs[-1] + margin)
-    bottom, top = _limits(values, metric)
+    bottom, top = axis_limits(values, metric)
     axes.set_ylim(bottom, top)
 
     test = " (test split)" if validation_name == "test" else ""
@@ -200,6 +192,17 @@ def _draw_panel(
     axes.legend(loc="best", fontsize=9, framealpha=0.85)
 
 
+def set_up_panel(axes: "Axes") -> None:
+    """Give a panel over epochs its grid and its whole-numbered axis."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("epoch")
+    axes.grid(color="#E4E4E4", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=11, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+
+
 def _mark_best(axes: "Axes", metric: str, epochs: np.ndarray, curve: np.ndarray, best: _Best) -> None:
     """Put a star on `curve` at the best epoch, with its value in the legend."""
     value = float(curve[epochs == best.epoch][0])
@@ -216,7 +219,7 @@ def _mark_best(axes: "Axes", metric: str, epochs: np.ndarray, curve: np.ndarray,
     )  # fmt: skip
 
 
-def _limits(values: np.ndarray, metric: str) -> tuple[float, float]:
+def axis_limits(values: np.ndarray, metric: str) -> tuple[float, float]:
     """Return the lower and the upper end of the value axis.
 
     A loss that jumps far above all others for a moment would press every curve into a flat line; the axis

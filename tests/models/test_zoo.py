@@ -10,7 +10,7 @@ import tensorflow as tf
 from models import build_model, list_models
 from models.macs import count_macs
 from models.registry import MODELS, model_arguments
-from tests.models.zoo import DEEP, ROWS, cifar_rows, leaves
+from tests.models.zoo import DEEP, ROWS, cifar_counts, cifar_rows, leaves
 
 every_row = pytest.mark.parametrize(
     "row",
@@ -58,6 +58,8 @@ def test_networks_are_keras_models():
 
 
 def test_published_sizes_of_the_cifar_resnets():
+    for row in cifar_rows():
+        assert (row.total, row.trainable, row.macs) == cifar_counts(row.arguments["depth"])
     millions = {row.arguments["depth"]: round(row.trainable / 1e6, 2) for row in cifar_rows()}
     assert (millions[20], millions[56]) == (0.27, 0.85)
     assert math.floor(10 * millions[110]) / 10 == 1.7

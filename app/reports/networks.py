@@ -1,0 +1,161 @@
+"""The networks side by side with what their sources say, and one network layer by layer."""
+
+import math
+from collections.abc import Iterator
+from typing import TextIO
+
+import keras
+
+from app.config.wording import nearest
+from app.errors import UserError
+from models import build_model
+from models.macs import count_macs
+from models.network import Network
+from models.sources import FAMILIES, TEN_NETWORKS, Published
+from models.torch_layers import TorchConv2D
+
+_HEADINGS = ("network", "input", "total", "trainable", "non-trainable", "MACs", "equal", "numbers from")
+_WIDTHS = (22, 13, 12, 12, 13, 15, 5, 0)
+
+
+def print_networks(out: TextIO) -> bool:
+    """Print a line a network: size and cost as built here, and whether they equal the source's.
+
+    Args:
+        out: Receives each line as soon as the network is built.
+
+    Returns:
+        Whether all are equal.
+    """
+    _print_line(_HEADINGS, out)
+    all_equal = True
+    for published in (*TEN_NETWORKS, *FAMILIES):
+        network = _build(published)
+        counts = (network.count_params(), _num_weights(network.trainable_weights), count_macs(network))
+        differences = [
+            f"{what} {theirs:,} there"
+            for what, ours, theirs in zip(
+                ("total", "trainable", "MACs"),
+                counts,
+                (published.total, published.trainable, published.macs),
+                strict=True,
+            )
+            if ours != theirs
+        ]
+        total, trainable, macs = counts
+        origin = f"{published.counted}: {published.source}"
+        _print_line(
+            (
+                published.label,
+                f"{published.pixels}x{published.pixels}x3",
+                f"{total:,}",
+                f"{trainable:,}",
+                f"{total - trainable:,}",
+                f"{macs:,}",
+                "no" if differences else "yes",
+                f"{', '.join(differences)} ({origin})" if differences else origin,
+            ),
+            out,
+        )
+        all_equal = all_equal and not differences
+    return all_equal
+
+
+def print_layers(label: str, out: TextIO) -> None:
+    """Print one network layer by layer: kind, settings, output shape, parameters, MACs.
+
+    Args:
+        label: A network as `print_networks` calls it, such as `resnet18` or `resnet depth=50`.
+        out: Receives the table.
+
+    Raises:
+        UserError: There is no such network.
+    """
+    known = {published.label: published for published in reversed((*TEN_NETWORKS, *FAMILIES))}
+    by_name = {published.name: published for published in known.values()}
+    published = known.get(label) or by_name.get(label)
+    if published is None:
+        meant = nearest(label, list(known))
+        guess = f" Did you mean '{meant}'?" if meant else ""
+        raise UserError(f"NETWORK={label}: unknown network.{guess} Known are: {', '.join(reversed(known))}")
+    network = _build(published)
+    rows = [("layer", "kind", "settings", "output", "parameters", "MACs")]
+    rows += [
+        (
+            path,
+            type(layer).__name__,
+            _settings(layer),
+            "x".join(map(str, layer.output.shape[1:])),
+            f"{layer.count_params():,}" if layer.count_params() else "",
+            f"{count_macs(layer):,}" if count_macs(layer) else "",
+        )
+        for path, layer in _leaves(network)
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [f"{cell:<{width}}" for cell, width in zip(row[:4], widths, strict=False)]
+        cells += [f"{cell:>{width}}" for cell, width in zip(row[4:], widths[4:], strict=True)]
+        print("  ".join(cells).rstrip(), file=out)
+    trainable = _num_weights(network.trainable_weights)
+    print(
+        f"\n{published.label} on {published.pixels}x{published.pixels}x3, {published.num_classes} classes: "
+        f"{network.count_params():,} parameters, {trainable:,} of them trainable, "
+        f"{count_macs(network):,} MACs an image\nsource: {published.source}",
+        file=out,
+    )
+
+
+def _build(published: Published) -> Network:
+    """Return the network with shapes but without values: a VGG's weights alone would take seconds."""
+    size = (published.pixels, published.pixels, 3)
+    with keras.StatelessScope():
+        return build_model(published.name, size, published.num_classes, **published.arguments)
+
+
+def _print_line(cells: tuple[str, ...], out: TextIO) -> None:
+    first, second, *numbers, equal, origin = [
+        f"{cell:>{width}}" if 2 <= column <= 5 else f"{cell:<{width}}"
+        for column, (cell, width) in enumerate(zip(cells, _WIDTHS, strict=True))
+    ]
+    print("  ".join([first, second, *numbers, equal, origin]).rstrip(), file=out, flush=True)
+
+
+def _num_weights(weights: list[keras.Variable]) -> int:
+    return sum(math.prod(weight.shape) for weight in weights)
+
+
+def _leaves(model: keras.Model, path: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
+    """Yield every layer that is not itself made of layers, under its attributes' names, in their order."""
+    for name, value in vars(model).items():
+        items = enumerate(value) if isinstance(value, list | tuple) else [(None, value)]
+        for number, layer in items if not name.startswith("_") else []:
+            here = f"{path}{name}" + ("" if number is None else f"[{number}]")
+            if isinstance(layer, keras.Model):
+                yield from _leaves(layer, f"{here}.")
+            elif isinstance(layer, keras.layers.Layer):
+                yield here, layer
+
+
+def _settings(layer: keras.layers.Layer) -> str:
+    """Return what tells a layer from others of its kind, as in a paper's table."""
+    if isinstance(layer, keras.layers.Conv2D):
+        even = isinstance(layer, TorchConv2D) and layer.padding == "valid"
+        padding = f"padding {layer.zeros}" if even else layer.padding
+        bias = "bias" if layer.use_bias else "no bias"
+        return f"{_by(layer.kernel_size)}, stride {layer.strides[0]}, {padding}, {bias}"
+    if isinstance(layer, keras.layers.MaxPooling2D | keras.layers.AveragePooling2D):
+        return f"{_by(layer.pool_size)}, stride {layer.strides[0]}, {layer.padding}"
+    if isinstance(layer, keras.layers.BatchNormalization):
+        return f"momentum {layer.momentum:g}, epsilon {layer.epsilon:g}"
+    if isinstance(layer, keras.layers.Dropout):
+        return f"rate {layer.rate:g}"
+    if isinstance(layer, keras.layers.ZeroPadding2D):
+        return f"padding {layer.padding[0][0]}"
+    if isinstance(layer, keras.layers.Dense):
+        linear = layer.activation is keras.activations.linear
+        return "bias" if linear else f"{layer.activation.__name__}, bias"
+    return ""
+
+
+def _by(size: tuple[int, int]) -> str:
+    return "x".join(map(str, size))

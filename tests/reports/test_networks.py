@@ -1,0 +1,64 @@
+"""`make models`: the networks beside their sources, and layer by layer."""
+
+import io
+
+import pytest
+
+from app.errors import UserError
+from app.reports import networks
+from models.sources import TEN_NETWORKS
+
+
+@pytest.fixture
+def two(monkeypatch):
+    """Only the two smallest networks: the zoo tests build them all."""
+    rows = {row.name: row for row in TEN_NETWORKS}
+    monkeypatch.setattr(networks, "FAMILIES", ())
+
+    def show(baseline=rows["baseline"]):
+        monkeypatch.setattr(networks, "TEN_NETWORKS", (baseline, rows["lenet5"]))
+        out = io.StringIO()
+        equal = networks.print_networks(out)
+        return equal, out.getvalue().splitlines()
+
+    return rows, show
+
+
+def test_networks_equal_their_sources(two):
+    _, show = two
+    equal, lines = show()
+    assert equal and len(lines) == 3
+    columns = lines[1].split()
+    assert columns[:7] == ["baseline", "32x32x3", "198,506", "198,494", "12", "658,688", "yes"]
+    assert "its layers: TensorFlow 2 lecture notes, chapter 5" in lines[1]
+
+
+def test_a_difference_is_said(two):
+    rows, show = two
+    equal, lines = show(rows["baseline"]._replace(total=198_507))
+    assert not equal
+    assert " no " in lines[1] and "total 198,507 there" in lines[1] and " yes " in lines[2]
+
+
+def test_layers_add_up_to_the_network():
+    out = io.StringIO()
+    networks.print_layers("resnet18_d2l", out)
+    text = out.getvalue()
+    table = text[: text.index("\n\n")].splitlines()
+    ends = [line[line.rindex("x") :].split() for line in table if line.startswith(("stem", "stage", "block"))]
+    parameters = sum(int(words[1].replace(",", "")) for words in ends if len(words) > 1)
+    assert parameters + 5_130 == 11_188_618
+    assert "7x7, stride 2, padding 0, bias" in table[1]
+    assert "11,188,618 parameters, 11,180,810 of them trainable, 323,552,960 MACs" in text
+
+
+def test_layers_of_a_family_by_depth():
+    out = io.StringIO()
+    networks.print_layers("cifar_resnet depth=20", out)
+    assert out.getvalue().count("Conv2D") == 19
+    assert "271,098 parameters" in out.getvalue()
+
+
+def test_unknown_network():
+    with pytest.raises(UserError, match="NETWORK=resnet19: unknown network. Did you mean 'resnet18'"):
+        networks.print_layers("resnet19", io.StringIO())

@@ -1,0 +1,127 @@
+"""The README's table of results."""
+
+import shutil
+
+import pytest
+import yaml
+
+from app import runs
+from app.errors import UserError
+from app.reports.results_table import END, HEADINGS, START, write_results_table
+
+EXPERIMENT = """\
+# Tiny.
+# make train EXP=tiny  measured: not yet
+dataset: {name: digits}
+model: {name: lenet5}
+optimizer: {name: adam, learning_rate: 1e-3}
+training: {epochs: 50, batch_size: 32}
+reference: {source: A paper, last_val_accuracy: 0.9, best_val_accuracy: 0.915, best_epoch: 7, data: others}
+"""
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRAINER_HOME", str(tmp_path))
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "tiny.yaml").write_text(EXPERIMENT)
+    (tmp_path / "README.md").write_text(f"# Mine\n\n{START}\n{END}\n\nThe rest.\n")
+    return tmp_path
+
+
+def leave_run(epochs, accuracy, on_test=False, finished=True, **changes):
+    """Put a run folder there as the trainer leaves it."""
+    run = runs.create_run("tiny")
+    content = yaml.safe_load(EXPERIMENT) | {"seed": 0}
+    content["optimizer"]["learning_rate"] = 0.001
+    content["training"]["epochs"] = epochs
+    content["training"] |= changes
+    runs.write_text(run.experiment, yaml.safe_dump(content))
+    row = {"epoch": epochs, "val_accuracy": accuracy}
+    best = {"epoch": 3, "val_accuracy": accuracy + 0.01}
+    runs.write_json(run.dataset, {
+        "name": "image_folder", "source": "class folders in data/birds (12 .png files)",
+        "num_images": {"train": 9000, "val": 1000},
+    })  # fmt: skip
+    runs.write_json(run.environment, {
+        "cpu": {"model": "Intel(R) Xeon(R) CPU @ 2.20GHz", "count": 2}, "devices": ["CPU"],
+        "backend": "tensorflow", "versions": {"tensorflow": "2.21.0"},
+    })  # fmt: skip
+    if finished:
+        headline = {"which": "last epoch", **row} if on_test else {"which": "best epoch", **best}
+        runs.write_json(run.metrics, {
+            "final": row, "best": best, "test": None if on_test else {"accuracy": 0.5}, "headline": headline,
+            "timing": {"epochs": epochs, "seconds_per_epoch": 12.345},
+        })  # fmt: skip
+    return run
+
+
+def line_of(home, name="tiny"):
+    (line,) = [
+        text for text in (home / "README.md").read_text().splitlines() if text.startswith(f"| `{name}`")
+    ]
+    return dict(zip(HEADINGS, [cell.strip() for cell in line.strip("|").split("|")], strict=True))
+
+
+def test_line_holds_what_the_run_left_behind(home):
+    leave_run(20, 0.8)
+    write_results_table()
+    assert line_of(home) == {
+        "experiment": "`tiny`",
+        "network": "lenet5",
+        "data": "birds as .png, 9,000 + 1,000 images",
+        "validated on": "validation",
+        "epochs": "20 of 50",
+        "last epoch": "80.00 %",
+        "best epoch": "81.00 % (3)",
+        "test": "50.00 %",
+        "source: last, best": "90.00 %, 91.50 % (7) on other data",
+        "seconds an epoch": "12",
+        "machine": "2 x Intel Xeon, tensorflow 2.21.0, float32",
+    }
+    text = (home / "README.md").read_text()
+    assert text.startswith("# Mine\n") and text.endswith("\nThe rest.\n")
+    second = (home / "experiments" / "tiny.yaml").read_text().splitlines()[1]
+    assert second == "# make train EXP=tiny  measured: 81.00 % on validation, 20 of 50 epochs of 12 s"
+
+
+def test_most_epochs_of_the_same_recipe_count(home):
+    chosen = leave_run(20, 0.8, on_test=True)
+    leave_run(10, 0.9)
+    other = leave_run(50, 0.99, batch_size=64)
+    leave_run(50, 0.99, finished=False)
+    said = "\n".join(write_results_table())
+    assert line_of(home)["last epoch"] == "80.00 %"
+    assert f"80.00 % on test, 20 of 50 epochs of 12 s ({chosen.name})" in said
+    assert f"{other.name}: left out; it trained another recipe" in said
+    newer = leave_run(20, 0.85)
+    assert newer.name in "\n".join(write_results_table())
+    assert line_of(home)["last epoch"] == "85.00 %"
+
+
+def test_writing_twice_changes_nothing(home):
+    leave_run(20, 0.8)
+    write_results_table()
+    before = (home / "README.md").read_bytes(), (home / "experiments" / "tiny.yaml").read_bytes()
+    write_results_table()
+    assert before == ((home / "README.md").read_bytes(), (home / "experiments" / "tiny.yaml").read_bytes())
+
+
+def test_figures_from_elsewhere_stay(home):
+    (home / "experiments" / "never.yaml").write_text(EXPERIMENT)
+    leave_run(20, 0.8)
+    write_results_table()
+    assert "Not run yet: `never`." in (home / "README.md").read_text()
+    shutil.rmtree(home / "runs")
+    write_results_table()
+    assert line_of(home)["last epoch"] == "80.00 %"
+    leave_run(2, 0.3)
+    assert "tiny: the line of 20 of 50 epochs stays" in "\n".join(write_results_table())
+    assert line_of(home)["last epoch"] == "80.00 %"
+
+
+def test_readme_without_a_place_for_the_table(home):
+    (home / "README.md").write_text("# Mine\n")
+    with pytest.raises(UserError, match="no place for the results"):
+        write_results_table()
+    assert (home / "README.md").read_text() == "# Mine\n"
