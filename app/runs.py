@@ -44,6 +44,7 @@ class Run:
         self.curves = path / "curves.png"
         self.predictions = path / "predictions.npz"
         self.metrics = path / "metrics.json"
+        self.failure = path / "failure.json"
         self.tensorboard = path / "tensorboard"
         self.best_model = path / "checkpoints" / "best.keras"
         self.states = path / "checkpoints" / "last"

@@ -89,7 +89,7 @@ def print_layers(label: str, out: TextIO) -> None:
             f"{layer.count_params():,}" if layer.count_params() else "",
             f"{count_macs(layer):,}" if count_macs(layer) else "",
         )
-        for path, layer in _leaves(network)
+        for path, layer in named_layers(network)
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
@@ -124,14 +124,14 @@ def _num_weights(weights: list[keras.Variable]) -> int:
     return sum(math.prod(weight.shape) for weight in weights)
 
 
-def _leaves(model: keras.Model, path: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
+def named_layers(model: keras.Model, path: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
     """Yield every layer that is not itself made of layers, under its attributes' names, in their order."""
     for name, value in vars(model).items():
         items = enumerate(value) if isinstance(value, list | tuple) else [(None, value)]
         for number, layer in items if not name.startswith("_") else []:
             here = f"{path}{name}" + ("" if number is None else f"[{number}]")
             if isinstance(layer, keras.Model):
-                yield from _leaves(layer, f"{here}.")
+                yield from named_layers(layer, f"{here}.")
             elif isinstance(layer, keras.layers.Layer):
                 yield here, layer
 
