@@ -9,17 +9,17 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-compile
 
 # What a user passes goes to the program word for word: taken unexpanded ($(value)), handed over in the
 # environment, and quoted in the recipe. "$${X:+"--x=$$X"}" is one argument where X is set, none where it is not.
-USER_VARIABLES := EXP EXPS RUN RUNS FROM SET DATA_DIR NETWORK ARGS
+USER_VARIABLES := EXP EXPS RUN RUNS FROM SET DATA_DIR NETWORK EPOCHS SCHEDULE FORCE KILLS SEED ARGS
 $(foreach name,$(USER_VARIABLES),$(eval override $(name) := $$(value $(name))))
 export $(USER_VARIABLES)
 
 .DEFAULT_GOAL := help
-.PHONY: help install train resume curves compare check list models results schema notebooks test test-all lint clean
+.PHONY: help install train resume prove-resume curves compare check list models results schema notebooks test test-all lint clean
 
 help: ## show this list
 	@echo "make TARGET [EXP=name] [SET=\"training.epochs=2 seed=1\"] ..."
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' Makefile
 
 install: $(INSTALLED) ## make .venv with everything that training needs
 	@echo "$(VENV) is ready"
@@ -29,8 +29,13 @@ train: $(INSTALLED) ## train EXP (default: quickstart); SET="key=value ...", DAT
 	exec $(BIN)/python -m app train $${EXP:+"$$EXP"} $${FROM:+"--from=$$FROM"} \
 		$${SET:+"--set=$$SET"} $${DATA_DIR:+"--data-dir=$$DATA_DIR"}
 
-resume: $(INSTALLED) ## go on with RUN, or with the newest unfinished run of EXP
-	@exec $(BIN)/python -m app resume $${EXP:+"$$EXP"} $${RUN:+"--run=$$RUN"}
+resume: $(INSTALLED) ## go on with RUN, or the newest unfinished run of EXP; EPOCHS=n [SCHEDULE=keep|stretch] to train on; FORCE=1
+	@exec $(BIN)/python -m app resume $${EXP:+"$$EXP"} $${RUN:+"--run=$$RUN"} $${EPOCHS:+"--epochs=$$EPOCHS"} \
+		$${SCHEDULE:+"--schedule=$$SCHEDULE"} $${FORCE:+--force}
+
+prove-resume: $(INSTALLED) ## train EXP straight and with KILLS=5 kills, and compare the two runs bit by bit
+	@exec $(BIN)/python -m app prove-resume $${EXP:+"$$EXP"} $${KILLS:+"--kills=$$KILLS"} \
+		$${SEED:+"--seed=$$SEED"} $${SET:+"--set=$$SET"}
 
 curves: $(INSTALLED) ## draw the curves of RUN, or of the newest finished run of EXP, again
 	@exec $(BIN)/python -m app curves $${EXP:+"$$EXP"} $${RUN:+"--run=$$RUN"}

@@ -82,8 +82,24 @@ def _parser() -> argparse.ArgumentParser:
     verb.set_defaults(run=_train)
 
     verb = verbs.add_parser("resume", help="go on with a run that was stopped")
-    _add_run_choice(verb, "its newest unfinished run")
+    _add_run_choice(verb, "its newest unfinished run (with --epochs: its newest run)")
+    verb.add_argument("--epochs", type=int, metavar="N", help="train to so many epochs in all")
+    verb.add_argument(
+        "--schedule", choices=("keep", "stretch"), help="with --epochs: what becomes of the learning rate"
+    )
+    verb.add_argument("--force", action="store_true", help="go on although data or versions have changed")
     verb.set_defaults(run=_resume)
+
+    verb = verbs.add_parser(
+        "prove-resume", help="train straight and with kills, and compare the two runs bit by bit"
+    )
+    verb.add_argument(
+        "experiment", nargs="?", metavar="EXP", help=f"a name in experiments/ ({DEFAULT_EXPERIMENT})"
+    )
+    verb.add_argument("--kills", type=int, default=5, metavar="N", help="how often to kill (5)")
+    verb.add_argument("--seed", type=int, default=0, metavar="N", help="draws the instants (0)")
+    verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE ...", help="override keys")
+    verb.set_defaults(run=_prove_resume)
 
     verb = verbs.add_parser("curves", help="draw the curves again from history.csv")
     _add_run_choice(verb, "its newest run")
@@ -148,16 +164,25 @@ def _train(options: argparse.Namespace) -> int:
         experiment = load_experiment(options.experiment or DEFAULT_EXPERIMENT, overrides)
     from app.training.runner import train  # brings up the backend, which takes seconds
 
-    train(experiment)
+    train(experiment, overrides=None if options.from_run else overrides)
     return 0
 
 
 def _resume(options: argparse.Namespace) -> int:
-    run = _chosen_run(options, lambda name: newest_run(name, finished=False))
+    run = _chosen_run(options, _newest if options.epochs else lambda name: newest_run(name, finished=False))
     from app.training.runner import resume  # brings up the backend, which takes seconds
 
-    resume(run)
+    resume(run, epochs=options.epochs, schedule=options.schedule, force=options.force)
     return 0
+
+
+def _prove_resume(options: argparse.Namespace) -> int:
+    if options.kills < 1:
+        raise UserError(f"prove-resume: KILLS={options.kills}; kill once at least")
+    from app.prove import prove_resume
+
+    name = options.experiment or DEFAULT_EXPERIMENT
+    return 0 if prove_resume(name, _overrides(options), options.kills, options.seed, sys.stdout) else 1
 
 
 def _curves(options: argparse.Namespace) -> int:

@@ -85,6 +85,7 @@ class CosineSchedule(Schedule):
 
     schedule: Literal["cosine"] = "cosine"
     end: Annotated[float, Field(ge=0)] = 0.0
+    span_epochs: Epochs | None = None  # the epoch of the end value, where it is not the last
 
 
 class StepSchedule(Schedule):
@@ -117,6 +118,7 @@ class OneCycleSchedule(Schedule):
     schedule: Literal["one_cycle"] = "one_cycle"
     end: Annotated[float, Field(ge=0)] = 0.0
     peak_epoch: Epochs
+    span_epochs: Epochs | None = None  # the epoch of the end value, where it is not the last
 
 
 AnySchedule = Annotated[
@@ -160,6 +162,7 @@ class TrainingConfig(Section):
     class_weight: Literal["balanced"] | None = None
     checkpoint_every_minutes: Annotated[float, Field(gt=0)] = 10.0
     devices: Literal["auto", "cpu", "gpu"] = "auto"
+    determinism: Literal["strict", "fast"] | None = None  # strict on a CPU, fast elsewhere
 
     @field_validator("mode")
     @classmethod

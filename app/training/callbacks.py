@@ -18,42 +18,16 @@ import numpy as np
 from app.config import Experiment
 from app.errors import Interrupted, UserError
 from app.reports.plots import draw_history
-from app.runs import Row, Run, atomic_path, write_history
-from app.training.checkpoint import Progress, metric_values, restore_metrics, save_state
+from app.runs import Row, Run, atomic_path, write_history, write_json
+from app.training.checkpoint import (
+    Progress,
+    metric_values,
+    non_finite_variable,
+    restore_metrics,
+    save_state,
+)
 from app.training.display import Display
-
-
-def best_row(rows: Sequence[Row], monitor: str, mode: str) -> Row | None:
-    """Return the row of the best epoch (the first of equals), None where no value is finite."""
-    finite = [row for row in rows if math.isfinite(row[monitor])]
-    if not finite:
-        return None
-    return (max if mode == "max" else min)(finite, key=lambda row: row[monitor])
-
-
-def should_stop_early(
-    rows: Sequence[Row], monitor: str, mode: str, patience_epochs: int, min_delta: float
-) -> bool:
-    """Return whether the last `patience_epochs` epochs brought no gain of more than `min_delta`."""
-    sign = 1.0 if mode == "max" else -1.0
-    best, waited = -math.inf, 0
-    for row in rows:
-        waited += 1
-        if sign * row[monitor] > best + min_delta:
-            best, waited = sign * row[monitor], 0
-    return waited >= patience_epochs
-
-
-def is_complete(experiment: Experiment, rows: Sequence[Row]) -> bool:
-    """Return whether the history holds all epochs that the experiment asks for."""
-    training = experiment.training
-    stopping = training.early_stopping
-    return len(rows) >= training.epochs or (
-        stopping is not None
-        and should_stop_early(
-            rows, training.monitor, training.mode, stopping.patience_epochs, stopping.min_delta
-        )
-    )
+from app.training.history import best_row, is_complete
 
 
 class Recorder(keras.callbacks.Callback):
@@ -140,7 +114,7 @@ class ScalarLog:
 
 
 class FiniteLoss(keras.callbacks.Callback):
-    """Stops a run whose loss is no longer a number."""
+    """Stops a run whose loss or weights are no longer numbers, and leaves failure.json for the doctor."""
 
     def __init__(self, run: Run, progress: Progress, experiment: Experiment, steps: int):
         """Name the run, epoch and step in the message."""
@@ -149,9 +123,13 @@ class FiniteLoss(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         """Raise at the first step whose loss is NaN or infinite."""
-        if logs is None or math.isfinite(logs["loss"]):
-            return
+        if logs is not None and not math.isfinite(logs["loss"]):
+            self.fail(f"the loss is {logs['loss']}", self.progress.epoch + 1, self.progress.step)
+
+    def fail(self, what: str, epoch: int, step: int) -> NoReturn:
+        """Raise the message for a blow-up that showed after a step of an epoch, both counted from 1."""
         experiment = self.experiment
+        write_json(self.run.failure, {"epoch": epoch, "step": step, "what": what})
         causes = [f"a learning rate that is too high (peak {experiment.optimizer.learning_rate.peak:g})"]
         if experiment.training.precision != "float32":
             causes.append(f"the range of {experiment.training.precision} (try training.precision=float32)")
@@ -159,10 +137,10 @@ class FiniteLoss(keras.callbacks.Callback):
             causes.append("images that are not normalised (normalization: none)")
         causes.append("no warm-up (learning_rate.warmup_epochs)")
         raise UserError(
-            f"{experiment.name}: the loss is {logs['loss']} in epoch {self.progress.epoch + 1}, "
-            f"step {self.progress.step} of {self.steps}; training stopped.\n"
+            f"{experiment.name}: {what} in epoch {epoch}, step {step} of {self.steps}; training stopped.\n"
             f"Likely causes: {'; '.join(causes)}.\n"
-            f"What was saved before is kept in {self.run.name}."
+            f"What was saved before is kept in {self.run.name}. In which layer it began: "
+            f"make doctor RUN={self.run.name}"
         )
 
 
@@ -174,11 +152,16 @@ class StateSaver(keras.callbacks.Callback):
         run: Run,
         progress: Progress,
         every_seconds: float,
+        finite: FiniteLoss,
         resumed_metrics: Sequence[np.ndarray] | None = None,
     ):
-        """Save every so many seconds; `resumed_metrics` are the metric values of a half-finished epoch."""
+        """Save every so many seconds.
+
+        `finite` raises where the weights are not; `resumed_metrics` are the metric values of a half-finished
+        epoch.
+        """
         super().__init__()
-        self.run, self.progress, self.every_seconds = run, progress, every_seconds
+        self.run, self.progress, self.every_seconds, self.finite = run, progress, every_seconds, finite
         self.resumed_metrics = resumed_metrics
         self.saved_at = time.monotonic()
         self.stop_signal = 0
@@ -199,10 +182,11 @@ class StateSaver(keras.callbacks.Callback):
             signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Ask for a stop at the next batch; a second signal acts at once."""
+        """Ask for a stop at the next batch; a second signal ends the process at once."""
         self.stop_signal = number
-        self.__exit__()
-        print("\nstopping at the next batch ...", file=sys.stderr, flush=True)
+        for each in self.previous_handlers:
+            signal.signal(each, signal.SIG_DFL)  # Python's own handler would wait for the step to end
+        print("\nstopping at the next batch; again to stop at once ...", file=sys.stderr, flush=True)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Put back the metrics of a half-finished epoch; `fit` has just reset them."""
@@ -242,5 +226,11 @@ class StateSaver(keras.callbacks.Callback):
         )
 
     def _save(self, metrics: Sequence[np.ndarray] | None = None) -> None:
+        if name := non_finite_variable(self.model):
+            progress, steps = self.progress, self.finite.steps
+            epoch, step = (
+                (progress.epoch, steps) if progress.step == 0 else (progress.epoch + 1, progress.step)
+            )
+            self.finite.fail(f"{name} holds values that are not finite", epoch, step)
         save_state(self.run, self.model, self.progress, metrics)
         self.saved_at = time.monotonic()

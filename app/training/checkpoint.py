@@ -65,6 +65,18 @@ def _variable_groups(model: keras.Model) -> dict[str, list[keras.Variable]]:
     }
 
 
+def non_finite_variable(model: keras.Model) -> str | None:
+    """Return the name of a variable of network or optimizer that holds NaN or infinity, if one does."""
+    if keras.backend.backend() == "jax":
+        model.jax_state_sync()
+    groups = _variable_groups(model)
+    for variable in [*groups["model"], *groups["optimizer"]]:
+        value = variable.numpy()
+        if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
+            return variable.path
+    return None
+
+
 def metric_values(model: keras.Model) -> list[np.ndarray]:
     """Return copies of the metric variables, e.g. before validation resets them."""
     return [variable.numpy() for variable in model.metrics_variables]

@@ -58,7 +58,10 @@ def prepare(experiment: Experiment) -> Job:
     """Load the data, build and compile the classifier with all variables made."""
     training = experiment.training
     deterministic = startup.configure(
-        seed=experiment.seed, precision=training.precision, devices=training.devices
+        seed=experiment.seed,
+        precision=training.precision,
+        devices=training.devices,
+        determinism=training.determinism,
     )
     augmentation = []
     for layer in experiment.augmentation:

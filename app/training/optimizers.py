@@ -90,7 +90,7 @@ def _rate(
     Epochs are found by integer division: a rate changes at exactly the first step of its epoch.
     """
     peak = schedule["peak"]
-    last_step = steps_per_epoch * epochs - 1
+    last_step = steps_per_epoch * (schedule.get("span_epochs") or epochs) - 1
     warmup_steps = schedule["warmup_epochs"] * steps_per_epoch
 
     def progress(start, end):

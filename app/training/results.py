@@ -12,8 +12,8 @@ from app.data.datasets import Dataset, Split
 from app.data.pipeline import evaluation_batches
 from app.paths import shown
 from app.runs import Run, atomic_path, read_json, write_json
-from app.training.callbacks import best_row
 from app.training.checkpoint import Progress
+from app.training.history import best_row
 from app.training.losses import SparseCrossentropy
 
 try:

@@ -1,6 +1,7 @@
 """The main job: train an experiment into a run folder, or take up a run that was stopped."""
 
 import sys
+from collections.abc import Sequence
 from typing import Any, TextIO
 
 import keras
@@ -13,22 +14,24 @@ from app.runs import (
     Run,
     create_run,
     load_run_experiment,
-    read_json,
     remove_temporaries,
     write_json,
     write_text,
 )
 from app.training import startup
-from app.training.callbacks import FiniteLoss, Recorder, StateSaver, is_complete, write_records
+from app.training.callbacks import FiniteLoss, Recorder, StateSaver, write_records
 from app.training.checkpoint import Progress, State, load_state, restore_state
 from app.training.display import Display
+from app.training.history import is_complete
 from app.training.job import Job, prepare
+from app.training.lock import locked
 from app.training.optimizers import learning_rate_at
 from app.training.results import print_results, write_results
+from app.training.resuming import ScheduleFate, differences, edited_keys, extend, record, refuse_or_force
 from models import ImageClassifier
 
 
-def train(experiment: Experiment, out: TextIO | None = None) -> Run:
+def train(experiment: Experiment, out: TextIO | None = None, overrides: Sequence[str] | None = None) -> Run:
     """Train an experiment into a new run folder.
 
     Everything that can be wrong with the experiment or the data is found before the folder is made.
@@ -36,6 +39,8 @@ def train(experiment: Experiment, out: TextIO | None = None) -> Run:
     Args:
         experiment: What to train.
         out: Where progress is shown; the standard output by default.
+        overrides: The `key=value` changes to the experiment's file that led to `experiment`, kept so that a
+            later edit of the file can be told; None where it comes from elsewhere.
 
     Returns:
         The finished run.
@@ -47,68 +52,97 @@ def train(experiment: Experiment, out: TextIO | None = None) -> Run:
     out = out or sys.stdout
     job = prepare(experiment)
     run = create_run(experiment.name)
-    write_text(run.experiment, dump_experiment(experiment))
-    write_json(run.environment, startup.describe_environment(job.deterministic))
-    write_json(run.dataset, job.describe_dataset())
-    write_text(run.summary, job.summary())
-    print(f"{experiment.name}: {job.describe()}\nrun {run.name}", file=out, flush=True)
-    return _fit(run, job, Progress(), None, out)
+    with locked(run):
+        write_text(run.experiment, dump_experiment(experiment))
+        environment = startup.describe_environment(job.deterministic)
+        write_json(run.environment, environment | {"overrides": overrides})
+        write_json(run.dataset, job.describe_dataset())
+        write_text(run.summary, job.summary())
+        print(f"{experiment.name}: {job.describe()}\nrun {run.name}", file=out, flush=True)
+        return _fit(run, job, Progress(), None, out)
 
 
-def resume(run: Run, out: TextIO | None = None) -> Run:
+def resume(
+    run: Run,
+    out: TextIO | None = None,
+    *,
+    epochs: int | None = None,
+    schedule: ScheduleFate | None = None,
+    force: bool = False,
+) -> Run:
     """Take up a stopped run where its last whole state stands; it ends as if it had never stopped.
 
     Args:
         run: A run folder with or without a state; without one it starts from the beginning.
         out: Where progress is shown; the standard output by default.
+        epochs: Train so many epochs in all instead; a finished run is taken up again.
+        schedule: What then becomes of a learning rate that was laid out over the old number of epochs.
+        force: Go on although data or versions have changed.
 
     Returns:
         The finished run.
 
     Raises:
-        UserError: The run is finished, its data have changed, or its states are damaged.
+        UserError: The run is finished or being trained, its data or the libraries have changed, its states
+            are damaged, or more epochs cannot be trained.
         Interrupted: As for `train`.
     """
     out = out or sys.stdout
-    if run.finished:
-        raise UserError(f"{run.name}: this run is finished; its curves are in {shown(run.curves)}")
-    experiment = load_run_experiment(run)
-    job = prepare(experiment)
-    recorded = read_json(run.dataset)["fingerprint"]
-    if recorded != job.dataset.fingerprint:
+    if schedule and epochs is None:
+        raise UserError(f"SCHEDULE={schedule}: says what becomes of the schedule with EPOCHS=n; n is missing")
+    if run.finished and epochs is None:
         raise UserError(
-            f"{run.name}: the data have changed since this run began (fingerprint "
-            f"{job.dataset.fingerprint[:12]}, recorded {recorded[:12]} in {shown(run.dataset)}); "
-            f"restore them, or train anew with FROM={run.name}"
+            f"{run.name}: this run is finished; its curves are in {shown(run.curves)}. "
+            "EPOCHS=n trains it further, to n epochs in all"
         )
-    remove_temporaries(run)
-    state, damaged = load_state(run)
-    for line in damaged:
-        print(line, file=out)
-    progress = state.progress if state else Progress()
-    if state:
-        restore_state(job.classifier, state)
-    progress.resumed_epochs.append(progress.epoch + 1)
-    print(
-        f"{run.name}: resumed at epoch {progress.epoch + 1}, step {progress.step} of {job.steps}",
-        file=out,
-        flush=True,
-    )
-    return _fit(run, job, progress, state, out)
+    with locked(run):
+        if epochs is not None:
+            extend(run, epochs, schedule)
+        experiment = load_run_experiment(run)
+        job = prepare(experiment)
+        environment = startup.describe_environment(job.deterministic)
+        grave, slight = differences(run, job, environment)
+        refuse_or_force(run, grave, force)
+        for line in [*grave, *slight]:
+            print(f"{run.name}: {line}; equal bits are not promised", file=out)
+        if edited := edited_keys(run, experiment):
+            print(
+                f"{run.name}: experiments/{experiment.name}.yaml has changed since ({', '.join(edited)}); "
+                "the run goes on with its own experiment.yaml",
+                file=out,
+            )
+        remove_temporaries(run)
+        state, damaged = load_state(run)
+        for line in damaged:
+            print(line, file=out)
+        progress = state.progress if state else Progress()
+        if state:
+            restore_state(job.classifier, state)
+        progress.resumed_epochs.append(progress.epoch + 1)
+        record(run, job, progress.epoch + 1, progress.step, grave, environment["commit"])
+        print(
+            f"{run.name}: resumed at epoch {progress.epoch + 1}, step {progress.step} of {job.steps}",
+            file=out,
+            flush=True,
+        )
+        return _fit(run, job, progress, state, out)
 
 
 def _fit(run: Run, job: Job, progress: Progress, state: State | None, out: TextIO) -> Run:
     """Train from `progress` to the end and write what a finished run holds."""
     experiment, dataset, classifier = job.experiment, job.dataset, job.classifier
     training = experiment.training
+    run.failure.unlink(missing_ok=True)  # written again if it happens again
     if progress.rows:  # a kill may have fallen between the records of an epoch and its state
         write_records(run, progress, experiment)
     display = Display(progress, experiment, job.steps, len(dataset.train), out)
     half_epoch = state is not None and progress.step > 0
+    finite = FiniteLoss(run, progress, experiment, job.steps)
     saver = StateSaver(
         run,
         progress,
         every_seconds=60 * training.checkpoint_every_minutes,
+        finite=finite,
         resumed_metrics=state.values["metrics"] if state and half_epoch else None,
     )
     recorder = Recorder(
@@ -118,7 +152,7 @@ def _fit(run: Run, job: Job, progress: Progress, state: State | None, out: TextI
         display,
         lambda step: learning_rate_at(experiment.optimizer.learning_rate, step, job.steps, training.epochs),
     )
-    callbacks = [recorder, FiniteLoss(run, progress, experiment, job.steps), display, saver]
+    callbacks = [recorder, finite, display, saver]
     val_ds = evaluation_batches(dataset.val, training.batch_size)
     with saver:
         if half_epoch and progress.step == job.steps:

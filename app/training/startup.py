@@ -19,19 +19,22 @@ _PACKAGES = ("tensorflow", "keras", "jax", "jaxlib", "numpy", "pillow", "scikit-
 _CPU_FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "neon", "sve")
 
 
-def configure(*, seed: int, precision: str, devices: str) -> bool:
+def configure(*, seed: int, precision: str, devices: str, determinism: str | None = None) -> bool:
     """Set seeds, number format, device and determinism for one run in this process.
 
     Args:
         seed: Seed of weights, dropout and augmentation.
         precision: "float32", "bfloat16" or "float16"; the last two compute mixed, with float32 variables.
         devices: "auto", "cpu" or "gpu".
+        determinism: "strict" for operations that give the same bits from the same state, "fast" for
+            whatever is quickest; by default strict on a CPU and fast on a GPU, where it would cost much.
 
     Returns:
         Whether operations are deterministic: the same bits from the same state.
 
     Raises:
-        UserError: A GPU was asked for and there is none, or the device was chosen too late.
+        UserError: A GPU was asked for and there is none, the device was chosen too late, or strict
+            determinism is asked of JAX, which does not offer it.
     """
     backend = keras.backend.backend()
     if backend not in ("tensorflow", "jax"):
@@ -57,8 +60,13 @@ def configure(*, seed: int, precision: str, devices: str) -> bool:
         except RuntimeError as error:
             message = "training.devices: 'cpu' must be chosen before the first run in a process"
             raise UserError(message) from error
-    if backend == "jax" or (gpus and devices != "cpu"):
-        return False  # deterministic convolutions cost far more on a GPU, and equal bits are not promised
+    if backend == "jax":
+        if determinism == "strict":
+            raise UserError("training.determinism: 'strict' is not offered on JAX; leave it out, or 'fast'")
+        return False
+    on_gpu = gpus and devices != "cpu"
+    if determinism == "fast" or (determinism is None and on_gpu):
+        return False
     tf.config.experimental.enable_op_determinism()
     return True
 

@@ -1,4 +1,8 @@
+import io
+
 import pytest
+
+from app.config import load_experiment
 
 TINY = """\
 # A small network on digits, with dropout and augmentation.
@@ -23,3 +27,16 @@ def home(tmp_path, monkeypatch):
     (tmp_path / "experiments" / "tiny.yaml").write_text(TINY)
     monkeypatch.setenv("TRAINER_HOME", str(tmp_path))
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def straight(tmp_path_factory):
+    """A run of `tiny` that was never stopped."""
+    from app.training import runner  # brings up the backend
+
+    root = tmp_path_factory.mktemp("straight")
+    (root / "experiments").mkdir()
+    (root / "experiments" / "tiny.yaml").write_text(TINY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRAINER_HOME", str(root))
+        return runner.train(load_experiment("tiny"), out=io.StringIO(), overrides=[])

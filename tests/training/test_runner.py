@@ -46,19 +46,6 @@ def assert_same_bits(one, other):
             assert a[name].tobytes() == b[name].tobytes(), name
 
 
-@pytest.fixture(scope="module")
-def straight(tmp_path_factory):
-    """A run of `tiny` that was never stopped."""
-    from .conftest import TINY
-
-    root = tmp_path_factory.mktemp("straight")
-    (root / "experiments").mkdir()
-    (root / "experiments" / "tiny.yaml").write_text(TINY)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRAINER_HOME", str(root))
-        yield train()
-
-
 def test_run_folder_is_complete(straight):
     for path in (
         straight.experiment,
@@ -226,19 +213,6 @@ for a, b in zip(straight.progress.rows, resumed.progress.rows, strict=True):
 """
     environment = os.environ | {"KERAS_BACKEND": "jax"}
     subprocess.run([sys.executable, "-c", program], env=environment, check=True, cwd=ROOT)
-
-
-def test_finished_run_is_not_resumed(straight):
-    with pytest.raises(UserError, match="is finished"):
-        runner.resume(straight)
-
-
-def test_changed_data_are_refused_on_resume(home, straight):
-    run = unfinished_copy(straight, home)
-    recorded = json.loads(run.dataset.read_text())
-    run.dataset.write_text(json.dumps(recorded | {"fingerprint": "0" * 64}))
-    with pytest.raises(UserError, match="the data have changed"):
-        runner.resume(run)
 
 
 def test_non_finite_loss_stops_and_names_epoch_step_and_causes(home):

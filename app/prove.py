@@ -1,0 +1,210 @@
+"""The proof of exact resume: one run that is never stopped, one that is killed again and again, compared.
+
+Runs and kills are real: processes of `python -m app`, ended by SIGKILL. Everything is compared from the files
+that the runs leave behind.
+"""
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+
+from app.config import load_experiment
+from app.data.pipeline import num_steps
+from app.errors import UserError
+from app.paths import project_root
+from app.runs import HISTORY_COLUMNS, Run, find_run, load_run_experiment, read_history, read_json
+
+SAVES_PER_EPOCH = 3  # so that runs are taken up in the middle of an epoch too
+CLOCK_COLUMNS = ("seconds", "images_per_second")
+
+
+@dataclass(frozen=True)
+class Kill:
+    """When a process is to die: so long after training began and, if wanted, during the next save."""
+
+    after_seconds: float
+    while_saving: bool
+
+
+def prove_resume(name: str, overrides: Sequence[str], kills: int, seed: int, out: TextIO) -> bool:
+    """Train an experiment straight and with kills, and compare what the two runs leave behind.
+
+    Args:
+        name: The experiment.
+        overrides: Changes to it, `key=value`.
+        kills: How often the second run is killed; a third of the kills fall into the writing of a file.
+        seed: Draws the instants.
+        out: Receives what happens; the last line is `identical ...` or names the first difference.
+
+    Returns:
+        Whether the runs are identical.
+
+    Raises:
+        UserError: The experiment cannot be trained.
+    """
+    load_experiment(name, overrides)
+    command = [sys.executable, "-m", "app", "train", name]
+    straight, seconds, _ = _process(_with(command, overrides), None)
+    history = read_history(straight.history)
+    every_minutes = sum(row["seconds"] for row in history) / len(history) / SAVES_PER_EPOCH / 60
+    print(
+        f"straight run {straight.name}: {len(history)} epochs, {seconds:.0f} s of training",
+        file=out,
+        flush=True,
+    )
+
+    draw, done = random.Random(seed), 0.0
+    # Taken for each start anew: TensorFlow builds its graph before the first step.
+    lead_seconds = max(history[0]["seconds"] - history[-1]["seconds"], 0.0) + 1.0
+    saves = [f"training.checkpoint_every_minutes={max(every_minutes, 1e-3):.4g}"]
+    command = _with(command, [*overrides, *saves])
+    run, happened = None, 0
+    for number in range(kills):
+        share = (1.0 - done) / (kills - number + 1)
+        kill = Kill(lead_seconds * draw.random() + 2 * share * seconds * draw.random(), number % 3 == 2)
+        run, _, victim = _process(command, kill)
+        command = [sys.executable, "-m", "app", "resume", "--run", run.name]
+        if victim is None:
+            print(f"kill {number + 1}: the run had ended before", file=out, flush=True)
+            break
+        happened += 1
+        done = _share_done(run)
+        print(f"kill {number + 1}: {victim}; {done:.0%} of the training is saved", file=out, flush=True)
+    if run is None or not run.finished:
+        run, _, _ = _process(command, None)
+    print(f"killed run {run.name}: {happened} kills", file=out, flush=True)
+    first = next(_differences(straight, run), None)
+    if first is None:
+        print(
+            f"weights, optimizer and metrics {_hash(_newest_state(straight))}, predictions "
+            f"{_hash(straight.predictions)}, {len(history)} rows of history: the same in both",
+            file=out,
+        )
+    verdict = f"different: {first}" if first else f"identical after {happened} kills"
+    if not first and happened < kills:
+        verdict += f"; {kills - happened} of the {kills} asked for found the run at its end"
+    print(verdict, file=out, flush=True)
+    return first is None
+
+
+def _with(command: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """Return a command with one --set for each override."""
+    return [*command, *(part for override in overrides for part in ("--set", override))]
+
+
+def _process(command: Sequence[str], kill: Kill | None) -> tuple[Run, float, str | None]:
+    """Run a training process to its end or to its death.
+
+    Returns:
+        The run, the seconds behind the line that announces it, and what the kill hit (None: it ended first).
+    """
+    with subprocess.Popen(
+        command, cwd=project_root(), env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        lines: list[str] = []
+        run = None
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("run ") or ": resumed at " in line:
+                run = find_run(line.removeprefix("run ").split(":")[0].strip())
+                break
+        if run is None:
+            raise UserError("".join(lines).strip() or "the training process ended without a word")
+        begin = time.monotonic()
+        reader = threading.Thread(target=lambda: lines.extend(process.stdout or ()), daemon=True)
+        reader.start()
+        victim = _kill_in_time(process, run, kill, begin) if kill else None
+        code = process.wait()
+        reader.join()
+        seconds = time.monotonic() - begin
+    if code not in (0, -signal.SIGKILL):
+        raise UserError("".join(lines).strip())
+    return run, seconds, victim if code else None
+
+
+def _kill_in_time(process: subprocess.Popen, run: Run, kill: Kill, begin: float) -> str:
+    """Wait for the instant and kill; return what it hit."""
+    while process.poll() is None and time.monotonic() - begin < kill.after_seconds:
+        time.sleep(0.001)
+    while kill.while_saving and process.poll() is None and not _unfinished_files(run):
+        pass  # a small file is written within a millisecond
+    process.kill()
+    process.wait()
+    files = ", ".join(_unfinished_files(run))
+    elapsed = f"{time.monotonic() - begin:.1f} s after training began"
+    return f"{elapsed}, while {files} was written" if files else elapsed
+
+
+def _unfinished_files(run: Run) -> list[str]:
+    """Return the names of the files that are being written into a run folder."""
+    folders = (run.path, run.states, run.best_model.parent)
+    return [
+        name.split("-", 2)[2] for folder in folders for name in os.listdir(folder) if name.startswith(".tmp-")
+    ]
+
+
+def _share_done(run: Run) -> float:
+    """Return how much of the training the newest state holds."""
+    newest = max((path.name for path in run.states.glob("state-*.npz")), default="state-0-0.npz")
+    epoch, step = map(int, newest.removesuffix(".npz").split("-")[1:])
+    training = load_run_experiment(run).training
+    steps = num_steps(read_json(run.dataset)["num_images"]["train"], training.batch_size)
+    return (epoch + step / steps) / training.epochs
+
+
+def _differences(one: Run, other: Run) -> Iterator[str]:
+    """Yield what differs between two finished runs: history, last states, predictions, best weights."""
+    rows, others = read_history(one.history), read_history(other.history)
+    if len(rows) != len(others):
+        yield f"history: {len(rows)} and {len(others)} epochs"
+    for row, its in zip(rows, others, strict=False):
+        for column in HISTORY_COLUMNS:
+            if column not in CLOCK_COLUMNS and row[column] != its[column]:
+                yield f"history: {column} of epoch {row['epoch']}: {row[column]} and {its[column]}"
+    for path in (_newest_state(one), one.predictions):
+        twin = _newest_state(other) if path.parent == one.states else other.predictions
+        if path.name != twin.name:
+            yield f"last state: {path.name} and {twin.name}"
+            continue
+        with np.load(path, allow_pickle=False) as arrays, np.load(twin, allow_pickle=False) as theirs:
+            if arrays.files != theirs.files:
+                yield f"{path.name}: arrays {arrays.files} and {theirs.files}"
+            for name in arrays.files:
+                if name != "header" and arrays[name].tobytes() != theirs[name].tobytes():
+                    yield f"{path.name}: {name}"
+    if _best_weights(one) != _best_weights(other):
+        yield "best.keras: weights"
+
+
+def _newest_state(run: Run) -> Path:
+    return max(run.states.glob("state-*.npz"))
+
+
+def _hash(path: Path) -> str:
+    """Return the start of the SHA-256 over the arrays of an npz file; a state's header holds clock times."""
+    digest = hashlib.sha256()
+    with np.load(path, allow_pickle=False) as arrays:
+        for name in arrays.files:
+            if name != "header":
+                digest.update(name.encode() + arrays[name].tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _best_weights(run: Run) -> str:
+    """Return the SHA-256 of the weights in best.keras; the archive itself carries a date."""
+    with zipfile.ZipFile(run.best_model) as archive:
+        return hashlib.sha256(archive.read("model.weights.h5")).hexdigest()

@@ -1,0 +1,40 @@
+"""What follows from the rows of a history: the best epoch, and whether training is over."""
+
+import math
+from collections.abc import Sequence
+
+from app.config import Experiment
+from app.runs import Row
+
+
+def best_row(rows: Sequence[Row], monitor: str, mode: str) -> Row | None:
+    """Return the row of the best epoch (the first of equals), None where no value is finite."""
+    finite = [row for row in rows if math.isfinite(row[monitor])]
+    if not finite:
+        return None
+    return (max if mode == "max" else min)(finite, key=lambda row: row[monitor])
+
+
+def should_stop_early(
+    rows: Sequence[Row], monitor: str, mode: str, patience_epochs: int, min_delta: float
+) -> bool:
+    """Return whether the last `patience_epochs` epochs brought no gain of more than `min_delta`."""
+    sign = 1.0 if mode == "max" else -1.0
+    best, waited = -math.inf, 0
+    for row in rows:
+        waited += 1
+        if sign * row[monitor] > best + min_delta:
+            best, waited = sign * row[monitor], 0
+    return waited >= patience_epochs
+
+
+def is_complete(experiment: Experiment, rows: Sequence[Row]) -> bool:
+    """Return whether the history holds all epochs that the experiment asks for."""
+    training = experiment.training
+    stopping = training.early_stopping
+    return len(rows) >= training.epochs or (
+        stopping is not None
+        and should_stop_early(
+            rows, training.monitor, training.mode, stopping.patience_epochs, stopping.min_delta
+        )
+    )

@@ -1,0 +1,164 @@
+"""What must hold before a run is taken up again, and what may be asked beyond that: more epochs, force."""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from app.config import Experiment, dump_experiment, load_experiment
+from app.errors import UserError
+from app.paths import experiments_dir, shown
+from app.runs import Run, load_run_experiment, read_history, read_json, write_json, write_text
+from app.training.job import Job
+from app.training.optimizers import learning_rate_at
+
+ScheduleFate = Literal["keep", "stretch"]
+_DECISIVE = ("tensorflow", "keras", "jax", "jaxlib", "numpy")  # another version may compute other numbers
+
+
+def extend(run: Run, epochs: int, fate: ScheduleFate | None) -> None:
+    """Give a run more epochs, finished or not.
+
+    The metrics of a finished run stay beside the new ones as metrics-<epochs>-epochs.json.
+
+    Args:
+        run: The run; its experiment.yaml is rewritten.
+        epochs: Epochs in all.
+        fate: What becomes of a schedule that was laid out over the old number of epochs: "keep" leaves it
+            there, so the rate stays at its last value; "stretch" lays it out over the new number.
+
+    Raises:
+        UserError: There would be nothing to train, or the schedule's fate is missing or makes no sense.
+    """
+    experiment = load_run_experiment(run)
+    planned, schedule = experiment.training.epochs, experiment.optimizer.learning_rate
+    if epochs <= planned:
+        raise UserError(f"EPOCHS={epochs}: {run.name} has {planned} epochs already; choose more than that")
+    rows = read_history(run.history) if run.finished else []
+    if run.finished and len(rows) < planned:
+        raise UserError(
+            f"EPOCHS={epochs}: {run.name} was stopped early after {len(rows)} of {planned} epochs, because "
+            f"{experiment.training.monitor} no longer improved; more epochs would not be trained. "
+            f'Train anew: make train FROM={run.name} SET="training.epochs={epochs} '
+            'training.early_stopping=null"'
+        )
+    update: dict[str, Any] = {}
+    if schedule.schedule in ("cosine", "one_cycle"):
+        stretched = schedule.model_copy(update={"span_epochs": None})
+        if fate is None:
+            kept, later = (
+                learning_rate_at(one, planned, 1, epochs)
+                for one in (schedule.model_copy(update={"span_epochs": planned}), stretched)
+            )
+            raise UserError(
+                f"EPOCHS={epochs}: the learning rate of {run.name} follows a {schedule.schedule} over "
+                f"{schedule.span_epochs or planned} epochs. Say what becomes of it:\n"
+                f"  SCHEDULE=keep     it stays at its last value (about {kept:.3g})\n"
+                f"  SCHEDULE=stretch  it is laid out over {epochs} epochs and goes on from about "
+                f"{later:.3g}; the epochs already trained stay as they are"
+            )
+        span = None if fate == "stretch" else schedule.span_epochs or planned
+        update = {"span_epochs": span}
+    elif fate == "stretch":
+        raise UserError(
+            f"SCHEDULE=stretch: the {schedule.schedule} schedule of {run.name} does not depend on the number "
+            "of epochs; leave SCHEDULE out"
+        )
+    longer = experiment.model_copy(
+        update={
+            "training": experiment.training.model_copy(update={"epochs": epochs}),
+            "optimizer": experiment.optimizer.model_copy(
+                update={"learning_rate": schedule.model_copy(update=update)}
+            ),
+        }
+    )
+    write_text(run.experiment, dump_experiment(longer))
+    if run.finished:
+        os.replace(run.metrics, run.path / f"metrics-{len(rows)}-epochs.json")
+
+
+def differences(run: Run, job: Job, environment: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Compare what a run began with and what it would go on with.
+
+    Args:
+        run: The run.
+        job: Its experiment, prepared again.
+        environment: What this process runs on, see `startup.describe_environment`.
+
+    Returns:
+        What forbids going on: other data, another backend, other versions; and what only makes equal bits
+        uncertain: another processor, other threads.
+    """
+    recorded, dataset = read_json(run.environment), read_json(run.dataset)
+    grave, slight = [], []
+    if dataset["fingerprint"] != job.dataset.fingerprint:
+        grave.append(
+            f"the data have changed: fingerprint {job.dataset.fingerprint[:12]}, recorded "
+            f"{dataset['fingerprint'][:12]} in {shown(run.dataset)}"
+        )
+    for name, before, now in [
+        ("backend", recorded["backend"], environment["backend"]),
+        *((name, recorded["versions"].get(name), environment["versions"].get(name)) for name in _DECISIVE),
+    ]:
+        unused = name.startswith("jax") and environment["backend"] != "jax"
+        if before != now and not unused:
+            grave.append(f"{name}: {now} here, {before} when the run began")
+    for name in ("devices", "cpu", "threads", "deterministic"):
+        if recorded.get(name) != environment[name]:
+            slight.append(f"{name}: {environment[name]} here, {recorded.get(name)} when the run began")
+    return grave, slight
+
+
+def refuse_or_force(run: Run, grave: Sequence[str], force: bool) -> None:
+    """Raise a UserError if anything forbids going on and nobody forces it."""
+    if grave and not force:
+        raise UserError(
+            "\n".join(f"{run.name}: {line}" for line in grave)
+            + "\nRestore what has changed, or go on all the same with FORCE=1 (this is then recorded), "
+            f"or train anew with FROM={run.name}"
+        )
+
+
+def record(run: Run, job: Job, epoch: int, step: int, forced: Sequence[str], commit: str | None) -> None:
+    """Add this resume to environment.json, and changed data to dataset.json."""
+    environment = read_json(run.environment)
+    entry = {"time": time.strftime("%F %T"), "epoch": epoch, "step": step, "commit": commit}
+    environment.setdefault("resumes", []).append(entry | ({"forced": list(forced)} if forced else {}))
+    write_json(run.environment, environment)
+    dataset = read_json(run.dataset)
+    if dataset["fingerprint"] != job.dataset.fingerprint:
+        before = [*dataset.get("fingerprints_before", []), dataset["fingerprint"]]
+        write_json(run.dataset, job.describe_dataset() | {"fingerprints_before": before})
+
+
+def edited_keys(run: Run, experiment: Experiment) -> list[str]:
+    """Return what the experiment's file says otherwise than when the run began, as dotted keys.
+
+    Nothing where the file is gone, or the run was trained from another run.
+    """
+    recorded = read_json(run.environment)
+    if recorded.get("overrides") is None or not (experiments_dir() / f"{experiment.name}.yaml").is_file():
+        return []
+    try:
+        now = load_experiment(experiment.name, recorded["overrides"])
+    except UserError:
+        return ["has errors now"]
+    length = {"training.epochs", "optimizer.learning_rate.span_epochs"}  # `extend` may have changed them
+    exclude = {"name", "description", "reference"}
+    found = _different(experiment.model_dump(exclude=exclude), now.model_dump(exclude=exclude))
+    return [key for key in found if key not in length]
+
+
+def _different(one: Any, other: Any, path: str = "") -> list[str]:
+    """Return the dotted keys under which two trees differ."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = [*one, *(key for key in other if key not in one)]
+        missing = object()
+        return [
+            found
+            for key in keys
+            for found in _different(
+                one.get(key, missing), other.get(key, missing), f"{path}.{key}" if path else key
+            )
+        ]
+    return [] if one == other else [path.replace(".arguments", "")]

@@ -1,0 +1,98 @@
+"""The proof of exact resume, and that it would tell a difference."""
+
+import io
+import json
+import re
+import zipfile
+
+import numpy as np
+import pytest
+
+from app import prove, runs
+from app.errors import UserError
+
+from .training.conftest import TINY
+
+STATE = "state-00002-0000000.npz"
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "tiny.yaml").write_text(TINY)
+    monkeypatch.setenv("TRAINER_HOME", str(tmp_path))
+    return tmp_path
+
+
+def proof(kills, *overrides):
+    out = io.StringIO()
+    identical = prove.prove_resume("tiny", overrides, kills, seed=1, out=out)
+    lines = out.getvalue().splitlines()
+    assert identical == lines[-1].startswith("identical"), out.getvalue()
+    return lines
+
+
+def test_killed_run_ends_as_the_straight_one(home):
+    lines = proof(1)
+    assert lines[-1] == "identical after 1 kills", lines
+    straight, killed = runs.list_runs("tiny")
+    assert straight.name in lines[0] and killed.name in "\n".join(lines)
+    assert json.loads(killed.metrics.read_text())["timing"]["resumed_epochs"]
+
+
+@pytest.mark.slow
+def test_many_kills_with_augmentation_and_dropout(home):
+    """Long enough for the kills to fall into different epochs, and some into the writing of files."""
+    lines = proof(6, "training.epochs=30", "dataset.image_size=[24, 24]")
+    assert re.match(r"identical after [3-6] kills", lines[-1]), lines
+    assert any("was written" in line for line in lines), lines
+
+
+@pytest.fixture
+def pair(home):
+    """Two run folders with the same content."""
+    made = []
+    for _ in range(2):
+        run = runs.create_run("tiny")
+        row = dict.fromkeys(runs.HISTORY_COLUMNS, 0.5)
+        runs.write_history(run.history, [row | {"epoch": 1}, row | {"epoch": 2}])
+        leave(run.states / STATE, {"model/00000": np.ones(3), "optimizer/00000": np.zeros(2), "header": b"1"})
+        leave(run.predictions, {"labels": np.arange(3), "last_logits": np.ones((3, 2))})
+        leave_weights(run, b"weights")
+        made.append(run)
+    return made
+
+
+def leave(path, arrays):
+    np.savez(path, **arrays)
+
+
+def leave_weights(run, content):
+    with zipfile.ZipFile(run.best_model, "w") as archive:
+        archive.writestr("model.weights.h5", content)
+
+
+def test_equal_runs_have_no_difference(pair):
+    assert list(prove._differences(*pair)) == []
+
+
+def test_first_difference_is_named(pair):
+    one, other = pair
+    leave_weights(other, b"weightz")
+    assert list(prove._differences(one, other)) == ["best.keras: weights"]
+    leave(other.predictions, {"labels": np.arange(3), "last_logits": np.ones((3, 2)) * 2})
+    assert next(prove._differences(one, other)) == "predictions.npz: last_logits"
+    changed = np.nextafter(np.zeros(2), 1)
+    leave(other.states / STATE, {"model/00000": np.ones(3), "optimizer/00000": changed, "header": b"2"})
+    assert next(prove._differences(one, other)) == f"{STATE}: optimizer/00000"
+    rows = runs.read_history(other.history)
+    rows[1]["seconds"], rows[1]["val_loss"] = 9.0, 0.25
+    runs.write_history(other.history, rows)
+    assert next(prove._differences(one, other)) == "history: val_loss of epoch 2: 0.5 and 0.25"
+    runs.write_history(other.history, rows[:1])
+    assert next(prove._differences(one, other)) == "history: 2 and 1 epochs"
+
+
+def test_experiment_that_cannot_be_trained_is_the_programs_own_message(home):
+    with pytest.raises(UserError, match="training.batch_size: received 5000"):
+        proof(1, "training.batch_size=5000")

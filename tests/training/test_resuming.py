@@ -1,0 +1,271 @@
+"""Taking up a run again: what is refused, what is forced, what is said, and training further."""
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import app.training.runner as runner
+from app.config import load_experiment
+from app.errors import UserError
+from app.runs import Run, list_runs, load_run_experiment, read_history
+from app.training.checkpoint import load_state
+from app.training.lock import locked
+
+from .conftest import TINY
+from .test_runner import assert_same_bits, comparable_history, train
+
+ROOT = Path(__file__).resolve().parents[2]
+CONSTANT = ("optimizer.learning_rate=0.003", "training.checkpoint_every_minutes=10")
+
+
+@pytest.fixture
+def finished(straight, home):
+    """A copy of the finished run in the test's own folder."""
+    run = Run(home / "runs" / "tiny" / straight.path.name)
+    shutil.copytree(straight.path, run.path)
+    return run
+
+
+@pytest.fixture
+def unfinished(finished):
+    """The same as if it had been killed after its last epoch."""
+    finished.metrics.unlink()
+    return finished
+
+
+def resume(run, **options):
+    out = io.StringIO()
+    runner.resume(run, out=out, **options)
+    return out.getvalue()
+
+
+def test_more_epochs_on_a_constant_rate_are_the_longer_run(home):
+    longer = train(*CONSTANT, "training.epochs=3")
+    run = train(*CONSTANT)
+    before = json.loads(run.metrics.read_text())
+    resume(run, epochs=3)
+    assert_same_bits(run, longer)
+    assert json.loads((run.path / "metrics-2-epochs.json").read_text()) == before
+    assert json.loads(run.metrics.read_text())["timing"]["epochs_planned"] == 3
+
+
+def test_more_epochs_on_a_cosine_ask_what_becomes_of_it(finished):
+    before = {path: path.read_bytes() for path in finished.path.rglob("*") if path.is_file()}
+    with pytest.raises(UserError) as error:
+        resume(finished, epochs=4)
+    message = str(error.value)
+    assert "follows a cosine over 2 epochs" in message
+    assert "SCHEDULE=keep" in message and "SCHEDULE=stretch" in message
+    assert before == {path: path.read_bytes() for path in finished.path.rglob("*") if path.is_file()}
+
+
+def test_kept_schedule_stays_at_its_end(finished):
+    resume(finished, epochs=3, schedule="keep")
+    first, second, third = (row["learning_rate"] for row in read_history(finished.history))
+    assert first == pytest.approx(0.003) and third == second < 1e-9
+    assert load_run_experiment(finished).optimizer.learning_rate.span_epochs == 2
+
+
+def test_stretched_schedule_goes_on_as_the_longer_one(home, finished):
+    longer = train("training.epochs=4")
+    kept = comparable_history(finished)
+    resume(finished, epochs=4, schedule="stretch")
+    assert comparable_history(finished)[:2] == kept
+    rates = [[row["learning_rate"] for row in read_history(run.history)[2:]] for run in (finished, longer)]
+    assert rates[0] == rates[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "this run is finished.*EPOCHS=n"),
+        ({"epochs": 2}, "EPOCHS=2: tiny/.* has 2 epochs already; choose more"),
+        ({"schedule": "keep"}, "SCHEDULE=keep: .* n is missing"),
+    ],
+)
+def test_finished_run_says_what_is_possible(finished, options, words):
+    with pytest.raises(UserError, match=words):
+        resume(finished, **options)
+    assert finished.finished
+
+
+def test_stretching_what_has_no_length_is_refused(home):
+    run = train(*CONSTANT, "training.epochs=1")
+    with pytest.raises(UserError, match="the constant schedule of tiny/.* leave SCHEDULE out"):
+        resume(run, epochs=2, schedule="stretch")
+
+
+def test_run_that_stopped_early_is_not_extended(home):
+    early = "training.early_stopping={patience_epochs: 1, min_delta: 0.9}"
+    run = train(*CONSTANT, early, "training.epochs=5")
+    with pytest.raises(UserError, match="was stopped early after 2 of 5 epochs"):
+        resume(run, epochs=9)
+    assert run.finished
+
+
+def plant(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_other_versions_are_refused_unless_forced(unfinished, straight):
+    versions = json.loads(unfinished.environment.read_text())["versions"]
+    plant(unfinished.environment, versions=versions | {"keras": "3.0.0"})
+    with pytest.raises(UserError, match=rf"keras: {versions['keras']} here, 3.0.0 when .*\n.*FORCE=1"):
+        resume(unfinished)
+    assert "equal bits are not promised" in resume(unfinished, force=True)
+    (entry,) = json.loads(unfinished.environment.read_text())["resumes"]
+    assert entry["epoch"] == 3 and "keras" in entry["forced"][0]
+    assert_same_bits(unfinished, straight)
+
+
+def test_other_data_are_refused_unless_forced(unfinished):
+    plant(unfinished.dataset, fingerprint="0" * 64)
+    with pytest.raises(UserError, match="the data have changed.*\n.*FORCE=1"):
+        resume(unfinished)
+    resume(unfinished, force=True)
+    dataset = json.loads(unfinished.dataset.read_text())
+    assert dataset["fingerprints_before"] == ["0" * 64] and dataset["fingerprint"] != "0" * 64
+
+
+def test_another_processor_is_said_but_no_reason_to_stop(unfinished):
+    plant(unfinished.environment, cpu={"model": "another", "count": 64, "flags": []})
+    assert "another" in resume(unfinished)
+    assert unfinished.finished
+
+
+def test_later_edit_of_the_file_is_said_and_ignored(home, unfinished, straight):
+    file = home / "experiments" / "tiny.yaml"
+    file.write_text(TINY.replace("batch_size: 256", "batch_size: 512").replace("seed: 3", "seed: 4"))
+    said = resume(unfinished)
+    assert "tiny.yaml has changed since (seed, training.batch_size); the run goes on with its own" in said
+    assert_same_bits(unfinished, straight)
+
+
+def test_unedited_file_is_not_mentioned_though_the_run_had_changes(home):
+    run = runner.train(load_experiment("tiny", ["seed=9"]), io.StringIO(), overrides=["seed=9"])
+    run.metrics.unlink()
+    assert "has changed" not in resume(run)
+
+
+def test_run_that_is_being_trained_is_not_resumed(unfinished):
+    with locked(unfinished):
+        words = rf"being trained by process {os.getpid()} on \S+ since .*; wait until it ends"
+        with pytest.raises(UserError, match=words):
+            resume(unfinished)
+    assert not (unfinished.path / "lock").exists()
+    resume(unfinished)
+    assert not (unfinished.path / "lock").exists()
+
+
+def test_lock_of_a_killed_process_is_free(unfinished):
+    program = (
+        "import sys, time\nfrom pathlib import Path\nfrom app.runs import Run\n"
+        "from app.training.lock import locked\n"
+        "with locked(Run(Path(sys.argv[1]))):\n    print('held', flush=True)\n    time.sleep(600)\n"
+    )
+    command = [sys.executable, "-c", program, str(unfinished.path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match=f"process {process.pid} on"), locked(unfinished):
+            pass
+        process.kill()
+    assert (unfinished.path / "lock").exists()
+    with locked(unfinished):
+        pass
+
+
+def test_second_signal_stops_at_once(home):
+    """The first SIGINT falls into a step that takes minutes; the second must not wait for its end."""
+    program = """
+import sys, time
+from app.config import load_experiment
+from app.training import runner
+from app.training.callbacks import Recorder
+def step(self, batch, logs=None):
+    print("step", flush=True)
+    end = time.monotonic() + 600
+    while time.monotonic() < end:
+        try:
+            time.sleep(1)
+        except BaseException:
+            pass
+Recorder.on_train_batch_end = step
+runner.train(load_experiment("tiny"), out=sys.stderr)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "step\n"
+        process.send_signal(signal.SIGINT)
+        while "again to stop at once" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == -signal.SIGINT
+    (run,) = list_runs("tiny")
+    assert not run.finished
+
+
+def test_two_runs_at_a_time_have_folders_of_their_own(home):
+    command = [sys.executable, "-m", "app", "train", "tiny"]
+    processes = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    one, other = list_runs("tiny")
+    assert_same_bits(one, other)
+
+
+def test_weights_that_are_not_finite_are_never_saved(home, monkeypatch):
+    """The loss of a step is computed before its update: the weights can be lost while it is finite."""
+    from app.training.callbacks import Recorder
+
+    original = Recorder.on_train_batch_end
+
+    def ruin(self, batch, logs=None):
+        original(self, batch, logs)
+        if (self.progress.epoch, self.progress.step) == (1, 2):
+            self.model.trainable_variables[0].assign(np.full(self.model.trainable_variables[0].shape, np.nan))
+
+    monkeypatch.setattr(Recorder, "on_train_batch_end", ruin)
+    with pytest.raises(UserError, match="not finite in epoch 2, step 2 of .*"):
+        train()
+    (run,) = list_runs("tiny")
+    failure = json.loads(run.failure.read_text())
+    assert (failure["epoch"], failure["step"]) == (2, 2)
+    state, damaged = load_state(run)
+    assert not damaged and (state.progress.epoch, state.progress.step) == (1, 1)
+    assert all(np.isfinite(value).all() for value in state.values["model"])
+
+
+def test_failure_goes_when_the_run_goes_on(unfinished):
+    unfinished.failure.write_text("{}")
+    resume(unfinished)
+    assert not unfinished.failure.exists()
+
+
+@pytest.mark.slow
+def test_fast_determinism_is_possible_and_recorded(home):
+    for choice, expected in (("fast", False), ("strict", True)):
+        command = [sys.executable, "-m", "app", "train", "tiny", "--set", f"training.determinism={choice}"]
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        run = list_runs("tiny")[-1]
+        assert json.loads(run.environment.read_text())["deterministic"] is expected
+
+
+@pytest.mark.slow
+def test_jax_offers_no_strict_determinism():
+    program = (
+        "from app.training import startup\n"
+        "startup.configure(seed=0, precision='float32', devices='cpu', determinism='strict')"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=os.environ | {"KERAS_BACKEND": "jax"},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert "training.determinism: 'strict' is not offered on JAX" in result.stderr
