@@ -4,6 +4,7 @@ Runs and kills are real: processes of `python -m app`, ended by SIGKILL. Everyth
 that the runs leave behind.
 """
 
+import functools
 import hashlib
 import os
 import random
@@ -32,9 +33,16 @@ CLOCK_COLUMNS = ("seconds", "images_per_second")
 
 @dataclass(frozen=True)
 class Kill:
-    """When a process is to die: so long after training began and, if wanted, during the next save."""
+    """When a process is to die.
 
-    after_seconds: float
+    Attributes:
+        share: Once so much of the training is saved,
+        delay_seconds: so long after that,
+        while_saving: and, if wanted, as soon as a file is being written.
+    """
+
+    share: float
+    delay_seconds: float
     while_saving: bool
 
 
@@ -54,37 +62,35 @@ def prove_resume(name: str, overrides: Sequence[str], kills: int, seed: int, out
     Raises:
         UserError: The experiment cannot be trained.
     """
-    load_experiment(name, overrides)
+    epochs = load_experiment(name, overrides).training.epochs
     command = [sys.executable, "-m", "app", "train", name]
-    straight, seconds, _ = _process(_with(command, overrides), None)
+    straight, _ = _process(_with(command, overrides), None)
     history = read_history(straight.history)
-    every_minutes = sum(row["seconds"] for row in history) / len(history) / SAVES_PER_EPOCH / 60
+    seconds = [row["seconds"] for row in history]
     print(
-        f"straight run {straight.name}: {len(history)} epochs, {seconds:.0f} s of training",
-        file=out,
-        flush=True,
+        f"straight run {straight.name}: {len(history)} epochs in {sum(seconds):.0f} s", file=out, flush=True
     )
 
-    draw, done = random.Random(seed), 0.0
-    # Taken for each start anew: TensorFlow builds its graph before the first step.
-    lead_seconds = max(history[0]["seconds"] - history[-1]["seconds"], 0.0) + 1.0
-    saves = [f"training.checkpoint_every_minutes={max(every_minutes, 1e-3):.4g}"]
+    save_seconds = min(seconds) / SAVES_PER_EPOCH
+    saves = [f"training.checkpoint_every_minutes={max(save_seconds / 60, 1e-4):.4g}"]
     command = _with(command, [*overrides, *saves])
-    run, happened = None, 0
+    draw, run, done, happened = random.Random(seed), None, 0.0, 0
     for number in range(kills):
-        share = (1.0 - done) / (kills - number + 1)
-        kill = Kill(lead_seconds * draw.random() + 2 * share * seconds * draw.random(), number % 3 == 2)
-        run, _, victim = _process(command, kill)
+        share = done + draw.random() * 2 * (1 - done) / (kills - number + 1)
+        # Not behind the last epoch's beginning: the process might end before it is killed.
+        kill = Kill(min(share, 1 - 1 / epochs), draw.random() * save_seconds, number % 3 == 2)
+        run, victim = _process(command, kill)
         command = [sys.executable, "-m", "app", "resume", "--run", run.name]
         if victim is None:
             print(f"kill {number + 1}: the run had ended before", file=out, flush=True)
             break
         happened += 1
-        done = _share_done(run)
+        done = _share_saved(run)
         print(f"kill {number + 1}: {victim}; {done:.0%} of the training is saved", file=out, flush=True)
     if run is None or not run.finished:
-        run, _, _ = _process(command, None)
-    print(f"killed run {run.name}: {happened} kills", file=out, flush=True)
+        run, _ = _process(command, None)
+    killed = f"{happened} kill{'s' if happened != 1 else ''}"
+    print(f"killed run {run.name}: {killed}", file=out, flush=True)
     first = next(_differences(straight, run), None)
     if first is None:
         print(
@@ -92,7 +98,7 @@ def prove_resume(name: str, overrides: Sequence[str], kills: int, seed: int, out
             f"{_hash(straight.predictions)}, {len(history)} rows of history: the same in both",
             file=out,
         )
-    verdict = f"different: {first}" if first else f"identical after {happened} kills"
+    verdict = f"different: {first}" if first else f"identical after {killed}"
     if not first and happened < kills:
         verdict += f"; {kills - happened} of the {kills} asked for found the run at its end"
     print(verdict, file=out, flush=True)
@@ -104,11 +110,11 @@ def _with(command: Sequence[str], overrides: Sequence[str]) -> list[str]:
     return [*command, *(part for override in overrides for part in ("--set", override))]
 
 
-def _process(command: Sequence[str], kill: Kill | None) -> tuple[Run, float, str | None]:
+def _process(command: Sequence[str], kill: Kill | None) -> tuple[Run, str | None]:
     """Run a training process to its end or to its death.
 
     Returns:
-        The run, the seconds behind the line that announces it, and what the kill hit (None: it ended first).
+        The run, and when and where the process died; None if it ended first.
     """
     with subprocess.Popen(
         command, cwd=project_root(), env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
@@ -124,21 +130,23 @@ def _process(command: Sequence[str], kill: Kill | None) -> tuple[Run, float, str
                 break
         if run is None:
             raise UserError("".join(lines).strip() or "the training process ended without a word")
-        begin = time.monotonic()
         reader = threading.Thread(target=lambda: lines.extend(process.stdout or ()), daemon=True)
         reader.start()
-        victim = _kill_in_time(process, run, kill, begin) if kill else None
+        victim = _kill_in_time(process, run, kill) if kill else None
         code = process.wait()
         reader.join()
-        seconds = time.monotonic() - begin
     if code not in (0, -signal.SIGKILL):
         raise UserError("".join(lines).strip())
-    return run, seconds, victim if code else None
+    return run, victim if code else None
 
 
-def _kill_in_time(process: subprocess.Popen, run: Run, kill: Kill, begin: float) -> str:
+def _kill_in_time(process: subprocess.Popen, run: Run, kill: Kill) -> str:
     """Wait for the instant and kill; return what it hit."""
-    while process.poll() is None and time.monotonic() - begin < kill.after_seconds:
+    begin = time.monotonic()
+    while process.poll() is None and _share_saved(run) < kill.share:
+        time.sleep(0.02)
+    end = time.monotonic() + kill.delay_seconds
+    while process.poll() is None and time.monotonic() < end:
         time.sleep(0.001)
     while kill.while_saving and process.poll() is None and not _unfinished_files(run):
         pass  # a small file is written within a millisecond
@@ -157,13 +165,20 @@ def _unfinished_files(run: Run) -> list[str]:
     ]
 
 
-def _share_done(run: Run) -> float:
+def _share_saved(run: Run) -> float:
     """Return how much of the training the newest state holds."""
     newest = max((path.name for path in run.states.glob("state-*.npz")), default="state-0-0.npz")
     epoch, step = map(int, newest.removesuffix(".npz").split("-")[1:])
+    epochs, steps = _length(run)
+    return (epoch + step / steps) / epochs
+
+
+@functools.cache
+def _length(run: Run) -> tuple[int, int]:
+    """Return the number of epochs and of steps an epoch."""
     training = load_run_experiment(run).training
-    steps = num_steps(read_json(run.dataset)["num_images"]["train"], training.batch_size)
-    return (epoch + step / steps) / training.epochs
+    num_images = read_json(run.dataset)["num_images"]["train"]
+    return training.epochs, num_steps(num_images, training.batch_size)
 
 
 def _differences(one: Run, other: Run) -> Iterator[str]:

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from app import cli, runs
+from app import cli, runs, verbs
 from app.paths import project_root
 
 EXPERIMENT = """\
@@ -96,6 +96,6 @@ def test_full_disk_is_one_message(home, capsys, monkeypatch):
     def full(*arguments, **options):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(home / "runs" / "x.csv"))
 
-    monkeypatch.setattr(cli, "_train", full)
+    monkeypatch.setattr(verbs, "train", full)
     assert cli.main(["train", "tiny"]) == 2
     assert "x.csv: cannot be read or written (No space left on device)" in capsys.readouterr().err

@@ -34,7 +34,7 @@ def proof(kills, *overrides):
 
 def test_killed_run_ends_as_the_straight_one(home):
     lines = proof(1)
-    assert lines[-1] == "identical after 1 kills", lines
+    assert lines[-1] == "identical after 1 kill", lines
     straight, killed = runs.list_runs("tiny")
     assert straight.name in lines[0] and killed.name in "\n".join(lines)
     assert json.loads(killed.metrics.read_text())["timing"]["resumed_epochs"]

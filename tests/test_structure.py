@@ -33,6 +33,7 @@ QUICK = (
     "app",
     "app.__main__",
     "app.cli",
+    "app.verbs",
     "app.config",
     "app.errors",
     "app.paths",

@@ -1,0 +1,159 @@
+"""What each verb does: from its parsed options to an exit code.
+
+Nothing here imports TensorFlow or Keras at module level, so that the quick verbs answer at once.
+"""
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from app.config import list_experiments, load_experiment
+from app.errors import UserError
+from app.paths import shown
+from app.reports.compare import draw_comparison
+from app.reports.plots import draw_history
+from app.reports.results_table import write_results_table
+from app.runs import Run, find_run, list_runs, load_run_experiment, newest_run, read_history, read_json
+
+DEFAULT_EXPERIMENT = "quickstart"
+
+
+def _overrides(options: argparse.Namespace) -> list[str]:
+    """Return the KEY=VALUE pairs of all --set options, split as a shell would."""
+    pairs: list[str] = []
+    for text in options.set:
+        try:
+            pairs += shlex.split(text)
+        except ValueError as error:
+            raise UserError(
+                f"--set {text}: {error}; write KEY=VALUE pairs with spaces between them"
+            ) from error
+    return pairs
+
+
+def train(options: argparse.Namespace) -> int:
+    """Train an experiment, or that of an earlier run."""
+    overrides = _overrides(options)
+    if options.data_dir:
+        folder = Path(options.data_dir).expanduser().resolve()
+        overrides.append(f"dataset.data_dir={json.dumps(str(folder))}")
+    if options.from_run and options.experiment:
+        raise UserError("train: received both EXP and FROM; EXP trains a file, FROM the experiment of a run")
+    if options.from_run:
+        run = find_run(options.from_run)
+        experiment = load_run_experiment(run, overrides)
+    else:
+        experiment = load_experiment(options.experiment or DEFAULT_EXPERIMENT, overrides)
+    from app.training.runner import train  # brings up the backend, which takes seconds
+
+    train(experiment, overrides=None if options.from_run else overrides)
+    return 0
+
+
+def resume(options: argparse.Namespace) -> int:
+    """Go on with a run."""
+    run = _chosen_run(options, _newest if options.epochs else lambda name: newest_run(name, finished=False))
+    from app.training.runner import resume  # brings up the backend, which takes seconds
+
+    resume(run, epochs=options.epochs, schedule=options.schedule, force=options.force)
+    return 0
+
+
+def prove_resume(options: argparse.Namespace) -> int:
+    """Prove that killed runs end as straight ones."""
+    if options.kills < 1:
+        raise UserError(f"prove-resume: KILLS={options.kills}; kill once at least")
+    from app.prove import prove_resume
+
+    name = options.experiment or DEFAULT_EXPERIMENT
+    return 0 if prove_resume(name, _overrides(options), options.kills, options.seed, sys.stdout) else 1
+
+
+def curves(options: argparse.Namespace) -> int:
+    """Draw the curves of a run again."""
+    run = _chosen_run(options, _newest)
+    experiment = load_run_experiment(run)
+    resumed = read_json(run.metrics)["timing"]["resumed_epochs"] if run.finished else []
+    draw_history(run, experiment, read_history(run.history), resumed)
+    print(f"curves {shown(run.curves)}")
+    return 0
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Draw several runs over each other."""
+    chosen = [find_run(name) for name in options.runs.split()]
+    for name in options.exps.split():
+        if not list_runs(name):
+            load_experiment(name)  # an unknown name is answered with the nearest one
+        chosen.append(_newest(name))
+    print(f"curves {shown(draw_comparison(chosen))}")
+    return 0
+
+
+def _newest(experiment_name: str) -> Run:
+    """Return an experiment's newest finished run, or its newest where none is finished."""
+    runs = list_runs(experiment_name)
+    return newest_run(experiment_name, finished=any(run.finished for run in runs) or not runs)
+
+
+def _chosen_run(options: argparse.Namespace, newest: Callable[[str], Run]) -> Run:
+    """Return the run that EXP or RUN names."""
+    if bool(options.run_name) == bool(options.experiment):
+        raise UserError(
+            f"{options.verb}: name an experiment (EXP=) or one of its runs (RUN=), one of the two"
+        )
+    if options.run_name:
+        return find_run(options.run_name)
+    if not list_runs(options.experiment):
+        load_experiment(options.experiment)  # an unknown name is answered with the nearest one
+    return newest(options.experiment)
+
+
+def check(options: argparse.Namespace) -> int:
+    """Check experiment files."""
+    names = [options.experiment] if options.experiment else list_experiments()
+    problems = []
+    for name in names:
+        try:
+            load_experiment(name, _overrides(options))
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise UserError("\n".join(problems))
+    print(f"{len(names)} experiment{'s' if len(names) != 1 else ''} checked, no error")
+    return 0
+
+
+def list_all(options: argparse.Namespace) -> int:
+    """List the experiments."""
+    names = list_experiments()
+    width = max(map(len, names), default=0)
+    for name in names:
+        runs = list_runs(name)
+        count = f"{len(runs)} run{'s' if len(runs) != 1 else ''}" if runs else ""
+        try:
+            about = load_experiment(name).description
+        except UserError:
+            about = "has errors: see `make check`"
+        print(f"{name:<{width}}  {count:>7}  {about}")
+    return 0
+
+
+def models(options: argparse.Namespace) -> int:
+    """List the networks, or the layers of one."""
+    import app.training  # noqa: F401  (keeps TensorFlow quiet while it comes up)
+    from app.reports.networks import print_layers, print_networks
+
+    if options.network:
+        print_layers(options.network, sys.stdout)
+        return 0
+    return 0 if print_networks(sys.stdout) else 1
+
+
+def results(options: argparse.Namespace) -> int:
+    """Write the table of results."""
+    print("\n".join(write_results_table()))
+    return 0
