@@ -74,19 +74,18 @@ def prove_resume(name: str, overrides: Sequence[str], kills: int, seed: int, out
     save_seconds = min(seconds) / SAVES_PER_EPOCH
     saves = [f"training.checkpoint_every_minutes={max(save_seconds / 60, 1e-4):.4g}"]
     command = _with(command, [*overrides, *saves])
-    draw, run, done, happened = random.Random(seed), None, 0.0, 0
-    for number in range(kills):
-        share = done + draw.random() * 2 * (1 - done) / (kills - number + 1)
-        # Not behind the last epoch's beginning: the process might end before it is killed.
-        kill = Kill(min(share, 1 - 1 / epochs), draw.random() * save_seconds, number % 3 == 2)
-        run, victim = _process(command, kill)
+    draw, run, happened = random.Random(seed), None, 0
+    # Not behind the last epoch's beginning: the process might end before it is killed.
+    shares = sorted(draw.random() * (1 - 1 / epochs) for _ in range(kills))
+    for number, share in enumerate(shares):
+        run, victim = _process(command, Kill(share, draw.random() * save_seconds, number % 3 == 2))
         command = [sys.executable, "-m", "app", "resume", "--run", run.name]
         if victim is None:
             print(f"kill {number + 1}: the run had ended before", file=out, flush=True)
             break
         happened += 1
-        done = _share_saved(run)
-        print(f"kill {number + 1}: {victim}; {done:.0%} of the training is saved", file=out, flush=True)
+        saved = f"{_share_saved(run):.0%} of the training is saved"
+        print(f"kill {number + 1}: {victim}; {saved}", file=out, flush=True)
     if run is None or not run.finished:
         run, _ = _process(command, None)
     killed = f"{happened} kill{'s' if happened != 1 else ''}"
