@@ -95,7 +95,7 @@ def list_runs(experiment_name: str) -> list[Run]:
     """Return the runs of an experiment, oldest first."""
     folder = runs_root() / experiment_name
     found = []
-    for path in folder.iterdir() if folder.is_dir() else ():
+    for path in folder.iterdir() if os.path.isdir(folder) else ():  # false, too, for an impossible name
         match = _FOLDER_NAME.fullmatch(path.name)
         if match and path.is_dir():
             found.append((match[1], int(match[2] or 1), path))
@@ -109,7 +109,7 @@ def find_run(name: str) -> Run:
         UserError: There is no such run folder.
     """
     for path in (runs_root() / name, Path(name)):
-        if (path / "experiment.yaml").is_file():
+        if os.path.isfile(path / "experiment.yaml"):  # false, too, for a name that cannot be one
             return Run(path.resolve())
     known = [run.name for run in list_runs(Path(name).parts[0] if Path(name).parts else "")][-5:]
     newest = f"; its newest runs: {', '.join(known)}" if known else ""

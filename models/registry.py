@@ -1,7 +1,7 @@
 """The networks by name: one dict, and the function that builds one of them.
 
-To add a network, write its file, add its line here, give it an experiment, and a row in
-tests/models/zoo.py.
+To add a network, write its file, add its line here, its source's size in sources.py, give it an experiment,
+and a line in tests/models/zoo.py.
 """
 
 import difflib

@@ -88,10 +88,12 @@ def schedule_findings(plain: dict[str, Any]) -> Iterator[Finding]:
     epochs = training.get("epochs") if isinstance(training, dict) else None
     schedule = optimizer.get("learning_rate") if isinstance(optimizer, dict) else None
     if type(epochs) is int and isinstance(schedule, dict):
+        span = schedule.get("span_epochs")
+        what, end = ("span_epochs", span) if type(span) is int else ("training.epochs", epochs)
         for key in ("warmup_epochs", "peak_epoch"):
             value = schedule.get(key)
-            if type(value) is int and value >= epochs > 0:
-                message = f"must be below training.epochs, which is {epochs}; got {value}"
+            if type(value) is int and value >= end > 0:
+                message = f"must be below {what}, which is {end}; got {value}"
                 yield Finding(("optimizer", "learning_rate", key), message)
 
 

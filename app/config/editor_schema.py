@@ -29,7 +29,8 @@ def editor_schema(catalogue: dict[str, Any]) -> dict[str, Any]:
         "OptimizerConfig", "optimizer", definitions, catalogue["optimizers"]
     )
     rate = definitions["OptimizerConfig"]["anyOf"][0]["properties"]["learning_rate"]
-    schedules = {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"oneOf": rate["oneOf"]}]}
+    # A file with `extends` may leave out the schedule's name, and then fits several.
+    schedules = {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, *rate["oneOf"]]}
     for option in definitions["OptimizerConfig"]["anyOf"]:
         option["properties"]["learning_rate"] = schedules
     definitions["LayerConfig"] = {

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from app.config.nodes import Mark, Node, Problem, parse_yaml
-from app.config.wording import nearest, received
+from app.config.nodes import LINE_END, Mark, Node, Problem, parse_yaml
+from app.config.wording import clipped, nearest, received
 from app.errors import UserError
 from app.paths import shown
 
 OVERRIDE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*)=(.*)", re.DOTALL)
-MAX_BYTES = 1_000_000
+MAX_BYTES = 100_000  # PyYAML takes a second or two for a million
+MAX_FILES = 20  # that extend one another
 IDENTITY_KEYS = {("model",): "name", ("optimizer",): "name", ("optimizer", "learning_rate"): "schedule"}
 
 
@@ -39,7 +40,7 @@ def load_file(
     """
     source = shown(path)
     text = _read_text(path)
-    description = re.match(r"\ufeff?\s*#[ \t]*(.*)", text)
+    comment = re.match(r"\ufeff?\s*#(.*)", text)
     node = parse_yaml(text, source, problems)
     if node is not None and not isinstance(node.value, dict):
         problems.append(Problem(node.mark, "", f"must be a mapping of keys; got {received(node.plain())}"))
@@ -49,20 +50,22 @@ def load_file(
         parent_path = _parent_path(path, extends.plain())
         if isinstance(parent_path, Path) and parent_path.resolve() in (path.resolve(), *children):
             parent_path = f"{received(extends.plain())} leads back to a file that extends it"
+        elif len(children) + 1 >= MAX_FILES:
+            parent_path = f"more than {MAX_FILES} files extend one another"
         if isinstance(parent_path, Path):
             parent, _ = load_file(parent_path, problems, (path.resolve(), *children))
             node = merge(parent, node) if parent else None
         else:
             problems.append(Problem(extends.mark, "extends", parent_path))
             node = None  # without what it inherits, nothing can be said of the rest
-    return node, description.group(1).strip() if description else ""
+    return node, LINE_END.split(comment[1])[0].strip() if comment else ""
 
 
 def parse_overrides(overrides: Sequence[str], problems: list[Problem]) -> Node:
     """Return the overrides as one mapping; of two for the same key the later one counts."""
     changes = Node({}, Mark("--set"))
     for override in overrides:
-        mark = Mark(f"--set {override}")
+        mark = Mark(f"--set {clipped(override, 100)}")
         match = OVERRIDE.fullmatch(override)
         if not match:
             problems.append(

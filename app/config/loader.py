@@ -24,6 +24,7 @@ from app.errors import UserError
 from app.paths import experiments_dir, shown
 
 NAME = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+MAX_LINES = 50  # of a message; a file with more mistakes is no experiment
 DERIVED_KEY = "unknown key; the file's name is the experiment's, its first comment line the description"
 
 
@@ -52,7 +53,7 @@ def load_experiment(name_or_path: str | Path, overrides: Sequence[str] = ()) -> 
     root, description = load_file(path, problems)
     changes = parse_overrides(overrides, problems)
     if root is None:
-        raise UserError("\n".join(map(str, sorted(set(problems)))))
+        raise UserError(_message(problems, path))
     root = merge(root, changes)
     plain = root.plain()
     findings = list(name_and_argument_findings(plain))
@@ -70,8 +71,17 @@ def load_experiment(name_or_path: str | Path, overrides: Sequence[str] = ()) -> 
     unreadable = {problem.mark for problem in problems}  # what could not be read is wrong once, not twice
     problems += [found for found in (locate(root, one) for one in findings) if found.mark not in unreadable]
     if problems or experiment is None:
-        raise UserError("\n".join(map(str, without_consequences(problems))))
+        raise UserError(_message(without_consequences(problems), path))
     return experiment
+
+
+def _message(problems: Sequence[Problem], path: Path) -> str:
+    """Return one line for each problem, in file order, and one for those that are too many to list."""
+    each_once = sorted(set(problems))
+    lines = [str(problem) for problem in each_once[:MAX_LINES]]
+    if len(each_once) > MAX_LINES:
+        lines.append(f"{shown(path)}: and {len(each_once) - MAX_LINES} more mistakes")
+    return "\n".join(lines)
 
 
 def dump_experiment(experiment: Experiment) -> str:

@@ -10,9 +10,13 @@ from typing import Any
 
 import yaml
 
+from app.config.wording import clipped, printable
+
 MAX_DEPTH = 20
 MAX_NODES = 10_000  # after aliases are expanded: a few lines of aliases can stand for billions
 MAX_INTEGER = 2**63
+MAX_SHOWN_KEY = 120  # characters of a dotted key in a message
+LINE_END = re.compile("[\n\x85\u2028\u2029]")  # as YAML 1.1 counts lines
 TAG = "tag:yaml.org,2002:"
 SCALARS = {TAG + kind for kind in ("str", "int", "float", "bool", "null")}
 
@@ -39,8 +43,9 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        """Return the one line a user sees."""
-        return f"{self.mark}: {self.key}: {self.message}" if self.key else f"{self.mark}: {self.message}"
+        """Return the one line a user sees, whatever a file's keys or tags were made of."""
+        key = f"{clipped(self.key, MAX_SHOWN_KEY)}: " if self.key else ""
+        return printable(f"{self.mark}: {key}{self.message}")
 
 
 @dataclass
@@ -87,10 +92,24 @@ def add_resolvers(loader_or_dumper: type) -> None:
         )
 
 
+class _TooMuch(Exception):  # noqa: N818
+    """The document is larger than any experiment, as it stands or once expanded."""
+
+
 class _Composer(yaml.SafeLoader):
-    """PyYAML's parser with our idea of numbers and booleans."""
+    """PyYAML's parser with our idea of numbers and booleans; it stops before a bomb costs time or stack."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}
+    depth = num_nodes = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.depth += 1
+        self.num_nodes += 1  # keys too
+        if self.depth > MAX_DEPTH + 1 or self.num_nodes > 2 * MAX_NODES:
+            raise _TooMuch
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 add_resolvers(_Composer)
@@ -119,23 +138,23 @@ def parse_yaml(text: str, source: str, problems: list[Problem], *, positions: bo
     except yaml.MarkedYAMLError as error:
         place = error.problem_mark or error.context_mark
         mark = Mark(source, place.line + 1, place.column + 1) if place and positions else Mark(source)
-        problems.append(Problem(mark, "", f"not valid YAML: {error.problem or error.context}"))
+        reason = clipped(str(error.problem or error.context), 200)
+        problems.append(Problem(mark, "", f"not valid YAML: {reason}"))
     except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        column = error.position - (text.rfind("\n", 0, error.position) + 1) + 1
-        mark = Mark(source, line, column) if positions else Mark(source)
+        before = LINE_END.split(text[: error.position])
+        mark = Mark(source, len(before), len(before[-1]) + 1) if positions else Mark(source)
         problems.append(Problem(mark, "", "not valid YAML: a control character"))
-    except (RecursionError, _TooMuch):
+    except (ValueError, OverflowError):  # PyYAML's, from an escape such as \UFFFFFFFF or %YAML 1.999...
+        place = composer.get_mark() if composer else None
+        mark = Mark(source, place.line + 1, place.column + 1) if place and positions else Mark(source)
+        problems.append(Problem(mark, "", "not valid YAML: a number that is out of range"))
+    except _TooMuch:
         message = f"nested deeper than {MAX_DEPTH} levels, or more than {MAX_NODES} values"
         problems.append(Problem(Mark(source), "", message))
     finally:
         if composer is not None:
             composer.dispose()
     return None
-
-
-class _TooMuch(Exception):  # noqa: N818
-    """The document is larger than any experiment, once expanded."""
 
 
 class _Builder:
@@ -157,7 +176,8 @@ class _Builder:
             return Node(children, mark)
         if isinstance(node, yaml.ScalarNode) and node.tag in SCALARS:
             return Node(self.scalar(node, mark, key), mark)
-        self.problems.append(Problem(mark, key, f"tag {node.tag.replace(TAG, '!!')} is not allowed"))
+        tag = clipped(node.tag.replace(TAG, "!!"))
+        self.problems.append(Problem(mark, key, f"tag {tag} is not allowed"))
         return Node(None, mark)
 
     def mapping(self, node: yaml.MappingNode, mark: Mark, key: str, depth: int) -> Node:
@@ -165,8 +185,9 @@ class _Builder:
         merged = Node({}, mark)
         for key_node, value_node in node.value:
             name, place = key_node.value, self.mark(key_node)
-            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != TAG + "str":
-                shown = f"; got {name or 'nothing'}" if isinstance(key_node, yaml.ScalarNode) else ""
+            is_scalar = isinstance(key_node, yaml.ScalarNode)
+            if not is_scalar or key_node.tag != TAG + "str" or not name.isprintable():
+                shown = f"; got {clipped(name) or 'nothing'}" if is_scalar else ""
                 self.problems.append(Problem(place, key, f"a key must be a word{shown}"))
                 continue
             dotted = f"{key}.{name}" if key else name
@@ -199,6 +220,7 @@ class _Builder:
                 return float(re.sub(r"\.(inf|nan)$", r"\1", text.lower()))
             if kind == "bool":
                 return {"true": True, "false": False}[text]
+            text.encode()  # refuses the halves of surrogate pairs, which no file can hold
         except (ValueError, KeyError):
             self.problems.append(Problem(mark, key, f"not a usable {kind}: {text[:40]!r}"))
             return None

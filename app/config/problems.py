@@ -1,5 +1,6 @@
 """Finds everything wrong with an experiment's content and says it with file, line, column and dotted key."""
 
+import functools
 import inspect
 import re
 from collections.abc import Callable, Iterator
@@ -61,8 +62,12 @@ def schema_findings(error: ValidationError) -> Iterator[Finding]:
             rule = f"must be a mapping (keys: {', '.join(_keys(path, section))})"
             yield Finding(path, with_received(rule, value))
         elif kind == "union_tag_invalid":
-            names = [name.strip(" '") for name in limits["expected_tags"].split(",")]
-            yield Finding((*path, "schedule"), unknown_name("schedule", limits["tag"], names))
+            names, tag = re.findall(r"'([^']*)'", limits["expected_tags"]), value["schedule"]
+            if isinstance(tag, str):
+                message = unknown_name("schedule", tag, names)
+            else:
+                message = with_received(f"must be one of {', '.join(sorted(names))}", tag)
+            yield Finding((*path, "schedule"), message)
         else:
             rule = RULES[kind](limits) if kind in RULES else detail["msg"]
             yield Finding(path, with_received(rule, value))
@@ -94,6 +99,7 @@ def _section(path: Path, schedule: str) -> type[Section] | None:
     return current
 
 
+@functools.cache
 def _keys(path: Path, schedule: str) -> list[str]:
     section = _section(path, schedule)
     hidden = SET_BY_LOADER if not path else ("arguments",)
@@ -129,12 +135,11 @@ def locate(root: Node, finding: Finding) -> Problem:
 
 
 def without_consequences(problems: list[Problem]) -> list[Problem]:
-    """Return the problems in file order, each once, without 'missing' keys that are there but misspelt."""
+    """Return the problems without 'missing' keys that are there but misspelt."""
     meant = set()
     for problem in problems:
         if "did you mean '" in problem.message:
             parent = problem.key.rpartition(".")[0]
             guess = problem.message.split("did you mean '")[1].split("'")[0]
             meant.add(f"{parent}.{guess}" if parent else guess)
-    kept = [p for p in problems if not (p.message == "required key is missing" and p.key in meant)]
-    return sorted(set(kept))
+    return [p for p in problems if not (p.message == "required key is missing" and p.key in meant)]

@@ -9,6 +9,16 @@ ALMOST_BOOLEANS = dict.fromkeys(("yes", "on", "true"), "true") | dict.fromkeys(
 )
 
 
+def clipped(text: str, max_length: int = 60) -> str:
+    """Return a text, or its beginning where it is too long for a message."""
+    return text if len(text) <= max_length else text[: max_length - 3] + "..."
+
+
+def printable(text: str) -> str:
+    """Return a text with everything escaped that a terminal, or a message of one line, would trip over."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def received(value: Any) -> str:
     """Return a value as a person would recognise it from the file."""
     if value is None:
@@ -16,12 +26,12 @@ def received(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return repr(value if len(value) <= 60 else value[:57] + "...")
+        return repr(clipped(value))
     if isinstance(value, dict):
-        keys = ", ".join([*list(value)[:6], *(["..."] if len(value) > 6 else [])])
+        keys = ", ".join([*map(clipped, list(value)[:6]), *(["..."] if len(value) > 6 else [])])
         return f"a mapping (keys: {keys})" if value else "an empty mapping"
     if isinstance(value, list | tuple):
-        inner = ", ".join(received(item) for item in value[:4])
+        inner = ", ".join("[...]" if isinstance(item, list | tuple) else received(item) for item in value[:4])
         return f"[{inner}{', ...' if len(value) > 4 else ''}]"
     return str(value)
 

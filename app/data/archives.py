@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from app.data.arrays import Arrays
+from app.data.store import available_memory_bytes
 from app.errors import UserError
 from app.paths import shown
 
-MAX_FILE_BYTES = 2**32  # a header that announces more is wrong
+MAX_BYTES = 2**30  # several times the largest of these files, once unpacked
 NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
@@ -74,14 +75,16 @@ def _cifar_records(content: bytes, label_bytes: int, where: str) -> tuple[np.nda
 def _tar_members(path: Path, names: Sequence[str]) -> dict[str, bytes]:
     contents = {}
     try:
-        with tarfile.open(path) as tar:
+        with tarfile.open(path, "r:gz") as tar:
             for member in tar:
+                if not 0 <= member.size <= MAX_BYTES - member.offset_data:
+                    raise tarfile.TarError(f"unpacks to more than {MAX_BYTES:,} bytes")
                 name = member.name.rpartition("/")[2]
-                if name in names and member.isreg() and member.size <= MAX_FILE_BYTES:
+                if name in names and member.isreg():
                     file = tar.extractfile(member)
                     assert file is not None
                     contents[name] = file.read()
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+    except Exception as error:  # whatever a damaged file makes the reader trip over
         raise UserError(
             f"{shown(path)}: damaged or unreadable archive: {error}. Copy or download it again."
         ) from error
@@ -116,7 +119,7 @@ def _idx_array(path: Path, num_dims: int) -> np.ndarray:
                 raise UserError(f"{shown(path)}: not an IDX file of {num_dims}-dimensional bytes")
             shape = struct.unpack(f">{num_dims}I", header[4:])
             size = math.prod(shape)
-            content = file.read(size + 1) if size <= MAX_FILE_BYTES else b""
+            content = file.read(size + 1) if size <= MAX_BYTES else b""
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(
             f"{shown(path)}: damaged or unreadable: {error}. Copy or download it again."
@@ -130,12 +133,16 @@ def read_npz(path: Path) -> Arrays | None:
     """Read x_train, y_train, and x_test, y_test and class_names where present; None for other files."""
     if path.suffix != ".npz" or not path.is_file():
         return None
+    content = io.BytesIO(_read_bytes(path))
     try:
-        with np.load(io.BytesIO(_read_bytes(path)), allow_pickle=False) as file:
+        size = sum(member.file_size for member in zipfile.ZipFile(content).infolist())
+        if size > available_memory_bytes():
+            raise MemoryError(f"unpacks to {size:,} bytes, more than the memory that is free")
+        with np.load(content, allow_pickle=False) as file:
             arrays = {key: file[key] for key in (*NPZ_KEYS, "class_names") if key in file.files}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # whatever a damaged file makes the reader trip over
         raise UserError(
-            f"{shown(path)}: damaged, or holds pickled objects, which are never loaded: {error}"
+            f"{shown(path)}: damaged, too large, or holds pickled objects, which are never loaded: {error}"
         ) from error
     missing = [key for key in NPZ_KEYS[:2] if key not in arrays]
     if missing or ("x_test" in arrays) != ("y_test" in arrays):
@@ -144,6 +151,8 @@ def read_npz(path: Path) -> Arrays | None:
         )
     test = (arrays["x_test"], arrays["y_test"]) if "x_test" in arrays else None
     names = tuple(map(str, arrays["class_names"].ravel())) if "class_names" in arrays else None
+    if names and (len(set(names)) < len(names) or not all(name and name.isprintable() for name in names)):
+        raise UserError(f"{shown(path)}: class_names must be plain text, each name once")
     return Arrays((arrays["x_train"], arrays["y_train"]), test, f"npz file, {shown(path)}", names)
 
 

@@ -29,6 +29,22 @@ class Arrays:
     class_names: tuple[str, ...] | None = None
 
 
+def numbered(arrays: Arrays) -> tuple[str, ...]:
+    """Return the labels as class names, for data that comes without.
+
+    Raises:
+        UserError: There are labels beyond the number of images.
+    """
+    labels = arrays.train[1]
+    if labels.dtype.kind not in "iu" or not labels.size:
+        return ()  # what `source_of` refuses
+    if labels.max() >= labels.size:
+        raise UserError(
+            f"{arrays.text}: train: a label {labels.max()} among {labels.size} images; count from 0"
+        )
+    return tuple(map(str, range(int(labels.max()) + 1)))
+
+
 def source_of(
     arrays: Arrays, names: tuple[str, ...], image_format: ImageFormat, cache_folder: Path
 ) -> Source:

@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from app.config.wording import printable, received
 from app.data import class_names
 from app.data.archives import Reader, read_cifar, read_idx, read_npz
-from app.data.arrays import Arrays, source_of
+from app.data.arrays import Arrays, numbered, source_of
 from app.data.folders import load_folder
 from app.data.images import ImageFormat
 from app.data.listing import subfolders
+from app.data.normalization import normalization_constants
 from app.data.splits import (
     Dataset,
     Source,
     Split,
     fingerprint,
-    normalization_constants,
     stratified,
     train_share,
 )
@@ -186,19 +187,21 @@ def _image_folder(config: "DatasetConfig", data_root: Path) -> Source:
     if arrays is None:
         return load_folder(path, _image_format(config, 3), config.on_bad_image, cache_folder)
     image_format = _image_format(config, arrays.train[0].shape[3] if arrays.train[0].ndim == 4 else 1)
-    numbers = tuple(str(label) for label in range(int(arrays.train[1].max(initial=-1)) + 1))
-    return source_of(arrays, arrays.class_names or numbers, image_format, cache_folder)
+    return source_of(arrays, arrays.class_names or numbered(arrays), image_format, cache_folder)
 
 
 def _local_path(config: "DatasetConfig", data_root: Path) -> Path:
     """Return where local files are looked for; a folder that was asked for must exist."""
     if config.data_dir is None:
         return data_root / config.name
-    path = project_root() / Path(config.data_dir).expanduser()
-    if not path.exists():
-        raise UserError(
-            f"dataset.data_dir: {shown(path)} does not exist; give the folder that holds the images"
-        )
+    try:
+        path = project_root() / Path(config.data_dir).expanduser()
+        exists = path.exists()
+    except (OSError, RuntimeError) as error:  # too long, not to be looked into, or the home of nobody
+        raise UserError(f"dataset.data_dir: cannot read {received(config.data_dir)}: {error}") from error
+    if not exists:
+        place = printable(shown(path))
+        raise UserError(f"dataset.data_dir: {place} does not exist; give the folder that holds the images")
     return path
 
 

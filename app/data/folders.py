@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from app.config.wording import printable
 from app.data.images import BadImageError, ImageFormat, decode_file, quiet_pillow
-from app.data.listing import FolderIndex, index_folder, printable
+from app.data.listing import FolderIndex, index_folder
 from app.data.splits import Source, Split
 from app.data.store import BadImages, store_images
 from app.errors import UserError

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")  # Pillow's other readers stay shut
 MAX_PIXELS = 178_000_000  # a file that declares more is refused before its pixels are decoded
+MAX_FILE_BYTES = 2**30  # so many pixels of 16 bits and three channels, not compressed
 RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -47,7 +48,9 @@ class ImageFormat:
         """Return the pixels of an image, `(height, width, channels)` uint8."""
         if "transparency" in image.info:
             image = image.convert("RGBA")  # Pillow warns of palettes with transparency otherwise
-        image = _eight_bits(image).convert("L" if self.channels == 1 else "RGB")
+        image, mode = _eight_bits(image), "L" if self.channels == 1 else "RGB"
+        if image.mode != mode:  # Pillow would copy it
+            image = image.convert(mode)
         if self.image_size is not None and image.size != self.image_size[::-1]:
             size, resampling = self.image_size[::-1], RESAMPLING[self.interpolation]
             image = (
@@ -80,6 +83,8 @@ def decode_file(path: str | Path, image_format: ImageFormat) -> np.ndarray:
         raise BadImageError("broken link" if os.path.islink(path) else "not a file")
     try:
         with open(path, "rb", buffering=0) as file:
+            if (size := os.fstat(file.fileno()).st_size) > MAX_FILE_BYTES:
+                raise BadImageError(f"{size:,} bytes, more than {MAX_FILE_BYTES:,}")
             content = io.BytesIO(file.read())  # one read: many small ones cost threads their turn
         with Image.open(content, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -90,6 +95,8 @@ def decode_file(path: str | Path, image_format: ImageFormat) -> np.ndarray:
             return image_format.convert(image)
     except BadImageError:
         raise
+    except Image.DecompressionBombError:  # Pillow's own limit is hardly higher
+        raise BadImageError(f"declares more than {MAX_PIXELS:,} pixels") from None
     except Image.UnidentifiedImageError:
         raise BadImageError("not an image" if content.getbuffer().nbytes else "empty file") from None
     except Exception as error:  # Pillow's readers raise whatever a damaged file makes them trip over

@@ -8,12 +8,15 @@ Classes are in natural order ("2" before "10"), images in natural order of their
 
 import os
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from app.config.wording import printable
 from app.data.images import SUFFIXES
 from app.errors import UserError
 from app.paths import shown
@@ -49,15 +52,10 @@ def natural_key(text: str) -> tuple[list[str | int], str]:
     return pieces, text
 
 
-def printable(text: str) -> str:
-    """Return a file name with everything escaped that a terminal or a JSON file would trip over."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
 def index_folder(root: Path, official: Sequence[str] | None = None) -> FolderIndex:
     """List the images below `root`.
 
-    Hidden files and folders, and `__MACOSX`, are left out; links are followed once.
+    Hidden files and folders, and `__MACOSX`, are left out; links are followed once, and never upwards.
 
     Args:
         root: The data folder.
@@ -65,8 +63,9 @@ def index_folder(root: Path, official: Sequence[str] | None = None) -> FolderInd
             folders' own names in natural order.
 
     Raises:
-        UserError: The folder is missing, empty or unreadable, has no class folders, a single class, or a
-            class without images; parts have different classes, or not the official ones.
+        UserError: The folder is missing, empty or unreadable, has no class folders, a single class, a class
+            without images, or links that lead nowhere in place of class folders; names of classes cannot be
+            told apart; parts have different classes, or not the official ones.
     """
     part_folders = _part_folders(root)
     names = {part: subfolders(folder) for part, folder in part_folders.items()}
@@ -84,6 +83,13 @@ def index_folder(root: Path, official: Sequence[str] | None = None) -> FolderInd
     if unnameable:
         raise UserError(
             f"{shown(root)}: class folders whose names are no plain text: {', '.join(unnameable)}"
+        )
+    forms = Counter(map(_composed, order))
+    alike = [name for name in order if forms[_composed(name)] > 1]
+    if alike:
+        raise UserError(
+            f"{shown(root)}: class folders whose names look the same, in different Unicode forms: "
+            f"{', '.join(map(ascii, alike))}; rename or merge them"
         )
 
     files: list[str] = []
@@ -123,9 +129,15 @@ def _part_folders(root: Path) -> dict[str, Path]:
 def subfolders(folder: Path) -> list[str]:
     """Return the names of the visible folders in `folder`, in natural order."""
     try:
-        return sorted(
-            (e.name for e in os.scandir(folder) if _visible(e.name) and e.is_dir()), key=natural_key
-        )
+        visible = [entry for entry in os.scandir(folder) if _visible(entry.name)]
+        # Left out in silence, a class whose folder cannot be reached would be missing from the network.
+        broken = [entry.name for entry in visible if entry.is_symlink() and not os.path.exists(entry.path)]
+        if broken:
+            raise UserError(
+                f"{shown(folder)}: links that lead nowhere: {', '.join(map(printable, sorted(broken)))}. "
+                "Mend or remove them."
+            )
+        return sorted((entry.name for entry in visible if entry.is_dir()), key=natural_key)
     except OSError as error:
         raise UserError(f"{shown(folder)}: cannot read the data folder: {error.strerror}") from error
 
@@ -134,31 +146,39 @@ def _visible(name: str) -> bool:
     return not name.startswith(".") and name != "__MACOSX"
 
 
+def _composed(name: str) -> str:
+    """Return a name in one Unicode form; an accent may be a character of its own, as on macOS."""
+    return unicodedata.normalize("NFC", name)
+
+
 def _compare(places: str, names: list[str], expected: list[str]) -> None:
-    surplus = [printable(name) for name in names if name not in set(expected)]
-    missing = [printable(name) for name in expected if name not in set(names)]
+    surplus = [name for name in names if name not in set(expected)]
+    missing = [name for name in expected if name not in set(names)]
     if surplus or missing:
+        alike = set(map(_composed, surplus)) & set(map(_composed, missing))
+        show, hint = (ascii, "; some look the same, in different Unicode forms") if alike else (printable, "")
         first, second = places.split(" and ")
         raise UserError(
-            f"{places} have different classes: only in {first}: {', '.join(surplus) or 'none'}; "
-            f"only in {second}: {', '.join(missing) or 'none'}"
+            f"{places} have different classes: only in {first}: {', '.join(map(show, surplus)) or 'none'}; "
+            f"only in {second}: {', '.join(map(show, missing)) or 'none'}{hint}"
         )
 
 
 def _image_files(folder: Path, root: Path) -> tuple[list[str], int]:
     """Return the image files below a class folder, relative to `root`, and the number of other files."""
     images, num_others = [], 0
-    visited: set[tuple[int, int]] = set()
+    # A link up to the data folder would bring in the other classes' images.
+    visited = {_identity(above) for above in (root, *folder.resolve().parents)}
 
     def fail(error: OSError) -> None:
-        raise UserError(f"{shown(Path(error.filename))}: cannot read the folder: {error.strerror}") from error
+        place = printable(shown(Path(error.filename)))
+        raise UserError(f"{place}: cannot read the folder: {error.strerror}") from error
 
     for current, subfolders, names in os.walk(folder, followlinks=True, onerror=fail):
-        status = os.stat(current)
-        if (status.st_dev, status.st_ino) in visited:
+        if _identity(current) in visited:
             subfolders.clear()  # a link back to a folder that was seen
             continue
-        visited.add((status.st_dev, status.st_ino))
+        visited.add(_identity(current))
         subfolders[:] = filter(_visible, subfolders)
         for name in filter(_visible, names):
             if os.path.splitext(name)[1].lower() in SUFFIXES:
@@ -166,3 +186,8 @@ def _image_files(folder: Path, root: Path) -> tuple[list[str], int]:
             else:
                 num_others += 1
     return sorted(images, key=natural_key), num_others
+
+
+def _identity(folder: str | Path) -> tuple[int, int]:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino

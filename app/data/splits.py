@@ -1,5 +1,6 @@
 """What a dataset is once it is loaded: images, labels, class names, and who gets which image."""
 
+import functools
 import hashlib
 import math
 from collections.abc import Iterator
@@ -41,6 +42,13 @@ class Split:
         size = max(1, CHUNK_ELEMENTS // math.prod(self.images.shape[1:]))
         for start in range(0, len(self), size):
             yield self.images[self.rows[start : start + size]]
+
+    def hashes(self) -> np.ndarray:
+        """Return 64 bits for each image, uint64 in order: the same for the same pixels, else different."""
+        rows = (row for images in self.chunks() for row in images.reshape(len(images), -1))
+        return np.frombuffer(
+            b"".join(hashlib.blake2b(row.data, digest_size=8).digest() for row in rows), np.uint64
+        )
 
 
 def whole_split(images: np.ndarray, labels: np.ndarray) -> Split:
@@ -117,8 +125,36 @@ class Dataset:
             "split_rule": self.split_rule,
             "source": self.source,
             "fingerprint": self.fingerprint,
+            "duplicates": self.duplicates,
             "skipped": list(self.skipped),
         }
+
+    @functools.cached_property
+    def duplicates(self) -> dict[str, int]:
+        """How many images outside of `train` equal one inside, pixel for pixel; counted at the first use."""
+        train = self.train.hashes()
+        return {
+            f"train_and_{name}": int(np.isin(split.hashes(), train).sum())
+            for name, split in (("val", self.val), ("test", self.test))
+            if split is not None
+        }
+
+    def duplicates_warning(self) -> str | None:
+        """Return a line that warns of images which are in two splits; None where there are none."""
+        found = [
+            f"{self.duplicates[key]:,} of {len(split):,} {name} images"
+            for key, name, split in (
+                ("train_and_val", "validation", self.val),
+                ("train_and_test", "test", self.test),
+            )
+            if split is not None and self.duplicates[key]
+        ]
+        if not found:
+            return None
+        return (
+            f"warning: {' and '.join(found)} are training images too, pixel for pixel; "
+            "accuracy on them says nothing of new images. Remove the copies."
+        )
 
     def _counts(self, split: Split) -> list[int]:
         return np.bincount(split.labels, minlength=len(self.class_names)).tolist()
@@ -207,41 +243,3 @@ def _subset(split: Split, mask: np.ndarray) -> Split:
 
 def _generator(seed: int, stream: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=np.array([seed, stream], np.uint64)))
-
-
-def normalization_constants(kind: str, split: Split) -> dict[str, Any]:
-    """Return the mean to subtract from images / 255 and the deviation to divide by.
-
-    Args:
-        kind: "none" (pixels stay 0..255), "unit" (0..1), "symmetric" (-1..1), "per_channel", or
-            "per_pixel" (one mean for all, one deviation over images for each pixel and channel).
-        split: The training split; the data-dependent kinds are measured on it.
-
-    Returns:
-        "mean" and "deviation" as numbers or nested lists, `(channels,)` or `(height, width, channels)`.
-        A deviation of zero is replaced by one.
-    """
-    fixed = {"none": (0.0, 1 / 255), "unit": (0.0, 1.0), "symmetric": (0.5, 0.5)}
-    if kind in fixed:
-        return dict(zip(("mean", "deviation"), fixed[kind], strict=True))
-    assert kind in ("per_channel", "per_pixel"), kind
-    sums = np.zeros(split.images.shape[1:])  # of integers, exact in float64 up to 2**53
-    squares = np.zeros_like(sums)
-    for images in split.chunks():
-        values = images.astype(np.float64)
-        sums += values.sum(axis=0)
-        squares += np.einsum("nhwc,nhwc->hwc", values, values)
-    if kind == "per_pixel":
-        mean = sums.mean() / len(split)
-        deviation = _deviation(sums / len(split), squares / len(split))
-    else:
-        mean = sums.mean(axis=(0, 1)) / len(split)
-        deviation = _deviation(mean, squares.mean(axis=(0, 1)) / len(split))
-    return {"mean": (mean / 255).tolist(), "deviation": deviation.tolist()}
-
-
-def _deviation(mean: np.ndarray, mean_square: np.ndarray) -> np.ndarray:
-    """Return the standard deviation of pixels / 255 from moments of pixels, one where it is zero."""
-    variance = mean_square - mean**2
-    smallest = 1e-9  # far above rounding; n integers that are not all equal have a variance of about 1 / n
-    return np.where(variance > smallest, np.sqrt(np.maximum(variance, smallest)) / 255, 1.0)

@@ -17,6 +17,7 @@ from app.runs import Run, find_run
 from app.training import startup
 from app.training.losses import SparseCrossentropy, balanced_class_weight
 from app.training.optimizers import build_optimizer
+from app.training.saved import load_classifier
 from models import ImageClassifier, Normalization, augmentation_layer, build_model
 
 
@@ -125,7 +126,7 @@ def _start_from(run: Run, network: keras.Model, class_names: tuple[str, ...]) ->
     """Copy the best weights of another run into `network`; the head stays new where the classes differ."""
     if not run.best_model.is_file():
         raise UserError(f"model.weights: {run.name} has no {run.best_model.name} yet; train it first")
-    trained = keras.saving.load_model(run.best_model)
+    trained = load_classifier(run.best_model)
     theirs, ours = trained.network.weights, network.weights
     if type(trained.network) is not type(network) or len(theirs) != len(ours):
         raise UserError(

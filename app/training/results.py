@@ -15,6 +15,7 @@ from app.runs import Run, atomic_path, read_json, write_json
 from app.training.checkpoint import Progress
 from app.training.history import best_row
 from app.training.losses import SparseCrossentropy
+from app.training.saved import load_classifier
 
 try:
     import resource
@@ -48,7 +49,7 @@ def write_results(
     last_logits = best_logits = _logits(classifier, dataset.val, training.batch_size)
     selected = classifier
     if best is not None and best is not last:
-        selected = keras.saving.load_model(run.best_model)
+        selected = load_classifier(run.best_model)
         best_logits = _logits(selected, dataset.val, training.batch_size)
     with atomic_path(run.predictions) as temporary:
         np.savez(

@@ -59,6 +59,8 @@ def train(experiment: Experiment, out: TextIO | None = None, overrides: Sequence
         write_json(run.dataset, job.describe_dataset())
         write_text(run.summary, job.summary())
         print(f"{experiment.name}: {job.describe()}\nrun {run.name}", file=out, flush=True)
+        if warning := job.dataset.duplicates_warning():
+            print(warning, file=out, flush=True)
         return _fit(run, job, Progress(), None, out)
 
 

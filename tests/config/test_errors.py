@@ -33,11 +33,12 @@ ONE_MISTAKE = {
     "rate_is_bool": ("learning_rate: 0.1", "learning_rate: true", ["8:18: optimizer.learning_rate: must be a number or a mapping with the key 'schedule'; got true"]),
     "no_schedule": ("learning_rate: 0.1", "learning_rate: {peak: 1}", ["8:18: optimizer.learning_rate.schedule: required key is missing"]),
     "schedule_name": ("learning_rate: 0.1", "learning_rate: {schedule: cosin, peak: 1}", ["8:29: optimizer.learning_rate.schedule: unknown schedule 'cosin'; did you mean 'cosine'? allowed: constant, cosine, exponential, one_cycle, step"]),
-    "schedule_key": ("learning_rate: 0.1", "learning_rate: {schedule: cosine, peak: 1, factor: 2}", ["8:46: optimizer.learning_rate.factor: unknown key; allowed: end, peak, schedule, warmup_epochs"]),
+    "schedule_key": ("learning_rate: 0.1", "learning_rate: {schedule: cosine, peak: 1, factor: 2}", ["8:46: optimizer.learning_rate.factor: unknown key; allowed: end, peak, schedule, span_epochs, warmup_epochs"]),
     "boundaries": ("learning_rate: 0.1", "learning_rate: {schedule: step, peak: 1, factor: 0.1, boundaries_epochs: [5, 5]}", ["8:76: optimizer.learning_rate.boundaries_epochs: must increase from one to the next; got [5, 5]"]),
     "no_boundaries": ("learning_rate: 0.1", "learning_rate: {schedule: step, peak: 1, factor: 0.1, boundaries_epochs: []}", ["8:76: optimizer.learning_rate.boundaries_epochs: must have at least 1 items; got []"]),
     "late_warmup": ("learning_rate: 0.1", "learning_rate: {schedule: cosine, peak: 1, warmup_epochs: 10}", ["8:61: optimizer.learning_rate.warmup_epochs: must be below training.epochs, which is 10; got 10"]),
     "late_peak": ("learning_rate: 0.1", "learning_rate: {schedule: one_cycle, peak: 1, peak_epoch: 12}", ["8:61: optimizer.learning_rate.peak_epoch: must be below training.epochs, which is 10; got 12"]),
+    "early_span": ("learning_rate: 0.1", "learning_rate: {schedule: cosine, peak: 1, warmup_epochs: 4, span_epochs: 3}", ["8:61: optimizer.learning_rate.warmup_epochs: must be below span_epochs, which is 3; got 4"]),
     "dataset": ("digits", "digit", ["3:9: dataset.name: unknown value 'digit'; did you mean 'digits'? allowed: cifar10, cifar100, digits, fashion_mnist, image_folder, mnist"]),
     "image_size": ("digits", "digits\n  image_size: 32", ["4:15: dataset.image_size: must be a list; got 32"]),
     "image_size_short": ("digits", "digits\n  image_size: [32]", ["4:15: dataset.image_size[1]: item is missing"]),
@@ -151,7 +152,7 @@ def test_files_that_cannot_be_read(write, errors, tmp_path):
     path = write()
     path.write_bytes(b"# caf\xe9\n")
     assert errors() == [f"{AT}: not UTF-8 text (byte 5)"]
-    path.write_bytes(b"#" * 1_000_001)
-    assert errors() == [f"{AT}: 1000001 bytes; an experiment file has at most 1000000"]
+    path.write_bytes(b"#" * 100_001)
+    assert errors() == [f"{AT}: 100001 bytes; an experiment file has at most 100000"]
     assert errors(tmp_path / "no.yaml") == ["no.yaml: no such file"]
     assert errors(tmp_path / "experiments") == ["experiments: no such file"]

@@ -1,5 +1,7 @@
 """Tiny datasets on disk."""
 
+import io
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,24 @@ from PIL import Image
 
 from app.config.schema import DatasetConfig
 from app.data.datasets import load_dataset
+
+RNG = np.random.default_rng(0)
+
+
+def cifar_records(count, coarse=False, classes=10):
+    labels = np.arange(count) % classes
+    images = RNG.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+    head = np.stack([labels * 0 + 99, labels] if coarse else [labels], axis=1).astype(np.uint8)
+    content = np.concatenate([head, images.transpose(0, 3, 1, 2).reshape(count, -1)], axis=1).tobytes()
+    return content, images, labels
+
+
+def write_tar(path, files):
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
 
 
 @pytest.fixture
@@ -42,3 +62,10 @@ def write_images(data_root):
         return data_root / folder
 
     return write
+
+
+@pytest.fixture
+def cifar10(data_root):
+    (data_root / "cifar10").mkdir()
+    names = [f"data_batch_{number}.bin" for number in range(1, 6)] + ["test_batch.bin"]
+    return data_root / "cifar10", {name: cifar_records(20) for name in names}

@@ -1,44 +1,20 @@
 """Published files: CIFAR binary, IDX, npz, and what is said where there are none."""
 
 import gzip
-import io
 import struct
-import tarfile
 
 import numpy as np
 import pytest
 
 from app.errors import UserError
+from tests.data.conftest import cifar_records, write_tar
 
 RNG = np.random.default_rng(0)
-
-
-def cifar_records(count, coarse=False, classes=10):
-    labels = np.arange(count) % classes
-    images = RNG.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
-    head = np.stack([labels * 0 + 99, labels] if coarse else [labels], axis=1).astype(np.uint8)
-    content = np.concatenate([head, images.transpose(0, 3, 1, 2).reshape(count, -1)], axis=1).tobytes()
-    return content, images, labels
-
-
-def write_tar(path, files):
-    with tarfile.open(path, "w:gz") as tar:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
 
 
 def write_idx(path, array):
     content = struct.pack(f">I{array.ndim}I", 0x0800 + array.ndim, *array.shape) + array.tobytes()
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
-
-
-@pytest.fixture
-def cifar10(data_root):
-    (data_root / "cifar10").mkdir()
-    names = [f"data_batch_{number}.bin" for number in range(1, 6)] + ["test_batch.bin"]
-    return data_root / "cifar10", {name: cifar_records(20) for name in names}
 
 
 @pytest.mark.parametrize("layout", ["archive", "files", "folder"])

@@ -1,10 +1,12 @@
 """Every kind of image file becomes the same uint8 pixels."""
 
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from app.data.images import BadImageError, ImageFormat, decode_file
+from app.data.images import BadImageError, ImageFormat, decode_file, quiet_pillow
 
 RGB = ImageFormat(None, 3)
 
@@ -76,3 +78,45 @@ def test_resizing():
 def test_a_folder_is_no_image(tmp_path):
     with pytest.raises(BadImageError, match="not a file"):
         decode_file(tmp_path, RGB)
+
+
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
+
+
+def encoded(kind):
+    file = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(noise).save(file, kind, exif=exif)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_truncated_file_is_no_image(tmp_path, kind):
+    content = encoded(kind)
+    for length in (1, 10, 100, len(content) // 2, len(content) * 9 // 10):
+        (tmp_path / "a").write_bytes(content[:length])
+        with pytest.raises(BadImageError, match=r"\A.{3,200}\Z"):
+            decode_file(tmp_path / "a", RGB)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_damaged_file_gives_an_image_or_one_reason(tmp_path, kind):
+    content, rng = np.frombuffer(encoded(kind), np.uint8), np.random.default_rng(0)
+    outcomes = {"image": 0, "reason": 0}
+    for _ in range(150):
+        damaged = content.copy()
+        # The header twice as often as the rest: it is what readers trust.
+        places = rng.integers(0, rng.choice([100, 100, len(content)]), rng.integers(1, 6))
+        damaged[places] = rng.integers(0, 256, len(places))
+        (tmp_path / "a").write_bytes(damaged.tobytes())
+        try:
+            with quiet_pillow():
+                pixels = decode_file(tmp_path / "a", ImageFormat((4, 5), 3))
+            assert pixels.shape == (4, 5, 3) and pixels.dtype == np.uint8
+            outcomes["image"] += 1
+        except BadImageError as error:
+            assert 0 < len(str(error)) <= 200 and "\n" not in str(error)
+            outcomes["reason"] += 1
+    assert min(outcomes.values()) > 0, outcomes

@@ -18,6 +18,7 @@ RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (24, 8, 8, 3), dtype="uint8")
 LABELS = RNG.integers(0, 3, 24)
 NAMES = ("cat", "dog", "frog")
+LAMBDA = keras.layers.Lambda(lambda inputs: os.mkdir("made") or inputs).get_config()
 
 
 @keras.saving.register_keras_serializable("test_classifier")
@@ -205,6 +206,29 @@ def test_saved_file_needs_models_only(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     np.testing.assert_array_equal(np.load(tmp_path / "logits.npy"), predict(classifier))
+
+
+@pytest.mark.parametrize(
+    ("hostile", "reason"),
+    [
+        ({"module": "os", "class_name": "mkdir", "config": {"path": "made"}}, "Could not locate class"),
+        ({"module": "keras.layers", "class_name": "Lambda", "config": LAMBDA}, "disallowed by default"),
+    ],
+)
+def test_a_saved_file_runs_no_code(tmp_path, monkeypatch, hostile, reason):
+    monkeypatch.chdir(tmp_path)
+    make(augmentation=()).save("best.keras")
+    with zipfile.ZipFile("best.keras") as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(contents["config.json"])
+    config["config"]["network"] = hostile | {"registered_name": None}
+    config["config"]["safe_mode"] = False  # what the file says of its own safety does not count
+    with zipfile.ZipFile("hostile.keras", "w") as archive:
+        for name, content in (contents | {"config.json": json.dumps(config)}).items():
+            archive.writestr(name, content)
+    with pytest.raises((TypeError, ValueError), match=reason):
+        keras.saving.load_model("hostile.keras")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.keras", "hostile.keras"]
 
 
 def test_low_precision_keeps_pixels_and_logits_in_float32():

@@ -1,0 +1,35 @@
+"""Saved classifiers: `.keras` files, read without running any code that they may hold."""
+
+import zipfile
+from pathlib import Path
+
+import keras
+
+from app.errors import UserError
+from app.paths import shown
+from models import ImageClassifier
+
+
+def load_classifier(path: Path) -> ImageClassifier:
+    """Load a classifier in Keras' safe mode, which makes registered classes only and no lambdas.
+
+    Args:
+        path: A `.keras` file.
+
+    Returns:
+        The classifier, not compiled.
+
+    Raises:
+        UserError: The file is damaged, asks for code to be run, or holds another kind of model.
+    """
+    if not zipfile.is_zipfile(path):  # Keras would say that there is no file
+        raise UserError(f"{shown(path)}: damaged: not a whole .keras file")
+    try:
+        classifier = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras, zipfile and h5py raise whatever a bad file makes them trip over
+        cause = str(error).rpartition("Exception encountered: ")[2].strip()
+        reason = cause.partition("\n")[0].partition(". ")[0] or type(error).__name__
+        raise UserError(f"{shown(path)}: no classifier that can be loaded safely: {reason}") from error
+    if not isinstance(classifier, ImageClassifier):
+        raise UserError(f"{shown(path)}: holds a {type(classifier).__name__}, no ImageClassifier")
+    return classifier

@@ -1,0 +1,59 @@
+"""Images that lie on both sides of a split are counted and warned of."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from app.data import splits, store
+from app.data.splits import Split, whole_split
+
+
+def test_no_duplicates(load, write_images):
+    write_images("image_folder")
+    data = load()
+    assert data.as_json()["duplicates"] == {"train_and_val": 0}
+    assert data.duplicates_warning() is None
+
+
+def test_duplicates_across_the_parts(load, write_images):
+    write_images("image_folder/train", count=6)
+    folder = write_images("image_folder/val", count=2)
+    Image.new("RGB", (8, 6), (1, 2, 3)).save(folder / "cat" / "new.png")
+    Image.new("RGB", (8, 6), (7, 8, 9)).save(folder / "cat" / "0.png")
+    write_images("image_folder/test", count=5)
+    data = load()
+    assert data.as_json()["duplicates"] == {"train_and_val": 3, "train_and_test": 10}
+    text = data.duplicates_warning()
+    assert text.startswith(
+        "warning: 3 of 5 validation images and 10 of 10 test images are training images too"
+    )
+    assert "\n" not in text
+    data = load(validation="test")
+    assert data.duplicates == {"train_and_val": 10}
+    assert "10 of 10 validation images" in data.duplicates_warning()
+
+
+@pytest.mark.parametrize("memory_share", [0.25, 0.0])
+def test_copies_that_a_random_split_tears_apart(load, write_images, monkeypatch, memory_share):
+    monkeypatch.setattr(store, "MEMORY_SHARE", memory_share)
+    monkeypatch.setattr(splits, "CHUNK_ELEMENTS", 5 * 6 * 8 * 3)
+    folder = write_images("image_folder", count=12)
+    for number in range(8):  # the same picture in other files, and under another class
+        image = Image.open(folder / "cat" / f"{number}.png")
+        image.save(folder / ("cat" if number % 2 else "dog") / f"copy{number}.bmp")
+    data = load(validation=0.4)
+    assert isinstance(data.train.images, np.memmap) == (memory_share == 0.0)
+    train = {data.train.take(np.array([row]))[0].tobytes() for row in range(len(data.train))}
+    torn = sum(data.val.take(np.array([row]))[0].tobytes() in train for row in range(len(data.val)))
+    assert torn > 0 and data.duplicates == {"train_and_val": torn}
+
+
+def test_one_pixel_makes_another_image():
+    images = np.random.default_rng(0).integers(0, 255, (40, 5, 7, 3), dtype=np.uint8)
+    images[20:] = images[:20]
+    images[np.arange(20, 40), np.arange(20) % 5, np.arange(20) % 7, np.arange(20) % 3] += 1
+    images[39] = images[3]
+    hashes = whole_split(images, np.zeros(40)).hashes()
+    assert hashes.dtype == np.uint64 and hashes.shape == (40,) and len(set(hashes.tolist())) == 39
+    some = Split(images, np.zeros(2, np.int32), np.array([39, 5]))
+    assert some.hashes().tolist() == [hashes[3], hashes[5]]

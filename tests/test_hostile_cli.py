@@ -1,0 +1,105 @@
+"""Broken experiment files through the command line: one message, exit code 2, nothing written."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app import cli
+
+HANGS_AFTER_SECONDS = 60
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED = sorted(ROOT.glob("experiments/*.yaml"))
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12)
+)
+# What is done to the text of a shipped experiment; none of it can be right.
+BREAK = {
+    "empty": lambda text: "",
+    "dropped_section": lambda text: re.sub(r"(?m)^(model|extends):", "# ", text),
+    "misspelt_key": lambda text: text + "\noptimiser: {name: sgd}\n",
+    "duplicate_key": lambda text: text + "\nseed: 1\nseed: 2\n",
+    "retyped": lambda text: text + "\ntraining: [1, 2]\n",
+    "nested": lambda text: text + "\nmodel: {model: {model: {name: lenet5}}}\n",
+    "tab": lambda text: text + "\n\tseed: 1\n",
+    "several_documents": lambda text: text + "\n---\n" + text,
+    "brackets": lambda text: text + "\nx: " + "[" * 90_000,
+    "alias_bomb": lambda text: text + "\n" + BOMB,
+    "python_tag": lambda text: text + "\nx: !!python/object/apply:os.mkdir [made]\n",
+    "binary_tag": lambda text: text + "\nx: !!binary aGk=\n",
+    "nul": lambda text: text + "\nx: \0\n",
+    "escape": lambda text: text + '\nx: "\\Uffffffff"\n',
+    "line_break_in_key": lambda text: text + '\n"no\\nerror": 1\n',
+    "huge_integer": lambda text: text + f"\nx: {10**400}\n",
+    "not_a_number": lambda text: text + "\nx: .nan\n",
+    "leads_out": lambda text: "extends: ../../outside.yaml\n" + text.replace("extends:", "#"),
+    "circle": lambda text: "extends: broken.yaml\n" + text.replace("extends:", "#"),
+    "utf_16": lambda text: text.encode("utf-16"),
+    "latin_1": lambda text: f"# caf\xe9\n{text}".encode("latin-1", "replace"),
+    "ten_megabytes": lambda text: text + "#" * 10_000_000,
+    "thousands_of_keys": lambda text: text + "\n" + "".join(f"key{i}: {i}\n" for i in range(5_000)),
+}
+LINE = re.compile(r"experiments/broken\.yaml(:[0-9]+:[0-9]+)?: .{1,1500}")
+
+
+@pytest.fixture(params=BREAK)
+def command(request, tmp_path, monkeypatch):
+    """A command that meets a broken file; the verbs and the shipped experiments take turns."""
+    number = list(BREAK).index(request.param)
+    content = BREAK[request.param](SHIPPED[number % len(SHIPPED)].read_text())
+    folder = tmp_path / "experiments"
+    folder.mkdir()
+    for shipped in SHIPPED:
+        (folder / shipped.name).write_text(shipped.read_text())
+    (folder / "broken.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
+    monkeypatch.setenv("TRAINER_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    yield [("check", "train")[number % 2], "broken"]
+    assert os.listdir(tmp_path) == ["experiments"] and len(os.listdir(folder)) == len(SHIPPED) + 1
+
+
+def assert_refused(code, out, err):
+    assert code == 2 and out == ""
+    assert all(LINE.fullmatch(line) for line in err.rstrip("\n").split("\n")), err
+
+
+def test_a_broken_file_is_refused(command, capsys):
+    code = cli.main(command)
+    assert_refused(code, *capsys.readouterr())
+
+
+@pytest.mark.slow
+def test_a_broken_file_is_refused_by_the_program(command):
+    done = subprocess.run(
+        [sys.executable, "-m", "app", *command],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=HANGS_AFTER_SECONDS,
+    )
+    assert_refused(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "a\0b", "..", "a\nb", "~nobody-of-this-name/x"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["curves", "--run"],
+        ["train", "--from"],
+        ["curves"],
+        ["compare", "--runs"],
+        ["train", "quickstart", "--data-dir"],
+    ],
+    ids=" ".join,
+)
+def test_names_that_cannot_be(arguments, name, tmp_path, monkeypatch, capsys):
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "quickstart.yaml").write_text(
+        (ROOT / "experiments/quickstart.yaml").read_text()
+    )
+    monkeypatch.setenv("TRAINER_HOME", str(tmp_path))
+    assert cli.main([*arguments, name]) == 2
+    assert capsys.readouterr().out == "" and os.listdir(tmp_path) == ["experiments"]
