@@ -14,7 +14,7 @@ $(foreach name,$(USER_VARIABLES),$(eval override $(name) := $$(value $(name))))
 export $(USER_VARIABLES)
 
 .DEFAULT_GOAL := help
-.PHONY: help install train resume prove-resume curves compare check list models results schema notebooks test test-all lint clean
+.PHONY: help install train resume doctor prove-resume curves compare check list models results schema notebooks test test-all lint clean
 
 help: ## show this list
 	@echo "make TARGET [EXP=name] [SET=\"training.epochs=2 seed=1\"] ..."
@@ -32,6 +32,10 @@ train: $(INSTALLED) ## train EXP (default: quickstart); SET="key=value ...", DAT
 resume: $(INSTALLED) ## go on with RUN, or the newest unfinished run of EXP; EPOCHS=n [SCHEDULE=keep|stretch] to train on; FORCE=1
 	@exec $(BIN)/python -m app resume $${EXP:+"$$EXP"} $${RUN:+"--run=$$RUN"} $${EPOCHS:+"--epochs=$$EPOCHS"} \
 		$${SCHEDULE:+"--schedule=$$SCHEDULE"} $${FORCE:+--force}
+
+doctor: $(INSTALLED) ## check EXP before a long run, or find in which layer the loss of RUN blew up
+	@exec $(BIN)/python -m app doctor $${EXP:+"$$EXP"} $${RUN:+"--run=$$RUN"} $${SET:+"--set=$$SET"} \
+		$${DATA_DIR:+"--data-dir=$$DATA_DIR"}
 
 prove-resume: $(INSTALLED) ## train EXP straight and with KILLS=5 kills, and compare the two runs bit by bit
 	@exec $(BIN)/python -m app prove-resume $${EXP:+"$$EXP"} $${KILLS:+"--kills=$$KILLS"} \

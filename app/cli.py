@@ -83,6 +83,13 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--force", action="store_true", help="go on although data or versions have changed")
     verb.set_defaults(run=verbs.resume)
 
+    verb = group.add_parser("doctor", help="check an experiment before a long run, or why a run blew up")
+    verb.add_argument("experiment", nargs="?", metavar="EXP", help="an experiment to check")
+    verb.add_argument("--run", dest="run_name", metavar="RUN", help="a run whose loss was no longer finite")
+    verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE ...", help="override keys")
+    verb.add_argument("--data-dir", metavar="DIR", help="take the images from this folder")
+    verb.set_defaults(run=verbs.doctor)
+
     verb = group.add_parser(
         "prove-resume", help="train straight and with kills, and compare the two runs bit by bit"
     )

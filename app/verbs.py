@@ -22,7 +22,7 @@ DEFAULT_EXPERIMENT = "quickstart"
 
 
 def _overrides(options: argparse.Namespace) -> list[str]:
-    """Return the KEY=VALUE pairs of all --set options, split as a shell would."""
+    """Return the KEY=VALUE pairs of all --set options, split as a shell would, and of --data-dir."""
     pairs: list[str] = []
     for text in options.set:
         try:
@@ -31,15 +31,18 @@ def _overrides(options: argparse.Namespace) -> list[str]:
             raise UserError(
                 f"--set {text}: {error}; write KEY=VALUE pairs with spaces between them"
             ) from error
+    if getattr(options, "data_dir", None):
+        try:
+            folder = Path(options.data_dir).expanduser().resolve()
+        except (OSError, ValueError, RuntimeError) as error:  # a circle of links, the home of nobody
+            raise UserError(f"--data-dir {options.data_dir!r}: {error}") from error
+        pairs.append(f"dataset.data_dir={json.dumps(str(folder))}")
     return pairs
 
 
 def train(options: argparse.Namespace) -> int:
     """Train an experiment, or that of an earlier run."""
     overrides = _overrides(options)
-    if options.data_dir:
-        folder = Path(options.data_dir).expanduser().resolve()
-        overrides.append(f"dataset.data_dir={json.dumps(str(folder))}")
     if options.from_run and options.experiment:
         raise UserError("train: received both EXP and FROM; EXP trains a file, FROM the experiment of a run")
     if options.from_run:
@@ -47,19 +50,37 @@ def train(options: argparse.Namespace) -> int:
         experiment = load_run_experiment(run, overrides)
     else:
         experiment = load_experiment(options.experiment or DEFAULT_EXPERIMENT, overrides)
-    from app.training.runner import train  # brings up the backend, which takes seconds
+    from app.training import runner  # brings up the backend, which takes seconds
 
-    train(experiment, overrides=None if options.from_run else overrides)
+    runner.train(experiment, overrides=None if options.from_run else overrides)
     return 0
 
 
 def resume(options: argparse.Namespace) -> int:
     """Go on with a run."""
     run = _chosen_run(options, _newest if options.epochs else lambda name: newest_run(name, finished=False))
-    from app.training.runner import resume  # brings up the backend, which takes seconds
+    from app.training import runner  # brings up the backend, which takes seconds
 
-    resume(run, epochs=options.epochs, schedule=options.schedule, force=options.force)
+    runner.resume(run, epochs=options.epochs, schedule=options.schedule, force=options.force)
     return 0
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Check an experiment before it is trained, or find out why a run blew up."""
+    if bool(options.run_name) == bool(options.experiment):
+        raise UserError(
+            "doctor: name an experiment to check (EXP=) or a run that blew up (RUN=), one of the two"
+        )
+    if options.run_name:
+        run = find_run(options.run_name)
+        from app.training.blowup import replay  # brings up the backend, which takes seconds
+
+        replay(run, sys.stdout)
+        return 0
+    experiment = load_experiment(options.experiment, _overrides(options))
+    from app.training.doctor import examine  # brings up the backend, which takes seconds
+
+    return 0 if examine(experiment, sys.stdout) else 1
 
 
 def prove_resume(options: argparse.Namespace) -> int:

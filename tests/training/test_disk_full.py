@@ -27,11 +27,11 @@ def small_disk(home):
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-@pytest.mark.parametrize("free_kilobytes", [100, 1000, 2000])
+@pytest.mark.parametrize("free_kilobytes", [100, 1000])
 def test_full_disk_leaves_the_earlier_state_and_resume_goes_on(
     home, straight, small_disk, capsys, free_kilobytes
 ):
-    """A state takes 0.6 megabytes: the disk fills up before the first one, behind it, and later."""
+    """A state takes 0.6 megabytes: the disk fills up before the first one, or behind it."""
     filler = small_disk / "filler"
     filler.write_bytes(bytes(4 * 2**20 - free_kilobytes * 1024))
     assert cli.main(["train", "tiny"]) == 2

@@ -74,6 +74,7 @@ def test_kept_schedule_stays_at_its_end(finished):
     assert load_run_experiment(finished).optimizer.learning_rate.span_epochs == 2
 
 
+@pytest.mark.slow
 def test_stretched_schedule_goes_on_as_the_longer_one(home, finished):
     longer = train("training.epochs=4")
     kept = comparable_history(finished)
@@ -213,6 +214,7 @@ runner.train(load_experiment("tiny"), out=sys.stderr)
     assert not run.finished
 
 
+@pytest.mark.slow
 def test_two_runs_at_a_time_have_folders_of_their_own(home):
     command = [sys.executable, "-m", "app", "train", "tiny"]
     processes = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) for _ in range(2)]

@@ -110,6 +110,7 @@ def test_same_seed_gives_the_same_bits_another_seed_others(home, straight):
     assert comparable_history(train("seed=4")) != comparable_history(straight)
 
 
+@pytest.mark.slow  # the fast test of a kill is test_prove.py's
 def test_run_killed_in_the_middle_resumes_to_the_same_bits(home, straight):
     """SIGKILL in the second epoch, then resume: nothing tells the run from one that never stopped."""
     command = [sys.executable, "-m", "app", "train", "tiny"]
