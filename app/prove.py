@@ -8,6 +8,7 @@ import functools
 import hashlib
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -105,8 +106,8 @@ def prove_resume(name: str, overrides: Sequence[str], kills: int, seed: int, out
 
 
 def _with(command: Sequence[str], overrides: Sequence[str]) -> list[str]:
-    """Return a command with one --set for each override."""
-    return [*command, *(part for override in overrides for part in ("--set", override))]
+    """Return a command with the overrides, quoted: what follows --set is split as a shell would."""
+    return [*command, "--set", shlex.join(overrides)]
 
 
 def _process(command: Sequence[str], kill: Kill | None) -> tuple[Run, str | None]:

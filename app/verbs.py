@@ -165,7 +165,9 @@ def list_all(options: argparse.Namespace) -> int:
 
 def models(options: argparse.Namespace) -> int:
     """List the networks, or the layers of one."""
-    import app.training  # noqa: F401  (keeps TensorFlow quiet while it comes up)
+    from app.training import startup  # first: it keeps TensorFlow quiet while it comes up
+
+    startup.configure(seed=0, precision="float32", devices="cpu")
     from app.reports.networks import print_layers, print_networks
 
     if options.network:
