@@ -106,10 +106,7 @@ def curves(options: argparse.Namespace) -> int:
 def compare(options: argparse.Namespace) -> int:
     """Draw several runs over each other."""
     chosen = [find_run(name) for name in options.runs.split()]
-    for name in options.exps.split():
-        if not list_runs(name):
-            load_experiment(name)  # an unknown name is answered with the nearest one
-        chosen.append(_newest(name))
+    chosen += [_newest_of(name, _newest) for name in options.exps.split()]
     print(f"curves {shown(draw_comparison(chosen))}")
     return 0
 
@@ -128,9 +125,14 @@ def _chosen_run(options: argparse.Namespace, newest: Callable[[str], Run]) -> Ru
         )
     if options.run_name:
         return find_run(options.run_name)
-    if not list_runs(options.experiment):
-        load_experiment(options.experiment)  # an unknown name is answered with the nearest one
-    return newest(options.experiment)
+    return _newest_of(options.experiment, newest)
+
+
+def _newest_of(name: str, newest: Callable[[str], Run]) -> Run:
+    """Return an experiment's run by `newest`; an unknown name is answered with the nearest one."""
+    if not list_runs(name):
+        load_experiment(name)
+    return newest(name)
 
 
 def check(options: argparse.Namespace) -> int:

@@ -1,8 +1,14 @@
-"""The cost of a network: multiply-accumulates for one image."""
+"""The size and the cost of a network: weights, and multiply-accumulates for one image."""
 
 import math
+from collections.abc import Iterable
 
 import keras
+
+
+def count_weights(variables: Iterable[keras.Variable]) -> int:
+    """Counts the numbers that variables hold."""
+    return sum(math.prod(variable.shape) for variable in variables)
 
 
 def count_macs(layer: keras.layers.Layer) -> int:

@@ -1,6 +1,5 @@
 """The networks side by side with what their sources say, and one network layer by layer."""
 
-import math
 from collections.abc import Iterator
 from typing import TextIO
 
@@ -9,7 +8,7 @@ import keras
 from app.config.wording import nearest
 from app.errors import UserError
 from models import build_model
-from models.macs import count_macs
+from models.macs import count_macs, count_weights
 from models.network import Network
 from models.sources import FAMILIES, TEN_NETWORKS, Published
 from models.torch_layers import TorchConv2D
@@ -31,7 +30,7 @@ def print_networks(out: TextIO) -> bool:
     all_equal = True
     for published in (*TEN_NETWORKS, *FAMILIES):
         network = _build(published)
-        counts = (network.count_params(), _num_weights(network.trainable_weights), count_macs(network))
+        counts = (network.count_params(), count_weights(network.trainable_weights), count_macs(network))
         differences = [
             f"{what} {theirs:,} there"
             for what, ours, theirs in zip(
@@ -96,7 +95,7 @@ def print_layers(label: str, out: TextIO) -> None:
         cells = [f"{cell:<{width}}" for cell, width in zip(row[:4], widths, strict=False)]
         cells += [f"{cell:>{width}}" for cell, width in zip(row[4:], widths[4:], strict=True)]
         print("  ".join(cells).rstrip(), file=out)
-    trainable = _num_weights(network.trainable_weights)
+    trainable = count_weights(network.trainable_weights)
     print(
         f"\n{published.label} on {published.pixels}x{published.pixels}x3, {published.num_classes} classes: "
         f"{network.count_params():,} parameters, {trainable:,} of them trainable, "
@@ -118,10 +117,6 @@ def _print_line(cells: tuple[str, ...], out: TextIO) -> None:
         for column, (cell, width) in enumerate(zip(cells, _WIDTHS, strict=True))
     ]
     print("  ".join([first, second, *numbers, equal, origin]).rstrip(), file=out, flush=True)
-
-
-def _num_weights(weights: list[keras.Variable]) -> int:
-    return sum(math.prod(weight.shape) for weight in weights)
 
 
 def named_layers(model: keras.Model, path: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:

@@ -16,6 +16,7 @@ from app.training.checkpoint import Progress
 from app.training.history import best_row
 from app.training.losses import SparseCrossentropy
 from app.training.saved import load_classifier
+from models.macs import count_weights
 
 try:
     import resource
@@ -71,7 +72,7 @@ def write_results(
             "accuracy": float(np.mean(logits.argmax(-1) == dataset.test.labels)),
         }
     network = classifier.network
-    trainable = sum(int(np.prod(v.shape)) for v in network.trainable_weights)
+    trainable = count_weights(network.trainable_weights)
     on_test = experiment.dataset.validation == "test"
     write_json(
         run.metrics,
