@@ -13,7 +13,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from models.layers import BatchNormalization
+from models.layers import BatchNormalization, Conv2D
 from models.network import Network
 
 
@@ -44,15 +44,15 @@ class AlexNet8(Network):
         self.dropout = dropout
         self.bn_momentum = bn_momentum
         self.bn_epsilon = bn_epsilon
-        self.conv1 = keras.layers.Conv2D(96, 3)
+        self.conv1 = Conv2D(96, 3)
         self.norm1 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
         self.pool1 = keras.layers.MaxPooling2D(3, strides=2)
-        self.conv2 = keras.layers.Conv2D(256, 3)
+        self.conv2 = Conv2D(256, 3)
         self.norm2 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
         self.pool2 = keras.layers.MaxPooling2D(3, strides=2)
-        self.conv3 = keras.layers.Conv2D(384, 3, padding="same", activation="relu")
-        self.conv4 = keras.layers.Conv2D(384, 3, padding="same", activation="relu")
-        self.conv5 = keras.layers.Conv2D(256, 3, padding="same", activation="relu")
+        self.conv3 = Conv2D(384, 3, padding="same", activation="relu")
+        self.conv4 = Conv2D(384, 3, padding="same", activation="relu")
+        self.conv5 = Conv2D(256, 3, padding="same", activation="relu")
         self.pool5 = keras.layers.MaxPooling2D(3, strides=2)
         self.flatten = keras.layers.Flatten()
         self.hidden1 = keras.layers.Dense(2048, activation="relu")

@@ -32,6 +32,8 @@ _KERAS_LAYERS = (
     "RandomSharpness",
     "Solarization",
 )
+# Done while batches are made, where an image's place in the dataset is known: see app/data/pipeline.py.
+ALTERNATING_FLIP = "alternating_flip"
 _NOT_COMPILED = "it cannot be compiled and would switch compilation off for the whole model"
 _LABELS = "it mixes images of a batch and needs their labels mixed too, which this trainer does not do"
 _NO_DRAW = "it draws nothing: every training image would change in a way that evaluation never sees"

@@ -15,6 +15,7 @@ register = keras.saving.register_keras_serializable("models")
 Mode = Literal["horizontal", "vertical", "horizontal_and_vertical"]
 Interpolation = Literal["bilinear", "nearest"]
 Fill = Literal["nearest", "constant", "reflect"]
+Border = Literal["constant", "mirror"]
 
 
 class _PerImage(keras.layers.Layer):
@@ -48,24 +49,41 @@ class _PerImage(keras.layers.Layer):
 
 @register
 class RandomCrop(_PerImage):
-    """Surround each image with black pixels and cut its original size out of it at a random place.
+    """Surround each image with a border and cut its original size out of it at a random place.
 
     Args:
-        padding_pixels: Width of the black border on every side.
+        padding_pixels: Width of the border on every side.
+        fill: What the border holds: constant (black) or mirror (d c b | a b c d | c b a).
         seed: Start of the random draws; None for a different one each time.
         **kwargs: Arguments of `keras.layers.Layer`.
     """
 
-    def __init__(self, padding_pixels: int = 4, seed: int | None = None, **kwargs: Any):
+    def __init__(
+        self, padding_pixels: int = 4, fill: Border = "constant", seed: int | None = None, **kwargs: Any
+    ):
         """Check and keep the arguments."""
         super().__init__(seed=seed, **kwargs)
         _require(padding_pixels >= 0, "padding_pixels must not be negative", padding_pixels)
+        _require_one_of(Border, "fill", fill)
         self.padding_pixels = padding_pixels
+        self.fill = fill
+
+    def build(self, input_shape):
+        """Check that a mirrored border is not wider than what it mirrors."""
+        if self.fill == "mirror" and self.padding_pixels >= min(input_shape[1:3]):
+            sides = f"{input_shape[1]}x{input_shape[2]}"
+            _require(
+                False, f"padding_pixels must be below the sides ({sides}) to mirror", self.padding_pixels
+            )
+        super().build(input_shape)
 
     def _augment(self, images):
         batch, height, width, _ = ops.shape(images)
         border = (self.padding_pixels, self.padding_pixels)
-        padded = ops.pad(images, ((0, 0), border, border, (0, 0)))
+        mode = (
+            "reflect" if self.fill == "mirror" else "constant"
+        )  # NumPy's name, which Keras' fills use otherwise
+        padded = ops.pad(images, ((0, 0), border, border, (0, 0)), mode)
         corners = random.randint((2, batch, 1, 1), 0, 2 * self.padding_pixels + 1, seed=self.seed_generator)
         rows = corners[0] + ops.arange(height, dtype="int32")[:, None]  # (batch, height, 1)
         columns = corners[1] + ops.arange(width, dtype="int32")  # (batch, 1, width)
@@ -73,7 +91,7 @@ class RandomCrop(_PerImage):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        return {**super().get_config(), "padding_pixels": self.padding_pixels}
+        return {**super().get_config(), "padding_pixels": self.padding_pixels, "fill": self.fill}
 
 
 @register

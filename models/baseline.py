@@ -11,7 +11,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from models.layers import BatchNormalization
+from models.layers import BatchNormalization, Conv2D
 from models.network import Network
 
 
@@ -40,7 +40,7 @@ class Baseline(Network):
         self.dropout = dropout
         self.bn_momentum = bn_momentum
         self.bn_epsilon = bn_epsilon
-        self.conv = keras.layers.Conv2D(6, 5, padding="same")
+        self.conv = Conv2D(6, 5, padding="same")
         self.norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
         self.pool = keras.layers.MaxPooling2D(2, strides=2, padding="same")
         self.pool_dropout = keras.layers.Dropout(dropout)

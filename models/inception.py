@@ -11,7 +11,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from models.layers import BatchNormalization
+from models.layers import BatchNormalization, Conv2D
 from models.network import Block, Network
 
 
@@ -43,7 +43,7 @@ class ConvUnit(Block):
         self.strides = strides
         self.bn_momentum = bn_momentum
         self.bn_epsilon = bn_epsilon
-        self.conv = keras.layers.Conv2D(filters, kernel_size, strides=strides, padding="same")
+        self.conv = Conv2D(filters, kernel_size, strides=strides, padding="same")
         self.norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:

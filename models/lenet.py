@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from models.layers import Conv2D
 from models.network import Network
 
 
@@ -27,9 +28,9 @@ class LeNet5(Network):
     def __init__(self, num_classes: int = 10, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_classes = num_classes
-        self.conv1 = keras.layers.Conv2D(6, 5, activation="sigmoid")
+        self.conv1 = Conv2D(6, 5, activation="sigmoid")
         self.pool1 = keras.layers.MaxPooling2D(2, strides=2)
-        self.conv2 = keras.layers.Conv2D(16, 5, activation="sigmoid")
+        self.conv2 = Conv2D(16, 5, activation="sigmoid")
         self.pool2 = keras.layers.MaxPooling2D(2, strides=2)
         self.flatten = keras.layers.Flatten()
         self.hidden1 = keras.layers.Dense(120, activation="sigmoid")

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from models.layers import BatchNormalization
+from models.layers import BatchNormalization, Conv2D
 from models.network import Block, Network
 
 
@@ -43,11 +43,11 @@ class MiniModelUnit(Block):
         self.bn_epsilon = bn_epsilon
         if halve:
             self.pool = keras.layers.MaxPooling2D(2, strides=2)
-            self.shortcut_conv = keras.layers.Conv2D(filters, 1, strides=2, padding="same")
+            self.shortcut_conv = Conv2D(filters, 1, strides=2, padding="same")
         self.norm1 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
-        self.conv1 = keras.layers.Conv2D(filters, 3, padding="same")
+        self.conv1 = Conv2D(filters, 3, padding="same")
         self.norm2 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
-        self.conv2 = keras.layers.Conv2D(filters, 3, padding="same")
+        self.conv2 = Conv2D(filters, 3, padding="same")
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Maps (batch, height, width, channels) to `filters` channels, on half the side if `halve`."""
@@ -98,7 +98,7 @@ class MiniModel(Network):
         self.dropout = dropout
         self.bn_momentum = bn_momentum
         self.bn_epsilon = bn_epsilon
-        self.stem = keras.layers.Conv2D(32, 3, padding="same")
+        self.stem = Conv2D(32, 3, padding="same")
         self.units = [
             # The first unit of stages 2 to 4 halves the map.
             MiniModelUnit(filters, filters > 32 and unit == 0, bn_momentum, bn_epsilon)

@@ -8,6 +8,7 @@ not layers, because only models are unfolded by `summary(expand_nested=True)`.
 from typing import Any, Self
 
 import keras
+import numpy as np
 
 
 class Block(keras.Model):
@@ -45,11 +46,13 @@ class Network(Block):
         smallest_pixels: Smallest height and width the network can take.
         largest_pixels: Largest height and width, None without a limit.
         multiple_pixels: Height and width must be multiples of this.
+        adapt_images: How many training images `adapt` wants to see before training; 0 for none.
     """
 
     smallest_pixels = 1
     largest_pixels: int | None = None
     multiple_pixels = 1
+    adapt_images = 0
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Makes the weights after a check of the image size.
@@ -72,6 +75,13 @@ class Network(Block):
                 rule += f", both sides multiples of {self.multiple_pixels}"
             raise ValueError(f"{rule}. Received: height={input_shape[1]}, width={input_shape[2]}")
         super().build(input_shape)
+
+    def adapt(self, images: np.ndarray) -> None:
+        """Computes what the network derives from normalised training images instead of learning it.
+
+        Args:
+            images: (`adapt_images` or fewer, height, width, channels), float32.
+        """
 
     def _takes(self, pixels: int) -> bool:
         fits = self.smallest_pixels <= pixels <= (self.largest_pixels or pixels)

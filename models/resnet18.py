@@ -12,7 +12,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from models.layers import BatchNormalization
+from models.layers import BatchNormalization, Conv2D
 from models.network import Block, Network
 
 
@@ -44,14 +44,12 @@ class ResnetBlock(Block):
         self.projection = projection
         self.bn_momentum = bn_momentum
         self.bn_epsilon = bn_epsilon
-        self.conv1 = keras.layers.Conv2D(filters, 3, strides=strides, padding="same", use_bias=False)
+        self.conv1 = Conv2D(filters, 3, strides=strides, padding="same", use_bias=False)
         self.norm1 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
-        self.conv2 = keras.layers.Conv2D(filters, 3, padding="same", use_bias=False)
+        self.conv2 = Conv2D(filters, 3, padding="same", use_bias=False)
         self.norm2 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
         if projection:
-            self.shortcut_conv = keras.layers.Conv2D(
-                filters, 1, strides=strides, padding="same", use_bias=False
-            )
+            self.shortcut_conv = Conv2D(filters, 1, strides=strides, padding="same", use_bias=False)
             self.shortcut_norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
@@ -104,7 +102,7 @@ class ResNet18(Network):
         self.head_l2 = head_l2
         self.bn_momentum = bn_momentum
         self.bn_epsilon = bn_epsilon
-        self.stem_conv = keras.layers.Conv2D(64, 3, padding="same", use_bias=False)
+        self.stem_conv = Conv2D(64, 3, padding="same", use_bias=False)
         self.stem_norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
         self.blocks = [
             # Stages 2 to 4 halve the map and double the channels in their first block.

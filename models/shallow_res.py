@@ -12,7 +12,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from models.layers import BatchNormalization
+from models.layers import BatchNormalization, Conv2D
 from models.network import Block, Network
 
 
@@ -41,12 +41,12 @@ class ShallowResBlock(Block):
         self.strides = strides
         self.bn_momentum = bn_momentum
         self.bn_epsilon = bn_epsilon
-        self.conv1 = keras.layers.Conv2D(filters, 3, strides=strides, padding="same")
+        self.conv1 = Conv2D(filters, 3, strides=strides, padding="same")
         self.norm1 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
-        self.conv2 = keras.layers.Conv2D(filters, 3, padding="same")
+        self.conv2 = Conv2D(filters, 3, padding="same")
         self.norm2 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
         if strides > 1:
-            self.shortcut_conv = keras.layers.Conv2D(filters, 1, strides=strides, padding="same")
+            self.shortcut_conv = Conv2D(filters, 1, strides=strides, padding="same")
             self.shortcut_norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
@@ -91,7 +91,7 @@ class ShallowRes(Network):
         self.num_classes = num_classes
         self.bn_momentum = bn_momentum
         self.bn_epsilon = bn_epsilon
-        self.stem_conv = keras.layers.Conv2D(64, 7, strides=2, padding="same")
+        self.stem_conv = Conv2D(64, 7, strides=2, padding="same")
         self.stem_norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
         self.stem_pool = keras.layers.MaxPooling2D(3, strides=2, padding="same")
         self.stage1 = ShallowResBlock(64, 1, bn_momentum, bn_epsilon)

@@ -5,9 +5,11 @@ from typing import Any
 import keras
 from keras import ops
 
+from models.layers import Conv2D
+
 
 @keras.saving.register_keras_serializable("models")
-class TorchConv2D(keras.layers.Conv2D):
+class TorchConv2D(Conv2D):
     """Convolution with even zero padding and PyTorch's initial biases.
 
     Keras' `same` puts the odd row of padding at the bottom and right, so at stride 2 it computes something

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from models.layers import BatchNormalization
+from models.layers import BatchNormalization, Conv2D
 from models.network import Block, Network
 
 STAGE_FILTERS = (64, 128, 256, 512, 512)
@@ -50,7 +50,7 @@ class VGGStage(Block):
         self.dropout = dropout
         self.bn_momentum = bn_momentum
         self.bn_epsilon = bn_epsilon
-        self.convs = [keras.layers.Conv2D(filters, 3, padding="same") for _ in range(num_convolutions)]
+        self.convs = [Conv2D(filters, 3, padding="same") for _ in range(num_convolutions)]
         self.norms = [BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon) for _ in self.convs]
         self.pool = keras.layers.MaxPooling2D(2, strides=2, padding="same")
         self.pool_dropout = keras.layers.Dropout(dropout)
@@ -161,10 +161,7 @@ class VGG(Network):
         self.depth = depth
         self.dropout = dropout
         self.stages = [
-            [
-                keras.layers.Conv2D(filters, 3, padding="same", activation="relu")
-                for _ in range(num_convolutions)
-            ]
+            [Conv2D(filters, 3, padding="same", activation="relu") for _ in range(num_convolutions)]
             for filters, num_convolutions in zip(STAGE_FILTERS, STAGE_CONVOLUTIONS[depth], strict=True)
         ]
         self.pools = [keras.layers.MaxPooling2D(2, strides=2) for _ in self.stages]

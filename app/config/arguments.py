@@ -25,7 +25,7 @@ TYPE_NAMES = {
 }
 CLIPPING = ("clipnorm", "clipvalue", "global_clipnorm")  # Keras takes one of them
 TABLES = {"model": "models", "optimizer": "optimizers", "augmentation layer": "layers"}
-RESERVED_KEYS = {"model": ("name", "weights"), "optimizer": ("name", "learning_rate")}
+RESERVED_KEYS = {"model": ("name", "weights"), "optimizer": ("name", "learning_rate", "rate_multipliers")}
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,8 @@ def name_and_argument_findings(plain: dict[str, Any]) -> Iterator[Finding]:
         else:
             inner = (*path, name) if isinstance(item, dict) else path
             yield from _check(inner, "augmentation layer", name, given)
+            if name == "alternating_flip" and index:
+                yield Finding(inner, "alternating_flip must come first: images are flipped as they are read")
 
 
 def split_layer(item: Any) -> tuple[str | None, dict[str, Any] | None]:
@@ -92,7 +94,7 @@ def schedule_findings(plain: dict[str, Any]) -> Iterator[Finding]:
         what, end = ("span_epochs", span) if type(span) is int else ("training.epochs", epochs)
         for key in ("warmup_epochs", "peak_epoch"):
             value = schedule.get(key)
-            if type(value) is int and value >= end > 0:
+            if isinstance(value, int | float) and type(value) is not bool and value >= end > 0:
                 message = f"must be below {what}, which is {end}; got {value}"
                 yield Finding(("optimizer", "learning_rate", key), message)
 

@@ -18,7 +18,7 @@ import keras
 from app.config.arguments import CATALOGUE
 from app.config.editor_schema import editor_schema
 from app.paths import experiments_dir
-from models.augmentation import OUR_LAYERS, REFUSED, keras_layers
+from models.augmentation import ALTERNATING_FLIP, OUR_LAYERS, REFUSED, keras_layers
 from models.registry import MODELS
 from models.resnet import STAGE_UNITS, STEMS
 from models.vgg import STAGE_CONVOLUTIONS
@@ -105,7 +105,7 @@ def build_catalogue() -> dict[str, Any]:
     return {
         "optimizers": _described(_keras_optimizers()),
         "refused_optimizers": REFUSED_OPTIMIZERS,
-        "layers": _described(keras_layers() | OUR_LAYERS),
+        "layers": {ALTERNATING_FLIP: {}, **_described(keras_layers() | OUR_LAYERS)},
         "refused_layers": dict(sorted(REFUSED.items())),
         "models": _described(MODELS),
     }

@@ -113,11 +113,12 @@ class ExponentialSchedule(Schedule):
 
 
 class OneCycleSchedule(Schedule):
-    """Linear up to the peak at `peak_epoch`, linear down to the end value at the last step."""
+    """Linear from `start` up to the peak at `peak_epoch`, linear down to the end value at the last step."""
 
     schedule: Literal["one_cycle"] = "one_cycle"
+    start: Annotated[float, Field(ge=0)] = 0.0
     end: Annotated[float, Field(ge=0)] = 0.0
-    peak_epoch: Epochs
+    peak_epoch: Annotated[float, Field(gt=0, le=100_000)]
     span_epochs: Epochs | None = None  # the epoch of the end value, where it is not the last
 
 
@@ -132,6 +133,7 @@ class OptimizerConfig(Section):
 
     name: Text
     learning_rate: AnySchedule
+    rate_multipliers: dict[Text, Annotated[float, Field(ge=0)]] = {}  # by a pattern of the variables' paths
     arguments: dict[str, Any] = {}
 
 
@@ -149,6 +151,17 @@ class EarlyStopping(Section):
     min_delta: Annotated[float, Field(ge=0)] = 0.0
 
 
+class Lookahead(Section):
+    """Every so many steps the weights become the running average of what they were at such steps.
+
+    At step t of T the average keeps `decay * (t / T) ** power` of itself.
+    """
+
+    every_steps: Annotated[int, Field(ge=1)]
+    decay: Annotated[float, Field(ge=0, lt=1)]
+    power: Annotated[float, Field(ge=0)] = 0.0
+
+
 class TrainingConfig(Section):
     """How long, in what batches, in what precision, and which epoch counts as the best."""
 
@@ -160,6 +173,7 @@ class TrainingConfig(Section):
     mode: Literal["max", "min"] = Field(default_factory=lambda data: best_mode(data.get("monitor", "")))
     early_stopping: EarlyStopping | None = None
     class_weight: Literal["balanced"] | None = None
+    lookahead: Lookahead | None = None
     checkpoint_every_minutes: Annotated[float, Field(gt=0)] = 10.0
     devices: Literal["auto", "cpu", "gpu"] = "auto"
     determinism: Literal["strict", "fast"] | None = None  # strict on a CPU, fast elsewhere
@@ -171,6 +185,12 @@ class TrainingConfig(Section):
         if monitor and value != best_mode(monitor):
             raise ValueError(f"must be '{best_mode(monitor)}' with monitor '{monitor}', or be left out")
         return value
+
+
+class EvaluationConfig(Section):
+    """How the finished network is used."""
+
+    test_time_views: Literal["none", "flip", "flip_and_shift"] = "none"
 
 
 class Reference(Section):
@@ -199,6 +219,7 @@ class Experiment(Section):
     model: ModelConfig
     optimizer: OptimizerConfig
     training: TrainingConfig
+    evaluation: EvaluationConfig = EvaluationConfig()
     reference: Reference | None = None
 
 

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from app.data.splits import Split
+from app.data.splits import SPLIT_STREAM, Split
+from app.data.views import View
 
 Batch = tuple[np.ndarray, np.ndarray]  # images (batch, height, width, channels) uint8, labels (batch,) int32
 PREFETCH_BATCHES = 4
+FLIP_STREAM = SPLIT_STREAM + 1  # of the Philox key, beside those of the epochs' orders
 
 
 def epoch_order(seed: int, epoch: int, num_images: int) -> np.ndarray:
@@ -22,13 +24,32 @@ def epoch_order(seed: int, epoch: int, num_images: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(key=key)).permutation(num_images)
 
 
+def flipped_images(seed: int, epoch: int, num_images: int) -> np.ndarray:
+    """Return which images an alternating flip mirrors in an epoch (counted from 0), `(num_images,)` bool.
+
+    A coin for each image decides in the first epoch; from then on every image is mirrored in every second
+    epoch. Each pair of epochs thus shows each image both ways, where independent coins would show half of
+    the images the same way twice. Jordan 2024, arXiv:2404.00498, section 3.6.
+    """
+    key = np.array([seed, FLIP_STREAM], np.uint64)
+    coins = np.random.Generator(np.random.Philox(key=key)).random(num_images) < 0.5
+    return coins ^ bool(epoch % 2)
+
+
 def num_steps(num_images: int, batch_size: int) -> int:
     """Return the batches of an epoch; the last one may be smaller."""
     return -(-num_images // batch_size)
 
 
 def training_batches(
-    split: Split, *, seed: int, batch_size: int, epochs: int, epoch: int = 0, step: int = 0
+    split: Split,
+    *,
+    seed: int,
+    batch_size: int,
+    epochs: int,
+    epoch: int = 0,
+    step: int = 0,
+    alternating_flip: bool = False,
 ) -> Any:
     """Return shuffled batches from a position to the end of the last epoch.
 
@@ -39,6 +60,7 @@ def training_batches(
         epochs: Where the stream ends.
         epoch: Where it starts, counted from 0.
         step: The first batch of that epoch to be delivered.
+        alternating_flip: Whether to mirror images left to right, see `flipped_images`.
 
     Returns:
         A `tf.data.Dataset` of images `(batch, height, width, channels)` uint8 and labels `(batch,)` int32,
@@ -49,18 +71,31 @@ def training_batches(
     def batches() -> Iterator[Batch]:
         for current in range(epoch, epochs):
             order = epoch_order(seed, current, len(split))
+            flipped = flipped_images(seed, current, len(split)) if alternating_flip else None
             for index in range(step if current == epoch else 0, steps):
-                yield split.take(order[index * batch_size : (index + 1) * batch_size])
+                positions = order[index * batch_size : (index + 1) * batch_size]
+                images, labels = split.take(positions)
+                if flipped is not None:
+                    mirrored = flipped[positions]
+                    images[mirrored] = images[mirrored, :, ::-1]
+                yield images, labels
 
     return _stream(batches, split, max(0, (epochs - epoch) * steps - step))
 
 
-def evaluation_batches(split: Split, batch_size: int) -> Any:
-    """Return every image once, in the order of the split; see `training_batches` for what is returned."""
+def evaluation_batches(split: Split, batch_size: int, view: View | None = None) -> Any:
+    """Return every image once, in the order of the split; see `training_batches` for what is returned.
+
+    Args:
+        split: The images.
+        batch_size: Images in a batch; the last may be smaller.
+        view: How the network is to see them, see app/data/views.py; as they are by default.
+    """
 
     def batches() -> Iterator[Batch]:
         for start in range(0, len(split), batch_size):
-            yield split.take(np.arange(start, min(start + batch_size, len(split))))
+            images, labels = split.take(np.arange(start, min(start + batch_size, len(split))))
+            yield (images if view is None else view.of(images)), labels
 
     return _stream(batches, split, num_steps(len(split), batch_size))
 

@@ -6,7 +6,6 @@ from typing import Any, TextIO
 import keras
 from keras import ops
 
-from app.data.pipeline import training_batches
 from app.runs import Run, load_run_experiment, read_json
 from app.training import startup
 from app.training.checkpoint import load_state, non_finite_variable, restore_state
@@ -100,23 +99,14 @@ def _train(job: Job, position: int, steps: int, callbacks: Any = ()) -> float:
         epochs=1,
         shuffle=False,
         verbose=0,
-        callbacks=list(callbacks),
+        callbacks=[*job.step_callbacks(position), *callbacks],
     )
     return float(history.history["loss"][-1])
 
 
 def _batches(job: Job, position: int) -> Any:
     """Return the run's batches from a position on, counted in steps over all epochs."""
-    experiment = job.experiment
-    epoch, step = divmod(position, job.steps)
-    return training_batches(
-        job.dataset.train,
-        seed=experiment.seed,
-        batch_size=experiment.training.batch_size,
-        epochs=experiment.training.epochs,
-        epoch=epoch,
-        step=step,
-    )
+    return job.batches(*divmod(position, job.steps))
 
 
 class _UntilBroken(keras.callbacks.Callback):

@@ -10,15 +10,17 @@ import numpy as np
 
 from app.config import Experiment
 from app.data.datasets import Dataset, load_dataset, normalization_constants
-from app.data.pipeline import num_steps
+from app.data.pipeline import epoch_order, num_steps, training_batches
 from app.errors import UserError
 from app.paths import data_root
 from app.runs import Run, find_run
 from app.training import startup
+from app.training.lookahead import LookaheadAverage
 from app.training.losses import SparseCrossentropy, balanced_class_weight
 from app.training.optimizers import build_optimizer
 from app.training.saved import load_classifier
 from models import ImageClassifier, Normalization, augmentation_layer, build_model
+from models.augmentation import ALTERNATING_FLIP
 
 
 @dataclass
@@ -31,6 +33,27 @@ class Job:
     constants: dict[str, Any]
     steps: int
     deterministic: bool
+    lookahead: LookaheadAverage | None = None
+
+    def batches(self, epoch: int = 0, step: int = 0, epochs: int | None = None) -> Any:
+        """Return the training batches from a position (counted from 0) on, of all epochs by default."""
+        training = self.experiment.training
+        return training_batches(
+            self.dataset.train,
+            seed=self.experiment.seed,
+            batch_size=training.batch_size,
+            epochs=epochs or training.epochs,
+            epoch=epoch,
+            step=step,
+            alternating_flip=_flips_alternately(self.experiment),
+        )
+
+    def step_callbacks(self, position: int) -> list[keras.callbacks.Callback]:
+        """Return what belongs to the steps themselves, for steps from `position` on, over all epochs."""
+        if self.lookahead is None:
+            return []
+        self.lookahead.position = position
+        return [self.lookahead]
 
     def describe(self) -> str:
         """Return one line on what will be trained."""
@@ -65,7 +88,7 @@ def prepare(experiment: Experiment) -> Job:
         determinism=training.determinism,
     )
     augmentation = []
-    for layer in experiment.augmentation:
+    for layer in experiment.augmentation[_flips_alternately(experiment) :]:
         with _refusals_of(f"augmentation.{layer.name}"):
             augmentation.append(augmentation_layer(layer.name, **layer.arguments))
     dataset = load_dataset(experiment.dataset, data_root())
@@ -83,13 +106,15 @@ def prepare(experiment: Experiment) -> Job:
             num_classes=len(dataset.class_names),
             **model.arguments,
         )
+    normalization = Normalization(**constants)
+    if network.adapt_images:
+        sample = epoch_order(experiment.seed, 0, len(dataset.train))[: network.adapt_images]
+        pixels = normalization(dataset.train.take(sample)[0])
+        network.adapt(keras.ops.convert_to_numpy(keras.ops.cast(pixels, "float32")))
     if model.weights:
         _start_from(find_run(model.weights), network, dataset.class_names)
     classifier = ImageClassifier(
-        network,
-        class_names=dataset.class_names,
-        normalization=Normalization(**constants),
-        augmentation=augmentation,
+        network, class_names=dataset.class_names, normalization=normalization, augmentation=augmentation
     )
     classifier.build((None, *dataset.image_shape))
     steps = num_steps(len(dataset.train), training.batch_size)
@@ -107,10 +132,19 @@ def prepare(experiment: Experiment) -> Job:
     )
     # Slots of the optimizer and variables of the metrics come into being here, so that a state fits them.
     classifier.optimizer.build(classifier.trainable_variables)
+    lookahead = None
+    if training.lookahead:
+        lookahead = LookaheadAverage(
+            network, classifier.optimizer, training.lookahead, training.epochs * steps
+        )
     images, labels = dataset.train.take(np.arange(1))
     classifier.test_on_batch(images, labels)
     classifier.reset_metrics()
-    return Job(experiment, dataset, classifier, constants, steps, deterministic)
+    return Job(experiment, dataset, classifier, constants, steps, deterministic, lookahead)
+
+
+def _flips_alternately(experiment: Experiment) -> bool:
+    return any(layer.name == ALTERNATING_FLIP for layer in experiment.augmentation[:1])
 
 
 @contextlib.contextmanager

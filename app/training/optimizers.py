@@ -1,5 +1,6 @@
 """Optimizers by name, and the learning rate as a function of the step."""
 
+import fnmatch
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -38,10 +39,42 @@ def build_optimizer(config: Any, steps_per_epoch: int, epochs: int) -> keras.opt
     rate: float | LearningRate = LearningRate(schedule, steps_per_epoch, epochs)
     if schedule["schedule"] == "constant" and not schedule["warmup_epochs"]:
         rate = float(schedule["peak"])
+    kind = known[config.name]
+    if config.rate_multipliers:
+        kind = _with_multipliers(kind, config.rate_multipliers)
     try:
-        return known[config.name](learning_rate=rate, **config.arguments)
+        return kind(learning_rate=rate, **config.arguments)
     except (TypeError, ValueError) as error:
         raise UserError(f"optimizer: {config.name} refuses {dict(config.arguments)}: {error}") from error
+
+
+def _with_multipliers(kind: type, multipliers: Mapping[str, float]) -> type:
+    """Return the optimizer class with a learning rate of its own for each variable.
+
+    Args:
+        kind: A Keras optimizer.
+        multipliers: Factors by shell patterns of variable paths (`*` matches any text); the first that fits
+            a path decides, and where none does the factor is 1. Weight decay keeps the plain rate.
+    """
+
+    class Multiplied(kind):
+        def build(self, variables):
+            super().build(variables)
+            fitting = [[p for p in multipliers if fnmatch.fnmatchcase(v.path, p)] for v in variables]
+            unused = [p for p in multipliers if not any(p in patterns for patterns in fitting)]
+            if unused:
+                raise UserError(
+                    f"optimizer.rate_multipliers: no variable's path fits {unused[0]!r}; "
+                    f"the trained variables are {', '.join(variable.path for variable in variables)}"
+                )
+            self.factors = [multipliers[patterns[0]] if patterns else 1.0 for patterns in fitting]
+
+        def update_step(self, gradient, variable, learning_rate):
+            factor = self.factors[self._get_variable_index(variable)]
+            super().update_step(gradient, variable, learning_rate * factor)
+
+    Multiplied.__name__ = kind.__name__
+    return Multiplied
 
 
 def learning_rate_at(schedule: Any, step: int, steps_per_epoch: int, epochs: int) -> float:
@@ -112,8 +145,8 @@ def _rate(
             exponent = real(step // decay_steps) if schedule["staircase"] else real(step) / decay_steps
             rate = peak * xp.power(schedule["factor"], exponent)
         case "one_cycle":
-            peak_step = schedule["peak_epoch"] * steps_per_epoch
-            rising = peak * progress(0, peak_step)
+            peak_step = round(schedule["peak_epoch"] * steps_per_epoch)
+            rising = schedule["start"] + (peak - schedule["start"]) * progress(0, peak_step)
             falling = peak + (schedule["end"] - peak) * progress(peak_step, last_step)
             rate = xp.where(step < peak_step, rising, falling)
         case unknown:

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from app.data.pipeline import evaluation_batches, num_steps, training_batches
+from app.data.pipeline import evaluation_batches, num_steps
 from app.reports.networks import named_layers
 from app.training.checkpoint import KEPT_STATES
 from app.training.checks import Finding
@@ -97,9 +97,7 @@ def check_speed(job: Job, budget_seconds: float = 4.0) -> Finding:
     """Time real steps and validation batches, and tell how long the whole run takes here."""
     training, dataset = job.experiment.training, job.dataset
     clock, validation = _Clock(budget_seconds), _Clock(budget_seconds / 3)
-    batches = training_batches(
-        dataset.train, seed=job.experiment.seed, batch_size=training.batch_size, epochs=TIMED_STEPS + 1
-    )
+    batches = job.batches(epochs=TIMED_STEPS + 1)
     job.classifier.fit(
         batches, steps_per_epoch=TIMED_STEPS + 1, epochs=1, shuffle=False, verbose=0, callbacks=[clock]
     )

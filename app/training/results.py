@@ -2,6 +2,7 @@
 
 import statistics
 import sys
+from collections.abc import Sequence
 from typing import TextIO
 
 import keras
@@ -10,6 +11,7 @@ import numpy as np
 from app.config import Experiment
 from app.data.datasets import Dataset, Split
 from app.data.pipeline import evaluation_batches
+from app.data.views import VIEWS, View
 from app.paths import shown
 from app.runs import Run, atomic_path, read_json, write_json
 from app.training.checkpoint import Progress
@@ -24,9 +26,18 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 
-def _logits(classifier: keras.Model, split: Split, batch_size: int) -> np.ndarray:
-    """Return float32 logits (images, classes) in the order of the split."""
-    return classifier.predict(evaluation_batches(split, batch_size), verbose=0)
+def _logits(
+    classifier: keras.Model, split: Split, batch_size: int, views: Sequence[View] = VIEWS["none"]
+) -> np.ndarray:
+    """Return float32 logits (images, classes) in the order of the split, averaged over `views`."""
+    return sum(
+        np.float32(view.weight) * classifier.predict(evaluation_batches(split, batch_size, view), verbose=0)
+        for view in views
+    )
+
+
+def _accuracy(logits: np.ndarray, split: Split) -> float:
+    return float(np.mean(logits.argmax(-1) == split.labels))
 
 
 def write_results(
@@ -60,6 +71,13 @@ def write_results(
             best_logits=best_logits,
             last_logits=last_logits,
         )
+    on_test = experiment.dataset.validation == "test"
+    kind = experiment.evaluation.test_time_views
+    views = None
+    if kind != "none":
+        headline = classifier if on_test else selected
+        logits = _logits(headline, dataset.val, training.batch_size, VIEWS[kind])
+        views = {"views": kind, "val_accuracy": _accuracy(logits, dataset.val)}
     test = None
     if dataset.test is not None:
         logits = _logits(selected, dataset.test, training.batch_size)
@@ -69,11 +87,13 @@ def write_results(
             "checkpoint": "best",
             "images": len(dataset.test),
             "loss": float(loss(dataset.test.labels, logits)) + penalty,
-            "accuracy": float(np.mean(logits.argmax(-1) == dataset.test.labels)),
+            "accuracy": _accuracy(logits, dataset.test),
         }
+        if views:
+            logits = _logits(selected, dataset.test, training.batch_size, VIEWS[kind])
+            views["test_accuracy"] = _accuracy(logits, dataset.test)
     network = classifier.network
     trainable = count_weights(network.trainable_weights)
-    on_test = experiment.dataset.validation == "test"
     write_json(
         run.metrics,
         {
@@ -90,6 +110,7 @@ def write_results(
             "final": last,
             "best": best and {"selected_on": "test" if on_test else "validation", **best},
             "test": test,
+            "test_time_views": views,
             "reference": experiment.reference.model_dump(exclude_none=True) if experiment.reference else None,
             "parameters": {
                 "total": network.count_params(),
@@ -128,6 +149,11 @@ def print_results(run: Run, out: TextIO) -> None:
         lines.append(
             f"{label}: {best['val_accuracy']:.4f} at epoch {best['epoch']} (by {metrics['monitor']})"
         )
+    if views := metrics["test_time_views"]:
+        told = f"{name} accuracy {views['val_accuracy']:.4f}"
+        if "test_accuracy" in views:
+            told += f", test accuracy {views['test_accuracy']:.4f}"
+        lines.append(f"with test-time views ({views['views']}): {told}")
     if test:
         lines.append(f"test accuracy {test['accuracy']:.4f} (best checkpoint, evaluated once)")
     print("\n".join([*lines, f"curves {shown(run.curves)}"]), file=out, flush=True)

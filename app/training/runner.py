@@ -7,7 +7,7 @@ from typing import Any, TextIO
 import keras
 
 from app.config import Experiment, dump_experiment
-from app.data.pipeline import evaluation_batches, training_batches
+from app.data.pipeline import evaluation_batches
 from app.errors import UserError
 from app.paths import shown
 from app.runs import (
@@ -154,7 +154,8 @@ def _fit(run: Run, job: Job, progress: Progress, state: State | None, out: TextI
         display,
         lambda step: learning_rate_at(experiment.optimizer.learning_rate, step, job.steps, training.epochs),
     )
-    callbacks = [recorder, finite, display, saver]
+    stepwise = job.step_callbacks(progress.epoch * job.steps + progress.step)
+    callbacks = [recorder, finite, *stepwise, display, saver]
     val_ds = evaluation_batches(dataset.val, training.batch_size)
     with saver:
         if half_epoch and progress.step == job.steps:
@@ -162,14 +163,7 @@ def _fit(run: Run, job: Job, progress: Progress, state: State | None, out: TextI
         while not is_complete(experiment, progress.rows):
             whole = progress.step == 0
             classifier.fit(
-                training_batches(
-                    dataset.train,
-                    seed=experiment.seed,
-                    batch_size=training.batch_size,
-                    epochs=training.epochs,
-                    epoch=progress.epoch,
-                    step=progress.step,
-                ),
+                job.batches(progress.epoch, progress.step),
                 validation_data=val_ds,
                 initial_epoch=progress.epoch,
                 epochs=training.epochs if whole else progress.epoch + 1,

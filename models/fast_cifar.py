@@ -1,0 +1,202 @@
+"""FastCifar10: the small network that learns CIFAR-10 in ten epochs.
+
+Source: Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", arXiv:2404.00498, section 3, the
+network of airbench94; its pieces come from Page 2018 (whitening, scaled logits, normalisation without scale)
+and hlb-CIFAR10. The recipe that belongs to it is experiments/fast_cifar10.yaml.
+
+Differences from the source: none in the layers. There the whitening bias is frozen after three epochs; here
+it is trained throughout.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from models.layers import BatchNormalization, Conv2D, Gelu
+from models.network import Block, Network
+from models.torch_layers import torch_kernel_initializer
+
+
+@keras.saving.register_keras_serializable("models")
+class WhiteningConv2D(keras.layers.Layer):
+    """Convolution whose outputs are the uncorrelated components of small patches, each with its negative.
+
+    The kernel is computed from images by `adapt` and is not trained; the bias is.
+
+    Args:
+        kernel_size: Side of the square patches, in pixels. There are 2 * kernel_size**2 * channels outputs.
+        epsilon: Added to the variance of every component before dividing by its root.
+        **kwargs: Arguments of `keras.layers.Layer`.
+    """
+
+    def __init__(self, kernel_size: int = 2, epsilon: float = 5e-4, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.kernel_size = kernel_size
+        self.epsilon = epsilon
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Makes kernel and bias for images (batch, height, width, channels)."""
+        size, channels = self.kernel_size, int(input_shape[-1] or 0)
+        filters = 2 * size * size * channels
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(size, size, channels, filters),
+            initializer="glorot_uniform",  # until `adapt` is called
+            trainable=False,
+        )
+        self.bias = self.add_weight(name="bias", shape=(filters,), initializer="zeros")
+
+    def adapt(self, images: np.ndarray) -> None:
+        """Computes the kernel from normalised images (batch, height, width, channels), float32."""
+        size, values = self.kernel_size, self.kernel_size**2 * images.shape[-1]
+        products, count = np.zeros((values, values)), 0
+        for start in range(0, len(images), 500):  # all patches at once are many times the images
+            part = np.asarray(images[start : start + 500], "float64")
+            windows = np.lib.stride_tricks.sliding_window_view(part, (size, size), axis=(1, 2))
+            patches = np.moveaxis(windows, 3, -1).reshape(-1, values)
+            products, count = products + patches.T @ patches, count + len(patches)
+        variances, components = np.linalg.eigh(products / count)
+        variances, components = variances[::-1], components[:, ::-1]  # largest first
+        # Eigenvectors are known up to their sign, which is fixed here for the same kernel everywhere.
+        largest = components[np.abs(components).argmax(axis=0), range(values)]
+        components = components * np.sign(largest)
+        whitening = components / np.sqrt(variances + self.epsilon)
+        self.kernel.assign(np.concatenate([whitening, -whitening], axis=1).reshape(self.kernel.shape))
+
+    def call(self, inputs: Any) -> Any:
+        """Maps (batch, height, width, channels) to `filters` channels on a map smaller by kernel_size - 1."""
+        return ops.conv(inputs, ops.cast(self.kernel, inputs.dtype), padding="valid") + self.bias
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Returns the shape of `call`'s result."""
+        batch, *sides, _ = input_shape
+        smaller = [None if side is None else side - self.kernel_size + 1 for side in sides]
+        return (batch, *smaller, self.bias.shape[0])
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns every constructor argument."""
+        return {**super().get_config(), "kernel_size": self.kernel_size, "epsilon": self.epsilon}
+
+
+@keras.saving.register_keras_serializable("models")
+class PartialIdentity(keras.initializers.Initializer):
+    """First passes every input channel on unchanged, as one output each; further outputs start at random.
+
+    Jordan 2024, section 3.2. The random kernels are PyTorch's default, uniform within 1 / sqrt(fan_in).
+    """
+
+    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
+        """Returns a kernel (height, width, inputs, outputs)."""
+        height, width, inputs, outputs = shape
+        identity = np.zeros(shape, "float32")
+        same = range(min(inputs, outputs))
+        identity[height // 2, width // 2, same, same] = 1.0
+        random = ops.convert_to_tensor(torch_kernel_initializer()(shape, dtype="float32"))
+        return ops.cast(ops.where(np.arange(outputs) < inputs, identity, random), dtype or "float32")
+
+
+@keras.saving.register_keras_serializable("models")
+class FastBlock(Block):
+    """Convolution, pooling, normalisation, GELU, then the same without the pooling; halves the map.
+
+    Args:
+        filters: Channels of both convolutions.
+        bn_momentum: Momentum of the moving statistics.
+        bn_epsilon: Added to the variance.
+        **kwargs: Arguments of `keras.Model`.
+    """
+
+    def __init__(
+        self, filters: int, bn_momentum: float = 0.6, bn_epsilon: float = 1e-12, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.bn_momentum = bn_momentum
+        self.bn_epsilon = bn_epsilon
+        norm = {"momentum": bn_momentum, "epsilon": bn_epsilon, "scale": False}
+        conv = {"padding": "same", "use_bias": False, "kernel_initializer": PartialIdentity()}
+        self.conv1 = Conv2D(filters, 3, **conv)
+        self.pool = keras.layers.MaxPooling2D(2)
+        self.norm1 = BatchNormalization(**norm)
+        self.gelu1 = Gelu()
+        self.conv2 = Conv2D(filters, 3, **conv)
+        self.norm2 = BatchNormalization(**norm)
+        self.gelu2 = Gelu()
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Maps (batch, height, width, channels) to (batch, height // 2, width // 2, filters)."""
+        x = self.pool(self.conv1(inputs))
+        x = self.gelu1(self.norm1(x, training=training), training=training)
+        x = self.conv2(x)
+        return self.gelu2(self.norm2(x, training=training), training=training)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns every constructor argument."""
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "bn_momentum": self.bn_momentum,
+            "bn_epsilon": self.bn_epsilon,
+        }
+
+
+@keras.saving.register_keras_serializable("models")
+class FastCifar10(Network):
+    """Whitening, three blocks, the largest value of every map, one dense layer, logits over nine.
+
+    Args:
+        num_classes: Number of logits.
+        widths: Channels of the three blocks.
+        bn_momentum: Momentum of the moving statistics.
+        bn_epsilon: Added to the variance.
+        **kwargs: Arguments of `keras.Model`.
+    """
+
+    smallest_pixels = 9
+    adapt_images = 5000
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        widths: Sequence[int] = (64, 256, 256),
+        bn_momentum: float = 0.6,
+        bn_epsilon: float = 1e-12,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.num_classes = num_classes
+        self.widths = tuple(widths)
+        self.bn_momentum = bn_momentum
+        self.bn_epsilon = bn_epsilon
+        self.whitening = WhiteningConv2D(2)
+        self.gelu = Gelu()
+        self.blocks = [FastBlock(filters, bn_momentum, bn_epsilon) for filters in self.widths]
+        self.pool = keras.layers.GlobalMaxPooling2D()
+        self.head = keras.layers.Dense(
+            num_classes, use_bias=False, kernel_initializer=torch_kernel_initializer(), dtype="float32"
+        )
+
+    def adapt(self, images: np.ndarray) -> None:
+        """Computes the whitening kernel."""
+        self.whitening.adapt(images)
+
+    def call(self, images: Any, training: bool | None = None) -> Any:
+        """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
+        x = self.gelu(self.whitening(images), training=training)  # 31x31x24 for 32x32x3 images
+        for block in self.blocks:
+            x = block(x, training=training)  # 15x15x64, 7x7x256, 3x3x256
+        x = self.pool(x)  # 256; the source pools 3x3, which is the whole map
+        return self.head(x) / 9.0
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns every constructor argument."""
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "widths": list(self.widths),
+            "bn_momentum": self.bn_momentum,
+            "bn_epsilon": self.bn_epsilon,
+        }
