@@ -1,7 +1,7 @@
 """Which image layers an experiment may name under `augmentation`, and the function that makes one.
 
-Our own (models/augmentation_layers.py) come first, then those of Keras that draw for each image, keep the
-shape, and can be compiled on every backend. The others are refused, each with its reason.
+Our own (augmentation_layers.py, affine_layers.py) come first, then those of Keras that draw for each image,
+keep the shape, and can be compiled on every backend. The others are refused, each with its reason.
 """
 
 import re
@@ -9,7 +9,8 @@ from typing import Any
 
 import keras
 
-from models.augmentation_layers import RandomAffine, RandomCrop, RandomFlip, RandomRotation, RandomTranslation
+from models.affine_layers import RandomAffine, RandomRotation, RandomTranslation
+from models.augmentation_layers import RandomCrop, RandomFlip
 
 OUR_LAYERS: dict[str, type[keras.layers.Layer]] = {
     "random_affine": RandomAffine,

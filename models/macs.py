@@ -5,6 +5,8 @@ from collections.abc import Iterable
 
 import keras
 
+from models.fast_cifar import WhiteningConv2D
+
 
 def count_weights(variables: Iterable[keras.Variable]) -> int:
     """Counts the numbers that variables hold."""
@@ -24,7 +26,7 @@ def count_macs(layer: keras.layers.Layer) -> int:
     """
     if isinstance(layer, keras.Model):
         return sum(map(count_macs, layer.layers))
-    if isinstance(layer, keras.layers.Conv2D):
+    if isinstance(layer, keras.layers.Conv2D | WhiteningConv2D):
         _, height, width, _ = layer.output.shape
         return math.prod(layer.kernel.shape) * height * width
     if isinstance(layer, keras.layers.Dense):

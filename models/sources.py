@@ -69,6 +69,14 @@ TEN_NETWORKS = (
     ),
 )  # fmt: skip
 
+# Added for people without a GPU; its source is code, whose layers are counted.
+FAST_NETWORKS = (
+    Published(
+        "fast_cifar10", 32, 10, 1_973_944, 1_971_352, 118_104_128,
+        "Jordan 2024, arXiv:2404.00498, airbench94", _LAYERS,
+    ),
+)  # fmt: skip
+
 
 def _family(
     name: str,
@@ -111,3 +119,4 @@ FAMILIES = (
         ({"depth": 110}, 1_736_058, 1_727_962, 252_887_680),
     ),
 )  # fmt: skip
+PUBLISHED = (*TEN_NETWORKS, *FAST_NETWORKS, *FAMILIES)

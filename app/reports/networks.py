@@ -10,7 +10,7 @@ from app.errors import UserError
 from models import build_model
 from models.macs import count_macs, count_weights
 from models.network import Network
-from models.sources import FAMILIES, TEN_NETWORKS, Published
+from models.sources import PUBLISHED, Published
 from models.torch_layers import TorchConv2D
 
 _HEADINGS = ("network", "input", "total", "trainable", "non-trainable", "MACs", "equal", "numbers from")
@@ -28,7 +28,7 @@ def print_networks(out: TextIO) -> bool:
     """
     _print_line(_HEADINGS, out)
     all_equal = True
-    for published in (*TEN_NETWORKS, *FAMILIES):
+    for published in PUBLISHED:
         network = _build(published)
         counts = (network.count_params(), count_weights(network.trainable_weights), count_macs(network))
         differences = [
@@ -70,7 +70,7 @@ def print_layers(label: str, out: TextIO) -> None:
     Raises:
         UserError: There is no such network.
     """
-    known = {published.label: published for published in reversed((*TEN_NETWORKS, *FAMILIES))}
+    known = {published.label: published for published in reversed(PUBLISHED)}
     by_name = {published.name: published for published in known.values()}
     published = known.get(label) or by_name.get(label)
     if published is None:

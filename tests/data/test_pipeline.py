@@ -5,8 +5,15 @@ import sys
 import numpy as np
 import pytest
 
-from app.data.pipeline import epoch_order, evaluation_batches, num_steps, training_batches
+from app.data.pipeline import (
+    epoch_order,
+    evaluation_batches,
+    flipped_images,
+    num_steps,
+    training_batches,
+)
 from app.data.splits import Split
+from app.data.views import VIEWS, View
 
 SETTINGS = {"seed": 3, "batch_size": 8, "epochs": 3}
 
@@ -71,3 +78,47 @@ def test_what_tensorflow_is_told(split):
     assert int(dataset.cardinality()) == 5
     evaluation = evaluation_batches(split, 8)
     assert int(evaluation.cardinality()) == 3 and collect(evaluation) == collect(evaluation)
+
+
+def test_alternating_flip_shows_every_image_both_ways_in_two_epochs():
+    first, second, third = (flipped_images(5, epoch, 10_000) for epoch in range(3))
+    assert 0.48 < first.mean() < 0.52
+    assert (first != second).all() and (first == third).all()
+    assert (flipped_images(6, 0, 10_000) != first).any()
+
+
+def test_alternating_flip_mirrors_what_it_says_wherever_the_stream_starts(backend):
+    images = np.random.RandomState(0).randint(0, 256, (21, 2, 4, 3)).astype(np.uint8)
+    split = Split(images, np.arange(21, dtype=np.int32), np.arange(21))
+    for epoch, step in [(0, 0), (1, 1)]:
+        stream = training_batches(split, **SETTINGS, epoch=epoch, step=step, alternating_flip=True)
+        place = 3 * epoch + step
+        for batch, labels in stream:
+            flipped = flipped_images(SETTINGS["seed"], place // 3, 21)
+            for image, label in zip(np.asarray(batch), np.asarray(labels), strict=True):
+                expected = images[label, :, ::-1] if flipped[label] else images[label]
+                np.testing.assert_array_equal(image, expected)
+            place += 1
+    np.testing.assert_array_equal(images, np.random.RandomState(0).randint(0, 256, (21, 2, 4, 3)))
+
+
+def test_views_flip_and_shift_with_mirrored_borders():
+    image = np.arange(9, dtype=np.uint8).reshape(1, 3, 3, 1)
+    seen = [View(1.0, flip, shift).of(image)[0, :, :, 0].tolist() for flip, shift in [(True, 0), (False, 1)]]
+    assert seen[0] == [[2, 1, 0], [5, 4, 3], [8, 7, 6]]
+    assert seen[1] == [[4, 3, 4], [1, 0, 1], [4, 3, 4]]  # down and to the right
+    assert View(1.0, shift_pixels=-1).of(image)[0, :2, :2, 0].tolist() == [[4, 5], [7, 8]]
+
+
+@pytest.mark.parametrize("views", VIEWS.values(), ids=VIEWS)
+def test_weights_of_views_add_up(views):
+    assert sum(view.weight for view in views) == 1.0
+    assert len(set(views)) == len(views) and View(0, *views[0][1:]) == View(0)
+
+
+def test_evaluation_sees_the_view(split, backend):
+    view = View(1.0, flip=True)
+    plain, seen = evaluation_batches(split, 8), evaluation_batches(split, 8, view)
+    for (images, labels), (mirrored, same) in zip(plain, seen, strict=True):
+        np.testing.assert_array_equal(view.of(np.asarray(images)), mirrored)
+        np.testing.assert_array_equal(labels, same)

@@ -9,8 +9,9 @@ import pytest
 from keras import ops
 
 from models import augmentation
+from models.affine_layers import RandomAffine, RandomRotation, RandomTranslation
 from models.augmentation import OUR_LAYERS, REFUSED, augmentation_layer, keras_layers
-from models.augmentation_layers import RandomAffine, RandomCrop, RandomFlip, RandomRotation, RandomTranslation
+from models.augmentation_layers import RandomCrop, RandomFlip
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (9, 12, 3)).astype("float32")  # neither square nor symmetric
@@ -241,3 +242,15 @@ def test_our_layers_go_before_those_of_keras():
     assert isinstance(augmentation_layer("random_crop"), RandomCrop)
     assert isinstance(augmentation_layer("random_flip"), RandomFlip)
     assert augmentation_layer("random_hue", factor=0.1).compute_dtype == "float32"
+
+
+def test_mirrored_border_holds_the_image_next_to_it():
+    crops = apply(RandomCrop(padding_pixels=2, fill="mirror", seed=1))
+    around = np.pad(IMAGE, ((2, 2), (2, 2), (0, 0)), mode="reflect")
+    places = {around[r : r + 9, c : c + 12].tobytes() for r in range(5) for c in range(5)}
+    assert all(crop.tobytes() in places for crop in crops) and num_distinct(crops) > 5
+
+
+def test_mirror_needs_an_image_larger_than_its_border():
+    with pytest.raises(ValueError, match="below the sides .9x12. to mirror. Received: 9"):
+        apply(RandomCrop(padding_pixels=9, fill="mirror"))

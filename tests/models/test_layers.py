@@ -1,4 +1,4 @@
-"""The fused batch normalisation equals Keras' own; the PyTorch-style layers start and pad as PyTorch's do."""
+"""The quick layers equal Keras' own; the PyTorch-style layers start and pad as PyTorch's do."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from models import build_model
-from models.layers import BatchNormalization
+from models.layers import BatchNormalization, Conv2D, Gelu
 from models.torch_layers import TorchConv2D, TorchDense, torch_kernel_initializer
 
 STATISTICS = np.random.RandomState(0).uniform(0.5, 1.5, (4, 6)).astype("float32")
@@ -87,7 +87,17 @@ def test_frozen_layer_uses_and_keeps_the_moving_statistics():
     np.testing.assert_array_equal(fused.moving_mean, STATISTICS[2])
 
 
-@pytest.mark.parametrize("arguments", [{"axis": 1}, {"scale": False}, {"center": False}, {"renorm": True}])
+@pytest.mark.parametrize(
+    "arguments", [{"scale": False}, {"center": False}, {"scale": False, "center": False}]
+)
+def test_fused_equals_keras_without_scale_or_centre(arguments):
+    layers = keras.layers.BatchNormalization(**arguments), BatchNormalization(**arguments)
+    for training in (True, False):  # the second sees what the first left in the moving statistics
+        expected, actual = (layer(batch(), training=training) for layer in layers)
+        np.testing.assert_allclose(actual, expected, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("arguments", [{"axis": 1}, {"renorm": True}])
 def test_other_arguments_take_keras_path(arguments):
     layers = keras.layers.BatchNormalization(**arguments), BatchNormalization(**arguments)
     expected, actual = (layer(batch(), training=True) for layer in layers)
@@ -108,6 +118,82 @@ def test_saved_layer_loads_in_safe_mode(tmp_path):
     assert type(loaded.layers[0]) is BatchNormalization
     assert loaded.layers[0].momentum == 0.8
     np.testing.assert_array_equal(loaded(batch()), model(batch()))
+
+
+def test_exported_layer_gives_the_same(tmp_path):
+    model = keras.Sequential([keras.Input((5, 7, 6)), BatchNormalization(momentum=0.8), Gelu()])
+    model.layers[0].set_weights(STATISTICS)
+    model.export(tmp_path / "exported", verbose=False)
+    exported = tf.saved_model.load(tmp_path / "exported")
+    np.testing.assert_array_equal(exported.serve(batch()), model(batch()))
+    operations = {op.type for op in exported.signatures["serving_default"].graph.get_operations()}
+    assert not any("Xla" in name for name in operations)  # which other runtimes do not know
+
+
+def gradient(layer, inputs, variables=()):
+    """Returns outputs and gradients in training, inside a graph as when a model is trained."""
+
+    @tf.function
+    def run(inputs):
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = layer(inputs, training=True) if isinstance(layer, Gelu) else layer(inputs)
+            loss = tf.reduce_sum(tf.sin(tf.cast(outputs, "float32")))
+        return outputs, *tape.gradient(loss, [inputs, *variables])
+
+    return [np.array(tf.cast(value, "float32")) for value in run(inputs)]
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"], indirect=True)
+def test_compiled_gelu_equals_kerass(policy):
+    x = tf.cast(tf.linspace(-9.0, 9.0, 4000), keras.config.dtype_policy().compute_dtype)
+    exact = tf.cast(x, "float32")
+    with tf.GradientTape() as tape:
+        tape.watch(exact)
+        expected = keras.ops.gelu(exact, approximate=False)
+        loss = tf.reduce_sum(tf.sin(expected))
+    slope = tape.gradient(loss, exact)
+    outputs, gradients = gradient(Gelu(), x)
+    rounding = 2e-6 if policy == "float32" else 2**-7
+    np.testing.assert_allclose(outputs, expected, rtol=rounding, atol=1e-6)
+    np.testing.assert_allclose(gradients, slope, rtol=rounding, atol=rounding)
+    np.testing.assert_array_equal(Gelu()(x, training=False), keras.ops.gelu(x, approximate=False))
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16"], indirect=True)
+@pytest.mark.parametrize(("size", "kernel"), [((8, 8), 3), ((3, 5), 3), ((4, 4), (1, 5))])
+def test_gradient_of_small_maps_equals_kerass(policy, size, kernel, monkeypatch):
+    used = []
+    import models.layers
+
+    plain = models.layers._small_map_convolution()
+    monkeypatch.setattr(models.layers, "_small_map_convolution", lambda: used.append(1) or plain)
+    # Without bias, whose gradient TensorFlow adds up in bfloat16, in an order that differs from graph to graph.
+    layers = [kind(256, kernel, padding="same", use_bias=False) for kind in (keras.layers.Conv2D, Conv2D)]
+    inputs = tf.cast(np.random.RandomState(0).standard_normal((4, *size, 256)), "bfloat16")
+    for layer in layers:
+        layer.build(inputs.shape)
+    layers[1].set_weights([weight.numpy() for weight in layers[0].weights])
+    expected, actual = (gradient(layer, inputs, [layer.kernel.value]) for layer in layers)
+    assert used
+    for theirs, ours in zip(expected, actual, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2**-6, atol=2**-7 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"], indirect=True)
+@pytest.mark.parametrize(
+    ("arguments", "shape"),
+    [
+        ({"filters": 256, "kernel_size": 3}, (4, 8, 8, 256)),
+        ({"filters": 256, "kernel_size": 3, "padding": "same", "strides": 2}, (4, 8, 8, 256)),
+        ({"filters": 8, "kernel_size": 3, "padding": "same"}, (4, 8, 8, 256)),
+        ({"filters": 256, "kernel_size": 3, "padding": "same"}, (2, 9, 9, 256)),
+        ({"filters": 256, "kernel_size": 2, "padding": "same"}, (4, 4, 4, 256)),
+    ],
+)
+def test_other_convolutions_take_keras_path(policy, arguments, shape, monkeypatch):
+    monkeypatch.setattr("models.layers._small_map_convolution", lambda: pytest.fail("not for these"))
+    assert Conv2D(**arguments)(np.ones(shape)).shape[-1] == arguments["filters"]
 
 
 def test_padding_is_even():
@@ -183,7 +269,14 @@ assert keras.backend.backend() == "jax"
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "pixels"),
-    [("resnet18", 32), ("inception10", 32), ("resnet50", 64), ("resnet18_d2l", 71), ("cifar_resnet", 32)],
+    [
+        ("resnet18", 32),
+        ("inception10", 32),
+        ("resnet50", 64),
+        ("resnet18_d2l", 71),
+        ("cifar_resnet", 32),
+        ("fast_cifar10", 32),
+    ],
 )
 def test_networks_give_the_same_on_jax(name, pixels, tmp_path):
     pytest.importorskip("jax")

@@ -13,10 +13,9 @@ from models.sources import TEN_NETWORKS
 def two(monkeypatch):
     """Only the two smallest networks: the zoo tests build them all."""
     rows = {row.name: row for row in TEN_NETWORKS}
-    monkeypatch.setattr(networks, "FAMILIES", ())
 
     def show(baseline=rows["baseline"]):
-        monkeypatch.setattr(networks, "TEN_NETWORKS", (baseline, rows["lenet5"]))
+        monkeypatch.setattr(networks, "PUBLISHED", (baseline, rows["lenet5"]))
         out = io.StringIO()
         equal = networks.print_networks(out)
         return equal, out.getvalue().splitlines()

@@ -27,6 +27,7 @@ SCHEDULES = {
     "exponential": ExponentialSchedule(peak=1e-3, decay_epochs=5, factor=0.95),
     "staircase": ExponentialSchedule(peak=1e-5, decay_epochs=5, factor=0.95, staircase=True),
     "one_cycle": OneCycleSchedule(peak=0.4, end=0.01, peak_epoch=4),
+    "one_cycle_from": OneCycleSchedule(start=0.1, peak=0.4, end=0.01, peak_epoch=2.3),
     "one_cycle_warmup": OneCycleSchedule(peak=0.4, peak_epoch=4, warmup_epochs=2),
 }
 
@@ -116,3 +117,47 @@ def test_what_keras_refuses_is_a_users_error(name, arguments, message):
     config = OptimizerConfig(name=name, learning_rate=SCHEDULES["constant"], arguments=arguments)
     with pytest.raises(UserError, match=message):
         build_optimizer(config, STEPS, EPOCHS)
+
+
+def test_one_cycle_starts_where_it_is_told_and_peaks_inside_an_epoch():
+    peak = round(2.3 * STEPS)
+    assert rate(SCHEDULES["one_cycle_from"], 0) == pytest.approx(0.1)
+    assert rate(SCHEDULES["one_cycle_from"], peak) == pytest.approx(0.4)
+    assert max(rate(SCHEDULES["one_cycle_from"], step) for step in range(LAST)) == pytest.approx(0.4)
+
+
+def stepped(multipliers, **arguments):
+    """Returns what one SGD step with gradients of 1 subtracts from three variables of value 1."""
+    config = OptimizerConfig(
+        name="sgd",
+        learning_rate=ConstantSchedule(peak=0.1),
+        rate_multipliers=multipliers,
+        arguments=arguments,
+    )
+    optimizer = build_optimizer(config, STEPS, EPOCHS)
+    layers = [
+        keras.layers.BatchNormalization(name="norm"),
+        keras.layers.Dense(1, use_bias=False, name="head"),
+    ]
+    for layer in layers:
+        layer.build((None, 1))
+    variables = [variable for layer in layers for variable in layer.trainable_variables]
+    for variable in variables:
+        variable.assign(np.ones(variable.shape))
+    optimizer.build(variables)
+    optimizer.apply([keras.ops.ones(variable.shape) for variable in variables], variables)
+    assert [variable.path for variable in variables] == ["norm/gamma", "norm/beta", "head/kernel"]
+    return [float(1.0 - keras.ops.sum(variable)) for variable in variables]
+
+
+def test_rate_multipliers_scale_the_steps_of_the_variables_they_name():
+    assert stepped({}) == pytest.approx([0.1, 0.1, 0.1])
+    assert stepped({"*/beta": 4.0, "head/*": 0.0}) == pytest.approx([0.1, 0.4, 0.0])
+    assert stepped({"*/beta": 4.0, "norm/*": 2.0}) == pytest.approx([0.2, 0.4, 0.1])  # the first decides
+    # Weight decay keeps the plain rate: each variable loses 0.1 * 0.5 of itself first.
+    assert stepped({"*/beta": 4.0}, weight_decay=0.5) == pytest.approx([0.15, 0.45, 0.15])
+
+
+def test_rate_multiplier_that_fits_nothing_is_an_error():
+    with pytest.raises(UserError, match=r"'\*/gain'; the trained variables are norm/gamma, norm/beta"):
+        stepped({"*/gain": 2.0})

@@ -1,0 +1,131 @@
+"""Weight averaging: what it computes, and that a run with it resumes to the same bits."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import app.training.runner as runner
+from app.config import load_experiment
+from app.errors import Interrupted
+from app.runs import read_json
+from app.training.job import prepare
+from tests.training.test_runner import assert_same_bits
+
+ROOT = Path(__file__).resolve().parents[2]
+FAST = """\
+# What fast_cifar10 is made of, in small.
+seed: 3
+dataset: {name: digits, image_size: [16, 16]}
+augmentation: [alternating_flip, {random_crop: {padding_pixels: 2, fill: mirror}}]
+model: {name: fast_cifar10, widths: [8, 8, 8]}
+optimizer:
+  name: sgd
+  learning_rate: {schedule: one_cycle, start: 0.1, peak: 0.5, peak_epoch: 0.5}
+  rate_multipliers: {"*/beta": 16}
+  momentum: 0.85
+  nesterov: true
+training:
+  epochs: 2
+  batch_size: 256
+  precision: bfloat16
+  loss: {label_smoothing: 0.2}
+  lookahead: {every_steps: 3, decay: 0.9, power: 2}
+evaluation: {test_time_views: flip_and_shift}
+"""
+
+
+@pytest.fixture
+def fast(home):
+    (home / "experiments" / "fast.yaml").write_text(FAST)
+    return home
+
+
+def values(variables):
+    return [keras.ops.convert_to_numpy(variable).copy() for variable in variables]
+
+
+class Watch(keras.callbacks.Callback):
+    """Keeps the weights after each step, as the callbacks before it left them."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen.append(values(self.model.network.weights))
+
+
+def test_weights_become_their_average_every_few_steps(fast):
+    job = prepare(load_experiment("fast"))
+    total = 2 * job.steps
+    start, before, after = values(job.classifier.network.weights), Watch(), Watch()
+    callbacks = [before, *job.step_callbacks(0), after]
+    job.classifier.fit(
+        job.batches(), steps_per_epoch=job.steps, epochs=2, shuffle=False, verbose=0, callbacks=callbacks
+    )
+    averages = start
+    for step in range(1, total + 1):
+        fast_weights, expected = before.seen[step - 1], before.seen[step - 1]
+        if step % 3 == 0:
+            kept = 0.9 * (step / total) ** 2
+            averages = [kept * a + (1 - kept) * w for a, w in zip(averages, fast_weights, strict=True)]
+        if step % 3 == 0 or step == total:
+            expected = averages
+        for ours, theirs in zip(after.seen[step - 1], expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-7)
+    assert total % 3  # so that the last step is a case of its own
+
+
+def test_network_computes_in_the_precision_asked_for(fast):
+    network = prepare(load_experiment("fast")).classifier.network
+    assert network.blocks[0].conv1.compute_dtype == "bfloat16" and network.head.compute_dtype == "float32"
+    assert {str(weight.dtype) for weight in network.weights} == {"float32"}
+
+
+def test_whitening_kernel_comes_from_the_training_images(fast):
+    kernels = [
+        values([prepare(load_experiment("fast", [f"seed={seed}"])).classifier.network.whitening.kernel])[0]
+        for seed in (3, 4)
+    ]
+    np.testing.assert_allclose(*kernels, atol=0.05)  # other images of the same kind; Glorot's would differ
+    assert np.abs(kernels[0]).max() > 1
+
+
+def test_run_with_all_pieces_resumes_to_the_same_bits(fast, monkeypatch):
+    straight = runner.train(load_experiment("fast"), out=io.StringIO())
+    views = read_json(straight.metrics)["test_time_views"]
+    assert views["views"] == "flip_and_shift" and 0 <= views["val_accuracy"] <= 1
+    stopped = []
+
+    def stop(self, batch, logs=None):
+        if self.progress.step == 4 and not stopped:
+            stopped.append(self.run)
+            os.kill(os.getpid(), signal.SIGINT)
+        original(self, batch, logs)
+
+    from app.training.callbacks import StateSaver
+
+    original = StateSaver.on_train_batch_end
+    monkeypatch.setattr(StateSaver, "on_train_batch_end", stop)
+    with pytest.raises(Interrupted):
+        runner.train(load_experiment("fast"), out=io.StringIO())
+    assert_same_bits(straight, runner.resume(stopped[0], out=io.StringIO()))
+
+
+@pytest.mark.slow
+def test_pieces_train_on_jax(fast):
+    pytest.importorskip("jax")
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-m", "app", "train", "fast"],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "with test-time views" in done.stdout
