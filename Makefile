@@ -9,12 +9,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-compile
 
 # What a user passes goes to the program word for word: taken unexpanded ($(value)), handed over in the
 # environment, and quoted in the recipe. "$${X:+"--x=$$X"}" is one argument where X is set, none where it is not.
-USER_VARIABLES := EXP EXPS RUN RUNS FROM SET DATA_DIR NETWORK EPOCHS SCHEDULE FORCE KILLS SEED ARGS
+USER_VARIABLES := EXP EXPS RUN RUNS FROM SET DATA_DIR NETWORK EPOCHS SCHEDULE FORCE KILLS SEED AGAINST ROUNDS ARGS
 $(foreach name,$(USER_VARIABLES),$(eval override $(name) := $$(value $(name))))
 export $(USER_VARIABLES)
 
 .DEFAULT_GOAL := help
-.PHONY: help install train resume doctor prove-resume curves compare check list models results schema notebooks test test-all lint clean
+.PHONY: help install train resume doctor prove-resume bench curves compare check list models results schema notebooks test test-all lint clean
 
 help: ## show this list
 	@echo "make TARGET [EXP=name] [SET=\"training.epochs=2 seed=1\"] ..."
@@ -40,6 +40,11 @@ doctor: $(INSTALLED) ## check EXP before a long run, or find in which layer the 
 prove-resume: $(INSTALLED) ## train EXP straight and with KILLS=5 kills, and compare the two runs bit by bit
 	@exec $(BIN)/python -m app prove-resume $${EXP:+"$$EXP"} $${KILLS:+"--kills=$$KILLS"} \
 		$${SEED:+"--seed=$$SEED"} $${SET:+"--set=$$SET"}
+
+bench: $(INSTALLED) ## measure how fast EXP trains here; AGAINST=keras|torch takes turns with that; ROUNDS=7
+	@if [ "$$AGAINST" = torch ]; then $(BIN)/python -c "import torch" 2>/dev/null || $(PIP) ".[torch]"; fi
+	@exec $(BIN)/python -m app bench $${EXP:+"$$EXP"} $${AGAINST:+"--against=$$AGAINST"} \
+		$${ROUNDS:+"--rounds=$$ROUNDS"} $${SET:+"--set=$$SET"} $${DATA_DIR:+"--data-dir=$$DATA_DIR"}
 
 curves: $(INSTALLED) ## draw the curves of RUN, or of the newest finished run of EXP, again
 	@exec $(BIN)/python -m app curves $${EXP:+"$$EXP"} $${RUN:+"--run=$$RUN"}

@@ -101,6 +101,16 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE ...", help="override keys")
     verb.set_defaults(run=verbs.prove_resume)
 
+    verb = group.add_parser("bench", help="measure how fast an experiment trains here, and against others")
+    verb.add_argument(
+        "experiment", nargs="?", metavar="EXP", help=f"a name in experiments/ ({DEFAULT_EXPERIMENT})"
+    )
+    verb.add_argument("--against", choices=("keras", "torch"), help="plain Keras or PyTorch, in turns")
+    verb.add_argument("--rounds", type=int, default=7, metavar="N", help="how often each has a turn (7)")
+    verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE ...", help="override keys")
+    verb.add_argument("--data-dir", metavar="DIR", help="take the images from this folder")
+    verb.set_defaults(run=verbs.bench)
+
     verb = group.add_parser("curves", help="draw the curves again from history.csv")
     _add_run_choice(verb, "its newest run")
     verb.set_defaults(run=verbs.curves)

@@ -1,6 +1,7 @@
 """Where the project's folders lie: experiments/, data/ and runs/ under one root."""
 
 import os
+import sys
 from pathlib import Path
 
 HOME_VARIABLE = "TRAINER_HOME"
@@ -36,3 +37,9 @@ def shown(path: Path) -> str:
         return str(Path(path).relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+def module_command(module: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
+    """Return command and environment that run a module of this program in a process of its own."""
+    code = str(Path(__file__).resolve().parents[1])
+    return [sys.executable, "-m", module, *arguments], os.environ | {"PYTHONPATH": code}

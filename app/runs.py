@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import io
+import itertools
 import json
 import os
 import re
@@ -58,29 +59,35 @@ class Run:
 def create_run(experiment_name: str) -> Run:
     """Make a new, empty run folder and point `runs/<experiment>/latest` at it.
 
-    Two runs started in the same second get folders of their own: mkdir decides, not a look beforehand.
-
     Raises:
         UserError: The folder cannot be made.
     """
     parent = runs_root() / experiment_name
-    stamp = time.strftime("%Y%m%d-%H%M%S")
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        for number in range(1, 1000):
-            path = parent / (stamp if number == 1 else f"{stamp}-{number}")
-            with contextlib.suppress(FileExistsError):
-                path.mkdir()
-                break
-        run = Run(path)
+        run = Run(new_folder(parent))
         run.states.mkdir(parents=True)
-        _point_latest_at(path)
+        _point_latest_at(run.path)
     except OSError as error:
         raise UserError(
             f"{shown(parent)}: cannot make a run folder here ({error.strerror}); "
             "free some space or make the folder writable"
         ) from error
     return run
+
+
+def new_folder(parent: Path) -> Path:
+    """Make and return an empty folder of `parent` that is named by the time.
+
+    Two made in the same second differ: mkdir decides, not a look beforehand.
+    """
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    parent.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        path = parent / (stamp if number == 1 else f"{stamp}-{number}")
+        with contextlib.suppress(FileExistsError):
+            path.mkdir()
+            return path
+    raise AssertionError("unreachable")
 
 
 def _point_latest_at(path: Path) -> None:

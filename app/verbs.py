@@ -93,6 +93,18 @@ def prove_resume(options: argparse.Namespace) -> int:
     return 0 if prove_resume(name, _overrides(options), options.kills, options.seed, sys.stdout) else 1
 
 
+def bench(options: argparse.Namespace) -> int:
+    """Measure how fast an experiment trains here."""
+    if options.rounds < 1:
+        raise UserError(f"bench: ROUNDS={options.rounds}; everybody needs a turn at least")
+    experiment = load_experiment(options.experiment or DEFAULT_EXPERIMENT, _overrides(options))
+    import app.training  # noqa: F401 - first: it keeps TensorFlow quiet while it comes up
+    from app.bench.report import bench
+
+    bench(experiment, options.against, options.rounds, sys.stdout)
+    return 0
+
+
 def curves(options: argparse.Namespace) -> int:
     """Draw the curves of a run again."""
     run = _chosen_run(options, _newest)

@@ -1,12 +1,34 @@
 """Layers that networks share, each at the speed of one pass over its data."""
 
+import contextlib
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 from keras import ops
+
+_stock = False
+
+
+@contextlib.contextmanager
+def stock_layers() -> Iterator[None]:
+    """Lets all layers of this module compute as Keras' own do, e.g. to measure what they gain.
+
+    What is traced inside the block stays as it is.
+    """
+    global _stock
+    before, _stock = _stock, True
+    try:
+        yield
+    finally:
+        _stock = before
+
+
+def _is_quick() -> bool:
+    """Whether the quick paths, which are written for TensorFlow, may be taken."""
+    return keras.backend.backend() == "tensorflow" and not _stock
 
 
 @keras.saving.register_keras_serializable("models")
@@ -50,7 +72,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
         images = len(inputs.shape) == 4 and self.axis in (-1, 3)
         dtype = keras.backend.standardize_dtype(inputs.dtype)
         known = dtype in ("float32", "bfloat16", "float16") and dtype == self.compute_dtype
-        return keras.backend.backend() == "tensorflow" and plain and images and known
+        # In bfloat16 the kernel is slow on a CPU unless channels come in sixteens.
+        even = dtype == "float32" or inputs.shape[-1] % 16 == 0
+        return _is_quick() and plain and images and known and (even or _sees_gpu())
 
     def _update(self, moving: Any, value: Any) -> None:
         moving.assign(ops.cast(moving, "float32") * self.momentum + value * (1.0 - self.momentum))
@@ -72,7 +96,7 @@ class Conv2D(keras.layers.Conv2D):
         return _small_map_convolution()(inputs, ops.cast(kernel, inputs.dtype))
 
     def _is_small_map(self, shape: Any) -> bool:
-        if self.compute_dtype != "bfloat16" or keras.backend.backend() != "tensorflow":
+        if self.compute_dtype != "bfloat16" or not _is_quick():
             return False
         simple = self.padding == "same" and {*self.strides, *self.dilation_rate, self.groups} == {1}
         odd = all(side % 2 for side in self.kernel_size)
@@ -138,7 +162,7 @@ class Gelu(keras.layers.Layer):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Maps each value; shape and dtype stay."""
         symbolic = isinstance(inputs, keras.KerasTensor)
-        if training and keras.backend.backend() == "tensorflow" and not symbolic:
+        if training and _is_quick() and not symbolic:
             return _compiled_gelu()(inputs)
         return ops.gelu(inputs, approximate=False)
 

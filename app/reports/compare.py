@@ -1,6 +1,5 @@
 """Several runs in one picture."""
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ import numpy as np
 from app.errors import UserError
 from app.paths import runs_root
 from app.reports.plots import DOTS_PER_INCH, FIGURE_INCHES, GREY, axis_limits, column, set_up_panel
-from app.runs import Run, atomic_path, load_run_experiment, read_history
+from app.runs import Run, atomic_path, load_run_experiment, new_folder, read_history
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,7 +51,7 @@ def draw_comparison(runs: Sequence[Run]) -> Path:
         axes = figure.add_axes((0.5 * half + 0.053, 0.125, 0.432, 0.76))
         axes.set_title(f"{metric.capitalize()}: training (bold) and validation (dashed)", fontsize=11)
         _draw_panel(axes, metric, _labels(runs), histories)
-    path = _new_folder() / "curves.png"
+    path = new_folder(runs_root() / "comparisons") / "curves.png"
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=DOTS_PER_INCH)
     return path
@@ -81,19 +80,3 @@ def _draw_panel(axes: "Axes", metric: str, labels: Sequence[str], histories: Seq
         )  # fmt: skip
         axes.plot(epochs, column(rows, f"val_{metric}"), "--", color=colour, linewidth=0.9)
     axes.legend(loc="best", fontsize=9, framealpha=0.85)
-
-
-def _new_folder() -> Path:
-    """Make and return an empty folder `runs/comparisons/<timestamp>/`."""
-    parent = runs_root() / "comparisons"
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    parent.mkdir(parents=True, exist_ok=True)
-    number = 1
-    while True:
-        folder = parent / (stamp if number == 1 else f"{stamp}-{number}")
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            number += 1
-        else:
-            return folder

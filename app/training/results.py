@@ -124,13 +124,13 @@ def write_results(
                 "seconds_per_epoch": statistics.median(row["seconds"] for row in progress.rows),
                 "images_per_second": statistics.median(row["images_per_second"] for row in progress.rows),
                 "resumed_epochs": progress.resumed_epochs,
-                "peak_memory_megabytes": _peak_memory_megabytes(),
+                "peak_memory_megabytes": peak_memory_megabytes(),
             },
         },
     )
 
 
-def _peak_memory_megabytes() -> int | None:
+def peak_memory_megabytes() -> int | None:
     """Return the largest resident memory of this process so far; None where the system does not tell."""
     if resource is None:
         return None

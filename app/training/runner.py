@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 import keras
+import numpy as np
 
 from app.config import Experiment, dump_experiment
 from app.data.pipeline import evaluation_batches
@@ -137,27 +138,12 @@ def _fit(run: Run, job: Job, progress: Progress, state: State | None, out: TextI
     run.failure.unlink(missing_ok=True)  # written again if it happens again
     if progress.rows:  # a kill may have fallen between the records of an epoch and its state
         write_records(run, progress, experiment)
-    display = Display(progress, experiment, job.steps, len(dataset.train), out)
     half_epoch = state is not None and progress.step > 0
-    finite = FiniteLoss(run, progress, experiment, job.steps)
-    saver = StateSaver(
-        run,
-        progress,
-        every_seconds=60 * training.checkpoint_every_minutes,
-        finite=finite,
-        resumed_metrics=state.values["metrics"] if state and half_epoch else None,
+    callbacks = callbacks_of(
+        run, job, progress, state.values["metrics"] if state and half_epoch else None, out
     )
-    recorder = Recorder(
-        run,
-        progress,
-        experiment,
-        display,
-        lambda step: learning_rate_at(experiment.optimizer.learning_rate, step, job.steps, training.epochs),
-    )
-    stepwise = job.step_callbacks(progress.epoch * job.steps + progress.step)
-    callbacks = [recorder, finite, *stepwise, display, saver]
     val_ds = evaluation_batches(dataset.val, training.batch_size)
-    with saver:
+    with callbacks[-1]:
         if half_epoch and progress.step == job.steps:
             _finish_validation(classifier, progress.epoch, val_ds, callbacks)
         while not is_complete(experiment, progress.rows):
@@ -175,6 +161,39 @@ def _fit(run: Run, job: Job, progress: Progress, state: State | None, out: TextI
     write_results(run, experiment, dataset, classifier, progress)
     print_results(run, out)
     return run
+
+
+def callbacks_of(
+    run: Run, job: Job, progress: Progress, resumed_metrics: Sequence[np.ndarray] | None, out: TextIO
+) -> list[keras.callbacks.Callback]:
+    """Return what accompanies the steps of a run, in order; the last one saves states and takes the signals.
+
+    Args:
+        run: Where records and states go.
+        job: What is trained.
+        progress: Where it stands; the callbacks read and write it.
+        resumed_metrics: Values of the metrics of an epoch that was stopped half-way.
+        out: Where progress is shown.
+    """
+    experiment, training = job.experiment, job.experiment.training
+    display = Display(progress, experiment, job.steps, len(job.dataset.train), out)
+    finite = FiniteLoss(run, progress, experiment, job.steps)
+    saver = StateSaver(
+        run,
+        progress,
+        every_seconds=60 * training.checkpoint_every_minutes,
+        finite=finite,
+        resumed_metrics=resumed_metrics,
+    )
+    recorder = Recorder(
+        run,
+        progress,
+        experiment,
+        display,
+        lambda step: learning_rate_at(experiment.optimizer.learning_rate, step, job.steps, training.epochs),
+    )
+    stepwise = job.step_callbacks(progress.epoch * job.steps + progress.step)
+    return [recorder, finite, *stepwise, display, saver]
 
 
 def _finish_validation(

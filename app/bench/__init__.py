@@ -1,0 +1,1 @@
+"""`make bench`: how fast an experiment trains on this machine, and how that compares."""

@@ -1,0 +1,235 @@
+"""The bench of an experiment: measures, ratios round by round, and a verdict in words."""
+
+import contextlib
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from app.bench import ours, rival
+from app.bench.start import start_up
+from app.config import Experiment
+from app.data.pipeline import num_steps
+from app.paths import runs_root, shown
+from app.runs import new_folder, write_json
+from app.training.display import duration
+from app.training.job import Job, prepare
+from app.training.results import peak_memory_megabytes
+from app.training.startup import describe_environment
+from models.macs import count_macs, count_weights
+
+ROUND_SECONDS = 5.0  # of each contender in each round, or two steps where those take longer
+NAMES = {"keras": "plain Keras", "torch": "PyTorch"}
+
+
+def bench(experiment: Experiment, against: str | None, rounds: int, out: TextIO) -> Path:
+    """Measure an experiment on this machine, alone or against a competitor, and print what was found.
+
+    Contenders take turns, a few steps each, so that a ratio compares neighbours in time.
+
+    Args:
+        experiment: What would be trained.
+        against: keras or torch, or None.
+        rounds: How often everybody has a turn.
+        out: Receives each line as soon as it is known.
+
+    Returns:
+        The file bench.json, in a new folder of `runs/bench/`.
+
+    Raises:
+        UserError: The experiment cannot be trained, or not by the competitor.
+    """
+    if against:
+        rival.require(against, experiment)
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        start = start_up(experiment, folder)
+        job = prepare(experiment)
+        result: dict[str, Any] = {
+            "experiment": experiment.name,
+            "batch_size": experiment.training.batch_size,
+            "precision": experiment.training.precision,
+            "rounds": rounds,
+            "start_up_seconds": start,
+            "environment": describe_environment(job.deterministic),
+        }
+        say = _Sayer(result, out)
+        say.header(job)
+        say.start_up()
+        other = None
+        if against:
+            other = rival.Rival(
+                against, experiment, job.dataset.image_shape, len(job.dataset.class_names), folder
+            )
+            stack.callback(other.close)
+            mine = count_weights(job.classifier.network.trainable_weights)
+            if other.facts["trainable"] != mine:
+                theirs = other.facts["trainable"]
+                raise AssertionError(f"the competitor trains {theirs} weights, ours {mine}")
+        result |= _take_turns(job, other, rounds, folder)
+        say.steps()
+        result |= _parts(job)
+        say.parts(job)
+        if other:
+            result["against"] = {"kind": against} | other.facts | result.pop("against")
+            say.ratio(NAMES[other.kind])
+        result["peak_memory_megabytes"] = peak_memory_megabytes()
+        say.end(job)
+    path = new_folder(runs_root() / "bench") / "bench.json"
+    write_json(path, result)
+    print(f"figures {shown(path)}", file=out, flush=True)
+    return path
+
+
+def _take_turns(job: Job, other: rival.Rival | None, rounds: int, folder: Path) -> dict[str, Any]:
+    """Let `fit`, the bare step and the competitor take turns; return medians of each round."""
+    contenders = {
+        "fit": lambda steps: ours.fit_seconds(job, steps, folder),
+        "bare": lambda steps: ours.bare_seconds(job, steps),
+    }
+    if other:
+        contenders["against"] = other.seconds
+    warm = statistics.median(contenders["fit"](2))
+    contenders["bare"](1)
+    steps = int(np.clip(round(ROUND_SECONDS / warm), 2, 200))
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(rounds):
+        order = list(contenders) if turn % 2 == 0 else list(reversed(contenders))
+        for name in order:
+            seconds[name].append(statistics.median(contenders[name](steps)))
+    found: dict[str, Any] = {
+        "steps_per_round": steps,
+        "fit": _spread(seconds["fit"]),
+        "bare": _spread(seconds["bare"]),
+        "fit_over_bare": _ratios(seconds["fit"], seconds["bare"]),
+    }
+    if other:
+        found["against"] = _spread(seconds["against"]) | {
+            "times_as_fast": _ratios(seconds["against"], seconds["fit"])
+        }
+    return found
+
+
+def _spread(seconds: Sequence[float]) -> dict[str, Any]:
+    return {"seconds_per_step": statistics.median(seconds), "rounds": list(seconds)}
+
+
+def _ratios(numerators: Sequence[float], denominators: Sequence[float]) -> dict[str, float]:
+    """Return median, smallest and largest of the ratios of neighbours."""
+    ratios = [a / b for a, b in zip(numerators, denominators, strict=True)]
+    return {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)}
+
+
+def _parts(job: Job) -> dict[str, Any]:
+    """Measure what a step is made of, each part alone."""
+    batch = job.experiment.training.batch_size
+    pipeline = statistics.median(ours.pipeline_seconds(job, 40))
+    augmentation = ours.augmentation_seconds(job, 10)
+    validation = job.dataset.val.take(np.arange(min(len(job.dataset.val), 2 * batch)))
+    job.classifier.evaluate(*validation, batch_size=batch, verbose=0)
+    began = time.perf_counter()
+    job.classifier.evaluate(*validation, batch_size=batch, verbose=0)
+    return {
+        "pipeline_seconds_per_step": pipeline,
+        "augmentation_seconds_per_step": statistics.median(augmentation) if augmentation else None,
+        "validation_seconds_per_image": (time.perf_counter() - began) / len(validation[0]),
+        "operations_per_step": 6 * count_macs(job.classifier.network) * batch,
+        "peak_operations_per_second": ours.matmul_peak(job.classifier.network.compute_dtype),
+    }
+
+
+class _Sayer:
+    """Prints the figures of a result in words."""
+
+    def __init__(self, result: dict[str, Any], out: TextIO):
+        self.result, self.out = result, out
+
+    def line(self, subject: str, text: str) -> None:
+        print(f"  {subject:<13} {text}", file=self.out, flush=True)
+
+    def header(self, job: Job) -> None:
+        environment = self.result["environment"]
+        versions = environment["versions"]
+        where = f"{environment['cpu']['count']} x {environment['cpu']['model']}"
+        if environment["devices"] not in (["CPU"], []):
+            where = ", ".join(environment["devices"])
+        backend = environment["backend"]
+        print(
+            f"{self.result['experiment']}: {self.result['precision']}, batches of "
+            f"{self.result['batch_size']}, on {where}; Keras {versions['keras']}, {backend} "
+            f"{versions.get(backend)}",
+            file=self.out,
+            flush=True,
+        )
+
+    def start_up(self) -> None:
+        start = self.result["start_up_seconds"]
+        self.line(
+            "start-up",
+            f"{start['total']:.1f} s to the end of the first step: imports {start['imports']:.1f}, data and "
+            f"network {start['preparation']:.1f}, first step {start['first_step']:.1f}; our own code "
+            f"{start['own_code']:.2f}",
+        )
+
+    def steps(self) -> None:
+        fit, bare, batch = self.result["fit"], self.result["bare"], self.result["batch_size"]
+        for name, found in (("fit step", fit), ("bare step", bare)):
+            seconds, low, high = found["seconds_per_step"], min(found["rounds"]), max(found["rounds"])
+            self.line(name, f"{seconds:.4g} s ({low:.4g} to {high:.4g}), {batch / seconds:,.0f} images/s")
+        self.line("fit / bare", _in_words(self.result["fit_over_bare"], 3))
+
+    def parts(self, job: Job) -> None:
+        result = self.result
+        step, bare = result["fit"]["seconds_per_step"], result["bare"]["seconds_per_step"]
+        pipeline, batch = result["pipeline_seconds_per_step"], result["batch_size"]
+        self.line(
+            "pipeline",
+            f"{batch / pipeline:,.0f} images/s alone, {bare / pipeline:,.1f} times what a step takes",
+        )
+        if (augmentation := result["augmentation_seconds_per_step"]) is not None:
+            self.line(
+                "augmentation", f"{1e3 * augmentation:.3g} ms alone, {augmentation / step:.1%} of the step"
+            )
+        rate, peak = result["operations_per_step"] / bare, result["peak_operations_per_second"]
+        result["share_of_peak"] = rate / peak
+        self.line(
+            "arithmetic",
+            f"{rate / 1e9:,.0f} of the {peak / 1e9:,.0f} GFLOP/s of a matrix product, {rate / peak:.0%}",
+        )
+
+    def ratio(self, name: str) -> None:
+        against = self.result["against"]
+        seconds = against["seconds_per_step"]
+        self.line(
+            "against", f"{name} ({against['version']}): {seconds:.4g} s a step without augmentation; ours is "
+            f"{_in_words(against['times_as_fast'], 2)} times as fast",
+        )  # fmt: skip
+
+    def end(self, job: Job) -> None:
+        result = self.result
+        step, pipeline = result["bare"]["seconds_per_step"], result["pipeline_seconds_per_step"]
+        if pipeline > step:
+            verdict = f"input-bound by {pipeline / step - 1:.0%}: the pipeline is slower than the step"
+        else:
+            verdict = f"compute-bound: the pipeline could feed {step / pipeline:,.1f} such steps"
+        result["verdict"] = verdict
+        self.line("verdict", verdict)
+        self.line("memory", f"{result['peak_memory_megabytes'] or 0:,} MB at most")
+        training, dataset = job.experiment.training, job.dataset
+        epoch = num_steps(len(dataset.train), training.batch_size) * result["fit"]["seconds_per_step"]
+        epoch += len(dataset.val) * result["validation_seconds_per_image"]
+        result["seconds_per_epoch"] = epoch
+        self.line(
+            "the run",
+            f"{training.epochs} epochs of about {duration(epoch)}, "
+            f"{duration(training.epochs * epoch)} in all",
+        )
+
+
+def _in_words(ratios: dict[str, float], digits: int) -> str:
+    median, least, most = (f"{ratios[key]:.{digits}f}" for key in ("median", "least", "most"))
+    return f"{median} ({least} to {most})"
