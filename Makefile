@@ -41,8 +41,8 @@ prove-resume: $(INSTALLED) ## train EXP straight and with KILLS=5 kills, and com
 	@exec $(BIN)/python -m app prove-resume $${EXP:+"$$EXP"} $${KILLS:+"--kills=$$KILLS"} \
 		$${SEED:+"--seed=$$SEED"} $${SET:+"--set=$$SET"}
 
-bench: $(INSTALLED) ## measure how fast EXP trains here; AGAINST=keras|torch takes turns with that; ROUNDS=7
-	@if [ "$$AGAINST" = torch ]; then $(BIN)/python -c "import torch" 2>/dev/null || $(PIP) ".[torch]"; fi
+bench: $(INSTALLED) ## measure how fast EXP trains here; AGAINST="keras torch" takes turns with them; ROUNDS=7
+	@if [ "$${AGAINST#*torch}" != "$$AGAINST" ]; then $(BIN)/python -c "import torch" 2>/dev/null || $(PIP) --editable ".[torch]"; fi
 	@exec $(BIN)/python -m app bench $${EXP:+"$$EXP"} $${AGAINST:+"--against=$$AGAINST"} \
 		$${ROUNDS:+"--rounds=$$ROUNDS"} $${SET:+"--set=$$SET"} $${DATA_DIR:+"--data-dir=$$DATA_DIR"}
 

@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "experiment", nargs="?", metavar="EXP", help=f"a name in experiments/ ({DEFAULT_EXPERIMENT})"
     )
-    verb.add_argument("--against", choices=("keras", "torch"), help="plain Keras or PyTorch, in turns")
+    verb.add_argument("--against", default="", metavar="RIVAL ...", help="keras, torch or both, in turns")
     verb.add_argument("--rounds", type=int, default=7, metavar="N", help="how often each has a turn (7)")
     verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE ...", help="override keys")
     verb.add_argument("--data-dir", metavar="DIR", help="take the images from this folder")

@@ -97,11 +97,14 @@ def bench(options: argparse.Namespace) -> int:
     """Measure how fast an experiment trains here."""
     if options.rounds < 1:
         raise UserError(f"bench: ROUNDS={options.rounds}; everybody needs a turn at least")
+    against = options.against.replace(",", " ").split()
+    if not set(against) <= {"keras", "torch"} or len(set(against)) < len(against):
+        raise UserError(f"bench: AGAINST={options.against}; there are keras and torch, each once")
     experiment = load_experiment(options.experiment or DEFAULT_EXPERIMENT, _overrides(options))
     import app.training  # noqa: F401 - first: it keeps TensorFlow quiet while it comes up
     from app.bench.report import bench
 
-    bench(experiment, options.against, options.rounds, sys.stdout)
+    bench(experiment, against, options.rounds, sys.stdout)
     return 0
 
 

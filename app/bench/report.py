@@ -23,17 +23,16 @@ from app.training.startup import describe_environment
 from models.macs import count_macs, count_weights
 
 ROUND_SECONDS = 5.0  # of each contender in each round, or two steps where those take longer
-NAMES = {"keras": "plain Keras", "torch": "PyTorch"}
 
 
-def bench(experiment: Experiment, against: str | None, rounds: int, out: TextIO) -> Path:
-    """Measure an experiment on this machine, alone or against a competitor, and print what was found.
+def bench(experiment: Experiment, against: Sequence[str], rounds: int, out: TextIO) -> Path:
+    """Measure an experiment on this machine, alone or against competitors, and print what was found.
 
     Contenders take turns, a few steps each, so that a ratio compares neighbours in time.
 
     Args:
         experiment: What would be trained.
-        against: keras or torch, or None.
+        against: Any of keras and torch.
         rounds: How often everybody has a turn.
         out: Receives each line as soon as it is known.
 
@@ -41,10 +40,10 @@ def bench(experiment: Experiment, against: str | None, rounds: int, out: TextIO)
         The file bench.json, in a new folder of `runs/bench/`.
 
     Raises:
-        UserError: The experiment cannot be trained, or not by the competitor.
+        UserError: The experiment cannot be trained, or not by a competitor.
     """
-    if against:
-        rival.require(against, experiment)
+    for kind in against:
+        rival.require(kind, experiment)
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         start = start_up(experiment, folder)
@@ -60,23 +59,23 @@ def bench(experiment: Experiment, against: str | None, rounds: int, out: TextIO)
         say = _Sayer(result, out)
         say.header(job)
         say.start_up()
-        other = None
-        if against:
+        others = []
+        mine = count_weights(job.classifier.network.trainable_weights)
+        for kind in against:
             other = rival.Rival(
-                against, experiment, job.dataset.image_shape, len(job.dataset.class_names), folder
+                kind, experiment, job.dataset.image_shape, len(job.dataset.class_names), folder
             )
             stack.callback(other.close)
-            mine = count_weights(job.classifier.network.trainable_weights)
-            if other.facts["trainable"] != mine:
-                theirs = other.facts["trainable"]
-                raise AssertionError(f"the competitor trains {theirs} weights, ours {mine}")
-        result |= _take_turns(job, other, rounds, folder)
+            if (theirs := other.facts["trainable"]) != mine:
+                raise AssertionError(f"{kind} trains {theirs} weights, we {mine}")
+            others.append(other)
+        result |= _take_turns(job, others, rounds, folder)
         say.steps()
         result |= _parts(job)
         say.parts(job)
-        if other:
-            result["against"] = {"kind": against} | other.facts | result.pop("against")
-            say.ratio(NAMES[other.kind])
+        for other in others:
+            result[other.kind] |= other.facts
+            say.ratio(other.kind)
         result["peak_memory_megabytes"] = peak_memory_megabytes()
         say.end(job)
     path = new_folder(runs_root() / "bench") / "bench.json"
@@ -85,14 +84,13 @@ def bench(experiment: Experiment, against: str | None, rounds: int, out: TextIO)
     return path
 
 
-def _take_turns(job: Job, other: rival.Rival | None, rounds: int, folder: Path) -> dict[str, Any]:
-    """Let `fit`, the bare step and the competitor take turns; return medians of each round."""
+def _take_turns(job: Job, others: Sequence[rival.Rival], rounds: int, folder: Path) -> dict[str, Any]:
+    """Let `fit`, the bare step and the competitors take turns; return medians of each round."""
     contenders = {
         "fit": lambda steps: ours.fit_seconds(job, steps, folder),
         "bare": lambda steps: ours.bare_seconds(job, steps),
     }
-    if other:
-        contenders["against"] = other.seconds
+    contenders |= {other.kind: other.seconds for other in others}
     warm = statistics.median(contenders["fit"](2))
     contenders["bare"](1)
     steps = int(np.clip(round(ROUND_SECONDS / warm), 2, 200))
@@ -107,10 +105,9 @@ def _take_turns(job: Job, other: rival.Rival | None, rounds: int, folder: Path) 
         "bare": _spread(seconds["bare"]),
         "fit_over_bare": _ratios(seconds["fit"], seconds["bare"]),
     }
-    if other:
-        found["against"] = _spread(seconds["against"]) | {
-            "times_as_fast": _ratios(seconds["against"], seconds["fit"])
-        }
+    for other in others:
+        times_as_fast = _ratios(seconds[other.kind], seconds["fit"])
+        found[other.kind] = _spread(seconds[other.kind]) | {"times_as_fast": times_as_fast}
     return found
 
 
@@ -201,13 +198,13 @@ class _Sayer:
             f"{rate / 1e9:,.0f} of the {peak / 1e9:,.0f} GFLOP/s of a matrix product, {rate / peak:.0%}",
         )
 
-    def ratio(self, name: str) -> None:
-        against = self.result["against"]
-        seconds = against["seconds_per_step"]
+    def ratio(self, kind: str) -> None:
+        found = self.result[kind]
         self.line(
-            "against", f"{name} ({against['version']}): {seconds:.4g} s a step without augmentation; ours is "
-            f"{_in_words(against['times_as_fast'], 2)} times as fast",
-        )  # fmt: skip
+            f"against {kind}",
+            f"{found['version']}: {found['seconds_per_step']:.4g} s a step without augmentation; ours is "
+            f"{_in_words(found['times_as_fast'], 2)} times as fast",
+        )
 
     def end(self, job: Job) -> None:
         result = self.result

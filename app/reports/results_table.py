@@ -134,13 +134,15 @@ def _result(experiment: Experiment, run: Run) -> Result:
     epochs = f"{metrics['timing']['epochs']} of {experiment.training.epochs}"
     seconds = f"{metrics['timing']['seconds_per_epoch']:,.0f}"
     headline = _percent(metrics["headline"]["val_accuracy"])
+    if views := metrics.get("test_time_views"):
+        headline += f" ({_percent(views['val_accuracy'])} with test-time views)"
     cells = (
         f"`{experiment.name}`",
         experiment.model.name + "".join(f", {k} {v}" for k, v in experiment.model.arguments.items()),
         f"{_data_name(dataset)}, {counts['train']:,} + {counts['val']:,} images",
         "test" if on_test else "validation",
         epochs,
-        _percent(last["val_accuracy"]),
+        headline if on_test else _percent(last["val_accuracy"]),
         f"{_percent(best['val_accuracy'])} ({best['epoch']})" if best else "",
         _percent(test["accuracy"]) if test else "",
         _source_figures(experiment),
