@@ -106,18 +106,26 @@ class FastBlock(Block):
         filters: Channels of both convolutions.
         bn_momentum: Momentum of the moving statistics.
         bn_epsilon: Added to the variance.
+        partial_identity: Whether the convolutions start by passing their inputs on.
         **kwargs: Arguments of `keras.Model`.
     """
 
     def __init__(
-        self, filters: int, bn_momentum: float = 0.6, bn_epsilon: float = 1e-12, **kwargs: Any
+        self,
+        filters: int,
+        bn_momentum: float = 0.6,
+        bn_epsilon: float = 1e-12,
+        partial_identity: bool = True,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.filters = filters
+        self.partial_identity = partial_identity
         self.bn_momentum = bn_momentum
         self.bn_epsilon = bn_epsilon
+        start = PartialIdentity() if partial_identity else torch_kernel_initializer()
         norm = {"momentum": bn_momentum, "epsilon": bn_epsilon, "scale": False}
-        conv = {"padding": "same", "use_bias": False, "kernel_initializer": PartialIdentity()}
+        conv = {"padding": "same", "use_bias": False, "kernel_initializer": start}
         self.conv1 = Conv2D(filters, 3, **conv)
         self.pool = keras.layers.MaxPooling2D(2)
         self.norm1 = BatchNormalization(**norm)
@@ -140,6 +148,7 @@ class FastBlock(Block):
             "filters": self.filters,
             "bn_momentum": self.bn_momentum,
             "bn_epsilon": self.bn_epsilon,
+            "partial_identity": self.partial_identity,
         }
 
 
@@ -152,6 +161,8 @@ class FastCifar10(Network):
         widths: Channels of the three blocks.
         bn_momentum: Momentum of the moving statistics.
         bn_epsilon: Added to the variance.
+        whitening: Whether the first kernel whitens patches; else it is trained from a random start.
+        partial_identity: Whether the other convolutions start by passing their inputs on.
         **kwargs: Arguments of `keras.Model`.
     """
 
@@ -164,6 +175,8 @@ class FastCifar10(Network):
         widths: Sequence[int] = (64, 256, 256),
         bn_momentum: float = 0.6,
         bn_epsilon: float = 1e-12,
+        whitening: bool = True,
+        partial_identity: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -171,9 +184,13 @@ class FastCifar10(Network):
         self.widths = tuple(widths)
         self.bn_momentum = bn_momentum
         self.bn_epsilon = bn_epsilon
-        self.whitening = WhiteningConv2D(2)
+        self.whitening = whitening
+        self.partial_identity = partial_identity
+        self.stem = WhiteningConv2D(2) if whitening else Conv2D(24, 2)
         self.gelu = Gelu()
-        self.blocks = [FastBlock(filters, bn_momentum, bn_epsilon) for filters in self.widths]
+        self.blocks = [
+            FastBlock(filters, bn_momentum, bn_epsilon, partial_identity) for filters in self.widths
+        ]
         self.pool = keras.layers.GlobalMaxPooling2D()
         self.head = keras.layers.Dense(
             num_classes, use_bias=False, kernel_initializer=torch_kernel_initializer(), dtype="float32"
@@ -181,11 +198,12 @@ class FastCifar10(Network):
 
     def adapt(self, images: np.ndarray) -> None:
         """Computes the whitening kernel."""
-        self.whitening.adapt(images)
+        if self.whitening:
+            self.stem.adapt(images)
 
     def call(self, images: Any, training: bool | None = None) -> Any:
         """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
-        x = self.gelu(self.whitening(images), training=training)  # 31x31x24 for 32x32x3 images
+        x = self.gelu(self.stem(images), training=training)  # 31x31x24 for 32x32x3 images
         for block in self.blocks:
             x = block(x, training=training)  # 15x15x64, 7x7x256, 3x3x256
         x = self.pool(x)  # 256; the source pools 3x3, which is the whole map
@@ -199,4 +217,6 @@ class FastCifar10(Network):
             "widths": list(self.widths),
             "bn_momentum": self.bn_momentum,
             "bn_epsilon": self.bn_epsilon,
+            "whitening": self.whitening,
+            "partial_identity": self.partial_identity,
         }

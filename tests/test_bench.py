@@ -63,9 +63,9 @@ def test_ratios_are_those_of_neighbours():
     ("overrides", "message"),
     [
         (["model.name=lenet5"], "twins in PyTorch are resnet18, minimodel, fast_cifar10"),
-        (["model={name: resnet18, head_l2: 0.0}"], "received resnet18 {'head_l2': 0.0}"),
-        (["model.name=resnet18", "optimizer={name: adam, learning_rate: 0.1}"], "knows sgd in float32"),
-        (["model.name=resnet18", "training.precision=float16"], "knows sgd in float32"),
+        (["model={name: fast_cifar10, widths: [8, 8, 8]}"], "received fast_cifar10 {'widths': (8, 8, 8)}"),
+        (["model.name=resnet18", "optimizer={name: lion, learning_rate: 0.1}"], "knows sgd and adam"),
+        (["model.name=resnet18", "training.precision=float16"], "knows sgd and adam"),
     ],
 )
 def test_what_pytorch_cannot_take_is_said_at_once(tiny, overrides, message, monkeypatch):

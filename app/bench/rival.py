@@ -18,6 +18,7 @@ from app.errors import UserError
 from app.paths import module_command
 
 BATCHES_IN_MEMORY = 8
+FREE_ARGUMENTS = {"head_l2", "bn_momentum", "bn_epsilon", "dropout"}  # they change no layer's size
 TORCH_NETWORKS = ("resnet18", "minimodel", "fast_cifar10")  # those of torch_networks.py, named without torch
 Shape = tuple[int, int, int]  # height, width, channels
 Times = Callable[[int], list[float]]
@@ -80,14 +81,15 @@ def require(kind: str, experiment: Experiment) -> None:
         return
     if importlib.util.find_spec("torch") is None:
         raise UserError("AGAINST=torch: PyTorch is not installed; `pip install torch`, or the extra 'torch'")
-    name, arguments = experiment.model.name, experiment.model.arguments
+    name = experiment.model.name
+    arguments = {k: v for k, v in experiment.model.arguments.items() if k not in FREE_ARGUMENTS}
     if name not in TORCH_NETWORKS or arguments:
         raise UserError(
-            f"AGAINST=torch: twins in PyTorch are {', '.join(TORCH_NETWORKS)}, without arguments; "
+            f"AGAINST=torch: twins in PyTorch are {', '.join(TORCH_NETWORKS)} by default arguments; "
             f"received {name} {arguments or ''}".rstrip()
         )
-    if experiment.optimizer.name != "sgd" or experiment.training.precision == "float16":
-        raise UserError("AGAINST=torch: the PyTorch loop knows sgd in float32 and bfloat16 only")
+    if experiment.optimizer.name not in ("sgd", "adam") or experiment.training.precision == "float16":
+        raise UserError("AGAINST=torch: the PyTorch loop knows sgd and adam, in float32 and bfloat16")
 
 
 def _keras(experiment: Experiment, shape: Shape, classes: int) -> tuple[dict[str, Any], Times]:
@@ -149,13 +151,13 @@ def _torch(experiment: Experiment, shape: Shape, classes: int) -> tuple[dict[str
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
     network = torch_networks.build(experiment.model.name, classes).to(device)
-    optimizer = torch.optim.SGD(
-        [weight for weight in network.parameters() if weight.requires_grad],
-        lr=experiment.optimizer.learning_rate.peak,
-        momentum=arguments.get("momentum", 0.0),
-        nesterov=bool(arguments.get("nesterov", False)),
-        weight_decay=1e-4,
-    )
+    trained = [weight for weight in network.parameters() if weight.requires_grad]
+    rate = experiment.optimizer.learning_rate.peak
+    if experiment.optimizer.name == "adam":
+        optimizer: torch.optim.Optimizer = torch.optim.Adam(trained, lr=rate)
+    else:
+        momentum, nesterov = arguments.get("momentum", 0.0), bool(arguments.get("nesterov", False))
+        optimizer = torch.optim.SGD(trained, rate, momentum, nesterov=nesterov, weight_decay=1e-4)
     step = torch.compile(network) if device == "cuda" else network
     count = BATCHES_IN_MEMORY * training.batch_size
     height, width, channels = shape
@@ -178,7 +180,7 @@ def _torch(experiment: Experiment, shape: Shape, classes: int) -> tuple[dict[str
         return [later - earlier for earlier, later in zip(ends, ends[1:], strict=False)]
 
     seconds(1)
-    trainable = sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
+    trainable = sum(weight.numel() for weight in trained)
     facts = {"version": f"PyTorch {torch.__version__}", "trainable": trainable}
     return facts, seconds
 

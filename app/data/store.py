@@ -1,8 +1,14 @@
-"""Where decoded images lie: in memory, or in a file of the cache where they would take too much of it."""
+"""Where decoded images lie: in memory, or in a file of the cache where they would take too much of it.
 
+What took long to decode is kept in such a file in either case, so that the next start need not wait for it.
+"""
+
+import contextlib
 import json
 import math
 import os
+import shutil
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +21,7 @@ from app.paths import shown
 from app.runs import atomic_path, write_text
 
 MEMORY_SHARE = 0.25  # decoded images above this share of the available memory go to disk
+KEPT_AFTER_SECONDS = 5.0  # of decoding
 BLOCK_BYTES = 64 * 2**20  # decoded between two writes
 FILES_PER_TASK = 64
 
@@ -60,19 +67,23 @@ def store_images(
     Raises:
         UserError: The cache cannot be written.
     """
-    if num_images * math.prod(shape) <= MEMORY_SHARE * available_memory_bytes():
-        images = np.zeros((num_images, *shape), np.uint8)
-        bad: BadImages = {}
+    path = cache_file()
+    reasons = path.with_suffix(".json")
+    in_memory = num_images * math.prod(shape) <= MEMORY_SHARE * available_memory_bytes()
+    cached = _read_cache(path, reasons, (num_images, *shape))
+    if cached is not None:
+        images, bad = cached
+        check(bad)
+        return np.array(images) if in_memory else images, bad
+    if in_memory:
+        began = time.monotonic()
+        images, bad = np.zeros((num_images, *shape), np.uint8), {}
         for start, stop in _blocks(num_images, shape):
             bad |= _fill(images[start:stop], decode, start, num_threads)
         check(bad)
+        if time.monotonic() - began > KEPT_AFTER_SECONDS:
+            _keep(path, reasons, images, bad)
         return images, bad
-    path = cache_file()
-    reasons = path.with_suffix(".json")
-    cached = _read_cache(path, reasons, (num_images, *shape))
-    if cached is not None:
-        check(cached[1])
-        return cached
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_cache(path, reasons, decode, (num_images, *shape), check, num_threads)
@@ -86,6 +97,16 @@ def store_images(
     cached = _read_cache(path, reasons, (num_images, *shape))
     assert cached is not None
     return cached
+
+
+def _keep(path: Path, reasons: Path, images: np.ndarray, bad: BadImages) -> None:
+    """Write what was decoded, if a tenth of the free space suffices; a failure is of no consequence."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if images.nbytes <= 0.1 * shutil.disk_usage(path.parent).free:
+            with atomic_path(path) as temporary, open(temporary, "wb") as file:
+                np.save(file, images)
+            write_text(reasons, json.dumps(bad))
 
 
 def _read_cache(path: Path, reasons: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, BadImages] | None:

@@ -222,3 +222,25 @@ def test_cache_that_cannot_be_written(load, write_images, data_root, monkeypatch
     (data_root / ".cache").write_text("a file in its place")
     with pytest.raises(UserError, match="cannot keep .* GB of decoded images"):
         load()
+
+
+def test_what_took_long_to_decode_is_not_decoded_again(load, write_images, data_root, monkeypatch):
+    write_images("image_folder")
+    monkeypatch.setattr(store, "KEPT_AFTER_SECONDS", 0.0)
+    first = load()
+    (cache,) = (data_root / ".cache").glob("*.npy")
+    written = cache.stat().st_mtime_ns
+    monkeypatch.setattr(store, "_fill", lambda *_: pytest.fail("decoded again"))
+    second = load()  # would fail if it decoded
+    assert not isinstance(second.train.images, np.memmap) and cache.stat().st_mtime_ns == written
+    assert second.fingerprint == first.fingerprint
+    monkeypatch.undo()
+
+
+def test_cache_that_cannot_be_written_is_no_error_where_memory_suffices(
+    load, write_images, data_root, monkeypatch
+):
+    write_images("image_folder")
+    monkeypatch.setattr(store, "KEPT_AFTER_SECONDS", 0.0)
+    (data_root / ".cache").write_text("a file in its place")
+    assert len(load().train.images) == 8

@@ -56,6 +56,16 @@ def test_convolution_starts_by_passing_its_inputs_on(inputs, outputs):
     assert (others != 0).all() and (np.abs(others) <= (9 * inputs) ** -0.5).all()
 
 
+def test_pieces_can_be_left_out():
+    network = build_model("fast_cifar10", (32, 32, 3), 10, whitening=False, partial_identity=False)
+    network.adapt(np.zeros((4, 32, 32, 3), "float32"))  # has nothing to adapt
+    assert network.count_params() == 1_973_944
+    assert network.stem.kernel.trainable and network.blocks[0].conv1.kernel.shape == (3, 3, 24, 64)
+    centre = keras.ops.convert_to_numpy(network.blocks[0].conv1.kernel)[1, 1]
+    assert (np.diag(centre[:, :24]) != 1).all()
+    assert type(network).from_config(network.get_config()).get_config() == network.get_config()
+
+
 def test_logits_are_a_ninth_of_the_head():
     network = build_model("fast_cifar10", (32, 32, 3), 10)
     image = np.random.RandomState(0).standard_normal((2, 32, 32, 3)).astype("float32")

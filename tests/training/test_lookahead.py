@@ -91,7 +91,7 @@ def test_network_computes_in_the_precision_asked_for(fast):
 
 def test_whitening_kernel_comes_from_the_training_images(fast):
     kernels = [
-        values([prepare(load_experiment("fast", [f"seed={seed}"])).classifier.network.whitening.kernel])[0]
+        values([prepare(load_experiment("fast", [f"seed={seed}"])).classifier.network.stem.kernel])[0]
         for seed in (3, 4)
     ]
     np.testing.assert_allclose(*kernels, atol=0.05)  # other images of the same kind; Glorot's would differ
