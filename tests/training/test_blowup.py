@@ -12,6 +12,7 @@ from app.config import load_experiment
 from app.errors import UserError
 from app.runs import Run, list_runs
 from app.training.blowup import replay
+from models.network import Network
 from models.registry import MODELS
 
 STEPS = 7  # of an epoch of `tiny`
@@ -46,7 +47,7 @@ def blow_up(home, monkeypatch):
     """Trains `tiny` with a network that has a trap between its layers, and returns the run it leaves."""
 
     def train(after, harm, *overrides):
-        class Trapped(keras.Model):
+        class Trapped(Network):
             def __init__(self, num_classes, **kwargs):
                 super().__init__(**kwargs)
                 self.flatten = keras.layers.Flatten()
@@ -55,10 +56,6 @@ def blow_up(home, monkeypatch):
                 self.trap = Trap(after, harm)
                 self.middle = keras.layers.Dense(12)
                 self.head = keras.layers.Dense(num_classes)
-
-            def build(self, input_shape):
-                self.call(keras.Input(batch_shape=(None, *input_shape[1:])))
-                self.built = True
 
             def call(self, x, training=None):
                 x = self.blocks[0](self.flatten(x))

@@ -15,6 +15,7 @@ from app.config.schema import ModelConfig
 from app.data.splits import Split
 from app.training import checks, doctor, resources, trials
 from app.training.job import prepare
+from models.network import Network
 from models.registry import MODELS
 
 HEALTHY = (
@@ -50,7 +51,7 @@ def tried(job):
     return levels(findings), {finding.subject: str(finding) for finding in findings}
 
 
-class Planted(keras.Model):
+class Planted(Network):
     """Two dense layers, from which the tests derive networks with a fault."""
 
     head_options = {}
@@ -60,10 +61,6 @@ class Planted(keras.Model):
         self.flatten = keras.layers.Flatten()
         self.hidden = keras.layers.Dense(24, activation="relu")
         self.head = keras.layers.Dense(num_classes, **self.head_options)
-
-    def build(self, input_shape):
-        self.call(keras.Input(batch_shape=(None, *input_shape[1:])))
-        self.built = True
 
     def call(self, x, training=None):
         return self.head(self.hidden(self.flatten(x)))
