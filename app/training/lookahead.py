@@ -28,7 +28,7 @@ class LookaheadAverage(keras.callbacks.Callback):
     def __init__(
         self, network: keras.Model, optimizer: keras.optimizers.Optimizer, config: Any, total_steps: int
     ):
-        """Make the average, equal to the weights."""
+        """Make the average, equal to the weights; in buffers of its own, as JAX gives each away in a step."""
         super().__init__()
         self.config, self.total_steps = config, total_steps
         self.position = 0
@@ -36,7 +36,7 @@ class LookaheadAverage(keras.callbacks.Callback):
         self.averages = []
         for weight in self.weights:
             average = optimizer.add_variable_from_reference(weight, name="average")
-            average.assign(weight)
+            average.assign(ops.copy(weight))
             self.averages.append(average)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
@@ -52,4 +52,4 @@ class LookaheadAverage(keras.callbacks.Callback):
         for weight, average in zip(self.weights, self.averages, strict=True):
             blended = ops.convert_to_tensor(average) * kept + ops.convert_to_tensor(weight) * (1.0 - kept)
             average.assign(blended)
-            weight.assign(blended)
+            weight.assign(ops.copy(blended))

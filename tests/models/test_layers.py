@@ -301,6 +301,7 @@ assert keras.backend.backend() == "jax"
 )
 def test_networks_give_the_same_on_jax(name, pixels, tmp_path):
     pytest.importorskip("jax")
+    keras.utils.set_random_seed(0)
     network = build_model(name, (pixels, pixels, 3), 4)
     images = np.random.RandomState(0).standard_normal((8, pixels, pixels, 3)).astype("float32")
     network(images, training=True)  # moving statistics other than the initial ones
