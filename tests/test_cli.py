@@ -72,6 +72,7 @@ def test_wrong_use_is_one_message_and_exit_code_2(home, capsys, arguments, words
     assert not (home / "runs").exists()
 
 
+@pytest.mark.slow
 def test_train_from_a_run_repeats_its_experiment(home, capsys):
     assert cli.main(["train", "tiny", "--set", "seed=7 training.batch_size=400"]) == 0
     (first,) = runs.list_runs("tiny")

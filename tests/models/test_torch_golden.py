@@ -41,7 +41,7 @@ def fill(network: keras.Model, values: Values, last_map: tuple[int, int, int]) -
         ("resnet18_d2l", 71, 10, (1, 1, 512)),
         ("resnet18_d2l", 96, 10, (1, 1, 512)),
         ("resnet50", 96, 4, (7, 7, 2048)),
-        ("resnet50", 224, 4, (7, 7, 2048)),
+        pytest.param("resnet50", 224, 4, (7, 7, 2048), marks=pytest.mark.slow),
     ],
 )
 def test_outputs_equal_pytorchs(name, pixels, num_classes, last_map):

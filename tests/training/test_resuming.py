@@ -47,6 +47,7 @@ def resume(run, **options):
     return out.getvalue()
 
 
+@pytest.mark.slow
 def test_more_epochs_on_a_constant_rate_are_the_longer_run(home):
     longer = train(*CONSTANT, "training.epochs=3")
     run = train(*CONSTANT)
@@ -104,6 +105,7 @@ def test_stretching_what_has_no_length_is_refused(home):
         resume(run, epochs=2, schedule="stretch")
 
 
+@pytest.mark.slow
 def test_run_that_stopped_early_is_not_extended(home):
     early = "training.early_stopping={patience_epochs: 1, min_delta: 0.9}"
     run = train(*CONSTANT, early, "training.epochs=5")
@@ -183,6 +185,7 @@ def test_lock_of_a_killed_process_is_free(unfinished):
         pass
 
 
+@pytest.mark.slow
 def test_second_signal_stops_at_once(home):
     """The first SIGINT falls into a step that takes minutes; the second must not wait for its end."""
     program = """
