@@ -11,7 +11,6 @@ import random
 import shlex
 import signal
 import subprocess
-import sys
 import threading
 import time
 import zipfile
@@ -25,7 +24,7 @@ import numpy as np
 from app.config import load_experiment
 from app.data.pipeline import num_steps
 from app.errors import UserError
-from app.paths import project_root
+from app.paths import module_command, project_root
 from app.runs import HISTORY_COLUMNS, Run, find_run, load_run_experiment, read_history, read_json
 
 SAVES_PER_EPOCH = 3  # so that runs are taken up in the middle of an epoch too
@@ -64,7 +63,7 @@ def prove_resume(name: str, overrides: Sequence[str], kills: int, seed: int, out
         UserError: The experiment cannot be trained.
     """
     epochs = load_experiment(name, overrides).training.epochs
-    command = [sys.executable, "-m", "app", "train", name]
+    command = ["train", name]
     straight, _ = _process(_with(command, overrides), None)
     history = read_history(straight.history)
     seconds = [row["seconds"] for row in history]
@@ -80,7 +79,7 @@ def prove_resume(name: str, overrides: Sequence[str], kills: int, seed: int, out
     shares = sorted(draw.random() * (1 - 1 / epochs) for _ in range(kills))
     for number, share in enumerate(shares):
         run, victim = _process(command, Kill(share, draw.random() * save_seconds, number % 3 == 2))
-        command = [sys.executable, "-m", "app", "resume", "--run", run.name]
+        command = ["resume", "--run", run.name]
         if victim is None:
             print(f"kill {number + 1}: the run had ended before", file=out, flush=True)
             break
@@ -116,8 +115,9 @@ def _process(command: Sequence[str], kill: Kill | None) -> tuple[Run, str | None
     Returns:
         The run, and when and where the process died; None if it ended first.
     """
+    program, environment = module_command("app", *command)
     with subprocess.Popen(
-        command, cwd=project_root(), env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        program, cwd=project_root(), env=environment,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     ) as process:  # fmt: skip
         assert process.stdout is not None

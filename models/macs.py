@@ -5,8 +5,6 @@ from collections.abc import Iterable
 
 import keras
 
-from models.fast_cifar import WhiteningConv2D
-
 
 def count_weights(variables: Iterable[keras.Variable]) -> int:
     """Counts the numbers that variables hold."""
@@ -26,9 +24,8 @@ def count_macs(layer: keras.layers.Layer) -> int:
     """
     if isinstance(layer, keras.Model):
         return sum(map(count_macs, layer.layers))
-    if isinstance(layer, keras.layers.Conv2D | WhiteningConv2D):
-        _, height, width, _ = layer.output.shape
-        return math.prod(layer.kernel.shape) * height * width
-    if isinstance(layer, keras.layers.Dense):
-        return math.prod(layer.kernel.shape)
-    return 0
+    kernel = getattr(layer, "kernel", None)
+    if kernel is None:
+        return 0
+    places = math.prod(layer.output.shape[1:3]) if len(kernel.shape) == 4 else 1  # of a convolution
+    return math.prod(kernel.shape) * places

@@ -83,7 +83,7 @@ def test_missing_pytorch_is_said_at_once(tiny, monkeypatch):
 
 def test_rival_that_dies_is_a_message(tiny, tmp_path):
     with pytest.raises(UserError, match="AGAINST=nobody: the process ended before it answered: KeyError"):
-        rival.Rival("nobody", tiny, (16, 16, 1), 10, tmp_path)
+        rival.Rival("nobody", tmp_path / "experiments" / "tiny.yaml", (16, 16, 1), 10)
 
 
 @needs_torch

@@ -1,9 +1,10 @@
 """Our own side of the measurement: the whole training step, and its parts one by one."""
 
+import contextlib
 import gc
 import io
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,16 +53,24 @@ def fit_seconds(job: Job, steps: int, folder: Path) -> list[float]:
     """
     run = Run(folder / job.experiment.name / "bench")
     run.states.mkdir(parents=True, exist_ok=True)
+    return timed_fit(
+        job.classifier,
+        steps,
+        job.batches(epochs=steps + 1),
+        steps_per_epoch=steps + 1,
+        shuffle=False,
+        callbacks=callbacks_of(run, job, Progress(), None, io.StringIO()),
+    )
+
+
+def timed_fit(
+    model: keras.Model, steps: int, *data: Any, callbacks: Sequence[Any] = (), **options: Any
+) -> list[float]:
+    """Return the seconds of each of `steps` steps of `fit` on `data`, which holds one more, not counted."""
     clock = _Clock(steps + 1)
-    callbacks = [*callbacks_of(run, job, Progress(), None, io.StringIO()), clock]
-    batches = job.batches(epochs=steps + 1)
-    try:
-        job.classifier.fit(
-            batches, steps_per_epoch=steps + 1, epochs=1, shuffle=False, verbose=0, callbacks=callbacks
-        )
-    except _EnoughError:
-        pass
-    del batches
+    with contextlib.suppress(_EnoughError):
+        model.fit(*data, epochs=1, verbose=0, callbacks=[*callbacks, clock], **options)
+    del data
     gc.collect()  # a pipeline in the middle of its images holds threads and memory
     return np.diff(clock.ends).tolist()
 
@@ -73,12 +82,7 @@ def bare_seconds(job: Job, steps: int) -> list[float]:
     """
     batch = job.dataset.train.take(np.arange(job.experiment.training.batch_size))
     if keras.backend.backend() != "tensorflow":
-        clock = _Clock(steps + 1)
-        try:
-            job.classifier.fit((batch for _ in range(steps + 1)), verbose=0, shuffle=False, callbacks=[clock])
-        except _EnoughError:
-            pass
-        return np.diff(clock.ends).tolist()
+        return timed_fit(job.classifier, steps, (batch for _ in range(steps + 1)), shuffle=False)
     import tensorflow as tf  # absent where JAX trains
 
     job.classifier.make_train_function()

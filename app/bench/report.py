@@ -12,8 +12,7 @@ import numpy as np
 
 from app.bench import ours, rival
 from app.bench.start import start_up
-from app.config import Experiment
-from app.data.pipeline import num_steps
+from app.config import Experiment, dump_experiment
 from app.paths import runs_root, shown
 from app.runs import new_folder, write_json
 from app.training.display import duration
@@ -46,7 +45,9 @@ def bench(experiment: Experiment, against: Sequence[str], rounds: int, out: Text
         rival.require(kind, experiment)
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
-        start = start_up(experiment, folder)
+        file = folder / f"{experiment.name}.yaml"
+        file.write_text(dump_experiment(experiment), encoding="utf-8")
+        start = start_up(file)
         job = prepare(experiment)
         result: dict[str, Any] = {
             "experiment": experiment.name,
@@ -57,14 +58,12 @@ def bench(experiment: Experiment, against: Sequence[str], rounds: int, out: Text
             "environment": describe_environment(job.deterministic),
         }
         say = _Sayer(result, out)
-        say.header(job)
+        say.header()
         say.start_up()
         others = []
         mine = count_weights(job.classifier.network.trainable_weights)
         for kind in against:
-            other = rival.Rival(
-                kind, experiment, job.dataset.image_shape, len(job.dataset.class_names), folder
-            )
+            other = rival.Rival(kind, file, job.dataset.image_shape, len(job.dataset.class_names))
             stack.callback(other.close)
             if (theirs := other.facts["trainable"]) != mine:
                 raise AssertionError(f"{kind} trains {theirs} weights, we {mine}")
@@ -72,7 +71,7 @@ def bench(experiment: Experiment, against: Sequence[str], rounds: int, out: Text
         result |= _take_turns(job, others, rounds, folder)
         say.steps()
         result |= _parts(job)
-        say.parts(job)
+        say.parts()
         for other in others:
             result[other.kind] |= other.facts
             say.ratio(other.kind)
@@ -148,7 +147,7 @@ class _Sayer:
     def line(self, subject: str, text: str) -> None:
         print(f"  {subject:<13} {text}", file=self.out, flush=True)
 
-    def header(self, job: Job) -> None:
+    def header(self) -> None:
         environment = self.result["environment"]
         versions = environment["versions"]
         where = f"{environment['cpu']['count']} x {environment['cpu']['model']}"
@@ -179,7 +178,7 @@ class _Sayer:
             self.line(name, f"{seconds:.4g} s ({low:.4g} to {high:.4g}), {batch / seconds:,.0f} images/s")
         self.line("fit / bare", _in_words(self.result["fit_over_bare"], 3))
 
-    def parts(self, job: Job) -> None:
+    def parts(self) -> None:
         result = self.result
         step, bare = result["fit"]["seconds_per_step"], result["bare"]["seconds_per_step"]
         pipeline, batch = result["pipeline_seconds_per_step"], result["batch_size"]
@@ -217,7 +216,7 @@ class _Sayer:
         self.line("verdict", verdict)
         self.line("memory", f"{result['peak_memory_megabytes'] or 0:,} MB at most")
         training, dataset = job.experiment.training, job.dataset
-        epoch = num_steps(len(dataset.train), training.batch_size) * result["fit"]["seconds_per_step"]
+        epoch = job.steps * result["fit"]["seconds_per_step"]
         epoch += len(dataset.val) * result["validation_seconds_per_image"]
         result["seconds_per_epoch"] = epoch
         self.line(

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from app.config import Experiment, dump_experiment, load_experiment
+from app.config import Experiment, load_experiment
 from app.errors import UserError
 from app.paths import module_command
 
@@ -27,21 +27,18 @@ Times = Callable[[int], list[float]]
 class Rival:
     """The parent's side: starts the process, asks it for steps, and ends it."""
 
-    def __init__(self, kind: str, experiment: Experiment, image_shape: Shape, classes: int, folder: Path):
+    def __init__(self, kind: str, file: Path, image_shape: Shape, classes: int):
         """Start the competitor and wait until it is warm.
 
         Args:
             kind: keras or torch.
-            experiment: Names network, batch size, precision and optimizer.
+            file: The experiment's: network, batch size, precision and optimizer.
             image_shape: Height, width and channels.
             classes: Number of classes.
-            folder: Takes the experiment's file.
 
         Raises:
             UserError: The competitor does not start.
         """
-        file = folder / f"{experiment.name}.yaml"
-        file.write_text(dump_experiment(experiment), encoding="utf-8")
         arguments = [kind, str(file), *map(str, image_shape), str(classes)]
         command, environment = module_command("app.bench.rival", *arguments)
         pipe = subprocess.PIPE
@@ -99,44 +96,32 @@ def _keras(experiment: Experiment, shape: Shape, classes: int) -> tuple[dict[str
     import keras
     import numpy as np
 
+    from app.bench.ours import timed_fit
     from models import build_model
     from models.layers import stock_layers
     from models.macs import count_weights
 
     training = experiment.training
-    with stock_layers():
-        network = build_model(experiment.model.name, shape, classes, **experiment.model.arguments)
-        optimizer = keras.optimizers.get(
-            {
-                "class_name": experiment.optimizer.name,
-                "config": {"learning_rate": experiment.optimizer.learning_rate.peak}
-                | experiment.optimizer.arguments,
-            }
-        )
-        network.compile(
-            optimizer,
-            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=["accuracy"],
-        )
-        random = np.random.default_rng(0)
-        count = BATCHES_IN_MEMORY * training.batch_size
-        images = random.standard_normal((count, *shape)).astype("float32")
-        labels = random.integers(0, classes, count)
+    network = build_model(experiment.model.name, shape, classes, **experiment.model.arguments)
+    rate = {"learning_rate": experiment.optimizer.learning_rate.peak}
+    config = {"class_name": experiment.optimizer.name, "config": rate | experiment.optimizer.arguments}
+    network.compile(
+        keras.optimizers.get(config),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    random = np.random.default_rng(0)
+    count = BATCHES_IN_MEMORY * training.batch_size
+    images = random.standard_normal((count, *shape)).astype("float32")
+    labels = random.integers(0, classes, count)
 
-        class Clock(keras.callbacks.Callback):
-            def on_train_batch_end(self, batch, logs=None):
-                self.ends.append(time.perf_counter())
+    def seconds(steps: int) -> list[float]:
+        wanted = (steps + 1) * training.batch_size
+        arrays = [np.resize(array, (wanted, *array.shape[1:])) for array in (images, labels)]
+        with stock_layers():
+            return timed_fit(network, steps, *arrays, batch_size=training.batch_size)
 
-        clock = Clock()
-
-        def seconds(steps: int) -> list[float]:
-            clock.ends = []
-            wanted = (steps + 1) * training.batch_size
-            arrays = [np.resize(array, (wanted, *array.shape[1:])) for array in (images, labels)]
-            network.fit(*arrays, batch_size=training.batch_size, epochs=1, verbose=0, callbacks=[clock])
-            return np.diff(clock.ends).tolist()
-
-        seconds(1)
+    seconds(1)
     facts = {"version": f"Keras {keras.__version__}", "trainable": count_weights(network.trainable_weights)}
     return facts, seconds
 

@@ -13,20 +13,21 @@ import tempfile
 import time
 from pathlib import Path
 
-from app.config import Experiment, dump_experiment, load_experiment
+from app.config import load_experiment
 from app.errors import UserError
 from app.paths import module_command
 
 
-def start_up(experiment: Experiment, folder: Path) -> dict[str, float]:
+def start_up(file: Path) -> dict[str, float]:
     """Return the seconds from the start of a process to its first training step, and of what parts.
+
+    Args:
+        file: The experiment's.
 
     Returns:
         `imports`, `preparation` (data, network, compilation), `first_step`, `total`, and `own_code`: what is
         spent inside functions of app/ and models/ themselves, measured under a profiler in a second process.
     """
-    file = folder / f"{experiment.name}.yaml"
-    file.write_text(dump_experiment(experiment), encoding="utf-8")
     plain, profiled = _child(file), _child(file, "profile")
     return plain | {"own_code": profiled["own_code"]}
 
