@@ -10,6 +10,21 @@ import keras
 from keras import ops
 
 _stock = False
+_quick_inference = False
+
+
+@contextlib.contextmanager
+def quick_inference() -> Iterator[None]:
+    """Lets inference, too, use what no other program could run from a saved file; for validation.
+
+    What is traced inside the block stays as it is.
+    """
+    global _quick_inference
+    before, _quick_inference = _quick_inference, True
+    try:
+        yield
+    finally:
+        _quick_inference = before
 
 
 @contextlib.contextmanager
@@ -151,7 +166,8 @@ class Gelu(keras.layers.Layer):
     """The Gaussian error linear unit, x * P(X <= x) for a standard normal X, exact (not its tanh form).
 
     In training on TensorFlow it is one compiled pass forward and one back, where Keras takes about fifteen;
-    in inference and on other backends it is `keras.ops.gelu`, so that saved models hold standard operations.
+    so it is in inference inside `quick_inference`. Elsewhere, and on other backends, it is `keras.ops.gelu`,
+    so that saved models hold standard operations.
     Hendrycks and Gimpel 2016, arXiv:1606.08415.
     """
 
@@ -162,7 +178,7 @@ class Gelu(keras.layers.Layer):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Maps each value; shape and dtype stay."""
         symbolic = isinstance(inputs, keras.KerasTensor)
-        if training and _is_quick() and not symbolic:
+        if (training or _quick_inference) and _is_quick() and not symbolic:
             return _compiled_gelu()(inputs)
         return ops.gelu(inputs, approximate=False)
 

@@ -132,7 +132,7 @@ def _listing_hash(index: FolderIndex, image_format: ImageFormat) -> str:
     digest = hashlib.sha256(repr((str(index.root.resolve()), asdict(image_format))).encode())
     for name in index.files:
         try:
-            status = (index.root / name).stat()
+            status = os.stat(os.path.join(index.root, name))
             digest.update(f"{name!a} {status.st_size} {status.st_mtime_ns}".encode())
         except OSError:
             digest.update(f"{name!a} missing".encode())

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from models import build_model
-from models.layers import BatchNormalization, Conv2D, Gelu, stock_layers
+from models.layers import BatchNormalization, Conv2D, Gelu, quick_inference, stock_layers
 from models.torch_layers import TorchConv2D, TorchDense, torch_kernel_initializer
 
 STATISTICS = np.random.RandomState(0).uniform(0.5, 1.5, (4, 16)).astype("float32")
@@ -179,6 +179,8 @@ def test_compiled_gelu_equals_kerass(policy):
     np.testing.assert_allclose(outputs, expected, rtol=rounding, atol=1e-6)
     np.testing.assert_allclose(gradients, slope, rtol=rounding, atol=rounding)
     np.testing.assert_array_equal(Gelu()(x, training=False), keras.ops.gelu(x, approximate=False))
+    with quick_inference():
+        np.testing.assert_array_equal(Gelu()(x, training=False), outputs)
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16"], indirect=True)
