@@ -9,12 +9,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-compile
 
 # What a user passes goes to the program word for word: taken unexpanded ($(value)), handed over in the
 # environment, and quoted in the recipe. "$${X:+"--x=$$X"}" is one argument where X is set, none where it is not.
-USER_VARIABLES := EXP EXPS RUN RUNS FROM SET DATA_DIR NETWORK EPOCHS SCHEDULE FORCE KILLS SEED AGAINST ROUNDS ARGS
+USER_VARIABLES := EXP EXPS RUN RUNS FROM SET DATA_DIR NETWORK EPOCHS SCHEDULE FORCE KILLS SEED SEEDS AGAINST ROUNDS IMAGES FORMAT SPLIT CHECKPOINT VIEWS ARGS
 $(foreach name,$(USER_VARIABLES),$(eval override $(name) := $$(value $(name))))
 export $(USER_VARIABLES)
 
 .DEFAULT_GOAL := help
-.PHONY: help install train resume doctor prove-resume bench curves compare check list models results schema notebooks test test-all lint clean
+.PHONY: help install train preview resume doctor prove-resume bench evaluate predict explain export curves report \
+	compare check list models results schema notebooks test test-all lint clean
 
 help: ## show this list
 	@echo "make TARGET [EXP=name] [SET=\"training.epochs=2 seed=1\"] ..."
@@ -24,10 +25,13 @@ help: ## show this list
 install: $(INSTALLED) ## make .venv with everything that training needs
 	@echo "$(VENV) is ready"
 
-train: $(INSTALLED) ## train EXP (default: quickstart); SET="key=value ...", DATA_DIR=folder, or FROM=run to repeat a run
+train: $(INSTALLED) ## train EXP (default: quickstart); SET="key=value ...", DATA_DIR=folder, FROM=run to repeat a run, SEEDS=3 for three runs
 	@if [ -z "$$EXP$$FROM" ]; then EXP=quickstart; fi; \
 	exec $(BIN)/python -m app train $${EXP:+"$$EXP"} $${FROM:+"--from=$$FROM"} \
-		$${SET:+"--set=$$SET"} $${DATA_DIR:+"--data-dir=$$DATA_DIR"}
+		$${SET:+"--set=$$SET"} $${DATA_DIR:+"--data-dir=$$DATA_DIR"} $${SEEDS:+"--seeds=$$SEEDS"}
+
+preview: $(INSTALLED) ## draw 24 augmentations of an image of EXP, and its learning rate, before any training
+	@exec $(BIN)/python -m app preview $${EXP:+"$$EXP"} $${SET:+"--set=$$SET"} $${DATA_DIR:+"--data-dir=$$DATA_DIR"}
 
 resume: $(INSTALLED) ## go on with RUN, or the newest unfinished run of EXP; EPOCHS=n [SCHEDULE=keep|stretch] to train on; FORCE=1
 	@exec $(BIN)/python -m app resume $${EXP:+"$$EXP"} $${RUN:+"--run=$$RUN"} $${EPOCHS:+"--epochs=$$EPOCHS"} \
@@ -46,10 +50,31 @@ bench: $(INSTALLED) ## measure how fast EXP trains here; AGAINST="keras torch" t
 	@exec $(BIN)/python -m app bench $${EXP:+"$$EXP"} $${AGAINST:+"--against=$$AGAINST"} \
 		$${ROUNDS:+"--rounds=$$ROUNDS"} $${SET:+"--set=$$SET"} $${DATA_DIR:+"--data-dir=$$DATA_DIR"}
 
+evaluate: $(INSTALLED) ## judge RUN, or the newest run of EXP, class by class; SPLIT=test, VIEWS=flip, CHECKPOINT=last
+	@exec $(BIN)/python -m app evaluate $${EXP:+"$$EXP"} $${RUN:+"--run=$$RUN"} $${SPLIT:+"--split=$$SPLIT"} \
+		$${VIEWS:+"--views=$$VIEWS"} $${CHECKPOINT:+"--checkpoint=$$CHECKPOINT"}
+
+predict: $(INSTALLED) ## tell the classes of IMAGES (a file, a folder, "*.jpg") with RUN, or the newest run of EXP
+	@exec $(BIN)/python -m app predict $${EXP:+"$$EXP"} $${RUN:+"--run=$$RUN"} $${IMAGES:+"--images=$$IMAGES"} \
+		$${CHECKPOINT:+"--checkpoint=$$CHECKPOINT"}
+
+explain: $(INSTALLED) ## draw the first filters, and where the network of RUN looks in IMAGES (Grad-CAM)
+	@exec $(BIN)/python -m app explain $${EXP:+"$$EXP"} $${RUN:+"--run=$$RUN"} $${IMAGES:+"--images=$$IMAGES"} \
+		$${CHECKPOINT:+"--checkpoint=$$CHECKPOINT"}
+
+export: $(INSTALLED) ## write the network of RUN for other programs: FORMAT=keras, saved_model, onnx or tflite
+	@if [ "$$FORMAT" = onnx ] || [ "$$FORMAT" = tflite ]; then \
+		$(BIN)/python -c "import onnxruntime, tf2onnx, ai_edge_litert" 2>/dev/null || $(PIP) --editable ".[export]"; fi
+	@exec $(BIN)/python -m app export $${EXP:+"$$EXP"} $${RUN:+"--run=$$RUN"} $${FORMAT:+"--format=$$FORMAT"} \
+		$${CHECKPOINT:+"--checkpoint=$$CHECKPOINT"}
+
+report: $(INSTALLED) ## write report.html of RUN, or of the newest run of EXP, again
+	@exec $(BIN)/python -m app report $${EXP:+"$$EXP"} $${RUN:+"--run=$$RUN"}
+
 curves: $(INSTALLED) ## draw the curves of RUN, or of the newest finished run of EXP, again
 	@exec $(BIN)/python -m app curves $${EXP:+"$$EXP"} $${RUN:+"--run=$$RUN"}
 
-compare: $(INSTALLED) ## draw the curves of RUNS="a/latest b/latest", or of the newest runs of EXPS="a b", over each other
+compare: $(INSTALLED) ## compare RUNS="a/latest b/latest", or the newest runs of EXPS="a b": picture and page
 	@exec $(BIN)/python -m app compare $${RUNS:+"--runs=$$RUNS"} $${EXPS:+"--exps=$$EXPS"}
 
 check: $(INSTALLED) ## check EXP, or every experiment, without training

@@ -9,8 +9,9 @@ import gc
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from app import verbs
+from app import run_verbs, verbs
 from app.errors import Interrupted, UserError
 from app.paths import shown
 from app.verbs import DEFAULT_EXPERIMENT
@@ -72,7 +73,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE ...", help="override keys")
     verb.add_argument("--data-dir", metavar="DIR", help="take the images from this folder")
+    verb.add_argument("--seeds", type=int, default=1, metavar="N", help="train so many runs, a seed each (1)")
     verb.set_defaults(run=verbs.train)
+
+    verb = group.add_parser("preview", help="draw augmented images and the learning rate before any training")
+    verb.add_argument(
+        "experiment", nargs="?", metavar="EXP", help=f"a name in experiments/ ({DEFAULT_EXPERIMENT})"
+    )
+    verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE ...", help="override keys")
+    verb.add_argument("--data-dir", metavar="DIR", help="take the images from this folder")
+    verb.set_defaults(run=verbs.preview)
 
     verb = group.add_parser("resume", help="go on with a run that was stopped")
     _add_run_choice(verb, "its newest unfinished run (with --epochs: its newest run)")
@@ -111,14 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--data-dir", metavar="DIR", help="take the images from this folder")
     verb.set_defaults(run=verbs.bench)
 
-    verb = group.add_parser("curves", help="draw the curves again from history.csv")
-    _add_run_choice(verb, "its newest run")
-    verb.set_defaults(run=verbs.curves)
-
-    verb = group.add_parser("compare", help="draw the curves of several runs over each other")
-    verb.add_argument("--runs", default="", metavar="RUN ...", help="runs: <experiment>/<timestamp> or paths")
-    verb.add_argument("--exps", default="", metavar="EXP ...", help="experiments: the newest run of each")
-    verb.set_defaults(run=verbs.compare)
+    _add_run_verbs(group)
 
     verb = group.add_parser("check", help="check one experiment file, or all")
     verb.add_argument("experiment", nargs="?", metavar="EXP", help="a name in experiments/ (all)")
@@ -137,6 +140,61 @@ def _parser() -> argparse.ArgumentParser:
     verb = group.add_parser("results", help="write the README's table of results from the run folders")
     verb.set_defaults(run=verbs.results)
     return parser
+
+
+def _add_run_verbs(group: Any) -> None:
+    """Add the verbs that look at runs which are there already."""
+    verb = group.add_parser("evaluate", help="judge a trained network by the validation or the test images")
+    _add_run_choice(verb, "its newest run")
+    _add_checkpoint(verb)
+    verb.add_argument("--split", choices=("validation", "test"), default="validation", help="by which images")
+    verb.add_argument(
+        "--views",
+        choices=("none", "flip", "flip_and_shift"),
+        default="none",
+        help="test-time views to average",
+    )
+    verb.set_defaults(run=run_verbs.evaluate)
+
+    verb = group.add_parser("predict", help="tell the classes of any images")
+    _add_run_choice(verb, "its newest run")
+    _add_checkpoint(verb)
+    verb.add_argument("--images", metavar="PATH", help="a file, a folder or a pattern (*.jpg)")
+    verb.set_defaults(run=run_verbs.predict)
+
+    verb = group.add_parser("explain", help="draw the first filters, and where the network looks (Grad-CAM)")
+    _add_run_choice(verb, "its newest run")
+    _add_checkpoint(verb)
+    verb.add_argument("--images", metavar="PATH", help="a file, a folder or a pattern (validation images)")
+    verb.set_defaults(run=run_verbs.explain)
+
+    verb = group.add_parser("export", help="write a trained network in a format that other programs run")
+    _add_run_choice(verb, "its newest run")
+    _add_checkpoint(verb)
+    verb.add_argument("--format", metavar="FORMAT", help="keras, saved_model, onnx or tflite")
+    verb.set_defaults(run=run_verbs.export)
+
+    verb = group.add_parser("curves", help="draw the curves again from history.csv")
+    _add_run_choice(verb, "its newest run")
+    verb.set_defaults(run=run_verbs.curves)
+
+    verb = group.add_parser("report", help="write a run's page, report.html, again")
+    _add_run_choice(verb, "its newest run")
+    verb.set_defaults(run=run_verbs.report)
+
+    verb = group.add_parser("compare", help="compare runs: their curves in one picture, and a page")
+    verb.add_argument("--runs", default="", metavar="RUN ...", help="runs: <experiment>/<timestamp> or paths")
+    verb.add_argument(
+        "--exps", default="", metavar="EXP ...", help="experiments: the newest run of each, or of each seed"
+    )
+    verb.set_defaults(run=run_verbs.compare)
+
+
+def _add_checkpoint(verb: argparse.ArgumentParser) -> None:
+    """Let a verb take the weights of the best or of the last epoch."""
+    verb.add_argument(
+        "--checkpoint", choices=("best", "last"), help="whose weights (those of the headline figure)"
+    )
 
 
 def _add_run_choice(verb: argparse.ArgumentParser, which: str) -> None:

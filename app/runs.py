@@ -46,6 +46,8 @@ class Run:
         self.predictions = path / "predictions.npz"
         self.metrics = path / "metrics.json"
         self.failure = path / "failure.json"
+        self.evaluations = path / "evaluations"
+        self.report = path / "report.html"
         self.tensorboard = path / "tensorboard"
         self.best_model = path / "checkpoints" / "best.keras"
         self.states = path / "checkpoints" / "last"

@@ -1,4 +1,4 @@
-"""What each verb does: from its parsed options to an exit code.
+"""What each verb does that trains or measures: from its parsed options to an exit code.
 
 Nothing here imports TensorFlow or Keras at module level, so that the quick verbs answer at once.
 """
@@ -6,17 +6,15 @@ Nothing here imports TensorFlow or Keras at module level, so that the quick verb
 import argparse
 import json
 import shlex
+import statistics
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from app.config import list_experiments, load_experiment
 from app.errors import UserError
-from app.paths import shown
-from app.reports.compare import draw_comparison
-from app.reports.plots import draw_history
 from app.reports.results_table import write_results_table
-from app.runs import Run, find_run, list_runs, load_run_experiment, newest_run, read_history, read_json
+from app.run_verbs import chosen_run, newest
+from app.runs import find_run, list_runs, load_run_experiment, newest_run, read_json
 
 DEFAULT_EXPERIMENT = "quickstart"
 
@@ -50,15 +48,37 @@ def train(options: argparse.Namespace) -> int:
         experiment = load_run_experiment(run, overrides)
     else:
         experiment = load_experiment(options.experiment or DEFAULT_EXPERIMENT, overrides)
+    if options.seeds < 1:
+        raise UserError(f"train: SEEDS={options.seeds}; train once at least")
     from app.training import runner  # brings up the backend, which takes seconds
 
-    runner.train(experiment, overrides=None if options.from_run else overrides)
+    accuracies = []
+    for seed in range(experiment.seed, experiment.seed + options.seeds):
+        recorded = None if options.from_run else overrides + [f"seed={seed}"] * (options.seeds > 1)
+        run = runner.train(experiment.model_copy(update={"seed": seed}), overrides=recorded)
+        accuracies.append(100 * read_json(run.metrics)["headline"]["val_accuracy"])
+    if options.seeds > 1:
+        low, high = min(accuracies), max(accuracies)
+        print(
+            f"{options.seeds} seeds: {statistics.mean(accuracies):.2f} % on average, "
+            f"{low:.2f} to {high:.2f} %, standard deviation {statistics.stdev(accuracies):.2f}; "
+            f"make compare EXPS={experiment.name} draws mean and band"
+        )
+    return 0
+
+
+def preview(options: argparse.Namespace) -> int:
+    """Draw what can be seen of an experiment before any training."""
+    experiment = load_experiment(options.experiment or DEFAULT_EXPERIMENT, _overrides(options))
+    from app.training.preview import preview  # brings up the backend, which takes seconds
+
+    preview(experiment, sys.stdout)
     return 0
 
 
 def resume(options: argparse.Namespace) -> int:
     """Go on with a run."""
-    run = _chosen_run(options, _newest if options.epochs else lambda name: newest_run(name, finished=False))
+    run = chosen_run(options, newest if options.epochs else lambda name: newest_run(name, finished=False))
     from app.training import runner  # brings up the backend, which takes seconds
 
     runner.resume(run, epochs=options.epochs, schedule=options.schedule, force=options.force)
@@ -106,48 +126,6 @@ def bench(options: argparse.Namespace) -> int:
 
     bench(experiment, against, options.rounds, sys.stdout)
     return 0
-
-
-def curves(options: argparse.Namespace) -> int:
-    """Draw the curves of a run again."""
-    run = _chosen_run(options, _newest)
-    experiment = load_run_experiment(run)
-    resumed = read_json(run.metrics)["timing"]["resumed_epochs"] if run.finished else []
-    draw_history(run, experiment, read_history(run.history), resumed)
-    print(f"curves {shown(run.curves)}")
-    return 0
-
-
-def compare(options: argparse.Namespace) -> int:
-    """Draw several runs over each other."""
-    chosen = [find_run(name) for name in options.runs.split()]
-    chosen += [_newest_of(name, _newest) for name in options.exps.split()]
-    print(f"curves {shown(draw_comparison(chosen))}")
-    return 0
-
-
-def _newest(experiment_name: str) -> Run:
-    """Return an experiment's newest finished run, or its newest where none is finished."""
-    runs = list_runs(experiment_name)
-    return newest_run(experiment_name, finished=any(run.finished for run in runs) or not runs)
-
-
-def _chosen_run(options: argparse.Namespace, newest: Callable[[str], Run]) -> Run:
-    """Return the run that EXP or RUN names."""
-    if bool(options.run_name) == bool(options.experiment):
-        raise UserError(
-            f"{options.verb}: name an experiment (EXP=) or one of its runs (RUN=), one of the two"
-        )
-    if options.run_name:
-        return find_run(options.run_name)
-    return _newest_of(options.experiment, newest)
-
-
-def _newest_of(name: str, newest: Callable[[str], Run]) -> Run:
-    """Return an experiment's run by `newest`; an unknown name is answered with the nearest one."""
-    if not list_runs(name):
-        load_experiment(name)
-    return newest(name)
 
 
 def check(options: argparse.Namespace) -> int:

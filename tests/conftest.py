@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -30,3 +31,14 @@ def pytest_collection_modifyitems(items):
 
 def pytest_unconfigure():
     shutil.rmtree(_keras_home, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def no_reports(monkeypatch):
+    """Spare runs that a test trains for another purpose the seconds that their page and pictures take.
+
+    Runs of fixtures for a whole session, such as `digits_run`, end as a user's do.
+    """
+    runner = sys.modules.get("app.training.runner")
+    if runner is not None:
+        monkeypatch.setattr(runner, "write_report", lambda run, dataset: None)

@@ -1,82 +1,199 @@
-"""Several runs in one picture."""
+"""Several runs in one picture and on one page; seeds of one recipe as their mean and a band."""
 
+import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from app.errors import UserError
-from app.paths import runs_root
+from app.paths import runs_root, shown
+from app.reports.compare_chance import chance_sentences
+from app.reports.compare_groups import Group, gather, read_trial, same_but_for_seed
+from app.reports.compare_page import plain_table, title, write_comparison
 from app.reports.plots import DOTS_PER_INCH, FIGURE_INCHES, GREY, axis_limits, column, set_up_panel
-from app.runs import Run, atomic_path, load_run_experiment, new_folder, read_history
+from app.runs import Run, atomic_path, list_runs, new_folder, newest_run
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
-# Okabe and Ito's colours that stand out on white; the markers differ where colours repeat.
+# Okabe and Ito's colours that stand out on white; where colours repeat, the markers do not.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MOST_RUNS = 14
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MOST_GROUPS = 14
+_ABOVE_INCHES, _PANEL_INCHES, _BELOW_INCHES = 0.72, 3.35, 0.55  # of a panel; the legend stands below all
 
 
-def draw_comparison(runs: Sequence[Run]) -> Path:
-    """Draw accuracy and loss of several runs over each other, as curves.png in a new folder of comparisons.
+def newest_seeds(experiment_name: str) -> list[Run]:
+    """Return the newest run of an experiment with the newest of each other seed, ordered by seed.
 
-    Bold lines are training, thin dashed ones validation, one colour a run.
-
-    Args:
-        runs: The runs, in the order of the legend; each has finished an epoch at least.
-
-    Returns:
-        The picture.
+    The newest run is the newest finished one, or the newest where none is finished; that one comes alone. Of
+    the others only finished runs of the same settings on the same images count.
 
     Raises:
-        UserError: There are fewer than two runs or too many to tell apart, or a history cannot be read.
+        UserError: There is no run, or the newest cannot be read.
     """
+    runs = list_runs(experiment_name)
+    newest = newest_run(experiment_name, finished=any(run.finished for run in runs) or not runs)
+    if not newest.finished:
+        return [newest]
+    chosen = read_trial(newest, [])
+    by_seed = {}
+    for run in runs:  # oldest first: a newer one of the same seed takes its place
+        if run.finished:
+            try:
+                trial = read_trial(run, [])
+            except UserError:  # what it trained is unknown
+                continue
+            if same_but_for_seed(chosen, trial):
+                by_seed[trial.experiment.seed] = run
+    return [run for _, run in sorted((by_seed | {chosen.experiment.seed: newest}).items())]
+
+
+def compare(runs: Sequence[Run]) -> list[str]:
+    """Compare runs, as curves.png and compare.html in a new folder of comparisons.
+
+    Args:
+        runs: The runs, in the order of the legend; each has finished an epoch at least. Finished runs that
+            differ by their seed alone are taken together.
+
+    Returns:
+        The results for a terminal, and where picture and page lie.
+
+    Raises:
+        UserError: There are fewer than two to compare or too many to tell apart, or a run cannot be read.
+            Nothing is written then.
+    """
+    groups = gather(runs)
+    seeds_alone = len(groups) == 1 and len(groups[0].trials) > 1
+    if not 2 <= len(groups) <= MOST_GROUPS and not seeds_alone:
+        twice = " (one that is named twice counts once)" if len(runs) > len(groups) else ""
+        raise UserError(
+            f"compare: received {len(groups)} run{'s' if len(groups) != 1 else ''}{twice}; a picture holds 2 "
+            f'to {MOST_GROUPS}: RUNS="a/latest b/latest" or EXPS="a b"; one experiment does after '
+            "make train EXP=a SEEDS=3"
+        )
+    found, remarks = chance_sentences(groups)
+    figure = _draw(groups)
+    folder = new_folder(runs_root() / "comparisons")
+    picture, page = folder / "curves.png", folder / "compare.html"
+    with atomic_path(picture) as temporary:
+        figure.savefig(temporary, dpi=DOTS_PER_INCH)
+    write_comparison(page, groups, picture, found, remarks)
+    return [*plain_table(groups), "", *found, *remarks, f"curves {shown(picture)}", f"page {shown(page)}"]
+
+
+def _draw(groups: Sequence[Group]) -> "Figure":
+    """Return the picture: accuracy and loss of all groups over each other, and one legend for both."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
-    if not 2 <= len(runs) <= MOST_RUNS:
-        raise UserError(
-            f"compare: received {len(runs)} run{'s' if len(runs) != 1 else ''}; a picture holds 2 to "
-            f'{MOST_RUNS}: RUNS="a/latest b/latest" or EXPS="a b"'
-        )
-    histories = [read_history(run.history) for run in runs]
-    for run, rows in zip(runs, histories, strict=True):
-        if not rows:
-            raise UserError(f"compare: {run.name} has not finished an epoch yet")
     figure = Figure(figsize=FIGURE_INCHES, dpi=DOTS_PER_INCH)
     FigureCanvasAgg(figure)
+    on_test = {group.first.experiment.dataset.validation == "test" for group in groups}
+    validation = "validation on the test split" if on_test == {True} else "validation"
+    panels: list[Axes] = []
+    handles: list[Artist] = []
     for half, metric in enumerate(("accuracy", "loss")):
-        axes = figure.add_axes((0.5 * half + 0.053, 0.125, 0.432, 0.76))
-        axes.set_title(f"{metric.capitalize()}: training (bold) and validation (dashed)", fontsize=11)
-        _draw_panel(axes, metric, _labels(runs), histories)
-    path = new_folder(runs_root() / "comparisons") / "curves.png"
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=DOTS_PER_INCH)
-    return path
+        axes = figure.add_axes((0.5 * half + 0.053, 0.2, 0.432, 0.6))
+        axes.set_title(f"{metric.capitalize()}: training (bold), {validation} (dashed)", fontsize=10.5)
+        set_up_panel(axes)
+        handles = _draw_panel(axes, metric, groups)
+        panels.append(axes)
+    labels = [group.label for group in groups]
+    if len(on_test) > 1:
+        labels = [
+            f"{group.label}, validated on test"
+            if group.first.experiment.dataset.validation == "test"
+            else name
+            for group, name in zip(groups, labels, strict=True)
+        ]
+    if any(len(group.trials) > 1 for group in groups):
+        handles.append(Patch(color=GREY, alpha=0.3, linewidth=0))
+        labels.append("band: smallest to largest of the seeds")
+    legend_inches = _add_legend(figure, handles, labels)
+    _lay_out(figure, panels, legend_inches, title(groups))
+    return figure
 
 
-def _labels(runs: Sequence[Run]) -> list[str]:
-    """Return the experiments' names, with the time where one occurs twice."""
-    names = [load_run_experiment(run).name for run in runs]
-    return [run.name if names.count(name) > 1 else name for run, name in zip(runs, names, strict=True)]
-
-
-def _draw_panel(axes: "Axes", metric: str, labels: Sequence[str], histories: Sequence[list]) -> None:
-    """Draw the curves of one metric."""
-    set_up_panel(axes)
-    values = np.concatenate([column(rows, prefix + metric) for rows in histories for prefix in ("", "val_")])
+def _draw_panel(axes: "Axes", metric: str, groups: Sequence[Group]) -> "list[Artist]":
+    """Draw the curves of one metric; return a line for each group, for the legend."""
+    trials = [trial for group in groups for trial in group.trials]
+    values = np.concatenate(
+        [column(trial.rows, name) for trial in trials for name in (metric, f"val_{metric}")]
+    )
     if np.isnan(values).all():
         axes.text(0.5, 0.5, "no finite value", ha="center", color=GREY, transform=axes.transAxes)
-        return
-    axes.set_ylim(*axis_limits(values, metric))
-    for number, (label, rows) in enumerate(zip(labels, histories, strict=True)):
-        colour = COLOURS[number % len(COLOURS)]
-        epochs = column(rows, "epoch")
-        axes.plot(
-            epochs, column(rows, metric), "o-" if number < len(COLOURS) else "s-", color=colour,
-            linewidth=2.2, markersize=3.5, markevery=max(1, len(rows) // 20), label=label,
+    else:
+        axes.set_ylim(*axis_limits(values, metric))
+    if (values > axes.get_ylim()[1]).any():
+        axes.text(
+            0.99, 0.985, "triangles at the top: off the scale", color=GREY, fontsize=8,
+            ha="right", va="top", transform=axes.transAxes,
         )  # fmt: skip
-        axes.plot(epochs, column(rows, f"val_{metric}"), "--", color=colour, linewidth=0.9)
-    axes.legend(loc="best", fontsize=9, framealpha=0.85)
+    return [_draw_group(axes, metric, number, group) for number, group in enumerate(groups)]
+
+
+def _draw_group(axes: "Axes", metric: str, number: int, group: Group) -> "Line2D":
+    """Draw a group's training and validation: of several seeds the mean, and a band over all of them."""
+    colour = COLOURS[number % len(COLOURS)]
+    marker = MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
+    num_epochs = min(len(trial.rows) for trial in group.trials)
+    epochs = column(group.first.rows, "epoch")[:num_epochs]
+    order = 2 + 1 / num_epochs  # a short run stays in sight beside long ones
+    for prefix in ("val_", ""):
+        curves = np.stack([column(trial.rows, prefix + metric)[:num_epochs] for trial in group.trials])
+        mean, low, high = curves.mean(axis=0), curves.min(axis=0), curves.max(axis=0)
+        if len(curves) > 1 and num_epochs > 1:
+            axes.fill_between(epochs, low, high, color=colour, alpha=0.22, linewidth=0)
+        elif len(curves) > 1:
+            axes.vlines(epochs, low, high, color=colour, alpha=0.4, linewidth=5)
+        if prefix:
+            # A mark where validation ends shows it where there is but one epoch.
+            axes.plot(
+                epochs, mean, "--", color=colour, linewidth=1.1, marker=marker, markersize=5,
+                markerfacecolor="white", markevery=[num_epochs - 1], zorder=order,
+            )  # fmt: skip
+        else:
+            (line,) = axes.plot(
+                epochs, mean, "-", color=colour, linewidth=2.2, marker=marker, markersize=4,
+                markevery=max(1, num_epochs // 10), zorder=order,
+            )  # fmt: skip
+        top = axes.get_ylim()[1]
+        if (above := mean > top).any():
+            axes.plot(
+                epochs[above], np.full(above.sum(), top), "^", color=colour, markersize=7, clip_on=False
+            )
+    return line
+
+
+def _add_legend(figure: "Figure", handles: "Sequence[Artist]", labels: Sequence[str]) -> float:
+    """Put the legend at the bottom, in as many columns as have room; return its height in inches."""
+    for num_columns in range(min(4, len(labels)), 0, -1):
+        # A label that begins with _ would be left out, and $ would start a formula: the texts come later.
+        legend = figure.legend(
+            handles, ["run"] * len(labels), loc="lower center", ncols=num_columns, fontsize=9.5, frameon=False
+        )
+        for text, label in zip(legend.get_texts(), labels, strict=True):
+            text.set_parse_math(False)
+            text.set_text(label)
+        extent = legend.get_window_extent(figure.canvas.get_renderer())  # type: ignore[attr-defined]
+        if extent.width <= 0.97 * figure.bbox.width or num_columns == 1:
+            break
+        legend.remove()
+    return extent.height / figure.dpi
+
+
+def _lay_out(figure: "Figure", panels: "Sequence[Axes]", legend_inches: float, words: str) -> None:
+    """Give the figure the height that panels and legend need together."""
+    below = legend_inches + _BELOW_INCHES
+    height = math.ceil((below + _PANEL_INCHES + _ABOVE_INCHES) * 50) / 50  # a whole, even number of pixels
+    figure.set_size_inches(FIGURE_INCHES[0], height)
+    for axes in panels:
+        box = axes.get_position()
+        axes.set_position((box.x0, below / height, box.width, _PANEL_INCHES / height))
+    figure.text(0.5, 1 - 0.14 / height, words, ha="center", va="top", fontsize=12.5, parse_math=False)

@@ -29,7 +29,7 @@ def print_networks(out: TextIO) -> bool:
     _print_line(_HEADINGS, out)
     all_equal = True
     for published in PUBLISHED:
-        network = _build(published)
+        network = build_published(published)
         counts = (network.count_params(), count_weights(network.trainable_weights), count_macs(network))
         differences = [
             f"{what} {theirs:,} there"
@@ -77,7 +77,7 @@ def print_layers(label: str, out: TextIO) -> None:
         meant = nearest(label, list(known))
         guess = f" Did you mean '{meant}'?" if meant else ""
         raise UserError(f"NETWORK={label}: unknown network.{guess} Known are: {', '.join(reversed(known))}")
-    network = _build(published)
+    network = build_published(published)
     rows = [("layer", "kind", "settings", "output", "parameters", "MACs")]
     rows += [
         (
@@ -104,7 +104,7 @@ def print_layers(label: str, out: TextIO) -> None:
     )
 
 
-def _build(published: Published) -> Network:
+def build_published(published: Published) -> Network:
     """Return the network with shapes but without values: a VGG's weights alone would take seconds."""
     size = (published.pixels, published.pixels, 3)
     with keras.StatelessScope():

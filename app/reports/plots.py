@@ -1,4 +1,4 @@
-"""Curves of a run: accuracy and loss of training and validation, epoch by epoch, as PNG files.
+"""Curves of a run: accuracy, loss and learning rate, epoch by epoch, as PNG files.
 
 Drawn without pyplot, so that a picture leaves no state behind, needs no display, and may be made between two
 epochs; the single panels are the halves of the one canvas. Matplotlib is imported when the first picture is
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 # Three of Okabe and Ito's colours, which stay apart for colour-blind eyes; line and marker differ as well.
 BLUE, VERMILION, BLACK = "#0072B2", "#D55E00", "#000000"
-GREY = "#767676"
+GREY, PALE = "#767676", "#A0A0A0"
 DOTS_PER_INCH = 150
 FIGURE_INCHES = (1600 / DOTS_PER_INCH, 700 / DOTS_PER_INCH)
+COLUMNS = ("epoch", "accuracy", "loss", "val_accuracy", "val_loss", "learning_rate")
 MARKED_EPOCHS = 60  # up to here every epoch gets a marker
 # A value this many times above the level that all but 5 % of the values (and two at least) keep is left off.
 SPIKE_FACTOR = 10.0
@@ -54,7 +55,7 @@ def draw_curves(
 
     Args:
         rows: History, one mapping an epoch with `epoch` (from 1) and any of `accuracy`, `loss`,
-            `val_accuracy`, `val_loss`; what is missing or not finite leaves a gap.
+            `val_accuracy`, `val_loss`, `learning_rate`; what is missing or not finite leaves a gap.
         folder: Receives the files; each replaces its predecessor whole.
         title: Heading over the panels, usually the run's name.
         monitor: Column that decides which epoch is best.
@@ -62,7 +63,7 @@ def draw_curves(
         validation_name: "validation", or "test" where the test split serves for validation.
         resumed_epochs: Epochs in which an interrupted run went on.
     """
-    columns = {name: column(rows, name) for name in ("epoch", "accuracy", "loss", "val_accuracy", "val_loss")}
+    columns = {name: column(rows, name) for name in COLUMNS}
     best = _find_best(columns, monitor, mode, validation_name)
     pixels = _render(columns, title, best, validation_name, resumed_epochs)
     middle = pixels.shape[1] // 2
@@ -107,13 +108,15 @@ def _render(
     figure = Figure(figsize=FIGURE_INCHES, dpi=DOTS_PER_INCH)
     canvas = FigureCanvasAgg(figure)
     for half, metric in enumerate(("accuracy", "loss")):
-        axes = figure.add_axes((0.5 * half + 0.053, 0.125, 0.432, 0.735))
+        axes = figure.add_axes((0.5 * half + 0.053, 0.125, 0.42, 0.735))
         axes.set_title(title, fontsize=8.5, color=GREY, parse_math=False)
         figure.text(
-            0.5 * half + 0.269, 0.925, f"Training and Validation {metric.capitalize()}",
+            0.5 * half + 0.263, 0.925, f"Training and Validation {metric.capitalize()}",
             fontsize=12.5, ha="center",
         )  # fmt: skip
         _draw_panel(axes, metric, columns, best, validation_name, resumed_epochs)
+        if metric == "loss":
+            _draw_learning_rate(axes, columns["epoch"], columns["learning_rate"])
     canvas.draw()
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
@@ -190,6 +193,25 @@ def _draw_panel(
     if best:
         _mark_best(axes, metric, epochs, curves[best.prefix], best)
     axes.legend(loc="best", fontsize=9, framealpha=0.85)
+
+
+def _draw_learning_rate(axes: "Axes", epochs: np.ndarray, rates: np.ndarray) -> None:
+    """Draw the learning rate as a thin line behind the curves, on its own axis from 0 to its maximum."""
+    if np.isnan(rates).all():
+        return
+    top = max(float(np.nanmax(rates)), 1e-12)
+    right = axes.twinx()
+    right.set_zorder(axes.get_zorder() - 1)
+    axes.patch.set_visible(False)  # it would hide what lies behind
+    right.plot(epochs, rates, ".-" if len(epochs) == 1 else "-", color=PALE, linewidth=1.1)
+    right.set_ylim(0, 1.04 * top)
+    # On their sides the texts fit the margin that the other panel has, too.
+    right.set_yticks([0, top], ["0", f"{top:.3g}"], rotation=90, fontsize=8, color=GREY)
+    right.set_ylabel("learning rate (grey line)", fontsize=8, color=GREY)
+    right.yaxis.set_label_coords(1.027, 0.5)
+    right.spines[["top", "left", "bottom"]].set_visible(False)
+    right.spines["right"].set_color(PALE)
+    right.tick_params(color=PALE, length=3, pad=1)
 
 
 def set_up_panel(axes: "Axes") -> None:

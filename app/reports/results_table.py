@@ -20,7 +20,7 @@ HEADINGS = (
 _ALIGNMENTS = ("", "", "", "", "-:", "-:", "-:", "-:", "-:", "-:", "")
 _EPOCHS_COLUMN = HEADINGS.index("epochs")
 # What a run may change without training another recipe.
-_FREE: dict[str, Any] = {
+FREE_SETTINGS: dict[str, Any] = {
     "name": True,
     "description": True,
     "reference": True,
@@ -118,7 +118,7 @@ def _choose(experiment: Experiment) -> tuple[Run | None, list[str]]:
         except UserError as error:
             remarks.append(f"{run.name}: left out; its experiment cannot be read ({error})")
             continue
-        if trained.model_dump(exclude=_FREE) != experiment.model_dump(exclude=_FREE):
+        if trained.model_dump(exclude=FREE_SETTINGS) != experiment.model_dump(exclude=FREE_SETTINGS):
             remarks.append(f"{run.name}: left out; it trained another recipe than the file has now")
         elif (epochs := read_json(run.metrics)["timing"]["epochs"]) >= most:
             chosen, most = run, epochs
@@ -133,19 +133,19 @@ def _result(experiment: Experiment, run: Run) -> Result:
     counts = dataset["num_images"]
     epochs = f"{metrics['timing']['epochs']} of {experiment.training.epochs}"
     seconds = f"{metrics['timing']['seconds_per_epoch']:,.0f}"
-    headline = _percent(metrics["headline"]["val_accuracy"])
+    headline = percent(metrics["headline"]["val_accuracy"])
     if views := metrics.get("test_time_views"):
-        headline += f" ({_percent(views['val_accuracy'])} with test-time views)"
+        headline += f" ({percent(views['val_accuracy'])} with test-time views)"
     cells = (
         f"`{experiment.name}`",
         experiment.model.name + "".join(f", {k} {v}" for k, v in experiment.model.arguments.items()),
-        f"{_data_name(dataset)}, {counts['train']:,} + {counts['val']:,} images",
+        f"{data_name(dataset)}, {counts['train']:,} + {counts['val']:,} images",
         "test" if on_test else "validation",
         epochs,
-        headline if on_test else _percent(last["val_accuracy"]),
-        f"{_percent(best['val_accuracy'])} ({best['epoch']})" if best else "",
-        _percent(test["accuracy"]) if test else "",
-        _source_figures(experiment),
+        headline if on_test else percent(last["val_accuracy"]),
+        f"{percent(best['val_accuracy'])} ({best['epoch']})" if best else "",
+        percent(test["accuracy"]) if test else "",
+        source_figures(experiment),
         seconds,
         _machine(read_json(run.environment), experiment),
     )
@@ -153,11 +153,12 @@ def _result(experiment: Experiment, run: Run) -> Result:
     return Result(cells, f"{headline} on {split}, {epochs} epochs of {seconds} s")
 
 
-def _percent(share: float | None) -> str:
+def percent(share: float | None) -> str:
+    """Return a share in percent; nothing for none."""
     return "" if share is None else f"{100 * share:.2f} %"
 
 
-def _data_name(dataset: dict) -> str:
+def data_name(dataset: dict) -> str:
     """Return the data's name, with the kind of files where they are not the published arrays."""
     kind = re.search(r"\((?:\d+ )?(\.\w+) files\)", dataset["source"])
     folder = re.search(r"class folders in (\S+)", dataset["source"])
@@ -165,14 +166,14 @@ def _data_name(dataset: dict) -> str:
     return f"{name} as {kind[1]}" if kind else name
 
 
-def _source_figures(experiment: Experiment) -> str:
+def source_figures(experiment: Experiment) -> str:
     """Return the source's last and best accuracy, as far as it gives them."""
     reference = experiment.reference
     if reference is None:
         return ""
     last = reference.last_val_accuracy or reference.val_accuracy
     best, epoch = reference.best_val_accuracy, reference.best_epoch
-    words = [_percent(last), _percent(best) + (f" ({epoch})" if best and epoch else "")]
+    words = [percent(last), percent(best) + (f" ({epoch})" if best and epoch else "")]
     text = ", ".join(word for word in words if word)
     return f"{text} on other data" if text and reference.data else text
 

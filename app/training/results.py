@@ -18,7 +18,8 @@ from app.training.checkpoint import Progress
 from app.training.history import best_row
 from app.training.losses import SparseCrossentropy
 from app.training.saved import load_classifier
-from models.macs import count_weights
+from models.layers import quick_inference
+from models.macs import count_macs, count_weights
 
 try:
     import resource
@@ -26,14 +27,25 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 
-def _logits(
-    classifier: keras.Model, split: Split, batch_size: int, views: Sequence[View] = VIEWS["none"]
+def split_logits(
+    classifier: keras.Model,
+    split: Split,
+    batch_size: int,
+    views: Sequence[View] = VIEWS["none"],
+    plain: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Return float32 logits (images, classes) in the order of the split, averaged over `views`."""
-    return sum(
-        np.float32(view.weight) * classifier.predict(evaluation_batches(split, batch_size, view), verbose=0)
-        for view in views
-    )
+    """Return float32 logits (images, classes) in the order of the split, averaged over `views`.
+
+    `plain` are those of the images as they are, where they are known already.
+    """
+
+    def logits(view: View) -> np.ndarray:
+        if plain is not None and not view.flip and not view.shift_pixels:
+            return plain
+        return classifier.predict(evaluation_batches(split, batch_size, view), verbose=0)
+
+    with quick_inference():
+        return np.sum([np.float32(view.weight) * logits(view) for view in views], axis=0)
 
 
 def _accuracy(logits: np.ndarray, split: Split) -> float:
@@ -58,11 +70,11 @@ def write_results(
     training = experiment.training
     last = progress.rows[-1]
     best = best_row(progress.rows, training.monitor, training.mode)
-    last_logits = best_logits = _logits(classifier, dataset.val, training.batch_size)
+    last_logits = best_logits = split_logits(classifier, dataset.val, training.batch_size)
     selected = classifier
     if best is not None and best is not last:
         selected = load_classifier(run.best_model)
-        best_logits = _logits(selected, dataset.val, training.batch_size)
+        best_logits = split_logits(selected, dataset.val, training.batch_size)
     with atomic_path(run.predictions) as temporary:
         np.savez(
             temporary,
@@ -75,12 +87,12 @@ def write_results(
     kind = experiment.evaluation.test_time_views
     views = None
     if kind != "none":
-        headline = classifier if on_test else selected
-        logits = _logits(headline, dataset.val, training.batch_size, VIEWS[kind])
+        headline, plain = (classifier, last_logits) if on_test else (selected, best_logits)
+        logits = split_logits(headline, dataset.val, training.batch_size, VIEWS[kind], plain)
         views = {"views": kind, "val_accuracy": _accuracy(logits, dataset.val)}
     test = None
     if dataset.test is not None:
-        logits = _logits(selected, dataset.test, training.batch_size)
+        logits = split_logits(selected, dataset.test, training.batch_size)
         loss = SparseCrossentropy(softmax_before_loss=training.loss.softmax_before_loss)
         penalty = sum(float(term) for term in selected.losses)  # L2 terms, which val_loss holds too
         test = {
@@ -90,7 +102,7 @@ def write_results(
             "accuracy": _accuracy(logits, dataset.test),
         }
         if views:
-            logits = _logits(selected, dataset.test, training.batch_size, VIEWS[kind])
+            logits = split_logits(selected, dataset.test, training.batch_size, VIEWS[kind], logits)
             views["test_accuracy"] = _accuracy(logits, dataset.test)
     network = classifier.network
     trainable = count_weights(network.trainable_weights)
@@ -116,6 +128,7 @@ def write_results(
                 "total": network.count_params(),
                 "trainable": trainable,
                 "non_trainable": network.count_params() - trainable,
+                "macs": count_macs(network),
             },
             "timing": {
                 "epochs": len(progress.rows),
@@ -139,7 +152,7 @@ def peak_memory_megabytes() -> int | None:
 
 
 def print_results(run: Run, out: TextIO) -> None:
-    """Print accuracies of a finished run and where its curves lie."""
+    """Print accuracies of a finished run and where its curves and its page lie."""
     metrics = read_json(run.metrics)
     last, best, test = metrics["final"], metrics["best"], metrics["test"]
     on_test = metrics["headline"]["which"] == "last epoch"
@@ -156,4 +169,5 @@ def print_results(run: Run, out: TextIO) -> None:
         lines.append(f"with test-time views ({views['views']}): {told}")
     if test:
         lines.append(f"test accuracy {test['accuracy']:.4f} (best checkpoint, evaluated once)")
-    print("\n".join([*lines, f"curves {shown(run.curves)}"]), file=out, flush=True)
+    lines += [f"curves {shown(run.curves)}", f"report {shown(run.report)}"]
+    print("\n".join(lines), file=out, flush=True)

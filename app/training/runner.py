@@ -11,6 +11,7 @@ from app.config import Experiment, dump_experiment
 from app.data.pipeline import evaluation_batches
 from app.errors import UserError
 from app.paths import shown
+from app.reports.report import write_report
 from app.runs import (
     Run,
     create_run,
@@ -30,6 +31,7 @@ from app.training.optimizers import learning_rate_at
 from app.training.results import print_results, write_results
 from app.training.resuming import ScheduleFate, differences, edited_keys, extend, record, refuse_or_force
 from models import ImageClassifier
+from models.layers import quick_inference
 
 
 def train(experiment: Experiment, out: TextIO | None = None, overrides: Sequence[str] | None = None) -> Run:
@@ -143,7 +145,7 @@ def _fit(run: Run, job: Job, progress: Progress, state: State | None, out: TextI
         run, job, progress, state.values["metrics"] if state and half_epoch else None, out
     )
     val_ds = evaluation_batches(dataset.val, training.batch_size)
-    with callbacks[-1]:
+    with callbacks[-1], quick_inference():
         if half_epoch and progress.step == job.steps:
             _finish_validation(classifier, progress.epoch, val_ds, callbacks)
         while not is_complete(experiment, progress.rows):
@@ -159,6 +161,7 @@ def _fit(run: Run, job: Job, progress: Progress, state: State | None, out: TextI
                 callbacks=callbacks,
             )
     write_results(run, experiment, dataset, classifier, progress)
+    write_report(run, dataset)
     print_results(run, out)
     return run
 

@@ -1,9 +1,15 @@
-"""Several runs in one picture."""
+"""Several runs in one picture, and which of them are seeds of one recipe."""
 
+import subprocess
+import sys
+
+import numpy as np
 import pytest
+import yaml
 
 from app import cli, runs
 from app.reports import compare
+from app.reports.compare_groups import gather
 from tests.reports.test_plots import has_colour, pixels
 
 EXPERIMENT = """\
@@ -17,6 +23,11 @@ training: {epochs: 3, batch_size: 32}
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
+    return set_up_home(tmp_path, monkeypatch)
+
+
+def set_up_home(tmp_path, monkeypatch):
+    """Lay out three experiments in `tmp_path` and make it the program's home."""
     monkeypatch.setenv("TRAINER_HOME", str(tmp_path))
     (tmp_path / "experiments").mkdir()
     for name in ("one", "two", "three"):
@@ -24,13 +35,36 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
-def leave_run(name, num_epochs=3):
+def leave_run(name, num_epochs=3, accuracy=None, seed=0, images="same", **sections):
+    """Put a run folder there as the trainer leaves it; without `accuracy` the run is not finished.
+
+    `sections` are merged into the experiment: `training={"batch_size": 64}`.
+    """
     run = runs.create_run(name)
-    runs.write_text(run.experiment, EXPERIMENT)
-    row = dict.fromkeys(runs.HISTORY_COLUMNS, 0.5)
-    runs.write_history(
-        run.history, [row | {"epoch": epoch, "loss": 2 / epoch} for epoch in range(1, num_epochs + 1)]
-    )
+    content = yaml.safe_load(EXPERIMENT) | {"seed": seed}
+    content["optimizer"]["learning_rate"] = 0.001
+    for section, changes in sections.items():
+        content[section] = content.get(section, {}) | changes
+    runs.write_text(run.experiment, "# Tiny.\n" + yaml.safe_dump(content))
+    height = 0.5 if accuracy is None else accuracy
+    rows = [
+        dict.fromkeys(runs.HISTORY_COLUMNS, 0.5)
+        | {"epoch": epoch, "loss": 2 / epoch, "accuracy": height, "val_accuracy": height - 0.1 / epoch}
+        for epoch in range(1, num_epochs + 1)
+    ]
+    runs.write_history(run.history, rows)
+    if images:
+        runs.write_json(
+            run.dataset,
+            {"name": "digits", "source": "scikit-learn's bundled handwritten digits", "fingerprint": images},
+        )
+    if accuracy is not None:
+        on_test = content["dataset"].get("validation") == "test"
+        headline = {"which": "last epoch" if on_test else "best epoch", "val_accuracy": accuracy}
+        runs.write_json(run.metrics, {
+            "headline": headline, "test": {"accuracy": accuracy - 0.01}, "test_time_views": None,
+            "parameters": {"total": 62_006, "macs": 651_720}, "timing": {"seconds_per_epoch": 12.4},
+        })  # fmt: skip
     return run
 
 
@@ -38,17 +72,122 @@ def test_each_run_gets_its_colour(home, capsys):
     leave_run("one"), leave_run("two", 7)
     assert cli.main(["compare", "--exps", "one two"]) == 0
     (picture,) = (home / "runs" / "comparisons").glob("*/curves.png")
-    assert f"curves {picture}" in capsys.readouterr().out
-    assert pixels(picture).shape == (700, 1600, 3)
+    printed = capsys.readouterr().out
+    assert f"curves {picture}\npage {picture.with_name('compare.html')}\n" in printed
+    assert picture.with_name("compare.html").is_file()
+    assert pixels(picture).shape[1] == 1600
     assert [has_colour(picture, colour) for colour in compare.COLOURS[:3]] == [True, True, False]
-    names = "one/latest", "two/latest", "one/latest"
-    assert cli.main(["compare", "--runs", " ".join(names)]) == 0
+    assert cli.main(["compare", "--runs", "one/latest two/latest"]) == 0
     assert len(list((home / "runs" / "comparisons").iterdir())) == 2
+
+
+def test_a_run_of_a_single_epoch_shows_in_both_panels(home):
+    leave_run("one", 1), leave_run("two", 7)
+    assert cli.main(["compare", "--exps", "two one"]) == 0
+    (picture,) = (home / "runs" / "comparisons").glob("*/curves.png")
+    panels = np.split(pixels(picture)[:500], 2, axis=1)
+    colour = [int(compare.COLOURS[1][i : i + 2], 16) for i in (1, 3, 5)]
+    # Two marks in each panel, that of training filled, that of validation hollow.
+    assert all((panel == colour).all(axis=-1).sum() > 30 for panel in panels)
 
 
 def test_legend_tells_runs_of_one_experiment_apart(home):
     first, second, other = leave_run("one"), leave_run("one"), leave_run("two")
-    assert compare._labels([first, second, other]) == [first.name, second.name, "two"]
+    groups = gather([first, second, other])
+    assert [group.label for group in groups] == [first.name, second.name, "two"]
+
+
+def test_names_are_taken_literally(home, tmp_path):
+    for name in ("_hidden", "cost$1$x_2"):
+        (tmp_path / "elsewhere" / name).mkdir(parents=True)
+        leave_run("one").path.rename(tmp_path / "elsewhere" / name / "run")
+    chosen = [runs.find_run(str(tmp_path / "elsewhere" / name / "run")) for name in ("_hidden", "cost$1$x_2")]
+    figure = compare._draw(gather(chosen))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["_hidden", "cost$1$x_2"]
+    compare.compare(chosen)
+
+
+def test_long_names_stay_within_the_picture(home, tmp_path):
+    for number in range(compare.MOST_GROUPS):
+        leave_run(f"a_rather_long_name_of_an_experiment_number_{number}" + "_x" * 20)
+    names = sorted(path.name for path in (home / "runs").iterdir())
+    figure = compare._draw(gather([runs.list_runs(name)[0] for name in names]))
+    figure.canvas.draw()
+    extent = figure.legends[0].get_window_extent()
+    assert 0 <= extent.x0 and extent.x1 <= 1600 and extent.y0 >= 0
+    bottom = min(axes.get_tightbbox().y0 for axes in figure.axes)
+    assert extent.y1 <= bottom
+    styles = [(line.get_color(), line.get_marker()) for line in figure.legends[0].get_lines()]
+    assert len(set(styles)) == compare.MOST_GROUPS
+
+
+def test_seeds_are_drawn_as_their_mean_in_a_band(home):
+    seeds = [leave_run("one", accuracy=accuracy, seed=seed) for seed, accuracy in enumerate((0.6, 0.9, 0.75))]
+    other = leave_run("two", accuracy=0.5)
+    groups = gather([seeds[2], other, *seeds[:2]])
+    assert [group.label for group in groups] == ["one (3 seeds)", "two"]
+    assert [trial.experiment.seed for trial in groups[0].trials] == [0, 1, 2]
+    panel = compare._draw(groups).axes[0]
+    curves = {
+        (line.get_color(), line.get_linestyle()): line.get_ydata()
+        for line in panel.lines
+        if len(line.get_xdata()) == 3
+    }
+    blue, vermilion = compare.COLOURS[:2]
+    np.testing.assert_allclose(curves[blue, "-"], [0.75] * 3)
+    np.testing.assert_allclose(curves[blue, "--"], [0.65, 0.70, 0.75 - 0.1 / 3])
+    np.testing.assert_allclose(curves[vermilion, "-"], [0.5] * 3)
+    bands = [band.get_paths()[0].vertices[:, 1] for band in panel.collections]
+    assert sorted((round(y.min(), 4), round(y.max(), 4)) for y in bands) == [(0.5, 0.8667), (0.6, 0.9)]
+
+
+def test_a_mean_ends_with_the_shortest_seed(home):
+    leave_run("one", 3, accuracy=0.6), leave_run("one", 2, accuracy=0.9, seed=1)
+    panel = compare._draw(gather(compare.newest_seeds("one"))).axes[0]
+    assert {len(line.get_xdata()) for line in panel.lines} == {2}
+
+
+def test_only_seeds_of_one_finished_recipe_belong_together(home):
+    first = leave_run("one", accuracy=0.6)
+    others = [
+        leave_run("one", accuracy=0.6, seed=1, training={"batch_size": 64}),
+        leave_run("one", accuracy=0.6, seed=1, training={"epochs": 4}),
+        leave_run("one", accuracy=0.6, seed=1, images="other"),
+        leave_run("one", seed=1),
+        leave_run("two", accuracy=0.6, seed=1),
+    ]
+    assert [len(group.trials) for group in gather([first, *others])] == [1] * 6
+    same = leave_run(
+        "one", accuracy=0.6, seed=1, training={"devices": "cpu"}, reference={"source": "A paper"}
+    )
+    assert [len(group.trials) for group in gather([first, *others, same])] == [2, *[1] * 5]
+
+
+def test_runs_that_repeat_a_seed_stay_alone(home):
+    three = [leave_run("one", accuracy=0.6, seed=seed) for seed in (0, 0, 1)]
+    assert [group.label for group in gather(three)] == [run.name for run in three]
+
+
+def test_newest_seeds_of_an_experiment(home):
+    leave_run("one", accuracy=0.5, seed=2)
+    second = leave_run("one", accuracy=0.6, seed=2)
+    third = leave_run("one", accuracy=0.6, seed=7)
+    leave_run("one", accuracy=0.6, seed=3, training={"batch_size": 64})
+    newest = leave_run("one", accuracy=0.6, seed=0)
+    leave_run("one", seed=5)
+    unreadable = leave_run("one", accuracy=0.6, seed=9)
+    unreadable.metrics.unlink()
+    assert [run.name for run in compare.newest_seeds("one")] == [newest.name, second.name, third.name]
+    leave_run("two"), leave_run("two", seed=1)
+    assert [run.name for run in compare.newest_seeds("two")] == [runs.list_runs("two")[-1].name]
+
+
+def test_the_seeds_of_one_experiment_are_enough(home, capsys):
+    for seed in range(3):
+        leave_run("one", accuracy=0.6 + 0.1 * seed, seed=seed)
+    assert cli.main(["compare", "--exps", "one"]) == 0
+    assert "one (3 seeds)" in capsys.readouterr().out
+    assert cli.main(["compare", "--exps", "one", "--runs", "one/latest"]) == 0  # which is one of them
 
 
 @pytest.mark.parametrize(
@@ -56,6 +195,7 @@ def test_legend_tells_runs_of_one_experiment_apart(home):
     [
         ([], "received 0 runs; a picture holds 2 to"),
         (["--exps", "one"], "received 1 run;"),
+        (["--runs", "one/latest one/latest"], "received 1 run (one that is named twice counts once);"),
         (["--exps", "one twoo"], "Did you mean 'two'"),
         (["--exps", "one two"], "no finished run"),
         (["--exps", "one three"], "has not finished an epoch yet"),
@@ -67,3 +207,31 @@ def test_wrong_use_leaves_no_folder(home, capsys, arguments, words):
     assert cli.main(["compare", *arguments]) == 2
     assert words in capsys.readouterr().err
     assert not (home / "runs" / "comparisons").exists()
+
+
+@pytest.mark.parametrize("name", ["history", "metrics", "dataset", "experiment"])
+@pytest.mark.parametrize("content", ["", "[1]", "{", "\0"])
+def test_damaged_files_are_named_and_leave_no_folder(home, capsys, name, content):
+    leave_run("two", accuracy=0.5)
+    run = leave_run("one", accuracy=0.5)
+    path = getattr(run, name)
+    path.write_text(content)
+    assert cli.main(["compare", "--runs", "one/latest two/latest"]) == 2
+    assert path.name in capsys.readouterr().err
+    assert not (home / "runs" / "comparisons").exists()
+
+
+def test_too_many_to_tell_apart(home, capsys):
+    names = [leave_run("one").name for _ in range(compare.MOST_GROUPS + 1)]
+    assert cli.main(["compare", "--runs", " ".join(names)]) == 2
+    assert "received 15 runs; a picture holds 2 to 14" in capsys.readouterr().err
+
+
+def test_comparing_needs_no_backend(home):
+    for seed in range(3):
+        leave_run("one", accuracy=0.6, seed=seed), leave_run("two", accuracy=0.5, seed=seed)
+    program = (
+        "import sys; from app import cli; assert cli.main(['compare', '--exps', 'one two']) == 0;"
+        "assert not {'matplotlib.pyplot', 'tensorflow', 'keras', 'jax'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)

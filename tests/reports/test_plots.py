@@ -188,3 +188,44 @@ def test_import_is_cheap_and_drawing_leaves_pyplot_alone(tmp_path):
         "assert not {'matplotlib.pyplot', 'tensorflow', 'keras'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def with_rates(num_epochs, rate):
+    return [row | {"learning_rate": rate(row["epoch"])} for row in history(num_epochs)]
+
+
+def test_learning_rate_lies_behind_the_losses_with_an_axis_of_its_own(tmp_path, panels):
+    draw_curves(with_rates(10, lambda epoch: 0.1 * 0.5**epoch), tmp_path, title="a run")
+    accuracy, loss = panels
+    assert len(loss.figure.axes) == 3
+    right = loss.figure.axes[2]
+    assert right.get_ylabel().startswith("learning rate") and right.yaxis.get_label_position() == "right"
+    (line,) = right.lines
+    np.testing.assert_allclose(line.get_ydata(), 0.1 * 0.5 ** np.arange(1, 11))
+    np.testing.assert_array_equal(line.get_xdata(), np.arange(1, 11))
+    assert [tick.get_text() for tick in right.get_yticklabels()] == ["0", "0.05"]
+    assert right.get_zorder() < loss.get_zorder() and right.get_xlim() == loss.get_xlim()
+    assert len(legend_texts(loss)) == 3  # the curves keep their legend
+
+
+def test_panels_stay_symmetric_with_a_learning_rate(tmp_path, panels):
+    draw_curves(with_rates(10, lambda epoch: 0.000125), tmp_path, title="a run")
+    accuracy, loss = panels
+    assert loss.get_position().width == pytest.approx(accuracy.get_position().width)
+    assert loss.get_position().x0 - 0.5 == pytest.approx(accuracy.get_position().x0)
+    right = loss.figure.axes[2]
+    for text in [right.yaxis.label, *right.get_yticklabels()]:
+        box = text.get_window_extent()
+        assert box.x0 > loss.get_window_extent().x1 and box.x1 <= 1600
+    assert has_colour(tmp_path / "loss.png", plots.PALE)
+
+
+@pytest.mark.parametrize("num_epochs", [1, 2])
+def test_a_learning_rate_of_nought_or_of_one_epoch_is_drawn(tmp_path, panels, num_epochs):
+    draw_curves(with_rates(num_epochs, lambda epoch: 0.0), tmp_path, title="a run")
+    assert has_colour(tmp_path / "loss.png", plots.PALE)
+
+
+def test_no_learning_rate_no_axis(tmp_path, panels):
+    draw_curves(with_rates(3, lambda epoch: math.nan), tmp_path, title="a run")
+    assert len(panels[0].figure.axes) == 2

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 
 import app.training.runner as runner
+from app import cli
 from app.config import load_experiment
 from app.errors import Interrupted, UserError
-from app.runs import HISTORY_COLUMNS, Run, list_runs, read_history
+from app.reports.compare import newest_seeds
+from app.runs import HISTORY_COLUMNS, Run, list_runs, load_run_experiment, read_history, read_json
 from app.training import job
 from app.training.checkpoint import load_state
 from models import build_model
@@ -285,3 +287,15 @@ def test_test_split_is_evaluated_once_with_the_best_checkpoint(home, tmp_path):
 
 def test_run_paths(tmp_path):
     assert Run(tmp_path / "runs" / "x" / "20260101-000000").name == "x/20260101-000000"
+
+
+def test_several_seeds_are_several_runs(home, capsys):
+    assert cli.main(["train", "tiny", "--seeds", "2", "--set", "training.epochs=1"]) == 0
+    first, second = list_runs("tiny")
+    assert [load_run_experiment(run).seed for run in (first, second)] == [3, 4]
+    shares = [100 * read_json(run.metrics)["headline"]["val_accuracy"] for run in (first, second)]
+    words = f"2 seeds: {sum(shares) / 2:.2f} % on average, {min(shares):.2f} to {max(shares):.2f} %"
+    assert words in capsys.readouterr().out
+    # What a run records of its command trains that very run again.
+    assert read_json(second.environment)["overrides"] == ["training.epochs=1", "seed=4"]
+    assert [run.name for run in newest_seeds("tiny")] == [first.name, second.name]

@@ -1,0 +1,142 @@
+"""Networks drawn to one scale: every convolution and dense layer as a bar, from the image to the logits."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import keras
+
+from app.reports.canvas import MARGIN, draw_heading, heading_inches, new_figure, save_figure
+from app.reports.networks import build_published, named_layers
+from app.reports.plots import BLACK, BLUE, GREY, VERMILION
+from models.macs import count_macs
+from models.network import Network
+from models.sources import Published
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH_INCHES, ROW_INCHES, LABEL_INCHES, LEGEND_INCHES = 10.0, 0.98, 2.0, 0.3
+LINE_INCHES = 0.15  # of a row's words
+MOST_UNITS = 2048  # of a dense layer as high as an image
+SHADED_CHANNELS = (6, 512)  # lightest and darkest
+_TITLE = (
+    "The networks, layer by layer\n"
+    "A bar is a layer with weights. Its height is the square root of its map's side (below it, in pixels); "
+    "a dense layer's is that of its units."
+)
+
+
+class Bar(NamedTuple):
+    """A layer with weights.
+
+    Attributes:
+        side: Height and width of the map it puts out, None of a dense layer.
+        channels: Of the map; of a dense layer its units.
+    """
+
+    side: int | None
+    channels: int
+
+
+def draw_architectures(path: Path, networks: Sequence[Published]) -> None:
+    """Draw networks below each other.
+
+    A bar is a layer with weights; its height is the side of its map beside the image's (square root), its
+    shade the number of its channels. Dense layers, which have no map, are red. Shortcut convolutions and
+    parallel branches stand where the network makes them.
+
+    Args:
+        path: The PNG file; a predecessor is replaced whole.
+        networks: As the sources have them, see models/sources.py.
+    """
+    head = heading_inches(_TITLE) + LEGEND_INCHES
+    height = head + ROW_INCHES * len(networks) + MARGIN
+    figure = new_figure(WIDTH_INCHES, height)
+    draw_heading(figure, _TITLE)
+    _add_legend(figure, 1 - (head - LEGEND_INCHES) / height)
+    built = [build_published(published) for published in networks]
+    rows = [weighted_layers(network) for network in built]
+    longest = max(map(len, rows))
+    for number, (published, network, bars) in enumerate(zip(networks, built, rows, strict=True)):
+        top = height - head - number * ROW_INCHES
+        axes = figure.add_axes(
+            (
+                LABEL_INCHES / WIDTH_INCHES,
+                (top - ROW_INCHES + 0.04) / height,
+                1 - (LABEL_INCHES + MARGIN) / WIDTH_INCHES,
+                (ROW_INCHES - 0.08) / height,
+            ),
+            frameon=False,
+            xticks=[],
+            yticks=[],
+        )
+        axes.set_xlim(-1, longest)
+        _draw_bars(axes, bars, published.pixels)
+        words = (
+            f"{published.pixels} x {published.pixels} x 3, {published.num_classes} classes",
+            f"{len(bars)} layers with weights",
+            f"{published.total / 1e6:.2f} million parameters",
+            f"{count_macs(network) / 1e6:,.1f} million MACs an image",
+        )
+        left, line = MARGIN / WIDTH_INCHES, (top - 0.08) / height
+        figure.text(left, line, published.label, fontsize=10.5, va="top", color=BLACK)
+        for place, text in enumerate(words):
+            line = (top - 0.28 - place * LINE_INCHES) / height
+            figure.text(left, line, text, fontsize=8, va="top", color=GREY)
+    save_figure(figure, path)
+
+
+def weighted_layers(network: Network) -> list[Bar]:
+    """Return a bar for each convolution and each dense layer, in the order in which the network has them."""
+    bars = []
+    for _, layer in named_layers(network):
+        if isinstance(layer, keras.layers.Conv2D):
+            bars.append(Bar(layer.output.shape[1], layer.filters))
+        elif isinstance(layer, keras.layers.Dense):
+            bars.append(Bar(None, layer.units))
+    return bars
+
+
+def _draw_bars(axes: "Axes", bars: Sequence[Bar], pixels: int) -> None:
+    """Draw the image and the layers of a network, and below them the side of the map where it changes."""
+    axes.set_ylim(-0.72, 0.52)
+    axes.bar(-0.5, 1.0, 0.8, -0.5, color=GREY)
+    last: int | None = None
+    for place, (side, channels) in enumerate(bars):
+        share = channels / MOST_UNITS if side is None else side / pixels
+        tall = math.sqrt(min(share, 1.0))
+        colour = VERMILION if side is None else shade(channels)
+        axes.bar(place + 0.5, tall, 0.8, -tall / 2, color=colour)
+        if side is not None and side != last:
+            axes.text(place + 0.92, -0.55, str(side), fontsize=6.2, ha="right", va="top", color=GREY)
+            last = side
+
+
+def shade(channels: int) -> tuple[float, float, float]:
+    """Return a blue, the darker the more channels: a step for each doubling."""
+    from matplotlib.colors import to_rgb
+
+    low, high = SHADED_CHANNELS
+    depth = math.log(min(max(channels, low), high) / low) / math.log(high / low)
+    strength = 0.25 + 0.75 * depth
+    red, green, blue = (1 - strength * (1 - part) for part in to_rgb(BLUE))
+    return red, green, blue
+
+
+def _add_legend(figure: "Figure", top: float) -> None:
+    """Say in one line what the colours are."""
+    from matplotlib.patches import Patch
+
+    patches = [
+        Patch(color=GREY, label="image"),
+        *(Patch(color=shade(channels), label=f"{channels}") for channels in (8, 32, 128)),
+        Patch(color=shade(512), label="512 channels or more"),
+        Patch(color=VERMILION, label="dense layer"),
+    ]
+    figure.legend(
+        handles=patches, loc="upper left", bbox_to_anchor=(MARGIN / WIDTH_INCHES, top), ncols=len(patches),
+        frameon=False, fontsize=8.5, borderaxespad=0.0, borderpad=0.0, handlelength=1.2,
+    )  # fmt: skip

@@ -1,0 +1,105 @@
+"""What all pictures that are no curves need: a figure, its heading, texts that fit, a file written whole.
+
+Matplotlib is imported when the first picture is drawn.
+"""
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from app.config.wording import printable
+from app.reports.plots import BLACK, DOTS_PER_INCH, GREY
+from app.runs import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LEAST_WIDTH = 7.0  # inches, for the heading
+MARGIN, HEAD_TOP, HEAD_LINE = 0.17, 0.12, 0.24  # inches
+TITLE_POINTS, SUBTITLE_POINTS = 12.5, 8.5
+_LONGEST = 500  # letters that are looked at
+
+
+def new_figure(
+    width_inches: float, height_inches: float, layout: Literal["constrained"] | None = None
+) -> "Figure":
+    """Return an empty figure that needs neither a display nor pyplot."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width_inches, height_inches), dpi=DOTS_PER_INCH, layout=layout)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def heading_inches(title: str) -> float:
+    """Return the height that the heading takes from the top of a figure."""
+    return HEAD_TOP + HEAD_LINE * (title.count("\n") + 1) + 0.1
+
+
+def draw_heading(figure: "Figure", title: str) -> None:
+    """Write a title at the top left of a figure; its further lines are smaller and grey."""
+    width, height = figure.get_size_inches()
+    room = width - 2 * MARGIN
+    for number, line in enumerate(title.split("\n")):
+        points = SUBTITLE_POINTS if number else TITLE_POINTS
+        if not number and text_inches(line, points) > room:
+            points = max(SUBTITLE_POINTS, points * room / text_inches(line, points))
+        figure.text(
+            MARGIN / width, 1 - (HEAD_TOP + number * HEAD_LINE) / height, shortened(line, room, points),
+            fontsize=points, va="top", parse_math=False, color=GREY if number else BLACK,
+        )  # fmt: skip
+
+
+def shortened(text: str, width_inches: float, points: float) -> str:
+    """Return text on one line, its middle cut out where it would be wider than `width_inches`.
+
+    Line breaks become spaces; letters that cannot be drawn are escaped.
+    """
+    whole = printable(" ".join(text.split()))[:_LONGEST]
+
+    def cut(kept: int) -> str:
+        return f"{whole[: kept - kept // 2]}…{whole[len(whole) - kept // 2 :]}"
+
+    if text_inches(whole, points) <= width_inches:
+        return whole
+    # The largest number of letters that fits lies between those that do and those that do not.
+    fitting, too_many = 0, len(whole)
+    while too_many - fitting > 1:
+        middle = (fitting + too_many) // 2
+        if text_inches(cut(middle), points) <= width_inches:
+            fitting = middle
+        else:
+            too_many = middle
+    return cut(fitting)
+
+
+def text_inches(text: str, points: float) -> float:
+    """Return the width of a line of text."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    font = FontProperties(size=points)
+    with _any_script():
+        width, *_ = text_to_path.get_text_width_height_descent(printable(text), font, ismath=False)
+    return width / 72
+
+
+def percent_of(share: float) -> str:
+    """Return a share in words, without a false 0 or 100 %."""
+    if 0.9995 <= share < 1.0:
+        return "over 99.9 %"
+    if 0.0 < share < 0.0005:
+        return "below 0.1 %"
+    return f"{100 * share:.1f} %"
+
+
+def save_figure(figure: "Figure", path: Path) -> None:
+    """Write a figure as a PNG file, whole or not at all."""
+    with atomic_path(path) as temporary, _any_script():
+        figure.savefig(temporary, dpi=DOTS_PER_INCH)
+
+
+def _any_script() -> "warnings.catch_warnings[None]":
+    """Return a context in which letters that the font lacks become boxes without a warning."""
+    return warnings.catch_warnings(action="ignore", category=UserWarning)

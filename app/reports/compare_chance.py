@@ -1,0 +1,202 @@
+"""Whether the difference between two runs is more than chance, in sentences.
+
+McNemar's test looks at two trained networks on the same images, Welch's at two recipes by several seeds.
+"""
+
+import itertools
+import math
+import statistics
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.paths import shown
+from app.reports.compare_groups import Group, Trial
+from app.reports.figures import mcnemar
+
+LEVEL = 0.05
+MOST_WITH_ALL_PAIRS = 5  # more groups than this are compared with the best one alone
+LEAST_SEEDS = 3  # for a word on recipes
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """What the network of a group's first run says of the images that it was validated on."""
+
+    group: Group
+    name: str
+    labels: np.ndarray
+    right: np.ndarray  # (images,), bool
+
+    def same_images(self, other: "_Judged") -> bool:
+        one, two = self.group.first.facts, other.group.first.facts
+        return one["fingerprint"] == two["fingerprint"] and np.array_equal(self.labels, other.labels)
+
+
+def chance_sentences(groups: Sequence[Group]) -> tuple[list[str], list[str]]:
+    """Compare each two groups, or with more than five each with the best one.
+
+    Returns:
+        What was found, and how it is to be read; each a list of sentences. Runs without predictions, and
+        those that saw other images, are told instead of compared.
+    """
+    judged, found = [], []
+    for group in groups if len(groups) > 1 else ():
+        name = _name(group)
+        result = _judge(group, name)
+        if isinstance(result, str):
+            found.append(f"{name} is not compared: {result}.")
+        else:
+            judged.append(result)
+    kinds = _by_images(judged)
+    pairs = [pair for kind in kinds for pair in _pairs(kind, all_pairs=len(groups) <= MOST_WITH_ALL_PAIRS)]
+    found = _mcnemar_sentences(pairs) + found
+    if len(kinds) > 1:
+        sides = "; ".join(", ".join(each.name for each in kind) for kind in kinds)
+        found.append(f"Not compared with each other, for their validation images differ: {sides}.")
+    recipes = [
+        (one.group, other.group)
+        for one, other in pairs
+        if min(len(one.group.accuracies), len(other.group.accuracies)) >= LEAST_SEEDS
+    ]
+    found += _welch_sentences(recipes)
+    return found, _remarks(groups, pairs, len(recipes))
+
+
+def _name(group: Group) -> str:
+    """Return what a sentence calls the run that stands for a group."""
+    if len(group.trials) == 1:
+        return group.label
+    return f"{group.label.rpartition(' (')[0]} (seed {group.first.experiment.seed})"
+
+
+def _judge(group: Group, name: str) -> "_Judged | str":
+    """Return what a group's first run gets right, or why that is unknown."""
+    trial = group.first
+    if not trial.finished:
+        return "its run is not finished"
+    if not trial.facts.get("fingerprint"):
+        return f"{shown(trial.run.dataset)} does not tell its images"
+    try:
+        labels, logits = _predictions(trial)
+    except FileNotFoundError:
+        return f"{shown(trial.run.predictions)} is missing"
+    except Exception as error:  # a damaged archive raises nearly anything
+        return f"{shown(trial.run.predictions)} is damaged ({error})"
+    return _Judged(group, name, labels, logits.argmax(-1) == labels)
+
+
+def _predictions(trial: Trial) -> tuple[np.ndarray, np.ndarray]:
+    """Return labels (images,) and logits (images, classes) of the epoch that the headline figure is of."""
+    headline = trial.metrics.get("headline")
+    last = isinstance(headline, dict) and headline.get("which") == "last epoch"
+    with open(trial.run.predictions, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+        labels, logits = arrays["labels"], arrays["last_logits" if last else "best_logits"]
+    if labels.ndim != 1 or logits.ndim != 2 or len(labels) != len(logits) or not logits.size:
+        raise ValueError(f"labels {labels.shape} and logits {logits.shape} do not fit")
+    if not np.isfinite(logits).all():
+        raise ValueError("logits that are not finite")
+    return labels, logits
+
+
+def _by_images(judged: Sequence[_Judged]) -> list[list[_Judged]]:
+    """Return those together that were validated on the same images."""
+    kinds: list[list[_Judged]] = []
+    for each in judged:
+        kind = next((kind for kind in kinds if kind[0].same_images(each)), None)
+        if kind is None:
+            kinds.append([each])
+        else:
+            kind.append(each)
+    return kinds
+
+
+def _pairs(judged: Sequence[_Judged], *, all_pairs: bool) -> list[tuple[_Judged, _Judged]]:
+    """Return the pairs to compare, the better network of each first."""
+    ranked = sorted(judged, key=lambda each: -each.right.mean())
+    return (
+        list(itertools.combinations(ranked, 2)) if all_pairs else [(ranked[0], each) for each in ranked[1:]]
+    )
+
+
+def _mcnemar_sentences(pairs: Sequence[tuple[_Judged, _Judged]]) -> list[str]:
+    """Return what McNemar's test says of pairs of networks."""
+    results = [mcnemar(one.right, other.right) for one, other in pairs]
+    verdicts = _verdicts([result["p_value"] for result in results])
+    return [
+        f"{one.name} gets {result['only_first']:,} of {len(one.labels):,} images right that {other.name} "
+        f"gets wrong, {result['only_second']:,} the other way round: {verdict} "
+        f"(McNemar, exact, {_p(result['p_value'])})."
+        for (one, other), result, verdict in zip(pairs, results, verdicts, strict=True)
+    ]
+
+
+def _welch_sentences(pairs: Sequence[tuple[Group, Group]]) -> list[str]:
+    """Return what Welch's t-test says of pairs of recipes, each with several seeds."""
+    if not pairs:
+        return []
+    from scipy.stats import ttest_ind  # comes with scikit-learn
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of seeds that end equal
+        p_values = [
+            float(ttest_ind(one.accuracies, other.accuracies, equal_var=False).pvalue) for one, other in pairs
+        ]
+    found = []
+    for both, p_value, verdict in zip(pairs, p_values, _verdicts(p_values), strict=True):
+        words = [f"{each.label}: {100 * statistics.mean(each.accuracies):.2f} % on average" for each in both]
+        told = "no test, for the seeds of each end equal"
+        if not math.isnan(p_value):
+            told = f"{verdict} (Welch's t-test over seeds, {_p(p_value)})"
+        found.append(f"{'; '.join(words)}: {told}.")
+    return found
+
+
+def _verdicts(p_values: Sequence[float]) -> list[str]:
+    """Return whether each difference is more than chance, by the step-down rule of Holm 1979.
+
+    Chance alone would name even one of them in at most one of twenty such comparisons, however many there
+    are. Scandinavian Journal of Statistics 6, pages 65 to 70.
+    """
+    verdicts = ["no more than chance"] * len(p_values)
+    known = [number for number, p_value in enumerate(p_values) if not math.isnan(p_value)]
+    ranked = sorted(known, key=lambda number: p_values[number])
+    for rank, number in enumerate(ranked):
+        if p_values[number] >= LEVEL / (len(ranked) - rank):
+            break
+        verdicts[number] = "more than chance"
+    return verdicts
+
+
+def _p(p_value: float) -> str:
+    return f"p = {p_value:.2g}" if p_value >= 1e-300 else "p < 1e-300"
+
+
+def _remarks(
+    groups: Sequence[Group], pairs: Sequence[tuple[_Judged, _Judged]], num_recipes: int
+) -> list[str]:
+    """Return how the sentences are to be read."""
+    if not pairs:
+        return []
+    remarks = []
+    compared = {each.name: each.group for pair in pairs for each in pair}.values()
+    on_test = [group.first.experiment.dataset.validation == "test" for group in compared]
+    if any(on_test):
+        remarks.append(f"The images {'' if all(on_test) else 'of some '}are the test split.")
+    if len(pairs) > 1:
+        remarks.append(
+            f"Of {len(pairs)} pairs the smallest p has to lie below {LEVEL:g} / {len(pairs)}, the next below "
+            f"{LEVEL:g} / {len(pairs) - 1}, and so on (Holm's rule)."
+        )
+    if len(groups) > MOST_WITH_ALL_PAIRS:
+        remarks.append("Each network is compared with the best one alone.")
+    words = "McNemar's test speaks of these two trained networks, not of their recipes"
+    if any(len(group.trials) > 1 for group in compared):
+        words += "; of several seeds it takes the first"
+    if not num_recipes:
+        words += (
+            f"; {LEAST_SEEDS} seeds or more of each (make train SEEDS={LEAST_SEEDS}) would speak of those"
+        )
+    return [*remarks, f"{words}."]

@@ -1,0 +1,256 @@
+"""What is compared: runs with what they left behind, seeds of one recipe together, and their settings."""
+
+import itertools
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from app.config import Experiment
+from app.errors import UserError
+from app.paths import shown
+from app.reports.results_table import FREE_SETTINGS, data_name
+from app.runs import Row, Run, load_run_experiment, read_history, read_json
+
+# What may differ between the seeds of one recipe; their epochs must be the same.
+_SEED_ONLY = FREE_SETTINGS | {"seed": True, "training": FREE_SETTINGS["training"] - {"epochs"}}
+_NO_SETTINGS: dict[str, Any] = {
+    "name": True,
+    "description": True,
+    "reference": True,
+    "training": {"checkpoint_every_minutes", "mode"},  # the mode follows from what is monitored
+}
+_SECTIONS = list(Experiment.model_fields)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run and what it left behind.
+
+    Attributes:
+        run: Its folder.
+        experiment: What was trained.
+        rows: Its history, one epoch at least.
+        metrics: Its metrics.json, empty where it is not finished.
+        facts: Its dataset.json, empty where it has none.
+    """
+
+    run: Run
+    experiment: Experiment
+    rows: list[Row]
+    metrics: dict[str, Any]
+    facts: dict[str, Any]
+
+    @property
+    def finished(self) -> bool:
+        """Whether training reached its end."""
+        return bool(self.metrics)
+
+    @property
+    def num_epochs(self) -> int:
+        """The epochs that are done."""
+        return int(self.rows[-1]["epoch"])
+
+    @property
+    def accuracy(self) -> float | None:
+        """The headline figure, as a share; of an unfinished run the last epoch's."""
+        if self.finished:
+            return self.figure("headline", "val_accuracy")
+        last = self.rows[-1]["val_accuracy"]
+        return last if math.isfinite(last) else None
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds that an epoch took."""
+        if self.finished:
+            return self.figure("timing", "seconds_per_epoch")
+        return statistics.median(row["seconds"] for row in self.rows)
+
+    @property
+    def judged_by(self) -> tuple[Any, ...]:
+        """What the images depend on that it is validated on; equal for runs with the same ones."""
+        data = self.experiment.dataset
+        return self.facts.get("fingerprint"), data.validation, data.split_seed
+
+    def figure(self, *keys: str) -> float | None:
+        """Return a number of metrics.json, None where there is none."""
+        value: Any = self.metrics
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return value if number else None
+
+
+@dataclass(frozen=True)
+class Group:
+    """A run, or finished runs of one recipe that differ by their seed alone, ordered by it."""
+
+    label: str
+    trials: tuple[Trial, ...]
+
+    @property
+    def first(self) -> Trial:
+        """The only run, or the one with the smallest seed."""
+        return self.trials[0]
+
+    @property
+    def accuracies(self) -> list[float]:
+        """The headline figures, as shares."""
+        return [trial.accuracy for trial in self.trials if trial.accuracy is not None]
+
+    def figures(self, *keys: str) -> list[float]:
+        """Return a number of metrics.json, of each run that has it."""
+        return [number for trial in self.trials if (number := trial.figure(*keys)) is not None]
+
+    @property
+    def data(self) -> str:
+        """The name of the data."""
+        facts = self.first.facts
+        if isinstance(facts.get("source"), str) and isinstance(facts.get("name"), str):
+            return data_name(facts)
+        return self.first.experiment.dataset.name
+
+
+def gather(runs: Iterable[Run]) -> list[Group]:
+    """Read runs and put the seeds of one recipe together, in the order of the first of each.
+
+    A run that is named twice counts once. Unfinished runs stay alone, and so do runs that repeat a seed.
+
+    Raises:
+        UserError: A run has not finished an epoch, or a file of it cannot be read.
+    """
+    buckets: list[list[Trial]] = []
+    for run in {run.path.resolve(): run for run in runs}.values():
+        trial = _read(run)
+        fitting = (bucket for bucket in buckets if trial.finished and same_but_for_seed(bucket[0], trial))
+        bucket = next(fitting, None)
+        if bucket is None:
+            buckets.append([trial])
+        else:
+            bucket.append(trial)
+    members: list[tuple[Trial, ...]] = []
+    for bucket in buckets:
+        if len({trial.experiment.seed for trial in bucket}) == len(bucket):
+            members.append(tuple(sorted(bucket, key=lambda trial: trial.experiment.seed)))
+        else:
+            members += [(trial,) for trial in bucket]
+    labels = _labels([trials[0].run for trials in members])
+    return [
+        Group(f"{label} ({len(trials)} seeds)" if len(trials) > 1 else label, trials)
+        for label, trials in zip(labels, members, strict=True)
+    ]
+
+
+def same_but_for_seed(one: Trial, other: Trial) -> bool:
+    """Return whether two runs are finished and trained one recipe on the same images."""
+    return (
+        one.finished
+        and other.finished
+        and one.experiment.name == other.experiment.name
+        and one.facts.get("fingerprint") == other.facts.get("fingerprint")
+        and one.experiment.model_dump(exclude=_SEED_ONLY) == other.experiment.model_dump(exclude=_SEED_ONLY)
+    )
+
+
+def read_trial(run: Run, rows: list[Row]) -> Trial:
+    """Read what a run left behind besides its history.
+
+    Raises:
+        UserError: A file of it cannot be read.
+    """
+    return Trial(
+        run,
+        load_run_experiment(run),
+        rows,
+        metrics=_read_mapping(run.metrics) if run.finished else {},
+        facts=_read_mapping(run.dataset) if run.dataset.exists() else {},
+    )
+
+
+def _read(run: Run) -> Trial:
+    rows = read_history(run.history)
+    if not rows:
+        raise UserError(f"compare: {run.name} has not finished an epoch yet")
+    return read_trial(run, rows)
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    content = read_json(path)
+    if not isinstance(content, dict) or not content:
+        raise UserError(f"{shown(path)}: holds none of the figures that this program writes there")
+    return content
+
+
+def _labels(runs: Sequence[Run]) -> list[str]:
+    """Return the experiments' names; with the time, or the whole path, where one occurs twice."""
+    choices = [(run.path.parent.name, run.name, shown(run.path)) for run in runs]
+    taken = [list(level) for level in zip(*choices, strict=True)]
+    return [
+        next((name for name, names in zip(choice, taken, strict=True) if names.count(name) == 1), choice[-1])
+        for choice in choices
+    ]
+
+
+def differing_settings(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
+    """Return the settings that are not the same in all groups: dotted key, and a text for each group."""
+    flat = [[dict(_flat(trial.experiment)) for trial in group.trials] for group in groups]
+    keys = dict.fromkeys(key for settings in itertools.chain(*flat) for key in settings)
+    parts = list(dict.fromkeys(_part(key) for key in keys))
+    rows = []
+    for key in sorted(keys, key=lambda key: (_SECTIONS.index(key.split(".")[0]), parts.index(_part(key)))):
+        cells = []
+        for group, each in zip(groups, flat, strict=True):
+            values = dict.fromkeys(settings.get(key) or _absent(key, group, groups) for settings in each)
+            cells.append(", ".join(values))
+        if len(set(cells)) > 1:
+            rows.append((key, cells))
+    return rows
+
+
+def _part(key: str) -> str:
+    """Return what keeps keys together: `optimizer.learning_rate` for all of a schedule."""
+    return ".".join(key.split(".")[:2])
+
+
+def _flat(experiment: Experiment) -> list[tuple[str, str]]:
+    """Return all settings that are set as dotted keys with their values' texts, as a file would have them."""
+
+    def walk(content: Mapping[str, Any], prefix: str) -> list[tuple[str, str]]:
+        found = []
+        for key, value in content.items():
+            if isinstance(value, Mapping):
+                found += walk(value, prefix if key == "arguments" else f"{prefix}{key}.")
+            elif value is not None:
+                found.append((prefix + key, _text(value)))
+        return found
+
+    return walk(experiment.model_dump(exclude=_NO_SETTINGS), "")
+
+
+def _text(value: Any) -> str:
+    """Return a setting in a few words."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    if isinstance(value, Mapping):
+        if "arguments" in value:  # a layer
+            inner = ", ".join(f"{key}={_text(item)}" for key, item in value["arguments"].items())
+            return f"{value['name']}({inner})" if inner else value["name"]
+        return "{" + ", ".join(f"{key}: {_text(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value)) or "none"
+    return str(value)
+
+
+def _absent(key: str, group: Group, groups: Sequence[Group]) -> str:
+    """Return what to say of a setting that is not there: an argument left out has its default."""
+    section, _, argument = key.partition(".")
+    if section in ("model", "optimizer"):
+        own = getattr(group.first.experiment, section)
+        others = [getattr(each.first.experiment, section) for each in groups]
+        if any(other.name == own.name and argument in other.arguments for other in others):
+            return "default"
+    return "-"

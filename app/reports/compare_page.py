@@ -1,0 +1,243 @@
+"""The page of a comparison, and its table in plain text for the terminal."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from app.reports import page
+from app.reports.compare_groups import Group, differing_settings
+from app.reports.results_table import percent, source_figures
+
+MOST_LETTERS = 90  # of a heading that fits over the picture
+# Heading, whether the cells are flush right, and the cell of a group.
+_Column = tuple[str, bool, Callable[[Group], str]]
+
+
+def write_comparison(
+    path: Path, groups: Sequence[Group], picture: Path, found: Sequence[str], remarks: Sequence[str]
+) -> None:
+    """Write the page of a comparison.
+
+    Args:
+        path: The file.
+        groups: What is compared.
+        picture: The curves.
+        found: Sentences on chance.
+        remarks: How these are to be read.
+    """
+    head, rows, numbers = results(groups)
+    parts = [
+        page.tiles(_tiles(groups)),
+        page.picture(picture, f"Curves of {', '.join(group.label for group in groups)}", _caption(groups)),
+        page.heading("Results"),
+        page.table(head, [[_unbroken(row[0]), *row[1:]] for row in rows], numbers),
+        page.paragraph(" ".join(_notes(groups)), faint=True),
+        page.heading("Settings that differ"),
+        _settings(groups),
+        page.heading("Is the difference more than chance?"),
+        *map(page.paragraph, found or ["There are no two to compare."]),
+        page.paragraph(" ".join(remarks), faint=True) if remarks else "",
+        page.heading("Runs"),
+        page.table(("run", "seed", "accuracy", "epochs"), _runs(groups), (1, 2, 3)),
+    ]
+    page.write_page(path, title(groups), parts)
+
+
+def title(groups: Sequence[Group]) -> str:
+    """Return the heading of picture and page, short enough for both."""
+    data = ", ".join(dict.fromkeys(group.data for group in groups))
+    kind = "recipes" if any(len(group.trials) > 1 for group in groups) else "runs"
+    count = f"{len(groups)} {kind} compared" if len(groups) > 1 else f"{len(groups[0].trials)} seeds"
+    choices = [f"{count} on {data}", count]
+    if len(groups) <= 2:
+        choices.insert(0, f"{' and '.join(group.label for group in groups)} on {data}")
+    return next((words for words in choices if len(words) <= MOST_LETTERS), count)
+
+
+def plain_table(groups: Sequence[Group]) -> list[str]:
+    """Return the results as lines for a terminal."""
+    head, rows, numbers = results(groups)
+    head, rows = head[:-1], [row[:-1] for row in rows]  # the network's arguments may be long
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    return [
+        "  ".join(
+            f"{cell:>{width}}" if number in numbers else f"{cell:<{width}}"
+            for number, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in (head, *rows)
+    ]
+
+
+def results(groups: Sequence[Group]) -> tuple[list[str], list[list[str]], list[int]]:
+    """Return the table of results.
+
+    Returns:
+        The headings, a row of texts for each group, and which columns (from 0) are flush right. A column in
+        which nobody has anything is left out.
+    """
+    used = [column for column in _COLUMNS if any(column[2](group) for group in groups)]
+    rows = [[cell(group) for _, _, cell in used] for group in groups]
+    return [head for head, _, _ in used], rows, [number for number, (_, right, _) in enumerate(used) if right]
+
+
+def _network(group: Group) -> str:
+    model = group.first.experiment.model
+    return model.name + "".join(f", {key} {value}" for key, value in model.arguments.items())
+
+
+def _split(group: Group) -> str:
+    return "test" if group.first.experiment.dataset.validation == "test" else "validation"
+
+
+def _accuracy(group: Group) -> str:
+    shares = group.accuracies
+    words = percent(statistics.mean(shares)) if shares else ""
+    return words if group.first.finished else f"{words} (unfinished)".strip()
+
+
+def _spread(group: Group) -> str:
+    words = _range(group.accuracies)
+    return f"{words}, n = {len(group.accuracies)}" if words else ""
+
+
+def _range(shares: Sequence[float]) -> str:
+    """Return the smallest and the largest of several shares."""
+    if len(shares) < 2:
+        return ""
+    return f"{100 * min(shares):.2f} to {100 * max(shares):.2f}"
+
+
+def _mean_of(*keys: str) -> Callable[[Group], str]:
+    """Return a column's cells: a share of metrics.json; of several seeds the mean and the range."""
+
+    def cell(group: Group) -> str:
+        shares = group.figures(*keys)
+        words = f" ({_range(shares)})" if len(shares) > 1 else ""
+        return percent(statistics.mean(shares)) + words if shares else ""
+
+    return cell
+
+
+def _epochs(group: Group) -> str:
+    done = sorted({trial.num_epochs for trial in group.trials})
+    words = f"{done[0]} to {done[-1]}" if len(done) > 1 else str(done[0])
+    return f"{words} of {group.first.experiment.training.epochs}"
+
+
+def _seconds(group: Group) -> str:
+    seconds = [trial.seconds for trial in group.trials if trial.seconds is not None]
+    if not seconds:
+        return ""
+    mean = statistics.mean(seconds)
+    return f"{mean:,.0f}" if mean >= 10 else f"{mean:.1f}"
+
+
+def _count(*keys: str) -> Callable[[Group], str]:
+    """Return a column's cells: a whole number of metrics.json, the same for all seeds."""
+
+    def cell(group: Group) -> str:
+        numbers = group.figures(*keys)
+        return f"{numbers[0]:,.0f}" if numbers else ""
+
+    return cell
+
+
+_MACS = _count("parameters", "macs")
+_COLUMNS: tuple[_Column, ...] = (
+    ("run", False, lambda group: group.label),
+    ("accuracy", True, _accuracy),
+    ("smallest to largest", True, _spread),
+    ("with test-time views", True, _mean_of("test_time_views", "val_accuracy")),
+    ("test accuracy", True, _mean_of("test", "accuracy")),
+    ("validated on", False, _split),
+    ("epochs", True, _epochs),
+    ("parameters", True, _count("parameters", "total")),
+    ("MACs", True, _MACS),
+    ("seconds an epoch", True, _seconds),
+    ("source: last, best", True, lambda group: source_figures(group.first.experiment)),
+    ("network", False, _network),
+)
+
+
+def _tiles(groups: Sequence[Group]) -> list[tuple[str, str]]:
+    """Return what matters most: of one recipe its spread, of several who leads in what."""
+    if len(groups) == 1:
+        shares = groups[0].accuracies
+        if len(shares) < 2:
+            return []
+        return [
+            (
+                percent(statistics.mean(shares)),
+                f"accuracy on {_split(groups[0])}, mean of {len(shares)} seeds",
+            ),
+            (f"{100 * min(shares):.2f} to {100 * max(shares):.2f} %", "smallest and largest"),
+            (f"{100 * statistics.stdev(shares):.2f}", "standard deviation, in points"),
+        ]
+    found = []
+    finished = [group for group in groups if group.first.finished]
+    ranked = [group for group in finished if group.accuracies]
+    if ranked and len({group.first.judged_by for group in ranked}) == 1:
+        best = max(ranked, key=lambda group: statistics.mean(group.accuracies))
+        words = f"highest accuracy on {_split(best)}: {best.label}"
+        found.append((percent(statistics.mean(best.accuracies)), words))
+    if sized := [group for group in finished if group.figures("parameters", "total")]:
+        least = min(sized, key=lambda group: group.figures("parameters", "total"))
+        found.append((_count("parameters", "total")(least), f"fewest parameters: {least.label}"))
+    if timed := [group for group in groups if group.first.seconds]:
+        quick = min(timed, key=lambda group: group.first.seconds or 0.0)
+        found.append((f"{_seconds(quick)} s", f"shortest epoch: {quick.label}"))
+    return found
+
+
+def _caption(groups: Sequence[Group]) -> str:
+    """Return how the picture is to be read."""
+    words = "Bold: training. Thin and dashed: validation."
+    if any(len(group.trials) > 1 for group in groups):
+        words += " Several seeds: their mean, in a band from the smallest to the largest"
+        uneven = any(len({len(trial.rows) for trial in group.trials}) > 1 for group in groups)
+        words += ", as far as the shortest run goes." if uneven else "."
+    return words
+
+
+def _notes(groups: Sequence[Group]) -> list[str]:
+    """Return what a reader of the table has to know."""
+    notes = ["Accuracy is the best epoch's; where the test split serves for validation, the last epoch's."]
+    if any(len(group.trials) > 1 for group in groups):
+        notes.append("Of several seeds, n of them: the mean, the smallest and the largest.")
+    if len({group.first.judged_by for group in groups}) > 1:
+        notes.append(
+            "Not all were validated on the same images: their accuracies are not comparable as such."
+        )
+    if any(group.first.finished and not _MACS(group) for group in groups):
+        notes.append("Multiply-accumulates (MACs) are not known of runs from before they were recorded.")
+    return notes
+
+
+def _settings(groups: Sequence[Group]) -> str:
+    """Return the table of settings that differ."""
+    rows = differing_settings(groups)
+    if len(groups) == 1:
+        seeds = ", ".join(str(trial.experiment.seed) for trial in groups[0].trials)
+        return page.paragraph(f"The seed alone: {seeds}.")
+    if not rows:
+        return page.paragraph("None: these runs repeat each other.")
+    return page.table(("setting", *(group.label for group in groups)), [(key, *cells) for key, cells in rows])
+
+
+def _unbroken(label: str) -> str:
+    """Return a label that stays on one line."""
+    return label.replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def _runs(groups: Sequence[Group]) -> list[tuple[str, ...]]:
+    """Return a row for each single run."""
+    return [
+        (
+            trial.run.name,
+            str(trial.experiment.seed),
+            percent(trial.accuracy),
+            f"{trial.num_epochs}{'' if trial.finished else ', unfinished'}",
+        )
+        for group in groups
+        for trial in group.trials
+    ]

@@ -1,0 +1,83 @@
+"""What a trained network does on a split, written down: figures as JSON, and five pictures."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.reports.evaluation_plots import draw_classes, draw_confusion, draw_reliability
+from app.reports.figures import classification_figures
+from app.reports.pictures import draw_doubts, draw_mistakes
+from app.runs import Run, read_json, write_json
+
+PICTURES = ("confusion.png", "classes.png", "mistakes.png", "doubts.png", "reliability.png")
+
+
+def evaluation_folder(run: Run, split: str, checkpoint: str, views: str = "none") -> Path:
+    """Return the folder for an evaluation of a run on "validation" or "test" images."""
+    return run.evaluations / f"{split}-{checkpoint}{'' if views == 'none' else f'-{views}'}"
+
+
+def write_evaluation(
+    folder: Path,
+    title: str,
+    labels: np.ndarray,
+    logits: np.ndarray,
+    class_names: Sequence[str],
+    take: Callable[[np.ndarray], np.ndarray],
+    facts: dict[str, Any],
+) -> dict[str, Any]:
+    """Write evaluation.json and the pictures of an evaluation into `folder`; the same again replaces them.
+
+    Args:
+        folder: Is made where it is missing.
+        title: Heading of the pictures.
+        labels: (images,), integers.
+        logits: (images, classes), float32.
+        class_names: One a class.
+        take: Returns the images (n, height, width, channels) uint8 at positions (n,).
+        facts: What else belongs to the evaluation.
+
+    Returns:
+        The content of evaluation.json.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {**facts, **classification_figures(labels, logits, class_names)}
+    draw_confusion(folder / "confusion.png", found["confusion"], class_names, title)
+    draw_classes(folder / "classes.png", found["classes"], title)
+    draw_mistakes(folder / "mistakes.png", take, labels, logits, class_names, title)
+    draw_doubts(folder / "doubts.png", take, labels, logits, class_names, title)
+    error = found["expected_calibration_error"]
+    draw_reliability(folder / "reliability.png", found["reliability"], error, title)
+    write_json(folder / "evaluation.json", found)
+    return found
+
+
+def list_evaluations(run: Run) -> list[tuple[Path, dict[str, Any]]]:
+    """Return the folders of all evaluations of a run, each with its evaluation.json."""
+    return [(path.parent, read_json(path)) for path in sorted(run.evaluations.glob("*/evaluation.json"))]
+
+
+def looks_at_test(run: Run) -> list[dict[str, Any]]:
+    """Return what is known of every look at the test split after training, the oldest first.
+
+    A finished run that keeps validation images apart has looked once itself.
+    """
+    path = run.evaluations / "test_evaluations.json"
+    if path.is_file():
+        return read_json(path)["test_evaluations"]
+    test = read_json(run.metrics)["test"]
+    return [{"when": "at the end of training", "accuracy": test["accuracy"]}] if test else []
+
+
+def count_test_evaluation(run: Run, accuracy: float, **facts: Any) -> int:
+    """Note one more look at the test split, and return how many there were."""
+    looks = [
+        *looks_at_test(run),
+        {"when": time.strftime("%Y-%m-%d %H:%M:%S"), "accuracy": accuracy, **facts},
+    ]
+    run.evaluations.mkdir(exist_ok=True)
+    write_json(run.evaluations / "test_evaluations.json", {"test_evaluations": looks})
+    return len(looks)

@@ -1,0 +1,116 @@
+"""What logits on labelled images amount to, in figures. NumPy and scikit-learn; no network here."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+CALIBRATION_BINS = 15
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """Return the softmax of logits (images, classes) in float64."""
+    shifted = np.asarray(logits, np.float64) - np.max(logits, axis=-1, keepdims=True)
+    powers = np.exp(shifted)
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def classification_figures(
+    labels: np.ndarray, logits: np.ndarray, class_names: Sequence[str]
+) -> dict[str, Any]:
+    """Return all figures of a network on a split, ready for JSON.
+
+    Args:
+        labels: (images,), integers.
+        logits: (images, classes), finite.
+        class_names: One a class.
+
+    Returns:
+        `images`; `loss`, the mean negative log-likelihood in nats; `accuracy`; `top5_accuracy`, None for
+        five classes or fewer; `macro_f1`; `expected_calibration_error` and the `reliability` it comes from;
+        `classes`, each with `name`, `images`, `precision`, `recall`, `f1`; and `confusion`, counts by true
+        class (rows) and predicted class (columns). A share of nothing is 0.
+    """
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, top_k_accuracy_score
+
+    classes = np.arange(len(class_names))
+    shares = probabilities(logits)
+    predicted = logits.argmax(-1)
+    precision, recall, f1, counts = precision_recall_fscore_support(
+        labels, predicted, labels=classes, zero_division=0.0
+    )
+    bins = reliability(labels, shares)
+    likelihood = np.log(np.maximum(shares[np.arange(len(labels)), labels], 1e-300))
+    top5 = None
+    if len(classes) > 5:
+        top5 = float(top_k_accuracy_score(labels, logits, k=5, labels=classes))
+    return {
+        "images": len(labels),
+        "loss": float(-likelihood.mean()),
+        "accuracy": float(np.mean(predicted == labels)),
+        "top5_accuracy": top5,
+        "macro_f1": float(f1.mean()),
+        "expected_calibration_error": expected_calibration_error(bins),
+        "classes": [
+            {"name": name, "images": int(count), "precision": float(p), "recall": float(r), "f1": float(f)}
+            for name, count, p, r, f in zip(class_names, counts, precision, recall, f1, strict=True)
+        ],
+        "reliability": bins,
+        "confusion": confusion_matrix(labels, predicted, labels=classes).tolist(),
+    }
+
+
+def reliability(labels: np.ndarray, shares: np.ndarray) -> list[dict[str, float]]:
+    """Return how often a network is right where it says so with a probability of 0 to 1/15, and so on.
+
+    Args:
+        labels: (images,), integers.
+        shares: (images, classes), probabilities.
+
+    Returns:
+        For each of 15 bins of equal width `low`, `high`, `images`, and the mean `confidence` and the
+        `accuracy` in it, both 0 where it is empty. Guo et al. 2017, arXiv:1706.04599, section 2.
+    """
+    confidence, right = shares.max(-1), shares.argmax(-1) == labels
+    # A probability on a border belongs to the bin below it.
+    bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
+    found = []
+    for number in range(CALIBRATION_BINS):
+        chosen = bins == number
+        count = int(chosen.sum())
+        found.append(
+            {
+                "low": number / CALIBRATION_BINS,
+                "high": (number + 1) / CALIBRATION_BINS,
+                "images": count,
+                "confidence": float(confidence[chosen].mean()) if count else 0.0,
+                "accuracy": float(right[chosen].mean()) if count else 0.0,
+            }
+        )
+    return found
+
+
+def expected_calibration_error(bins: Sequence[dict[str, float]]) -> float:
+    """Return the mean distance of confidence and accuracy over all images. Guo et al. 2017, equation 3."""
+    total = sum(each["images"] for each in bins)
+    return sum(each["images"] * abs(each["confidence"] - each["accuracy"]) for each in bins) / total
+
+
+def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> dict[str, Any]:
+    """Return whether two networks differ by more than chance on the same images.
+
+    The exact test: of the images that only one of them gets right, each is a fair coin if they are equally
+    good. McNemar 1947, doi:10.1007/BF02295996.
+
+    Args:
+        right_a: (images,), bool: what the first gets right.
+        right_b: The same of the second, in the same order.
+
+    Returns:
+        `only_first` and `only_second`, the images that only one gets right, and the two-sided `p_value`.
+    """
+    from scipy.special import bdtr  # the binomial distribution function; SciPy comes with scikit-learn
+
+    first, second = int(np.sum(right_a & ~right_b)), int(np.sum(right_b & ~right_a))
+    p_value = min(1.0, 2.0 * float(bdtr(min(first, second), first + second, 0.5)))
+    return {"only_first": first, "only_second": second, "p_value": p_value}

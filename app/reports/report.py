@@ -1,0 +1,238 @@
+"""`report.html`: everything about one run on one page, written from its folder and its images."""
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.config import Experiment
+from app.data.datasets import Dataset, load_dataset
+from app.errors import UserError
+from app.paths import data_root, shown
+from app.reports import page
+from app.reports.evaluation import (
+    evaluation_folder,
+    list_evaluations,
+    looks_at_test,
+    write_evaluation,
+)
+from app.reports.plots import draw_history
+from app.reports.results_table import percent, source_figures
+from app.runs import Run, load_run_experiment, read_history, read_json
+
+_CAPTIONS = {
+    "confusion.png": "Rows are what an image is, columns what the network took it for.",
+    "classes.png": "Precision: how much of what it calls so is so. Recall: how much of what is so it finds.",
+    "mistakes.png": "Wrong, and sure of it: often odd images, or wrong labels.",
+    "doubts.png": "Right, but only just.",
+    "reliability.png": "On the diagonal it is right as often as it says; below, too sure; above, too modest.",
+}
+
+
+def write_report(run: Run, dataset: Dataset | None = None) -> Path:
+    """Write a run's report.html, and the pictures of its validation images that are missing.
+
+    Args:
+        run: A finished run.
+        dataset: The data it was trained on; loaded if it is not at hand. Where it cannot be had, or has
+            changed, the page says so and does without pictures of images.
+
+    Returns:
+        The page.
+
+    Raises:
+        UserError: The run is not finished, or a file of it cannot be read.
+    """
+    if not run.finished:
+        raise UserError(
+            f"{run.name}: this run is not finished, so there is nothing to report; its curves so far are in "
+            f"{shown(run.curves)}. Finish it with make resume RUN={run.name}"
+        )
+    experiment, metrics = load_run_experiment(run), read_json(run.metrics)
+    draw_history(run, experiment, read_history(run.history), metrics["timing"]["resumed_epochs"])
+    remark = _evaluate_validation(run, experiment, metrics, dataset)
+    title = f"{experiment.name}: {experiment.model.name} on {experiment.dataset.name}"
+    page.write_page(run.report, title, _parts(run, experiment, metrics, remark))
+    return run.report
+
+
+def _evaluate_validation(
+    run: Run, experiment: Experiment, metrics: dict[str, Any], dataset: Dataset | None
+) -> str | None:
+    """Evaluate the stored predictions where that was not done yet; return why it cannot be done, if so."""
+    headline = metrics["headline"]
+    checkpoint = "last" if headline["which"] == "last epoch" else "best"
+    folder = evaluation_folder(run, "validation", checkpoint)
+    evaluated = folder / "evaluation.json"
+    if dataset is None and evaluated.is_file() and read_json(evaluated)["epoch"] == headline["epoch"]:
+        return None
+    facts = read_json(run.dataset)
+    try:
+        if dataset is None:
+            dataset = load_dataset(experiment.dataset, data_root())
+        if dataset.fingerprint != facts["fingerprint"]:
+            raise UserError("the images have changed since the run was trained")
+    except UserError as error:
+        return str(error)
+    try:
+        with np.load(run.predictions, allow_pickle=False) as arrays:
+            labels, logits = arrays["labels"], arrays[f"{checkpoint}_logits"]
+    except (OSError, KeyError, ValueError, EOFError) as error:
+        raise UserError(
+            f"{shown(run.predictions)}: damaged ({error}); make evaluate RUN={run.name} predicts anew"
+        ) from error
+    split = "test" if headline["which"] == "last epoch" else "validation"
+    write_evaluation(
+        folder,
+        f"{run.name}, {checkpoint} epoch ({headline['epoch']}), {len(labels):,} {split} images",
+        labels,
+        logits,
+        dataset.class_names,
+        lambda positions: dataset.val.take(positions)[0],
+        {
+            "run": run.name,
+            "checkpoint": checkpoint,
+            "epoch": headline["epoch"],
+            "split": split,
+            "test_time_views": "none",
+        },
+    )
+    return None
+
+
+def _parts(run: Run, experiment: Experiment, metrics: dict[str, Any], remark: str | None) -> Iterator[str]:
+    """Yield the sections of the page."""
+    facts, environment = read_json(run.dataset), read_json(run.environment)
+    on_test = metrics["headline"]["which"] == "last epoch"
+    yield page.paragraph(experiment.description)
+    yield page.paragraph(f"Run {run.name}", faint=True)
+    yield page.tiles(_tiles(experiment, metrics, on_test))
+    counts, parameters = facts["num_images"], metrics["parameters"]
+    yield page.paragraph(
+        f"{experiment.model.name}, {parameters['total']:,} parameters ({parameters['trainable']:,} trained), "
+        f"on {facts['source']}: {counts['train']:,} training and {counts['val']:,} validation images of "
+        f"{' x '.join(map(str, facts['image_shape']))}, {len(facts['class_names'])} classes. "
+        f"Validation: {facts['split_rule']}."
+    )
+    if experiment.reference:
+        yield page.paragraph(_reference(experiment))
+    if looks := looks_at_test(run):
+        times = "once" if len(looks) == 1 else f"{len(looks)} times"
+        yield page.paragraph(f"The test images were looked at {times} for this run.")
+
+    yield page.heading("Curves")
+    yield page.picture(run.curves, "Accuracy and loss over the epochs, of training and validation images")
+
+    for folder, found in list_evaluations(run):
+        yield from _evaluation(folder, found)
+    if remark:
+        yield page.paragraph(f"No pictures of the validation images: {remark}")
+
+    yield page.heading("Speed and machine")
+    yield page.table(("", ""), _machine(metrics, environment))
+    yield page.heading("The same again")
+    yield page.code("\n".join(_commands(run, experiment, environment)))
+    yield page.folded("experiment.yaml, defaults included", page.code(run.experiment.read_text("utf-8")))
+    yield page.folded("summary.txt, the network's layers", page.code(run.summary.read_text("utf-8")))
+    versions = [(name, str(version)) for name, version in environment["versions"].items()]
+    yield page.folded("versions", page.table(("package", "version"), versions))
+
+
+def _tiles(experiment: Experiment, metrics: dict[str, Any], on_test: bool) -> list[tuple[str, str]]:
+    headline, best, test = metrics["headline"], metrics["best"], metrics["test"]
+    split = "test" if on_test else "validation"
+    found = [
+        (percent(headline["val_accuracy"]), f"{split} accuracy, {headline['which']} ({headline['epoch']})")
+    ]
+    if on_test and best and best["epoch"] != headline["epoch"]:
+        found.append((percent(best["val_accuracy"]), f"best on test (epoch {best['epoch']})"))
+    if views := metrics.get("test_time_views"):
+        found.append((percent(views["val_accuracy"]), f"{split} accuracy with test-time views"))
+    if test:
+        found.append((percent(test["accuracy"]), "test accuracy of the best epoch"))
+    if theirs := _source_figures(experiment):
+        data = (
+            f" on {experiment.reference.data}" if experiment.reference and experiment.reference.data else ""
+        )
+        found.append((theirs, f"reported by the source{data}"))
+    found.append((f"{metrics['parameters']['total']:,}", "parameters"))
+    if macs := metrics["parameters"].get("macs"):
+        found.append((f"{macs:,}", "multiply-accumulates an image"))
+    minutes = metrics["timing"]["seconds"] / 60
+    found.append((f"{minutes:,.1f} min", f"for {metrics['timing']['epochs']} epochs"))
+    return found
+
+
+def _reference(experiment: Experiment) -> str:
+    """Return what the source of an experiment reports, in a sentence."""
+    reference = experiment.reference
+    assert reference is not None
+    figures = _source_figures(experiment)
+    told = f"Source: {reference.source}" + (f"; it reports {figures}" if figures else "")
+    told += f" on {reference.data}" if reference.data and figures else ""
+    return told + (f" ({reference.note})" if reference.note else "") + "."
+
+
+def _source_figures(experiment: Experiment) -> str:
+    """Return the source's accuracy, of the last epoch and of the best one, without a word on its data."""
+    return source_figures(experiment).removesuffix(" on other data")
+
+
+def _evaluation(folder: Path, found: dict[str, Any]) -> Iterator[str]:
+    """Yield the section of one evaluation."""
+    views = found["test_time_views"]
+    seen = "" if views == "none" else f", test-time views {views}"
+    yield page.heading(
+        f"{found['split'].capitalize()} images, {found['checkpoint']} epoch ({found['epoch']}){seen}"
+    )
+    top5 = [(percent(found["top5_accuracy"]), "top-5 accuracy")] if found["top5_accuracy"] else []
+    yield page.tiles(
+        [
+            (percent(found["accuracy"]), f"accuracy on {found['images']:,} images"),
+            *top5,
+            (f"{found['loss']:.4f}", "loss (negative log-likelihood)"),
+            (f"{found['macro_f1']:.4f}", "mean F1 of the classes"),
+            (percent(found["expected_calibration_error"]), "expected calibration error"),
+        ]
+    )
+    if "recalibrated" in found:
+        yield page.paragraph(f"With batch normalisation recalibrated: {found['recalibrated']['words']}.")
+    for name, caption in _CAPTIONS.items():
+        if (folder / name).is_file():
+            yield page.picture(folder / name, name.removesuffix(".png"), caption)
+    cells = [
+        (each["name"], f"{each['images']:,}", *(f"{each[key]:.4f}" for key in ("precision", "recall", "f1")))
+        for each in found["classes"]
+    ]
+    classes = page.table(("class", "images", "precision", "recall", "F1"), cells, numbers=(1, 2, 3, 4))
+    yield page.folded("all classes in figures", classes)
+
+
+def _machine(metrics: dict[str, Any], environment: dict[str, Any]) -> list[tuple[str, str]]:
+    timing, cpu = metrics["timing"], environment["cpu"]
+    resumed = ", ".join(map(str, timing["resumed_epochs"]))
+    memory = timing["peak_memory_megabytes"]
+    return [
+        ("an epoch", f"{timing['seconds_per_epoch']:,.1f} s (median)"),
+        ("training", f"{timing['images_per_second']:,.0f} images a second (median)"),
+        ("peak memory", f"{memory:,} MB" if memory else "not known"),
+        ("resumed in epochs", resumed or "never stopped"),
+        ("processor", f"{cpu['count']} x {cpu['model']}"),
+        ("devices", ", ".join(environment["devices"])),
+        ("backend", f"{environment['backend']}, Python {environment['python']}"),
+        ("same bits each time", "yes" if environment["deterministic"] else "not promised"),
+    ]
+
+
+def _commands(run: Run, experiment: Experiment, environment: dict[str, Any]) -> list[str]:
+    """Return the commands that train the same once more."""
+    lines = [f"make train FROM={run.name}"]
+    overrides = environment.get("overrides")
+    if overrides is not None:
+        given = f" SET={shlex.quote(shlex.join(overrides))}" if overrides else ""
+        lines.append(f"make train EXP={experiment.name}{given}    # where this run's folder is not at hand")
+    if commit := environment.get("commit"):
+        lines.append(f"# commit {commit}")
+    return lines

@@ -1,0 +1,124 @@
+"""What passes through a network and back: gradients by depth, and how much each residual unit adds.
+
+Both look at one batch as a training step would, with the batch's own statistics in every normalisation and
+without augmentation, and leave the classifier as it was.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from app.errors import UserError
+from app.reports.networks import named_layers
+from models import ImageClassifier
+from models.cifar_resnet import CifarUnit
+from models.minimodel import MiniModelUnit
+
+
+def gradient_norms(classifier: ImageClassifier, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return how strongly the loss pulls at each convolution.
+
+    Args:
+        classifier: Trained or not, compiled or not.
+        images: The batch (batch, height, width, channels), uint8.
+        labels: Its labels (batch,).
+
+    Returns:
+        The L2 norm of the cross-entropy's gradient by each convolution's kernel, the first layer first.
+    """
+    import tensorflow as tf  # absent where JAX trains
+
+    convolutions = [
+        layer for _, layer in named_layers(classifier.network) if isinstance(layer, keras.layers.Conv2D)
+    ]
+    with _as_it_was(classifier), tf.GradientTape() as tape:
+        losses = keras.losses.sparse_categorical_crossentropy(
+            ops.convert_to_tensor(labels), _training_logits(classifier, images), from_logits=True
+        )
+        loss = ops.mean(losses)
+    gradients = tape.gradient(loss, [layer.kernel.value for layer in convolutions])
+    return np.array([np.linalg.norm(ops.convert_to_numpy(ops.cast(g, "float32"))) for g in gradients])
+
+
+def residual_sizes(classifier: ImageClassifier, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return how large the branch and the shortcut of each residual unit are.
+
+    In a pre-activation unit, whose sum nothing follows, the branch is what its last convolution puts out, and
+    the shortcut is the rest of the sum. He et al. 2016, arXiv:1603.05027, equation 2 with h(x) = x.
+
+    Args:
+        classifier: With a network of pre-activation units: minimodel, or cifar_resnet with `preactivation`.
+        images: The batch (batch, height, width, channels), uint8.
+
+    Returns:
+        The root mean squares of the branches and of the shortcuts, the first unit first.
+
+    Raises:
+        UserError: The network has no such units.
+    """
+    units = getattr(classifier.network, "units", [])
+    if not units or not all(map(_is_preactivated, units)):
+        raise UserError(
+            f"residual_sizes: {type(classifier.network).__name__} here is not made of pre-activation "
+            "units; minimodel is, and cifar_resnet with preactivation: true"
+        )
+    last_layers = [unit.conv2 for unit in units]
+    with _as_it_was(classifier), _outputs_of(last_layers) as branches, _outputs_of(units) as sums:
+        _training_logits(classifier, images)
+    shortcuts = [total - branch for total, branch in zip(sums, branches, strict=True)]
+    return _root_mean_squares(branches), _root_mean_squares(shortcuts)
+
+
+def _is_preactivated(unit: keras.layers.Layer) -> bool:
+    if isinstance(unit, CifarUnit):
+        return unit.preactivation and unit.shortcut
+    return isinstance(unit, MiniModelUnit)
+
+
+def _training_logits(classifier: ImageClassifier, images: np.ndarray) -> Any:
+    pixels = classifier.normalization(ops.cast(images, "float32"))
+    return ops.cast(classifier.network(pixels, training=True), "float32")
+
+
+def _root_mean_squares(tensors: Sequence[Any]) -> np.ndarray:
+    return np.array([np.sqrt(np.mean(np.square(tensor, dtype=np.float64))) for tensor in tensors])
+
+
+@contextlib.contextmanager
+def _as_it_was(classifier: ImageClassifier) -> Iterator[None]:
+    """Put back what a pass in training changes: moving statistics, random state."""
+    variables = classifier.non_trainable_variables
+    values = [ops.convert_to_numpy(variable) for variable in variables]
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+
+
+@contextlib.contextmanager
+def _outputs_of(layers: Sequence[keras.layers.Layer]) -> Iterator[list[np.ndarray]]:
+    """Note what layers put out while the block runs, in the order of their calls, as float32."""
+    outputs: list[np.ndarray] = []
+
+    def watch(layer: keras.layers.Layer) -> None:
+        call = layer.call
+
+        def noting_call(*args: Any, **kwargs: Any) -> Any:
+            output = call(*args, **kwargs)
+            outputs.append(ops.convert_to_numpy(ops.cast(output, "float32")))
+            return output
+
+        vars(layer)["call"] = noting_call  # shadows the method, past Keras' tracking of attributes
+
+    for layer in layers:
+        watch(layer)
+    try:
+        yield outputs
+    finally:
+        for layer in layers:
+            vars(layer).pop("call", None)

@@ -1,0 +1,51 @@
+"""A trained classifier as other programs want it: raw images in, class probabilities out, all in float32."""
+
+from typing import Any
+
+import keras
+
+from models.classifier import ImageClassifier
+
+
+def in_float32(classifier: ImageClassifier, image_shape: tuple[int, int, int]) -> ImageClassifier:
+    """Make a classifier again, with the same weights, to compute in float32 and without augmentation.
+
+    The weights are float32 whatever a network computes in.
+
+    Args:
+        classifier: The trained one; it stays as it is.
+        image_shape: (height, width, channels).
+
+    Returns:
+        The new classifier, not compiled.
+    """
+    fresh = ImageClassifier.from_config(_all_float32(classifier.get_config()) | {"augmentation": []})
+    fresh.build((None, *image_shape))
+    for variable, source in zip(fresh.network.weights, classifier.network.weights, strict=True):
+        variable.assign(source)
+    return fresh
+
+
+def _all_float32(config: Any) -> Any:
+    """Return a serialised object in which every dtype policy is float32."""
+    if isinstance(config, dict):
+        if config.get("class_name") == "DTypePolicy":
+            return config | {"config": {"name": "float32"}}
+        return {key: _all_float32(value) for key, value in config.items()}
+    return [_all_float32(value) for value in config] if isinstance(config, list) else config
+
+
+def with_probabilities(classifier: ImageClassifier, image_shape: tuple[int, int, int]) -> keras.Model:
+    """Put a softmax behind a classifier.
+
+    Args:
+        classifier: Images to logits; its weights are shared.
+        image_shape: (height, width, channels).
+
+    Returns:
+        A plain Keras model from `images`, (batch, height, width, channels) uint8, to `probabilities`,
+        (batch, classes) float32. Saved, it needs no class but those of this package to be loaded.
+    """
+    images = keras.Input(image_shape, dtype="uint8", name="images")
+    softmax = keras.layers.Softmax(dtype="float32", name="probabilities")
+    return keras.Model(images, softmax(classifier(images)), name="classifier_with_probabilities")

@@ -1,0 +1,59 @@
+"""The networks side by side: the bars are the layers, and every word can be read."""
+
+import pytest
+
+from app.reports.architectures import Bar, draw_architectures, shade, weighted_layers
+from app.reports.networks import build_published
+from app.reports.plots import VERMILION
+from models.sources import TEN_NETWORKS
+from tests.reports.test_pictures import assert_legible, recorded_figures, texts_of
+from tests.reports.test_plots import has_colour
+
+NETWORKS = {published.name: published for published in TEN_NETWORKS}
+
+
+def test_bars_are_the_layers_of_the_source():
+    lenet = [Bar(28, 6), Bar(10, 16), Bar(None, 120), Bar(None, 84), Bar(None, 10)]
+    assert weighted_layers(build_published(NETWORKS["lenet5"])) == lenet
+    vgg = weighted_layers(build_published(NETWORKS["vgg16"]))
+    assert [bar.side for bar in vgg] == [32] * 2 + [16] * 2 + [8] * 3 + [4] * 3 + [2] * 3 + [None] * 3
+    assert [bar.channels for bar in vgg] == [64] * 2 + [128] * 2 + [256] * 3 + [512] * 8 + [10]
+
+
+def test_heights_are_square_roots_of_sides_and_of_units(tmp_path, monkeypatch):
+    figures = recorded_figures(monkeypatch)
+    draw_architectures(tmp_path / "a.png", [NETWORKS["lenet5"]])
+    image, *bars = figures[0].axes[0].patches
+    assert image.get_height() == 1.0
+    expected = [(28 / 32) ** 0.5, (10 / 32) ** 0.5, *((units / 2048) ** 0.5 for units in (120, 84, 10))]
+    assert [bar.get_height() for bar in bars] == pytest.approx(expected)
+    assert [text.get_text() for text in figures[0].axes[0].texts] == ["28", "10"]
+    assert has_colour(tmp_path / "a.png", VERMILION)
+    assert "0.06 million parameters" in texts_of(figures[0])
+    assert "0.7 million MACs an image" in texts_of(figures[0])
+
+
+def test_more_channels_are_darker_up_to_an_end():
+    light = [sum(shade(channels)) for channels in (1, 6, 16, 64, 256, 512, 2048)]
+    assert light == sorted(light, reverse=True)
+    assert light[0] == light[1] and light[-2] == light[-1]
+    assert all(0 <= part <= 1 for channels in (1, 64, 4096) for part in shade(channels))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("lenet5", "baseline", "resnet18_d2l"), pytest.param(tuple(NETWORKS), marks=pytest.mark.slow)],
+    ids=["three", "ten"],
+)
+def test_all_is_legible_and_no_network_reaches_into_another(tmp_path, monkeypatch, names):
+    figures = recorded_figures(monkeypatch)
+    draw_architectures(tmp_path / "a.png", [NETWORKS[name] for name in names])
+    (figure,) = figures
+    assert_legible(figure)
+    boxes = [axes.get_position() for axes in figure.axes]
+    assert len(boxes) == len(names)
+    assert all(above.y0 >= below.y1 for above, below in zip(boxes, boxes[1:], strict=False))
+    assert [text for text in texts_of(figure) if text in NETWORKS] == list(names)
+    numbers = {name: len(axes.patches) for name, axes in zip(names, figure.axes, strict=True)}
+    assert numbers["resnet18_d2l"] == 1 + 17 + 3 + 1  # the image, convolutions, projections, the head
+    assert numbers.get("resnet50", 55) == 1 + 49 + 4 + 1

@@ -1,0 +1,344 @@
+"""The page of a comparison: its tables, and what it says of chance."""
+
+import html
+import re
+
+import numpy as np
+import pytest
+
+from app import runs
+from app.reports.compare import compare
+from app.reports.compare_chance import _verdicts, chance_sentences
+from app.reports.compare_groups import differing_settings, gather
+from app.reports.compare_page import results
+from tests.reports.test_compare import leave_run, set_up_home
+
+ON_TEST = {"name": "digits", "validation": "test"}
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    return set_up_home(tmp_path, monkeypatch)
+
+
+def right(*spans, of=100):
+    """Return (images,) bool, true within the spans."""
+    mask = np.zeros(of, bool)
+    for start, end in spans:
+        mask[start:end] = True
+    return mask
+
+
+def predict(run, best, last=None):
+    """Store predictions that are right where `best` (and `last`) say so; three classes."""
+    labels = np.arange(len(best)) % 3
+    logits = {
+        name: np.eye(3, dtype=np.float32)[np.where(mask, labels, (labels + 1) % 3)]
+        for name, mask in (("best_logits", best), ("last_logits", best if last is None else last))
+    }
+    np.savez(run.predictions, labels=labels, **logits)
+    return run
+
+
+def page_of(folder):
+    (path,) = (folder / "runs" / "comparisons").glob("*/compare.html")
+    return path.read_text(encoding="utf-8")
+
+
+def cells(page, number):
+    """Return a table of the page as rows of texts."""
+    table = re.findall(r"<table>.*?</table>", page, re.DOTALL)[number]
+    return [
+        [html.unescape(cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)]
+        for row in re.findall(r"<tr>(.*?)</tr>", table)
+    ]
+
+
+def test_table_holds_what_the_runs_left_behind(home):
+    reference = {"source": "A paper", "last_val_accuracy": 0.9, "data": "others"}
+    chosen = [
+        leave_run("one", accuracy=0.8125, reference=reference),
+        leave_run("two", 2, model={"name": "baseline"}),
+        leave_run("three", 1, accuracy=0.5, dataset=ON_TEST, training={"epochs": 9}),
+    ]
+    metrics = runs.read_json(chosen[2].metrics)
+    metrics |= {"test": None, "test_time_views": {"val_accuracy": 0.55}}
+    del metrics["parameters"]["macs"]
+    runs.write_json(chosen[2].metrics, metrics)
+    printed = compare(chosen)
+    page = page_of(home)
+    head, *rows = cells(page, 0)
+    assert [dict(zip(head, row, strict=True)) for row in rows] == [
+        {
+            "run": "one",
+            "network": "lenet5",
+            "validated on": "validation",
+            "accuracy": "81.25 %",
+            "with test-time views": "",
+            "test accuracy": "80.25 %",
+            "epochs": "3 of 3",
+            "parameters": "62,006",
+            "MACs": "651,720",
+            "seconds an epoch": "12",
+            "source: last, best": "90.00 % on other data",
+        },
+        {
+            "run": "two",
+            "network": "baseline",
+            "validated on": "validation",
+            "accuracy": "45.00 % (unfinished)",
+            "with test-time views": "",
+            "test accuracy": "",
+            "epochs": "2 of 3",
+            "parameters": "",
+            "MACs": "",
+            "seconds an epoch": "0.5",
+            "source: last, best": "",
+        },
+        {
+            "run": "three",
+            "network": "lenet5",
+            "validated on": "test",
+            "accuracy": "50.00 %",
+            "with test-time views": "55.00 %",
+            "test accuracy": "",
+            "epochs": "1 of 9",
+            "parameters": "62,006",
+            "MACs": "",
+            "seconds an epoch": "12",
+            "source: last, best": "",
+        },
+    ]
+    assert "not comparable as such" in page
+    assert re.split(r"  +", printed[1])[:4] == ["one", "81.25 %", "80.25 %", "validation"]
+    assert 'src="data:image/png;base64,' in page and "http" not in page
+
+
+def test_seeds_show_mean_and_spread(home):
+    group = [leave_run("one", accuracy=accuracy, seed=seed) for seed, accuracy in enumerate((0.6, 0.9, 0.72))]
+    head, (row,), _ = results(gather(group))
+    line = dict(zip(head, row, strict=True))
+    assert (line["accuracy"], line["smallest to largest"]) == ("74.00 %", "60.00 to 90.00, n = 3")
+    assert line["test accuracy"] == "73.00 % (59.00 to 89.00)"
+    assert "source: last, best" not in line
+    compare(group)
+    page = page_of(home)
+    assert [row[:3] for row in cells(page, 1)[1:]] == [
+        [group[0].name, "0", "60.00 %"], [group[1].name, "1", "90.00 %"], [group[2].name, "2", "72.00 %"]
+    ]  # fmt: skip
+    assert "<b>15.10</b>" in page  # the root of (14**2 + 16**2 + 2**2) / 2
+    assert "There are no two to compare." in page
+
+
+def test_only_the_settings_that_differ_are_listed(home):
+    groups = gather(
+        [
+            leave_run("one", model={"name": "cifar_resnet", "depth": 20}),
+            leave_run("two", model={"name": "cifar_resnet", "depth": 56, "shortcuts": False}),
+            leave_run("three", seed=4, training={"early_stopping": {"patience_epochs": 5}}),
+        ]
+    )
+    assert differing_settings(groups) == [
+        ("seed", ["0", "0", "4"]),
+        ("model.name", ["cifar_resnet", "cifar_resnet", "lenet5"]),
+        ("model.depth", ["20", "56", "-"]),
+        ("model.shortcuts", ["default", "false", "-"]),
+        ("training.early_stopping.patience_epochs", ["-", "-", "5"]),
+        ("training.early_stopping.min_delta", ["-", "-", "0"]),
+    ]
+
+
+def test_settings_that_belong_together_stand_together(home):
+    chosen = [leave_run("one"), leave_run("two"), leave_run("three", training={"monitor": "val_loss"})]
+    text = chosen[1].experiment.read_text()
+    cosine = "{schedule: cosine, peak: 0.1, span_epochs: 2}\n  momentum: 0.9"
+    text = text.replace("learning_rate: 0.001", f"learning_rate: {cosine}").replace("name: adam", "name: sgd")
+    runs.write_text(chosen[1].experiment, text)
+    assert differing_settings(gather(chosen)) == [
+        ("optimizer.name", ["adam", "sgd", "adam"]),
+        ("optimizer.learning_rate.peak", ["0.001", "0.1", "0.001"]),
+        ("optimizer.learning_rate.schedule", ["constant", "cosine", "constant"]),
+        ("optimizer.learning_rate.end", ["-", "0", "-"]),
+        ("optimizer.learning_rate.span_epochs", ["-", "2", "-"]),
+        ("optimizer.momentum", ["-", "0.9", "-"]),
+        ("training.monitor", ["val_accuracy", "val_accuracy", "val_loss"]),
+    ]
+
+
+def test_settings_are_short_and_exact(home):
+    layers = [{"random_crop": {"padding_pixels": 4}}, {"random_flip": {"mode": "horizontal"}}]
+    first, second = leave_run("one"), leave_run("two")
+    text = second.experiment.read_text()
+    runs.write_text(second.experiment, text.replace("0.001", "0.0010000001") + f"augmentation: {layers}\n")
+    assert differing_settings(gather([first, second])) == [
+        ("augmentation", ["none", "random_crop(padding_pixels=4), random_flip(mode=horizontal)"]),
+        ("optimizer.learning_rate.peak", ["0.001", "0.0010000001"]),
+    ]
+    for seed in (1, 2):
+        leave_run("three", seed=seed, accuracy=0.5)
+    groups = gather([first, *runs.list_runs("three")])
+    assert differing_settings(groups) == [("seed", ["0", "1, 2"])]
+
+
+def test_mcnemar_tells_more_than_chance(home):
+    # Of 12 images that only one gets right, 10 to 2: 2 * (1 + 12 + 66) / 2**12 = 0.0386.
+    one = predict(leave_run("one", accuracy=0.5), right((0, 42)))
+    two = predict(leave_run("two", accuracy=0.5), right((0, 40), (50, 60)))
+    (sentence,), (remark,) = chance_sentences(gather([one, two]))
+    assert sentence == (
+        "two gets 10 of 100 images right that one gets wrong, 2 the other way round: more than chance "
+        "(McNemar, exact, p = 0.039)."
+    )
+    assert "these two trained networks, not of their recipes" in remark
+    assert sentence in compare([one, two])
+    assert sentence in html.unescape(page_of(home))
+
+
+def test_mcnemar_tells_no_more_than_chance(home):
+    # 5 to 3: 2 * (1 + 8 + 28 + 56) / 2**8 = 0.7266.
+    one = predict(leave_run("one", accuracy=0.5), right((0, 15)))
+    two = predict(leave_run("two", accuracy=0.5), right((0, 10), (20, 23)))
+    (sentence,), _ = chance_sentences(gather([one, two]))
+    assert sentence.endswith("3 the other way round: no more than chance (McNemar, exact, p = 0.73).")
+
+
+def test_predictions_are_those_of_the_headline(home):
+    half = right((0, 50))
+    one = predict(leave_run("one", accuracy=0.5, dataset=ON_TEST), best=~half, last=half)
+    two = predict(leave_run("two", accuracy=0.5, dataset=ON_TEST), best=~half, last=half)
+    (sentence,), remarks = chance_sentences(gather([one, two]))
+    assert "gets 0 of 100" in sentence and "p = 1)" in sentence
+    assert remarks[0] == "The images are the test split."
+    three = predict(leave_run("three", accuracy=0.5), best=~half, last=half)
+    (sentence, *_), remarks = chance_sentences(gather([one, three]))
+    assert "gets 50 of 100" in sentence and remarks[0] == "The images of some are the test split."
+
+
+def test_many_groups_are_held_against_the_best(home):
+    groups = gather([predict(leave_run("one", accuracy=0.5), right((0, 50 + 5 * (n % 4)))) for n in range(6)])
+    best = groups[3].label
+    found, remarks = chance_sentences(groups)
+    assert len(found) == 5 and all(sentence.startswith(f"{best} gets ") for sentence in found)
+    # 15 to 0 has p = 2 / 2**15; 10 to 0 0.00195; 5 to 0 0.0625.
+    assert sum("no more than chance" in sentence for sentence in found) == 1
+    assert any(
+        remark.startswith("Of 5 pairs the smallest p has to lie below 0.05 / 5,") for remark in remarks
+    )
+    assert "Each network is compared with the best one alone." in remarks
+    assert len(chance_sentences(groups[:5])[0]) == 10
+
+
+def test_several_verdicts_follow_holm():
+    nan = float("nan")
+    more, less = "more than chance", "no more than chance"
+    # Against 0.05 / 3, 0.05 / 2 and 0.05: the first that fails ends it.
+    assert _verdicts([0.04, 0.016, 0.024]) == [more, more, more]
+    assert _verdicts([0.04, 0.016, 0.026]) == [less, more, less]
+    assert _verdicts([0.017, 0.018, 0.019]) == [less, less, less]
+    assert _verdicts([nan, 0.049]) == [less, more]
+    assert _verdicts([]) == []
+
+
+def test_other_images_are_not_compared(home):
+    one = predict(leave_run("one", accuracy=0.5), right((0, 50)))
+    two = predict(leave_run("two", accuracy=0.5, images="others"), right((0, 50)))
+    three = predict(leave_run("three", accuracy=0.5), right((0, 40), of=90))
+    found, remarks = chance_sentences(gather([one, two, three]))
+    assert found == ["Not compared with each other, for their validation images differ: one; two; three."]
+    assert remarks == []
+
+
+def _missing(path):
+    path.unlink()
+
+
+def _torn(path):
+    path.write_bytes(path.read_bytes()[:300])
+
+
+def _bit_flipped(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def _pickled(path):
+    np.savez(path, labels=np.array([{}]), best_logits=np.array([None]), last_logits=np.array([None]))
+
+
+def _single_array(path):
+    with open(path, "wb") as file:
+        np.save(file, np.zeros(3))
+
+
+def _other_length(path):
+    np.savez(path, labels=np.zeros(3, int), best_logits=np.zeros((2, 3)), last_logits=np.zeros((2, 3)))
+
+
+def _not_finite(path):
+    np.savez(path, labels=np.zeros(2, int), best_logits=np.full((2, 3), np.nan), last_logits=np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (_missing, "is missing"),
+        (_torn, "is damaged"),
+        (_bit_flipped, "is damaged"),
+        (_pickled, "is damaged"),
+        (_single_array, "is damaged"),
+        (_other_length, "is damaged"),
+        (_not_finite, "is damaged"),
+    ],
+)
+def test_damaged_predictions_are_a_sentence(home, damage, words):
+    one = predict(leave_run("one", accuracy=0.5), right((0, 50)))
+    two = predict(leave_run("two", accuracy=0.5), right((0, 50)))
+    damage(two.predictions)
+    (sentence,) = [line for line in compare([one, two]) if "predictions.npz" in line]
+    assert sentence.startswith("two is not compared: ") and words in sentence
+    assert html.escape(sentence) in page_of(home)
+
+
+def test_unfinished_runs_and_unknown_images_are_not_compared(home):
+    one = predict(leave_run("one", accuracy=0.5, images=None), right((0, 50)))
+    found, _ = chance_sentences(gather([one, leave_run("two")]))
+    assert re.fullmatch(r"one is not compared: \S+dataset.json does not tell its images\.", found[0])
+    assert found[1] == "two is not compared: its run is not finished."
+
+
+def leave_seeds(name, accuracies):
+    """Put runs there that differ by their seed; all get the same images right."""
+    mask = right((0, 50))
+    return [
+        predict(leave_run(name, accuracy=share, seed=seed), mask) for seed, share in enumerate(accuracies)
+    ]
+
+
+def test_several_seeds_speak_of_recipes(home):
+    # Student's t with four degrees of freedom at sqrt(37.5): p = 0.0036.
+    chosen = leave_seeds("one", (0.80, 0.82, 0.84)) + leave_seeds("two", (0.90, 0.92, 0.94))
+    found, remarks = chance_sentences(gather(chosen))
+    assert found[0].startswith("one (seed 0) gets 0 of 100 images right that two (seed 0) gets wrong")
+    assert found[1] == (
+        "one (3 seeds): 82.00 % on average; two (3 seeds): 92.00 % on average: more than chance "
+        "(Welch's t-test over seeds, p = 0.0036)."
+    )
+    assert remarks[-1].endswith("not of their recipes; of several seeds it takes the first.")
+
+
+def test_too_few_or_equal_seeds(home):
+    few = leave_seeds("one", (0.80, 0.82)) + leave_seeds("two", (0.90, 0.92, 0.94))
+    found, remarks = chance_sentences(gather(few))
+    assert len(found) == 1 and "make train SEEDS=3" in remarks[-1]
+    equal = leave_seeds("three", (0.5, 0.5, 0.5))
+    found, _ = chance_sentences(gather([*equal, *leave_seeds("four", (0.5, 0.5, 0.5))]))
+    assert found[1].endswith("no test, for the seeds of each end equal.")
+
+
+def test_names_are_no_markup(home, tmp_path):
+    (tmp_path / "elsewhere" / "a<b>&c").mkdir(parents=True)
+    leave_run("one").path.rename(tmp_path / "elsewhere" / "a<b>&c" / "run")
+    compare([runs.find_run(str(tmp_path / "elsewhere" / "a<b>&c" / "run")), leave_run("two")])
+    page = page_of(home)
+    assert "<b>&c" not in page and "a&lt;b&gt;&amp;c" in page

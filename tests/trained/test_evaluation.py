@@ -1,0 +1,128 @@
+"""`evaluate` on a run of digits: figures, pictures, looks at the test split, and recalibration."""
+
+import io
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from app import cli
+from app.errors import UserError
+from app.reports.evaluation import PICTURES, looks_at_test
+from app.runs import read_json
+from app.trained.evaluation import evaluate, recalibrate
+from app.trained.loading import load_split, load_trained
+from models.layers import BatchNormalization
+
+
+def test_validation_figures_are_those_of_training(digits_run):
+    metrics = read_json(digits_run.metrics)
+    out = io.StringIO()
+    found = evaluate(digits_run, "validation", "best", "none", out)
+    assert found["accuracy"] == pytest.approx(metrics["best"]["val_accuracy"], abs=1e-6)
+    assert found["loss"] == pytest.approx(metrics["best"]["val_loss"], rel=1e-4)
+    assert sum(each["images"] for each in found["classes"]) == found["images"] == 359
+    folder = digits_run.evaluations / "validation-best"
+    assert json.loads((folder / "evaluation.json").read_text()) == found
+    assert all((folder / name).stat().st_size > 5000 for name in PICTURES)
+    with np.load(folder / "predictions.npz") as arrays, np.load(digits_run.predictions) as stored:
+        np.testing.assert_allclose(arrays["logits"], stored["best_logits"], rtol=1e-4, atol=1e-5)
+        assert (arrays["labels"] == stored["labels"]).all()
+    assert "class  images  precision  recall      F1" in out.getvalue()
+
+
+def test_the_last_epoch_is_not_the_best_one(digits_run):
+    last = evaluate(digits_run, "validation", "last", "none", io.StringIO())
+    metrics = read_json(digits_run.metrics)
+    assert last["accuracy"] == pytest.approx(metrics["final"]["val_accuracy"], abs=1e-6)
+    assert last["loss"] == pytest.approx(metrics["final"]["val_loss"], rel=1e-4)
+
+
+def test_digits_have_no_test_split(digits_run, capsys):
+    assert cli.main(["evaluate", "--run", str(digits_run.path), "--split", "test"]) == 2
+    assert "has no test split" in capsys.readouterr().err
+    assert looks_at_test(digits_run) == []
+
+
+def test_an_unfinished_run_is_refused(digits_run, tmp_path):
+    import shutil
+
+    copy = tmp_path / "digits" / "20260101-000000"
+    shutil.copytree(digits_run.path, copy)
+    (copy / "metrics.json").unlink()
+    from app.runs import Run
+
+    with pytest.raises(UserError, match="not finished.*make resume"):
+        load_trained(Run(copy))
+
+
+def test_changed_data_and_foreign_files_are_refused(digits_run, tmp_path):
+    import shutil
+
+    from app.runs import Run
+
+    copy = Run(tmp_path / "digits" / "20260101-000000")
+    shutil.copytree(digits_run.path, copy.path)
+    facts = json.loads(copy.dataset.read_text())
+    copy.dataset.write_text(json.dumps(facts | {"fingerprint": "0" * 64}))
+    with pytest.raises(UserError, match="the images have changed"):
+        load_split(load_trained(copy), "validation")
+    names = facts["class_names"]
+    copy.dataset.write_text(json.dumps(facts | {"class_names": [names[1], names[0], *names[2:]]}))
+    with pytest.raises(UserError, match=f"class 0 is '{names[0]}' against '{names[1]}'"):
+        load_trained(copy)
+    copy.best_model.write_bytes(b"nothing")
+    copy.dataset.write_text(json.dumps(facts))
+    with pytest.raises(UserError, match="damaged"):
+        load_trained(copy)
+
+
+class OneNorm(keras.Model):
+    """A network that is nothing but dropout and batch normalisation."""
+
+    def __init__(self):
+        super().__init__()
+        self.dropout = keras.layers.Dropout(0.5)
+        self.norm = BatchNormalization(momentum=0.9)
+
+    def call(self, images, training=False):
+        return self.norm(self.dropout(images, training=training), training=training)
+
+
+class Images:
+    """Training images that are random numbers."""
+
+    def __init__(self, count):
+        self.images = np.random.default_rng(0).integers(0, 255, (count, 4, 4, 3)).astype("uint8")
+
+    def __len__(self):
+        return len(self.images)
+
+    def take(self, positions):
+        return self.images[positions], np.zeros(len(positions))
+
+
+def test_recalibration_finds_the_mean_and_variance_of_the_training_images():
+    class Classifier:
+        network = OneNorm()
+
+        @staticmethod
+        def normalization(pixels):
+            return pixels / 255.0
+
+    images = Images(64)
+    Classifier.network(np.zeros((1, 4, 4, 3), "float32"))
+    assert recalibrate(Classifier, images, 16) == 64
+    pixels = images.images.reshape(-1, 3) / 255.0
+    norm = Classifier.network.norm
+    np.testing.assert_allclose(norm.moving_mean.numpy(), pixels.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(norm.moving_variance.numpy(), pixels.var(0), rtol=1e-4)
+    assert norm.momentum == 0.9 and Classifier.network.dropout.rate == 0.5
+
+
+def test_a_network_without_batch_normalisation_is_left_alone():
+    class Classifier:
+        network = keras.Sequential([keras.layers.Dense(2)])
+
+    assert recalibrate(Classifier, Images(8), 4) == 0
