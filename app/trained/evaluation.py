@@ -145,7 +145,9 @@ def _compare(labels: np.ndarray, plain: np.ndarray, again: np.ndarray) -> dict[s
     test = mcnemar(right_again, right)
     before, after = 100 * float(right.mean()), 100 * float(right_again.mean())
     figures = f"{after:.2f} % instead of {before:.2f} %"
-    if test["p_value"] >= CHANCE:
+    if test["only_first"] == test["only_second"] == 0:
+        words = f"{after:.2f} %, the same images right as before"
+    elif test["p_value"] >= CHANCE:
         words = f"{figures}, which is no more than chance (p = {test['p_value']:.2g})"
     elif after > before:
         words = (
