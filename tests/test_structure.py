@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "app.data": BASE | {"app.config", "app.runs"},
     "app.reports": BASE | {"app.config", "app.runs", "app.data", "models"},
     "app.training": BASE | {"app.config", "app.runs", "app.data", "app.reports", "models"},
+    "app.trained": BASE | {"app.config", "app.runs", "app.data", "app.reports", "app.training", "models"},
     "app": {"app", "models"},
 }
 QUICK = (
@@ -34,10 +35,12 @@ QUICK = (
     "app.__main__",
     "app.cli",
     "app.verbs",
+    "app.run_verbs",
     "app.config",
     "app.errors",
     "app.paths",
     "app.runs",
+    "app.reports.compare",
     "app.reports.plots",
 )
 SLOW_LIBRARIES = {"tensorflow", "keras", "jax", "sklearn"}
@@ -147,14 +150,26 @@ def test_no_machine_paths():
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.name)
-def test_notebooks_define_nothing_and_carry_no_output(path):
-    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
-        if cell["cell_type"] != "code":
-            continue
+def test_notebooks_define_nothing_and_carry_small_outputs(path):
+    assert path.stat().st_size < 400_000, f"{path.name} is too large to be read on the web"
+    cells = [
+        cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"
+    ]
+    renew = f"python tests/test_notebooks.py {path.stem} writes them anew"
+    counts = [cell["execution_count"] for cell in cells]
+    assert counts == list(range(1, len(cells) + 1)), f"{path.name}: outputs of one run, please: {renew}"
+    for cell in cells:
         defined = [
             node
             for node in ast.walk(ast.parse("".join(cell["source"])))
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda)
         ]
         assert not defined, f"{path.name} defines something; it belongs in app or models"
-        assert not cell["outputs"], f"{path.name} carries output; clear it before it is committed"
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert any("image/png" in output.get("data", {}) for output in outputs), f"{path.name}: {renew}"
+    for output in outputs:
+        assert output["output_type"] != "error" and output.get("name") != "stderr", f"{path.name}: {renew}"
+        words = "".join(output.get("text", [])) + "".join(output.get("data", {}).get("text/plain", []))
+        rooted = re.search(r"(?<![\w.:/])/[A-Za-z][\w.-]*/\S*", words)
+        assert not rooted, f"{path.name} shows a path of the machine it ran on: {rooted[0]}"
+        assert "WARNING" not in words and " at 0x" not in words, f"{path.name}: {words[:200]}"

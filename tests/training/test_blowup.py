@@ -139,6 +139,7 @@ def test_too_large_a_step_is_named_as_such(blow_up):
     assert "lower optimizer.learning_rate (1e+30 in this step)" in text.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_what_was_not_finite_long_before_the_loss_is_found(blow_up, monkeypatch):
     monkeypatch.setattr(Trap, "ahead", 3)
     run = blow_up(STEPS + 5, overflow)

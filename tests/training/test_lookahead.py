@@ -98,6 +98,7 @@ def test_whitening_kernel_comes_from_the_training_images(fast):
     assert np.abs(kernels[0]).max() > 1
 
 
+@pytest.mark.slow
 def test_run_with_all_pieces_resumes_to_the_same_bits(fast, monkeypatch):
     straight = runner.train(load_experiment("fast"), out=io.StringIO())
     views = read_json(straight.metrics)["test_time_views"]

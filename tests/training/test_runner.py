@@ -289,6 +289,7 @@ def test_run_paths(tmp_path):
     assert Run(tmp_path / "runs" / "x" / "20260101-000000").name == "x/20260101-000000"
 
 
+@pytest.mark.slow
 def test_several_seeds_are_several_runs(home, capsys):
     assert cli.main(["train", "tiny", "--seeds", "2", "--set", "training.epochs=1"]) == 0
     first, second = list_runs("tiny")
