@@ -70,7 +70,7 @@ def look(classifier: ImageClassifier, images: np.ndarray) -> Attention:
     logits, heat = [], []
     for batch in batches_of(images, BATCH_SIZE):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            with _watched([maps[-1]], tape) as outputs:
+            with watched([maps[-1]], tape) as outputs:
                 answers = classifier(batch, training=False)
             predicted = tf.one_hot(tf.argmax(answers, axis=-1), answers.shape[-1], dtype=answers.dtype)
             # No image influences another, so the gradient of the sum holds that of each image's own logit.
@@ -94,14 +94,14 @@ def _float32(tensor: Any) -> np.ndarray:
 
 def _all_outputs(classifier: ImageClassifier, image: np.ndarray) -> Outputs:
     """Return what every layer and block of the network puts out for an image, in the order they end."""
-    with _watched(classifier.network._flatten_layers(include_self=False)) as outputs:
+    with watched(classifier.network._flatten_layers(include_self=False)) as outputs:
         classifier(image[np.newaxis], training=False)
     return outputs
 
 
 @contextlib.contextmanager
-def _watched(layers: list[keras.layers.Layer], tape: Any = None) -> Iterator[Outputs]:
-    """Note what layers put out while the block runs, and have a tape watch it."""
+def watched(layers: list[keras.layers.Layer], tape: Any = None) -> Iterator[Outputs]:
+    """Note what layers put out while the block runs, call by call, and have a tape watch it, if given."""
     outputs: Outputs = []
 
     def watch(layer: keras.layers.Layer) -> None:

@@ -14,6 +14,7 @@ from keras import ops
 
 from app.errors import UserError
 from app.reports.networks import named_layers
+from app.trained.attention import watched
 from models import ImageClassifier
 from models.cifar_resnet import CifarUnit
 from models.minimodel import MiniModelUnit
@@ -67,9 +68,13 @@ def residual_sizes(classifier: ImageClassifier, images: np.ndarray) -> tuple[np.
             "units; minimodel is, and cifar_resnet with preactivation: true"
         )
     last_layers = [unit.conv2 for unit in units]
-    with _as_it_was(classifier), _outputs_of(last_layers) as branches, _outputs_of(units) as sums:
+    with _as_it_was(classifier), watched(last_layers) as ends, watched(units) as sums:
         _training_logits(classifier, images)
-    shortcuts = [total - branch for total, branch in zip(sums, branches, strict=True)]
+    branches, totals = (
+        [ops.convert_to_numpy(ops.cast(output, "float32")) for _, output in outputs]
+        for outputs in (ends, sums)
+    )
+    shortcuts = [total - branch for total, branch in zip(totals, branches, strict=True)]
     return _root_mean_squares(branches), _root_mean_squares(shortcuts)
 
 
@@ -98,27 +103,3 @@ def _as_it_was(classifier: ImageClassifier) -> Iterator[None]:
     finally:
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
-
-
-@contextlib.contextmanager
-def _outputs_of(layers: Sequence[keras.layers.Layer]) -> Iterator[list[np.ndarray]]:
-    """Note what layers put out while the block runs, in the order of their calls, as float32."""
-    outputs: list[np.ndarray] = []
-
-    def watch(layer: keras.layers.Layer) -> None:
-        call = layer.call
-
-        def noting_call(*args: Any, **kwargs: Any) -> Any:
-            output = call(*args, **kwargs)
-            outputs.append(ops.convert_to_numpy(ops.cast(output, "float32")))
-            return output
-
-        vars(layer)["call"] = noting_call  # shadows the method, past Keras' tracking of attributes
-
-    for layer in layers:
-        watch(layer)
-    try:
-        yield outputs
-    finally:
-        for layer in layers:
-            vars(layer).pop("call", None)
