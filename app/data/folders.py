@@ -69,7 +69,7 @@ def load_folder(
     for part, place in index.parts.items():
         rows = np.arange(place.start, place.stop)[good[place]]
         splits[part] = Split(images, index.labels[rows], rows)
-    suffixes = sorted({os.path.splitext(name)[1].lower() for name in index.files})
+    suffixes = sorted({f".{suffix.lower()}" for suffix in {name.rpartition(".")[2] for name in index.files}})
     text = f"class folders in {shown(root)} ({len(index.files)} {' '.join(suffixes)} files)"
     if index.num_ignored:
         text += f", {index.num_ignored} other files ignored"
@@ -130,9 +130,10 @@ def _check_bad(index: FolderIndex, bad: BadImages, on_bad_image: str) -> None:
 def _listing_hash(index: FolderIndex, image_format: ImageFormat) -> str:
     """Return a name that changes with any file's path, size or time, and with the conversion."""
     digest = hashlib.sha256(repr((str(index.root.resolve()), asdict(image_format))).encode())
+    folder = os.path.join(index.root, "")
     for name in index.files:
         try:
-            status = os.stat(os.path.join(index.root, name))
+            status = os.stat(folder + name)
             digest.update(f"{name!a} {status.st_size} {status.st_mtime_ns}".encode())
         except OSError:
             digest.update(f"{name!a} missing".encode())

@@ -180,10 +180,10 @@ def _image_files(folder: Path, root: Path) -> tuple[list[str], int]:
             continue
         visited.add(_identity(current))
         subfolders[:] = filter(_visible, subfolders)
-        here = os.path.relpath(current, root)  # once for all its files: it takes its time
+        here = os.path.join(os.path.relpath(current, root), "")  # once for all files: it takes its time
         for name in filter(_visible, names):
             if os.path.splitext(name)[1].lower() in SUFFIXES:
-                images.append(os.path.join(here, name))
+                images.append(here + name)
             else:
                 num_others += 1
     return sorted(images, key=natural_key), num_others
