@@ -65,23 +65,19 @@ def _parser() -> argparse.ArgumentParser:
     group = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     verb = group.add_parser("train", help="train an experiment into a new run folder")
-    verb.add_argument(
-        "experiment", nargs="?", metavar="EXP", help=f"a name in experiments/ ({DEFAULT_EXPERIMENT})"
-    )
+    _add_experiment(verb)
     verb.add_argument(
         "--from", dest="from_run", metavar="RUN", help="train the experiment of an earlier run again"
     )
-    verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE ...", help="override keys")
-    verb.add_argument("--data-dir", metavar="DIR", help="take the images from this folder")
+    _add_overrides(verb)
+    _add_data_dir(verb)
     verb.add_argument("--seeds", type=int, default=1, metavar="N", help="train so many runs, a seed each (1)")
     verb.set_defaults(run=verbs.train)
 
     verb = group.add_parser("preview", help="draw augmented images and the learning rate before any training")
-    verb.add_argument(
-        "experiment", nargs="?", metavar="EXP", help=f"a name in experiments/ ({DEFAULT_EXPERIMENT})"
-    )
-    verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE ...", help="override keys")
-    verb.add_argument("--data-dir", metavar="DIR", help="take the images from this folder")
+    _add_experiment(verb)
+    _add_overrides(verb)
+    _add_data_dir(verb)
     verb.set_defaults(run=verbs.preview)
 
     verb = group.add_parser("resume", help="go on with a run that was stopped")
@@ -96,36 +92,32 @@ def _parser() -> argparse.ArgumentParser:
     verb = group.add_parser("doctor", help="check an experiment before a long run, or why a run blew up")
     verb.add_argument("experiment", nargs="?", metavar="EXP", help="an experiment to check")
     verb.add_argument("--run", dest="run_name", metavar="RUN", help="a run whose loss was no longer finite")
-    verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE ...", help="override keys")
-    verb.add_argument("--data-dir", metavar="DIR", help="take the images from this folder")
+    _add_overrides(verb)
+    _add_data_dir(verb)
     verb.set_defaults(run=verbs.doctor)
 
     verb = group.add_parser(
         "prove-resume", help="train straight and with kills, and compare the two runs bit by bit"
     )
-    verb.add_argument(
-        "experiment", nargs="?", metavar="EXP", help=f"a name in experiments/ ({DEFAULT_EXPERIMENT})"
-    )
+    _add_experiment(verb)
     verb.add_argument("--kills", type=int, default=5, metavar="N", help="how often to kill (5)")
     verb.add_argument("--seed", type=int, default=0, metavar="N", help="draws the instants (0)")
-    verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE ...", help="override keys")
+    _add_overrides(verb)
     verb.set_defaults(run=verbs.prove_resume)
 
     verb = group.add_parser("bench", help="measure how fast an experiment trains here, and against others")
-    verb.add_argument(
-        "experiment", nargs="?", metavar="EXP", help=f"a name in experiments/ ({DEFAULT_EXPERIMENT})"
-    )
+    _add_experiment(verb)
     verb.add_argument("--against", default="", metavar="RIVAL ...", help="keras, torch or both, in turns")
     verb.add_argument("--rounds", type=int, default=7, metavar="N", help="how often each has a turn (7)")
-    verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE ...", help="override keys")
-    verb.add_argument("--data-dir", metavar="DIR", help="take the images from this folder")
+    _add_overrides(verb)
+    _add_data_dir(verb)
     verb.set_defaults(run=verbs.bench)
 
     _add_run_verbs(group)
 
     verb = group.add_parser("check", help="check one experiment file, or all")
     verb.add_argument("experiment", nargs="?", metavar="EXP", help="a name in experiments/ (all)")
-    verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE ...", help="override keys")
+    _add_overrides(verb)
     verb.set_defaults(run=verbs.check)
 
     verb = group.add_parser("list", help="list the experiments and their runs")
@@ -145,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_run_verbs(group: Any) -> None:
     """Add the verbs that look at runs which are there already."""
     verb = group.add_parser("evaluate", help="judge a trained network by the validation or the test images")
-    _add_run_choice(verb, "its newest run")
+    _add_run_choice(verb)
     _add_checkpoint(verb)
     verb.add_argument("--split", choices=("validation", "test"), default="validation", help="by which images")
     verb.add_argument(
@@ -157,29 +149,29 @@ def _add_run_verbs(group: Any) -> None:
     verb.set_defaults(run=run_verbs.evaluate)
 
     verb = group.add_parser("predict", help="tell the classes of any images")
-    _add_run_choice(verb, "its newest run")
+    _add_run_choice(verb)
     _add_checkpoint(verb)
     verb.add_argument("--images", metavar="PATH", help="a file, a folder or a pattern (*.jpg)")
     verb.set_defaults(run=run_verbs.predict)
 
     verb = group.add_parser("explain", help="draw the first filters, and where the network looks (Grad-CAM)")
-    _add_run_choice(verb, "its newest run")
+    _add_run_choice(verb)
     _add_checkpoint(verb)
     verb.add_argument("--images", metavar="PATH", help="a file, a folder or a pattern (validation images)")
     verb.set_defaults(run=run_verbs.explain)
 
     verb = group.add_parser("export", help="write a trained network in a format that other programs run")
-    _add_run_choice(verb, "its newest run")
+    _add_run_choice(verb)
     _add_checkpoint(verb)
     verb.add_argument("--format", metavar="FORMAT", help="keras, saved_model, onnx or tflite")
     verb.set_defaults(run=run_verbs.export)
 
     verb = group.add_parser("curves", help="draw the curves again from history.csv")
-    _add_run_choice(verb, "its newest run")
+    _add_run_choice(verb)
     verb.set_defaults(run=run_verbs.curves)
 
     verb = group.add_parser("report", help="write a run's page, report.html, again")
-    _add_run_choice(verb, "its newest run")
+    _add_run_choice(verb)
     verb.set_defaults(run=run_verbs.report)
 
     verb = group.add_parser("compare", help="compare runs: their curves in one picture, and a page")
@@ -197,7 +189,24 @@ def _add_checkpoint(verb: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_run_choice(verb: argparse.ArgumentParser, which: str) -> None:
+def _add_experiment(verb: argparse.ArgumentParser) -> None:
+    """Let a verb take an experiment, the quick start by default."""
+    verb.add_argument(
+        "experiment", nargs="?", metavar="EXP", help=f"a name in experiments/ ({DEFAULT_EXPERIMENT})"
+    )
+
+
+def _add_overrides(verb: argparse.ArgumentParser) -> None:
+    """Let a verb change keys of its experiment."""
+    verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE ...", help="override keys")
+
+
+def _add_data_dir(verb: argparse.ArgumentParser) -> None:
+    """Let a verb find the images elsewhere."""
+    verb.add_argument("--data-dir", metavar="DIR", help="take the images from this folder")
+
+
+def _add_run_choice(verb: argparse.ArgumentParser, which: str = "its newest run") -> None:
     """Let a verb take an experiment or one of its runs."""
     verb.add_argument("experiment", nargs="?", metavar="EXP", help=f"an experiment: {which}")
     verb.add_argument(

@@ -9,41 +9,37 @@ from typing import Any
 import keras
 from keras import ops
 
-_stock = False
-_quick_inference = False
+_modes = {"stock": False, "quick inference": False}
 
 
-@contextlib.contextmanager
-def quick_inference() -> Iterator[None]:
-    """Lets inference, too, use what no other program could run from a saved file; for validation.
-
-    What is traced inside the block stays as it is.
-    """
-    global _quick_inference
-    before, _quick_inference = _quick_inference, True
-    try:
-        yield
-    finally:
-        _quick_inference = before
-
-
-@contextlib.contextmanager
-def stock_layers() -> Iterator[None]:
+def stock_layers() -> contextlib.AbstractContextManager[None]:
     """Lets all layers of this module compute as Keras' own do, e.g. to measure what they gain.
 
     What is traced inside the block stays as it is.
     """
-    global _stock
-    before, _stock = _stock, True
+    return _in_mode("stock")
+
+
+def quick_inference() -> contextlib.AbstractContextManager[None]:
+    """Lets inference, too, use what no other program could run from a saved file; for validation.
+
+    What is traced inside the block stays as it is.
+    """
+    return _in_mode("quick inference")
+
+
+@contextlib.contextmanager
+def _in_mode(name: str) -> Iterator[None]:
+    before, _modes[name] = _modes[name], True
     try:
         yield
     finally:
-        _stock = before
+        _modes[name] = before
 
 
 def _is_quick() -> bool:
     """Whether the quick paths, which are written for TensorFlow, may be taken."""
-    return keras.backend.backend() == "tensorflow" and not _stock
+    return keras.backend.backend() == "tensorflow" and not _modes["stock"]
 
 
 @keras.saving.register_keras_serializable("models")
@@ -178,7 +174,7 @@ class Gelu(keras.layers.Layer):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Maps each value; shape and dtype stay."""
         symbolic = isinstance(inputs, keras.KerasTensor)
-        if (training or _quick_inference) and _is_quick() and not symbolic:
+        if (training or _modes["quick inference"]) and _is_quick() and not symbolic:
             return _compiled_gelu()(inputs)
         return ops.gelu(inputs, approximate=False)
 

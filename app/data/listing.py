@@ -10,7 +10,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -168,7 +168,27 @@ def _image_files(folder: Path, root: Path) -> tuple[list[str], int]:
     """Return the image files below a class folder, relative to `root`, and the number of other files."""
     images, num_others = [], 0
     # A link up to the data folder would bring in the other classes' images.
-    visited = {_identity(above) for above in (root, *folder.resolve().parents)}
+    for current, names in visible_files(folder, (root, *folder.resolve().parents)):
+        here = os.path.join(os.path.relpath(current, root), "")  # once for all files: it takes its time
+        for name in names:
+            if os.path.splitext(name)[1].lower() in SUFFIXES:
+                images.append(here + name)
+            else:
+                num_others += 1
+    return sorted(images, key=natural_key), num_others
+
+
+def visible_files(
+    folder: str | Path, closed: Iterable[str | Path] = ()
+) -> Iterator[tuple[str, Iterator[str]]]:
+    """Yield each folder from `folder` downwards with its visible files; links are followed once.
+
+    Folders that are links to `closed` ones stay out.
+
+    Raises:
+        UserError: A folder cannot be read.
+    """
+    visited = {_identity(each) for each in closed}
 
     def fail(error: OSError) -> None:
         place = printable(shown(Path(error.filename)))
@@ -180,13 +200,7 @@ def _image_files(folder: Path, root: Path) -> tuple[list[str], int]:
             continue
         visited.add(_identity(current))
         subfolders[:] = filter(_visible, subfolders)
-        here = os.path.join(os.path.relpath(current, root), "")  # once for all files: it takes its time
-        for name in filter(_visible, names):
-            if os.path.splitext(name)[1].lower() in SUFFIXES:
-                images.append(here + name)
-            else:
-                num_others += 1
-    return sorted(images, key=natural_key), num_others
+        yield current, filter(_visible, names)
 
 
 def _identity(folder: str | Path) -> tuple[int, int]:

@@ -8,11 +8,12 @@ import numpy as np
 
 from app.errors import UserError
 from app.paths import runs_root, shown
+from app.reports.canvas import new_figure, save_figure
 from app.reports.compare_chance import chance_sentences
 from app.reports.compare_groups import Group, gather, read_trial, same_but_for_seed
 from app.reports.compare_page import plain_table, title, write_comparison
-from app.reports.plots import DOTS_PER_INCH, FIGURE_INCHES, GREY, axis_limits, column, set_up_panel
-from app.runs import Run, atomic_path, list_runs, new_folder, newest_run
+from app.reports.plots import FIGURE_INCHES, GREY, axis_limits, column, set_up_panel
+from app.runs import Run, list_runs, new_folder, newest_run
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -80,20 +81,16 @@ def compare(runs: Sequence[Run]) -> list[str]:
     figure = _draw(groups)
     folder = new_folder(runs_root() / "comparisons")
     picture, page = folder / "curves.png", folder / "compare.html"
-    with atomic_path(picture) as temporary:
-        figure.savefig(temporary, dpi=DOTS_PER_INCH)
+    save_figure(figure, picture)
     write_comparison(page, groups, picture, found, remarks)
     return [*plain_table(groups), "", *found, *remarks, f"curves {shown(picture)}", f"page {shown(page)}"]
 
 
 def _draw(groups: Sequence[Group]) -> "Figure":
     """Return the picture: accuracy and loss of all groups over each other, and one legend for both."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    figure = Figure(figsize=FIGURE_INCHES, dpi=DOTS_PER_INCH)
-    FigureCanvasAgg(figure)
+    figure = new_figure(*FIGURE_INCHES)
     on_test = {group.first.experiment.dataset.validation == "test" for group in groups}
     validation = "validation on the test split" if on_test == {True} else "validation"
     panels: list[Axes] = []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from app.reports import page
 from app.reports.compare_groups import Group, differing_settings
-from app.reports.results_table import percent, source_figures
+from app.reports.results_table import percent, source_cell
 
 MOST_LETTERS = 90  # of a heading that fits over the picture
 # Heading, whether the cells are flush right, and the cell of a group.
@@ -154,7 +154,7 @@ _COLUMNS: tuple[_Column, ...] = (
     ("parameters", True, _count("parameters", "total")),
     ("MACs", True, _MACS),
     ("seconds an epoch", True, _seconds),
-    ("source: last, best", True, lambda group: source_figures(group.first.experiment)),
+    ("source: last, best", True, lambda group: source_cell(group.first.experiment)),
     ("network", False, _network),
 )
 

@@ -12,7 +12,14 @@ from app.reports.figures import classification_figures
 from app.reports.pictures import draw_doubts, draw_mistakes
 from app.runs import Run, read_json, write_json
 
-PICTURES = ("confusion.png", "classes.png", "mistakes.png", "doubts.png", "reliability.png")
+# Every picture of an evaluation, with how it is to be read.
+PICTURES = {
+    "confusion.png": "Rows are what an image is, columns what the network took it for.",
+    "classes.png": "Precision: how much of what it calls so is so. Recall: how much of what is so it finds.",
+    "mistakes.png": "Wrong, and sure of it: often odd images, or wrong labels.",
+    "doubts.png": "Right, but only just.",
+    "reliability.png": "On the diagonal it is right as often as it says; below, too sure; above, too modest.",
+}
 
 
 def evaluation_folder(run: Run, split: str, checkpoint: str, views: str = "none") -> Path:
@@ -20,9 +27,16 @@ def evaluation_folder(run: Run, split: str, checkpoint: str, views: str = "none"
     return run.evaluations / f"{split}-{checkpoint}{'' if views == 'none' else f'-{views}'}"
 
 
+def evaluation_title(facts: dict[str, Any], num_images: int) -> str:
+    """Return the heading of an evaluation's pictures and table; for `facts` see `write_evaluation`."""
+    return (
+        f"{facts['run']}, {facts['checkpoint']} epoch ({facts['epoch']}), "
+        f"{num_images:,} {facts['split']} images"
+    )
+
+
 def write_evaluation(
     folder: Path,
-    title: str,
     labels: np.ndarray,
     logits: np.ndarray,
     class_names: Sequence[str],
@@ -33,17 +47,18 @@ def write_evaluation(
 
     Args:
         folder: Is made where it is missing.
-        title: Heading of the pictures.
         labels: (images,), integers.
         logits: (images, classes), float32.
         class_names: One a class.
         take: Returns the images (n, height, width, channels) uint8 at positions (n,).
-        facts: What else belongs to the evaluation.
+        facts: What was evaluated: the names of its `run`, `checkpoint`, `split` and `test_time_views`, and
+            the `epoch`; and whatever else belongs to it.
 
     Returns:
         The content of evaluation.json.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    title = evaluation_title(facts, len(labels))
     found = {**facts, **classification_figures(labels, logits, class_names)}
     draw_confusion(folder / "confusion.png", found["confusion"], class_names, title)
     draw_classes(folder / "classes.png", found["classes"], title)

@@ -13,6 +13,7 @@ from app.errors import UserError
 from app.paths import data_root, shown
 from app.reports import page
 from app.reports.evaluation import (
+    PICTURES,
     evaluation_folder,
     list_evaluations,
     looks_at_test,
@@ -21,14 +22,6 @@ from app.reports.evaluation import (
 from app.reports.plots import draw_history
 from app.reports.results_table import percent, source_figures
 from app.runs import Run, load_run_experiment, read_history, read_json
-
-_CAPTIONS = {
-    "confusion.png": "Rows are what an image is, columns what the network took it for.",
-    "classes.png": "Precision: how much of what it calls so is so. Recall: how much of what is so it finds.",
-    "mistakes.png": "Wrong, and sure of it: often odd images, or wrong labels.",
-    "doubts.png": "Right, but only just.",
-    "reliability.png": "On the diagonal it is right as often as it says; below, too sure; above, too modest.",
-}
 
 
 def write_report(run: Run, dataset: Dataset | None = None) -> Path:
@@ -51,7 +44,8 @@ def write_report(run: Run, dataset: Dataset | None = None) -> Path:
             f"{shown(run.curves)}. Finish it with make resume RUN={run.name}"
         )
     experiment, metrics = load_run_experiment(run), read_json(run.metrics)
-    draw_history(run, experiment, read_history(run.history), metrics["timing"]["resumed_epochs"])
+    if dataset is None:  # at the end of training they are drawn already
+        draw_history(run, experiment, read_history(run.history), metrics["timing"]["resumed_epochs"])
     remark = _evaluate_validation(run, experiment, metrics, dataset)
     title = f"{experiment.name}: {experiment.model.name} on {experiment.dataset.name}"
     page.write_page(run.report, title, _parts(run, experiment, metrics, remark))
@@ -86,7 +80,6 @@ def _evaluate_validation(
     split = "test" if headline["which"] == "last epoch" else "validation"
     write_evaluation(
         folder,
-        f"{run.name}, {checkpoint} epoch ({headline['epoch']}), {len(labels):,} {split} images",
         labels,
         logits,
         dataset.class_names,
@@ -152,7 +145,7 @@ def _tiles(experiment: Experiment, metrics: dict[str, Any], on_test: bool) -> li
         found.append((percent(views["val_accuracy"]), f"{split} accuracy with test-time views"))
     if test:
         found.append((percent(test["accuracy"]), "test accuracy of the best epoch"))
-    if theirs := _source_figures(experiment):
+    if theirs := source_figures(experiment):
         data = (
             f" on {experiment.reference.data}" if experiment.reference and experiment.reference.data else ""
         )
@@ -169,15 +162,10 @@ def _reference(experiment: Experiment) -> str:
     """Return what the source of an experiment reports, in a sentence."""
     reference = experiment.reference
     assert reference is not None
-    figures = _source_figures(experiment)
+    figures = source_figures(experiment)
     told = f"Source: {reference.source}" + (f"; it reports {figures}" if figures else "")
     told += f" on {reference.data}" if reference.data and figures else ""
     return told + (f" ({reference.note})" if reference.note else "") + "."
-
-
-def _source_figures(experiment: Experiment) -> str:
-    """Return the source's accuracy, of the last epoch and of the best one, without a word on its data."""
-    return source_figures(experiment).removesuffix(" on other data")
 
 
 def _evaluation(folder: Path, found: dict[str, Any]) -> Iterator[str]:
@@ -199,7 +187,7 @@ def _evaluation(folder: Path, found: dict[str, Any]) -> Iterator[str]:
     )
     if "recalibrated" in found:
         yield page.paragraph(f"With batch normalisation recalibrated: {found['recalibrated']['words']}.")
-    for name, caption in _CAPTIONS.items():
+    for name, caption in PICTURES.items():
         if (folder / name).is_file():
             yield page.picture(folder / name, name.removesuffix(".png"), caption)
     cells = [

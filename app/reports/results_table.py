@@ -145,7 +145,7 @@ def _result(experiment: Experiment, run: Run) -> Result:
         headline if on_test else percent(last["val_accuracy"]),
         f"{percent(best['val_accuracy'])} ({best['epoch']})" if best else "",
         percent(test["accuracy"]) if test else "",
-        source_figures(experiment),
+        source_cell(experiment),
         seconds,
         _machine(read_json(run.environment), experiment),
     )
@@ -174,8 +174,13 @@ def source_figures(experiment: Experiment) -> str:
     last = reference.last_val_accuracy or reference.val_accuracy
     best, epoch = reference.best_val_accuracy, reference.best_epoch
     words = [percent(last), percent(best) + (f" ({epoch})" if best and epoch else "")]
-    text = ", ".join(word for word in words if word)
-    return f"{text} on other data" if text and reference.data else text
+    return ", ".join(word for word in words if word)
+
+
+def source_cell(experiment: Experiment) -> str:
+    """Return the source's figures for a table, which has no room for the data that they were reached on."""
+    figures, reference = source_figures(experiment), experiment.reference
+    return f"{figures} on other data" if figures and reference and reference.data else figures
 
 
 def _machine(environment: dict, experiment: Experiment) -> str:

@@ -11,6 +11,7 @@ from keras import ops
 
 from app.errors import UserError
 from app.trained.loading import batches_of
+from app.training.layerwise import Call, intercepted
 from models import ImageClassifier
 
 BATCH_SIZE = 8  # the maps of a large network are large
@@ -104,22 +105,12 @@ def watched(layers: list[keras.layers.Layer], tape: Any = None) -> Iterator[Outp
     """Note what layers put out while the block runs, call by call, and have a tape watch it, if given."""
     outputs: Outputs = []
 
-    def watch(layer: keras.layers.Layer) -> None:
-        call = layer.call
+    def note(layer: keras.layers.Layer, call: Call, *args: Any, **kwargs: Any) -> Any:
+        output = call(*args, **kwargs)
+        if tape is not None:
+            tape.watch(output)
+        outputs.append((layer, output))
+        return output
 
-        def noting_call(*args: Any, **kwargs: Any) -> Any:
-            output = call(*args, **kwargs)
-            if tape is not None:
-                tape.watch(output)
-            outputs.append((layer, output))
-            return output
-
-        vars(layer)["call"] = noting_call  # shadows the method, past Keras' tracking of attributes
-
-    for layer in layers:
-        watch(layer)
-    try:
+    with intercepted(layers, note):
         yield outputs
-    finally:
-        for layer in layers:
-            vars(layer).pop("call", None)

@@ -11,7 +11,12 @@ from app.data.splits import Split
 from app.data.views import VIEWS
 from app.errors import UserError
 from app.paths import shown
-from app.reports.evaluation import count_test_evaluation, evaluation_folder, write_evaluation
+from app.reports.evaluation import (
+    count_test_evaluation,
+    evaluation_folder,
+    evaluation_title,
+    write_evaluation,
+)
 from app.reports.figures import mcnemar
 from app.reports.networks import named_layers
 from app.runs import Run, atomic_path
@@ -64,10 +69,8 @@ def evaluate(
         again = split_logits(classifier, chosen, size, VIEWS[views])
         facts["recalibrated"] = {"training_images": images, **_compare(chosen.labels, logits, again)}
     folder = evaluation_folder(run, split, trained.checkpoint, views)
-    title = f"{trained.title}, {len(chosen):,} {facts['split']} images"
     found = write_evaluation(
         folder,
-        title,
         chosen.labels,
         logits,
         classifier.class_names,
@@ -76,7 +79,7 @@ def evaluate(
     )
     with atomic_path(folder / "predictions.npz") as temporary:
         np.savez(temporary, allow_pickle=False, labels=chosen.labels, logits=logits)
-    _print_table(title, found, out)
+    _print_table(found, out)
     if chosen is dataset.test:
         looks = count_test_evaluation(
             run, found["accuracy"], checkpoint=trained.checkpoint, test_time_views=views
@@ -162,7 +165,7 @@ def _compare(labels: np.ndarray, plain: np.ndarray, again: np.ndarray) -> dict[s
     return {"accuracy": after / 100, **test, "words": words}
 
 
-def _print_table(title: str, found: dict[str, Any], out: TextIO) -> None:
+def _print_table(found: dict[str, Any], out: TextIO) -> None:
     """Print the figures of all images, then of each class."""
     top5 = found["top5_accuracy"]
     figures = [
@@ -172,6 +175,7 @@ def _print_table(title: str, found: dict[str, Any], out: TextIO) -> None:
         f"mean F1 {found['macro_f1']:.4f}",
         f"calibration error {100 * found['expected_calibration_error']:.2f} %",
     ]
+    title = evaluation_title(found, found["images"])
     print(title, "   ".join(figures), sep="\n", file=out)
     width = max(5, *(len(each["name"]) for each in found["classes"]))
     print(f"{'class':<{width}}  images  precision  recall      F1", file=out)

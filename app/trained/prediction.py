@@ -4,7 +4,7 @@ import csv
 import glob
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 
 from app.config.wording import clipped, printable
 from app.data.images import SUFFIXES, BadImageError, ImageFormat, decode_file, quiet_pillow
-from app.data.listing import natural_key
+from app.data.listing import natural_key, visible_files
 from app.errors import UserError
 from app.paths import shown
 from app.reports.canvas import percent_of
@@ -67,7 +67,10 @@ def find_images(text: str) -> list[Path]:
     """
     name = os.path.expanduser(text)
     if os.path.isdir(name):
-        found, place = list(_files_below(name)), "this folder holds"
+        found, place = (
+            [os.path.join(here, file) for here, files in visible_files(name) for file in files],
+            "this folder holds",
+        )
     elif os.path.lexists(name):
         return [Path(name)]
     elif glob.has_magic(name):
@@ -90,22 +93,6 @@ def find_images(text: str) -> list[Path]:
 
 def _clip(text: str) -> str:
     return clipped(printable(text), 200)
-
-
-def _files_below(folder: str) -> Iterator[str]:
-    """Yield the files below a folder; hidden ones are left out, and links are followed once."""
-    visited = set()
-
-    def fail(error: OSError) -> None:
-        raise UserError(f"{printable(error.filename)}: cannot read the folder: {error.strerror}") from error
-
-    for current, subfolders, names in os.walk(folder, followlinks=True, onerror=fail):
-        if os.path.realpath(current) in visited:
-            subfolders.clear()  # a link back to a folder that was seen
-            continue
-        visited.add(os.path.realpath(current))
-        subfolders[:] = [name for name in subfolders if not name.startswith(".") and name != "__MACOSX"]
-        yield from (os.path.join(current, name) for name in names if not name.startswith("."))
 
 
 def read_images(paths: Sequence[Path], trained: Trained) -> tuple[np.ndarray, BadFiles]:

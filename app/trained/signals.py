@@ -4,8 +4,7 @@ Both look at one batch as a training step would, with the batch's own statistics
 without augmentation, and leave the classifier as it was.
 """
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -15,6 +14,7 @@ from keras import ops
 from app.errors import UserError
 from app.reports.networks import named_layers
 from app.trained.attention import watched
+from app.training.layerwise import left_as_it_was
 from models import ImageClassifier
 from models.cifar_resnet import CifarUnit
 from models.minimodel import MiniModelUnit
@@ -36,7 +36,7 @@ def gradient_norms(classifier: ImageClassifier, images: np.ndarray, labels: np.n
     convolutions = [
         layer for _, layer in named_layers(classifier.network) if isinstance(layer, keras.layers.Conv2D)
     ]
-    with _as_it_was(classifier), tf.GradientTape() as tape:
+    with left_as_it_was(classifier), tf.GradientTape() as tape:
         losses = keras.losses.sparse_categorical_crossentropy(
             ops.convert_to_tensor(labels), _training_logits(classifier, images), from_logits=True
         )
@@ -68,7 +68,7 @@ def residual_sizes(classifier: ImageClassifier, images: np.ndarray) -> tuple[np.
             "units; minimodel is, and cifar_resnet with preactivation: true"
         )
     last_layers = [unit.conv2 for unit in units]
-    with _as_it_was(classifier), watched(last_layers) as ends, watched(units) as sums:
+    with left_as_it_was(classifier), watched(last_layers) as ends, watched(units) as sums:
         _training_logits(classifier, images)
     branches, totals = (
         [ops.convert_to_numpy(ops.cast(output, "float32")) for _, output in outputs]
@@ -91,15 +91,3 @@ def _training_logits(classifier: ImageClassifier, images: np.ndarray) -> Any:
 
 def _root_mean_squares(tensors: Sequence[Any]) -> np.ndarray:
     return np.array([np.sqrt(np.mean(np.square(tensor, dtype=np.float64))) for tensor in tensors])
-
-
-@contextlib.contextmanager
-def _as_it_was(classifier: ImageClassifier) -> Iterator[None]:
-    """Put back what a pass in training changes: moving statistics, random state."""
-    variables = classifier.non_trainable_variables
-    values = [ops.convert_to_numpy(variable) for variable in variables]
-    try:
-        yield
-    finally:
-        for variable, value in zip(variables, values, strict=True):
-            variable.assign(value)

@@ -1,8 +1,9 @@
 """One training step layer by layer: how large all values are, and where they stop being finite."""
 
 import contextlib
+import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from keras import ops
 from app.reports.networks import named_layers
 from app.training.checkpoint import non_finite_variable
 
+Call = Callable[..., Any]
 Stage = Literal["images", "forward", "loss", "gradient", "update"]
 
 
@@ -72,23 +74,17 @@ def find_in_step(
     Returns:
         Every call of a layer in their order, and what first was not finite, None where all was.
     """
-    others = classifier.non_trainable_variables  # moving statistics, random state
-    values = [ops.convert_to_numpy(variable) for variable in others]
-    try:
-        with _watched(classifier) as passages:
-            if keras.backend.backend() == "tensorflow":
-                import tensorflow as tf  # absent where JAX trains
+    with left_as_it_was(classifier), _watched(classifier) as passages:
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf  # absent where JAX trains
 
-                with tf.GradientTape() as tape:
-                    loss = _loss(classifier, images, labels)
-                culprit = _in_forward(passages, loss)
-                if culprit is None:
-                    culprit = _in_backward(passages, tape, loss)
-            else:
-                culprit = _in_forward(passages, _loss(classifier, images, labels))
-    finally:
-        for variable, value in zip(others, values, strict=True):
-            variable.assign(value)
+            with tf.GradientTape() as tape:
+                loss = _loss(classifier, images, labels)
+            culprit = _in_forward(passages, loss)
+            if culprit is None:
+                culprit = _in_backward(passages, tape, loss)
+        else:
+            culprit = _in_forward(passages, _loss(classifier, images, labels))
     return passages, culprit
 
 
@@ -116,28 +112,43 @@ def _loss(classifier: keras.Model, images: np.ndarray, labels: np.ndarray) -> An
 def _watched(classifier: keras.Model) -> Iterator[list[Passage]]:
     """Note every call of a layer while the block runs."""
     passages: list[Passage] = []
-    layers = {id(layer): (path, layer) for path, layer in named_layers(classifier)}.values()
+    layers = {id(layer): (path, layer) for path, layer in named_layers(classifier)}
 
-    def watch(path: str, layer: keras.layers.Layer) -> None:
-        call = layer.call
+    def note(layer: keras.layers.Layer, call: Call, *args: Any, **kwargs: Any) -> Any:
+        weight_size = _size(*layer.weights)  # beforehand: the call moves statistics
+        output = call(*args, **kwargs)
+        inputs = [value for value in args if ops.is_tensor(value)]
+        name = layers[id(layer)][0].removeprefix("network.")
+        passages.append(Passage(name, layer, inputs, output, weight_size, _size(output)))
+        return output
 
-        def noting_call(*args: Any, **kwargs: Any) -> Any:
-            weight_size = _size(*layer.weights)  # beforehand: the call moves statistics
-            output = call(*args, **kwargs)
-            inputs = [value for value in args if ops.is_tensor(value)]
-            name = path.removeprefix("network.")
-            passages.append(Passage(name, layer, inputs, output, weight_size, _size(output)))
-            return output
-
-        vars(layer)["call"] = noting_call  # shadows the method, past Keras' tracking of attributes
-
-    for path, layer in layers:
-        watch(path, layer)
-    try:
+    with intercepted([layer for _, layer in layers.values()], note):
         yield passages
+
+
+@contextlib.contextmanager
+def intercepted(layers: Sequence[keras.layers.Layer], handle: Callable[..., Any]) -> Iterator[None]:
+    """Let `handle(layer, call, *args, **kwargs)` answer for each layer's `call` while the block runs."""
+    for layer in layers:
+        # Shadows the method, past Keras' tracking of attributes.
+        vars(layer)["call"] = functools.partial(handle, layer, layer.call)
+    try:
+        yield
     finally:
-        for _, layer in layers:
+        for layer in layers:
             vars(layer).pop("call", None)
+
+
+@contextlib.contextmanager
+def left_as_it_was(classifier: keras.Model) -> Iterator[None]:
+    """Put back what a pass in training changes: moving statistics, random state."""
+    variables = classifier.non_trainable_variables
+    values = [ops.convert_to_numpy(variable) for variable in variables]
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
 
 
 def _in_forward(passages: Sequence[Passage], loss: Any) -> Culprit | None:
