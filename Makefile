@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-compile
 
 # What a user passes goes to the program word for word: taken unexpanded ($(value)), handed over in the
 # environment, and quoted in the recipe. "$${X:+"--x=$$X"}" is one argument where X is set, none where it is not.
-USER_VARIABLES := EXP EXPS RUN RUNS FROM SET DATA_DIR NETWORK EPOCHS SCHEDULE FORCE KILLS SEED SEEDS AGAINST ROUNDS IMAGES FORMAT SPLIT CHECKPOINT VIEWS ARGS
+USER_VARIABLES := EXP EXPS RUN RUNS FROM SET DATA_DIR NETWORK EPOCHS SCHEDULE FORCE KILLS SEED SEEDS WORKERS AGAINST ROUNDS IMAGES FORMAT SPLIT CHECKPOINT VIEWS ARGS
 $(foreach name,$(USER_VARIABLES),$(eval override $(name) := $$(value $(name))))
 export $(USER_VARIABLES)
 
@@ -25,17 +25,17 @@ help: ## show this list
 install: $(INSTALLED) ## make .venv with everything that training needs
 	@echo "$(VENV) is ready"
 
-train: $(INSTALLED) ## train EXP (default: quickstart); SET="key=value ...", DATA_DIR=folder, FROM=run to repeat a run, SEEDS=3 for three runs
+train: $(INSTALLED) ## train EXP (default: quickstart); SET="key=value ...", DATA_DIR=folder, FROM=run to repeat a run, SEEDS=3 for three runs, WORKERS=2 to try several processes
 	@if [ -z "$$EXP$$FROM" ]; then EXP=quickstart; fi; \
 	exec $(BIN)/python -m app train $${EXP:+"$$EXP"} $${FROM:+"--from=$$FROM"} \
-		$${SET:+"--set=$$SET"} $${DATA_DIR:+"--data-dir=$$DATA_DIR"} $${SEEDS:+"--seeds=$$SEEDS"}
+		$${SET:+"--set=$$SET"} $${DATA_DIR:+"--data-dir=$$DATA_DIR"} $${SEEDS:+"--seeds=$$SEEDS"} $${WORKERS:+"--workers=$$WORKERS"}
 
 preview: $(INSTALLED) ## draw 24 augmentations of an image of EXP, and its learning rate, before any training
 	@exec $(BIN)/python -m app preview $${EXP:+"$$EXP"} $${SET:+"--set=$$SET"} $${DATA_DIR:+"--data-dir=$$DATA_DIR"}
 
 resume: $(INSTALLED) ## go on with RUN, or the newest unfinished run of EXP; EPOCHS=n [SCHEDULE=keep|stretch] to train on; FORCE=1
 	@exec $(BIN)/python -m app resume $${EXP:+"$$EXP"} $${RUN:+"--run=$$RUN"} $${EPOCHS:+"--epochs=$$EPOCHS"} \
-		$${SCHEDULE:+"--schedule=$$SCHEDULE"} $${FORCE:+--force}
+		$${SCHEDULE:+"--schedule=$$SCHEDULE"} $${FORCE:+--force} $${WORKERS:+"--workers=$$WORKERS"}
 
 doctor: $(INSTALLED) ## check EXP before a long run, or find in which layer the loss of RUN blew up
 	@exec $(BIN)/python -m app doctor $${EXP:+"$$EXP"} $${RUN:+"--run=$$RUN"} $${SET:+"--set=$$SET"} \

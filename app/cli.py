@@ -6,6 +6,7 @@ Nothing here imports TensorFlow or Keras at module level, so that help, `list` a
 import argparse
 import errno
 import gc
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from app import run_verbs, verbs
 from app.errors import Interrupted, UserError
 from app.paths import shown
 from app.verbs import DEFAULT_EXPERIMENT
+from app.workers.team import Team
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,6 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     code = _run(_parser().parse_args(arguments))
     # An input pipeline that an error left standing must go before Python does, or TensorFlow warns of it.
     gc.collect()
+    if Team.opened:  # TensorFlow would wait for workers that have left, up to half a minute
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     return code
 
 
@@ -72,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_overrides(verb)
     _add_data_dir(verb)
     verb.add_argument("--seeds", type=int, default=1, metavar="N", help="train so many runs, a seed each (1)")
+    _add_workers(verb)
     verb.set_defaults(run=verbs.train)
 
     verb = group.add_parser("preview", help="draw augmented images and the learning rate before any training")
@@ -87,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         "--schedule", choices=("keep", "stretch"), help="with --epochs: what becomes of the learning rate"
     )
     verb.add_argument("--force", action="store_true", help="go on although data or versions have changed")
+    _add_workers(verb)
     verb.set_defaults(run=verbs.resume)
 
     verb = group.add_parser("doctor", help="check an experiment before a long run, or why a run blew up")
@@ -204,6 +212,13 @@ def _add_overrides(verb: argparse.ArgumentParser) -> None:
 def _add_data_dir(verb: argparse.ArgumentParser) -> None:
     """Let a verb find the images elsewhere."""
     verb.add_argument("--data-dir", metavar="DIR", help="take the images from this folder")
+
+
+def _add_workers(verb: argparse.ArgumentParser) -> None:
+    """Let a verb try out several workers on one machine."""
+    verb.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="worker processes, on this machine (1)"
+    )
 
 
 def _add_run_choice(verb: argparse.ArgumentParser, which: str = "its newest run") -> None:

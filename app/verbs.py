@@ -10,11 +10,12 @@ import statistics
 import sys
 from pathlib import Path
 
-from app.config import list_experiments, load_experiment
+from app.config import Experiment, list_experiments, load_experiment
 from app.errors import UserError
 from app.reports.results_table import write_results_table
 from app.run_verbs import chosen_run, newest
 from app.runs import find_run, list_runs, load_run_experiment, newest_run, read_json
+from app.workers.cluster import find_cluster, local_workers
 
 DEFAULT_EXPERIMENT = "quickstart"
 
@@ -50,13 +51,26 @@ def train(options: argparse.Namespace) -> int:
         experiment = load_experiment(options.experiment or DEFAULT_EXPERIMENT, overrides)
     if options.seeds < 1:
         raise UserError(f"train: SEEDS={options.seeds}; train once at least")
+    if options.seeds > 1 and (options.workers > 1 or find_cluster().size > 1):
+        raise UserError(
+            "train: SEEDS= trains several runs, one after the other; several workers train one run"
+        )
+    command = ["train", *([options.experiment] if options.experiment else [])]
+    command += ["--from", options.from_run] if options.from_run else []
+    with local_workers(options.workers, [*command, "--set", shlex.join(overrides)], experiment.name):
+        return _train(options, experiment, overrides)
+
+
+def _train(options: argparse.Namespace, experiment: Experiment, overrides: list[str]) -> int:
+    """Train an experiment once, or once a seed."""
     from app.training import runner  # brings up the backend, which takes seconds
 
     accuracies = []
     for seed in range(experiment.seed, experiment.seed + options.seeds):
         recorded = None if options.from_run else overrides + [f"seed={seed}"] * (options.seeds > 1)
         run = runner.train(experiment.model_copy(update={"seed": seed}), overrides=recorded)
-        accuracies.append(100 * read_json(run.metrics)["headline"]["val_accuracy"])
+        if options.seeds > 1:
+            accuracies.append(100 * read_json(run.metrics)["headline"]["val_accuracy"])
     if options.seeds > 1:
         low, high = min(accuracies), max(accuracies)
         print(
@@ -78,10 +92,13 @@ def preview(options: argparse.Namespace) -> int:
 
 def resume(options: argparse.Namespace) -> int:
     """Go on with a run."""
-    run = chosen_run(options, newest if options.epochs else lambda name: newest_run(name, finished=False))
-    from app.training import runner  # brings up the backend, which takes seconds
+    run = None
+    if find_cluster().index == 0:  # other workers are told by the chief, and may have no run folder
+        run = chosen_run(options, newest if options.epochs else lambda name: newest_run(name, finished=False))
+    with local_workers(options.workers, ["resume"], run.path.parent.name if run else "resume"):
+        from app.training import runner  # brings up the backend, which takes seconds
 
-    runner.resume(run, epochs=options.epochs, schedule=options.schedule, force=options.force)
+        runner.resume(run, epochs=options.epochs, schedule=options.schedule, force=options.force)
     return 0
 
 

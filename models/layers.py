@@ -49,7 +49,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
     Arguments, weights and results are those of `keras.layers.BatchNormalization`, which splits the work into
     many small operations. The kernel is used on TensorFlow for (batch, height, width, channels) in float32,
     bfloat16 or float16, normalised over the last axis. Everything else (other backends, masks,
-    renormalisation, statistics synchronised between replicas) takes Keras' own path.
+    renormalisation, statistics synchronised between replicas) takes Keras' own path; the statistics of several
+    replicas are brought together in one exchange, where Keras takes three.
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
@@ -77,6 +78,29 @@ class BatchNormalization(keras.layers.BatchNormalization):
             self._update(self.moving_mean, mean)
             self._update(self.moving_variance, variance * tf.maximum(num_values - 1.0, 1.0) / num_values)
         return outputs
+
+    def _moments(self, inputs: Any, mask: Any) -> Any:
+        """Returns mean and variance over the batch; over that of all replicas if `synchronized`."""
+        if mask is not None or not (self.synchronized and _is_quick()):
+            return super()._moments(inputs, mask)
+
+        import tensorflow as tf
+
+        context = tf.distribute.get_replica_context()
+        if context is None or context.num_replicas_in_sync == 1:
+            return super()._moments(inputs, mask)
+        values = tf.cast(inputs, "float32")
+        mean, variance = tf.nn.moments(values, self._reduction_axes)
+        num_values = tf.cast(tf.size(values) / tf.size(mean), "float32")
+        count = tf.fill(tf.shape(mean), num_values)
+        counts, sums, squares = tf.unstack(
+            context.all_reduce(
+                "SUM", tf.stack([count, count * mean, count * (variance + tf.square(mean))])
+            )
+        )
+        mean = sums / counts
+        variance = tf.maximum(squares / counts - tf.square(mean), 0.0)
+        return tf.cast(mean, inputs.dtype), tf.cast(variance, inputs.dtype)
 
     def _is_fusible(self, inputs: Any) -> bool:
         plain = not (self.synchronized or self.renorm)

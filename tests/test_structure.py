@@ -26,7 +26,8 @@ MAY_IMPORT = {
     "app.runs": BASE | {"app.config"},
     "app.data": BASE | {"app.config", "app.runs"},
     "app.reports": BASE | {"app.config", "app.runs", "app.data", "models"},
-    "app.training": BASE | {"app.config", "app.runs", "app.data", "app.reports", "models"},
+    "app.workers": BASE,
+    "app.training": BASE | {"app.config", "app.runs", "app.data", "app.reports", "app.workers", "models"},
     "app.trained": BASE | {"app.config", "app.runs", "app.data", "app.reports", "app.training", "models"},
     "app": {"app", "models"},
 }
@@ -40,6 +41,7 @@ QUICK = (
     "app.errors",
     "app.paths",
     "app.runs",
+    "app.workers.cluster",
     "app.reports.compare",
     "app.reports.plots",
 )

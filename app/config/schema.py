@@ -174,6 +174,7 @@ class TrainingConfig(Section):
     early_stopping: EarlyStopping | None = None
     class_weight: Literal["balanced"] | None = None
     lookahead: Lookahead | None = None
+    sync_batch_norm: bool = False  # with several replicas: statistics of the whole batch, not of each part
     checkpoint_every_minutes: Annotated[float, Field(gt=0)] = 10.0
     devices: Literal["auto", "cpu", "gpu"] = "auto"
     determinism: Literal["strict", "fast"] | None = None  # strict on a CPU, fast elsewhere

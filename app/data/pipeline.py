@@ -6,6 +6,7 @@ through a generator, which leaves a single copy of the images in memory; see `_s
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,31 @@ import numpy as np
 from app.data.splits import SPLIT_STREAM, Split
 from app.data.views import View
 
-Batch = tuple[np.ndarray, np.ndarray]  # images (batch, height, width, channels) uint8, labels (batch,) int32
+# images (batch, height, width, channels) uint8, labels (batch,) int32; for a share, weights and size besides
+Batch = tuple[np.ndarray, ...]
 PREFETCH_BATCHES = 4
 FLIP_STREAM = SPLIT_STREAM + 1  # of the Philox key, beside those of the epochs' orders
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one worker computes of every batch: the parts of its own replicas, of `replicas` equal parts.
+
+    A replica's part comes as images, labels, weights `(part,)` float32 and size `()` float32. With weights of
+    `replicas * part / batch` for each image, the mean over the replicas of their weighted mean losses is the
+    mean over the batch, also where the parts differ by an image. `size` is `batch / replicas`. A batch with
+    fewer images than there are replicas leaves some without any; such a part is one image of weight 0.
+    """
+
+    replicas: int
+    own: range
+
+    def parts(self, positions: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Yield positions, weights and size for each own replica's part of the batch at `positions`."""
+        size = np.array(len(positions) / self.replicas, np.float32)
+        for part in np.array_split(positions, self.replicas)[self.own.start : self.own.stop]:
+            weights = np.full(max(len(part), 1), len(part) / size, np.float32)
+            yield (part if len(part) else positions[:1]), weights, size
 
 
 def epoch_order(seed: int, epoch: int, num_images: int) -> np.ndarray:
@@ -50,6 +73,7 @@ def training_batches(
     epoch: int = 0,
     step: int = 0,
     alternating_flip: bool = False,
+    share: Share | None = None,
 ) -> Any:
     """Return shuffled batches from a position to the end of the last epoch.
 
@@ -61,10 +85,12 @@ def training_batches(
         epoch: Where it starts, counted from 0.
         step: The first batch of that epoch to be delivered.
         alternating_flip: Whether to mirror images left to right, see `flipped_images`.
+        share: Deliver only these parts of each batch, one after the other.
 
     Returns:
         A `tf.data.Dataset` of images `(batch, height, width, channels)` uint8 and labels `(batch,)` int32,
-        of known length. Where TensorFlow is not installed, a generator of the same batches.
+        of known length; of a share weights and sizes, too. Where TensorFlow is not installed, a generator of
+        the same batches.
     """
     steps = num_steps(len(split), batch_size)
 
@@ -74,38 +100,52 @@ def training_batches(
             flipped = flipped_images(seed, current, len(split)) if alternating_flip else None
             for index in range(step if current == epoch else 0, steps):
                 positions = order[index * batch_size : (index + 1) * batch_size]
-                images, labels = split.take(positions)
-                if flipped is not None:
-                    mirrored = flipped[positions]
-                    images[mirrored] = images[mirrored, :, ::-1]
-                yield images, labels
+                for part, *weights in [(positions,)] if share is None else share.parts(positions):
+                    images, labels = split.take(part)
+                    if flipped is not None:
+                        mirrored = flipped[part]
+                        images[mirrored] = images[mirrored, :, ::-1]
+                    yield images, labels, *weights
 
-    return _stream(batches, split, max(0, (epochs - epoch) * steps - step))
+    return _stream(batches, split, max(0, (epochs - epoch) * steps - step), share)
 
 
-def evaluation_batches(split: Split, batch_size: int, view: View | None = None) -> Any:
+def evaluation_batches(
+    split: Split, batch_size: int, view: View | None = None, share: Share | None = None
+) -> Any:
     """Return every image once, in the order of the split; see `training_batches` for what is returned.
 
     Args:
         split: The images.
         batch_size: Images in a batch; the last may be smaller.
         view: How the network is to see them, see app/data/views.py; as they are by default.
+        share: Deliver only these parts of each batch, one after the other.
     """
 
     def batches() -> Iterator[Batch]:
         for start in range(0, len(split), batch_size):
-            images, labels = split.take(np.arange(start, min(start + batch_size, len(split))))
-            yield (images if view is None else view.of(images)), labels
+            positions = np.arange(start, min(start + batch_size, len(split)))
+            for part, *weights in [(positions,)] if share is None else share.parts(positions):
+                images, labels = split.take(part)
+                yield (images if view is None else view.of(images)), labels, *weights
 
-    return _stream(batches, split, num_steps(len(split), batch_size))
+    return _stream(batches, split, num_steps(len(split), batch_size), share)
 
 
-def _stream(batches: Callable[[], Iterator[Batch]], split: Split, num_batches: int) -> Any:
+def _stream(
+    batches: Callable[[], Iterator[Batch]], split: Split, num_batches: int, share: Share | None
+) -> Any:
     """Hand NumPy batches to TensorFlow's input pipeline, or on as they are where it is not installed."""
     try:
         import tensorflow as tf
     except ImportError:
         return batches()
-    signature = (tf.TensorSpec((None, *split.images.shape[1:]), tf.uint8), tf.TensorSpec((None,), tf.int32))
-    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
-    return dataset.apply(tf.data.experimental.assert_cardinality(num_batches)).prefetch(PREFETCH_BATCHES)
+    signature = [tf.TensorSpec((None, *split.images.shape[1:]), tf.uint8), tf.TensorSpec((None,), tf.int32)]
+    if share is not None:
+        signature += [tf.TensorSpec((None,), tf.float32), tf.TensorSpec((), tf.float32)]
+        num_batches *= len(share.own)
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=tuple(signature))
+    options = tf.data.Options()
+    options.autotune.enabled = False  # nothing here to tune, and its thread holds up the end of an iterator
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(num_batches)).with_options(options)
+    return dataset.prefetch(PREFETCH_BATCHES)

@@ -6,8 +6,9 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-# Before any import of TensorFlow: hide its C++ INFO lines; warnings and errors still show.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+# Before any import of TensorFlow: hide its C++ INFO lines; warnings and errors still show. Of several workers
+# none shows them: what becomes of another one is told by app.workers, in one line instead of twenty.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if os.environ.get("TF_CONFIG") else "1")
 
 
 @contextlib.contextmanager

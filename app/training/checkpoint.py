@@ -83,33 +83,44 @@ def metric_values(model: keras.Model) -> list[np.ndarray]:
 
 
 def save_state(
-    run: Run, model: keras.Model, progress: Progress, metrics: Sequence[np.ndarray] | None = None
+    run: Run,
+    model: keras.Model,
+    progress: Progress,
+    metrics: Sequence[np.ndarray] | None = None,
+    writes: bool = True,
 ) -> Path:
     """Write the state of training into `checkpoints/last/`, whole or not at all, and drop old ones.
+
+    Metrics are spread over all workers: each of them has to call this, though only the chief writes.
 
     Args:
         run: The run folder.
         model: A compiled model whose optimizer and metrics are built.
         progress: Where training stands.
         metrics: Values to store for the metric variables instead of their present ones.
+        writes: Whether this worker writes the file.
 
     Returns:
-        The file written.
+        The file.
     """
     if keras.backend.backend() == "jax":
         model.jax_state_sync()  # inside fit the JAX trainer keeps the values outside the variables
+    path = run.states / f"state-{progress.epoch:05d}-{progress.step:07d}.npz"
+    metrics = metric_values(model) if metrics is None else metrics
+    if not writes:
+        return path
     groups = _variable_groups(model)
     header = {
         "format_version": FORMAT_VERSION,
         "progress": asdict(progress),
         "paths": {name: [variable.path for variable in group] for name, group in groups.items()},
     }
-    values = {name: [variable.numpy() for variable in group] for name, group in groups.items()}
-    if metrics is not None:
-        values["metrics"] = list(metrics)
+    values = {
+        name: list(metrics) if name == "metrics" else [variable.numpy() for variable in group]
+        for name, group in groups.items()
+    }
     arrays = {f"{name}/{i:05d}": value for name, group in values.items() for i, value in enumerate(group)}
     arrays[_HEADER] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
-    path = run.states / f"state-{progress.epoch:05d}-{progress.step:07d}.npz"
     with atomic_path(path) as temporary:
         np.savez(temporary, allow_pickle=False, **arrays)
     for old in _state_files(run)[:-KEPT_STATES]:
@@ -161,7 +172,9 @@ def _read_state(path: Path) -> State:
 
 
 def restore_state(model: keras.Model, state: State) -> None:
-    """Put all values of `state` into a model of the same experiment.
+    """Put the values of `state` into a model of the same experiment, but for the metrics'.
+
+    These are reset by `fit` anyway, and all workers together have to put them back: see `restore_metrics`.
 
     Raises:
         UserError: The state belongs to another network or optimizer.
@@ -178,8 +191,8 @@ def restore_state(model: keras.Model, state: State) -> None:
                 else f"{stored[at]}, the experiment makes {have[at]}"
             )
             raise UserError(f"{shown(state.path)}: does not fit the experiment's {name}: it holds {first}")
-    for name, group in groups.items():
-        for variable, value in zip(group, state.values[name], strict=True):
+    for name in ("model", "optimizer"):
+        for variable, value in zip(groups[name], state.values[name], strict=True):
             variable.assign(value)
 
 

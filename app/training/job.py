@@ -1,6 +1,7 @@
 """An experiment made ready to train: data loaded, classifier compiled, all variables made."""
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,15 +11,19 @@ import numpy as np
 
 from app.config import Experiment
 from app.data.datasets import Dataset, load_dataset, normalization_constants
-from app.data.pipeline import epoch_order, num_steps, training_batches
+from app.data.pipeline import epoch_order, evaluation_batches, num_steps, training_batches
 from app.errors import UserError
 from app.paths import data_root
 from app.runs import Run, find_run
 from app.training import startup
+from app.training.agreement import one_at_a_time, same_data
+from app.training.devices import set_up
+from app.training.distribute import Replicas
 from app.training.lookahead import LookaheadAverage
 from app.training.losses import SparseCrossentropy, balanced_class_weight
 from app.training.optimizers import build_optimizer
 from app.training.saved import load_classifier
+from app.workers.team import Team
 from models import ImageClassifier, Normalization, augmentation_layer, build_model
 from models.augmentation import ALTERNATING_FLIP
 
@@ -32,13 +37,14 @@ class Job:
     classifier: ImageClassifier
     constants: dict[str, Any]
     steps: int
+    replicas: Replicas
     deterministic: bool
     lookahead: LookaheadAverage | None = None
 
     def batches(self, epoch: int = 0, step: int = 0, epochs: int | None = None) -> Any:
         """Return the training batches from a position (counted from 0) on, of all epochs by default."""
         training = self.experiment.training
-        return training_batches(
+        batches = training_batches(
             self.dataset.train,
             seed=self.experiment.seed,
             batch_size=training.batch_size,
@@ -46,7 +52,15 @@ class Job:
             epoch=epoch,
             step=step,
             alternating_flip=_flips_alternately(self.experiment),
+            share=self.replicas.share,
         )
+        return self.replicas.feed(batches)
+
+    def validation_batches(self) -> tuple[Any, int]:
+        """Return the validation images for `fit` or `evaluate`, and their number of steps."""
+        val, size = self.dataset.val, self.experiment.training.batch_size
+        batches = evaluation_batches(val, size, share=self.replicas.share)
+        return self.replicas.feed(batches), num_steps(len(val), size)
 
     def step_callbacks(self, position: int) -> list[keras.callbacks.Callback]:
         """Return what belongs to the steps themselves, for steps from `position` on, over all epochs."""
@@ -78,8 +92,16 @@ class Job:
         return self.dataset.as_json() | {"normalization": kind | self.constants}
 
 
-def prepare(experiment: Experiment) -> Job:
-    """Load the data, build and compile the classifier with all variables made."""
+def prepare(experiment: Experiment, team: Team | None = None) -> Job:
+    """Load the data, build and compile the classifier with all variables made.
+
+    Args:
+        experiment: What to make ready.
+        team: The workers that train it, each on all its devices; without it there is a single replica.
+
+    Raises:
+        UserError: The experiment, the data or the devices do not allow it, or the workers differ.
+    """
     training = experiment.training
     deterministic = startup.configure(
         seed=experiment.seed,
@@ -87,16 +109,32 @@ def prepare(experiment: Experiment) -> Job:
         devices=training.devices,
         determinism=training.determinism,
     )
-    augmentation = []
-    for layer in experiment.augmentation[_flips_alternately(experiment) :]:
-        with _refusals_of(f"augmentation.{layer.name}"):
-            augmentation.append(augmentation_layer(layer.name, **layer.arguments))
-    dataset = load_dataset(experiment.dataset, data_root())
+    with one_at_a_time(team):
+        dataset = load_dataset(experiment.dataset, data_root())
+    if team:
+        same_data(team, dataset)
     if training.batch_size > len(dataset.train):
         raise UserError(
             f"training.batch_size: received {training.batch_size}, but there are only {len(dataset.train)} "
             "training images; choose a batch no larger than that"
         )
+    replicas = set_up(team) if team else Replicas()
+    if training.batch_size < replicas.count:
+        raise UserError(
+            f"training.batch_size: received {training.batch_size}, but there are {replicas.count} replicas; "
+            "choose a batch that has an image for each"
+        )
+    with replicas.scope():
+        return _assemble(experiment, dataset, replicas, deterministic)
+
+
+def _assemble(experiment: Experiment, dataset: Dataset, replicas: Replicas, deterministic: bool) -> Job:
+    """Build and compile the classifier with all variables made."""
+    training = experiment.training
+    augmentation = []
+    for layer in experiment.augmentation[_flips_alternately(experiment) :]:
+        with _refusals_of(f"augmentation.{layer.name}"):
+            augmentation.append(augmentation_layer(layer.name, **layer.arguments))
     constants = normalization_constants(experiment.normalization, dataset.train)
     model = experiment.model
     with _refusals_of(f"model.{model.name}"):
@@ -111,7 +149,7 @@ def prepare(experiment: Experiment) -> Job:
         sample = epoch_order(experiment.seed, 0, len(dataset.train))[: network.adapt_images]
         pixels = normalization(dataset.train.take(sample)[0])
         network.adapt(keras.ops.convert_to_numpy(keras.ops.cast(pixels, "float32")))
-    if model.weights:
+    if model.weights and replicas.team.is_chief:  # the others receive its values
         _start_from(find_run(model.weights), network, dataset.class_names)
     classifier = ImageClassifier(
         network, class_names=dataset.class_names, normalization=normalization, augmentation=augmentation
@@ -135,12 +173,16 @@ def prepare(experiment: Experiment) -> Job:
     lookahead = None
     if training.lookahead:
         lookahead = LookaheadAverage(
-            network, classifier.optimizer, training.lookahead, training.epochs * steps
+            network,
+            classifier.optimizer,
+            training.lookahead,
+            training.epochs * steps,
+            functools.partial(replicas.average_statistics, classifier),
         )
-    images, labels = dataset.train.take(np.arange(1))
-    classifier.test_on_batch(images, labels)
-    classifier.reset_metrics()
-    return Job(experiment, dataset, classifier, constants, steps, deterministic, lookahead)
+    replicas.make_metrics(classifier, *dataset.train.take(np.arange(1)))
+    replicas.bind(classifier, training.sync_batch_norm)
+    replicas.spread(classifier)
+    return Job(experiment, dataset, classifier, constants, steps, replicas, deterministic, lookahead)
 
 
 def _flips_alternately(experiment: Experiment) -> bool:

@@ -5,7 +5,7 @@ as in Jordan 2024, arXiv:2404.00498, section 3.4. As there, batch normalisation'
 averaged with the weights.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -23,14 +23,20 @@ class LookaheadAverage(keras.callbacks.Callback):
         optimizer: Of the classifier; built.
         config: `TrainingConfig.lookahead`.
         total_steps: Steps of the whole training.
+        settle: Called before the weights are blended; makes those of all replicas equal.
     """
 
     def __init__(
-        self, network: keras.Model, optimizer: keras.optimizers.Optimizer, config: Any, total_steps: int
+        self,
+        network: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        config: Any,
+        total_steps: int,
+        settle: Callable[[], None],
     ):
         """Make the average, equal to the weights; in buffers of its own, as JAX gives each away in a step."""
         super().__init__()
-        self.config, self.total_steps = config, total_steps
+        self.config, self.total_steps, self.settle = config, total_steps, settle
         self.position = 0
         self.weights = list(network.weights)
         self.averages = []
@@ -48,6 +54,7 @@ class LookaheadAverage(keras.callbacks.Callback):
             return
         if keras.backend.backend() == "jax":
             self.model.jax_state_sync()  # inside fit the JAX trainer keeps the values outside the variables
+        self.settle()
         kept = self.config.decay * (self.position / self.total_steps) ** self.config.power if due else 1.0
         for weight, average in zip(self.weights, self.averages, strict=True):
             blended = ops.convert_to_tensor(average) * kept + ops.convert_to_tensor(weight) * (1.0 - kept)

@@ -9,6 +9,7 @@ from app.config import Experiment, dump_experiment, load_experiment
 from app.errors import UserError
 from app.paths import experiments_dir, shown
 from app.runs import Run, load_run_experiment, read_history, read_json, write_json, write_text
+from app.training.checkpoint import Progress
 from app.training.job import Job
 from app.training.optimizers import learning_rate_at
 
@@ -103,9 +104,10 @@ def differences(run: Run, job: Job, environment: Mapping[str, Any]) -> tuple[lis
         unused = name.startswith("jax") and environment["backend"] != "jax"
         if before != now and not unused:
             grave.append(f"{name}: {now} here, {before} when the run began")
-    for name in ("devices", "cpu", "threads", "deterministic"):
-        if recorded.get(name) != environment[name]:
-            slight.append(f"{name}: {environment[name]} here, {recorded.get(name)} when the run began")
+    for name in ("devices", "cpu", "threads", "deterministic", "workers", "replicas"):
+        before = recorded.get(name, 1)  # older runs had one worker and one replica, and did not say so
+        if before != environment[name]:
+            slight.append(f"{name}: {environment[name]} here, {before} when the run began")
     return grave, slight
 
 
@@ -119,10 +121,13 @@ def refuse_or_force(run: Run, grave: Sequence[str], force: bool) -> None:
         )
 
 
-def record(run: Run, job: Job, epoch: int, step: int, forced: Sequence[str], commit: str | None) -> None:
+def record(
+    run: Run, job: Job, progress: Progress, forced: Sequence[str], environment_now: Mapping[str, Any]
+) -> None:
     """Add this resume to environment.json, and changed data to dataset.json."""
     environment = read_json(run.environment)
-    entry = {"time": time.strftime("%F %T"), "epoch": epoch, "step": step, "commit": commit}
+    entry = {"time": time.strftime("%F %T"), "epoch": progress.epoch + 1, "step": progress.step}
+    entry |= {name: environment_now[name] for name in ("commit", "workers", "replicas")}
     environment.setdefault("resumes", []).append(entry | ({"forced": list(forced)} if forced else {}))
     write_json(run.environment, environment)
     dataset = read_json(run.dataset)

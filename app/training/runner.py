@@ -1,6 +1,7 @@
 """The main job: train an experiment into a run folder, or take up a run that was stopped."""
 
-import sys
+import contextlib
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, TextIO
 
@@ -8,9 +9,8 @@ import keras
 import numpy as np
 
 from app.config import Experiment, dump_experiment
-from app.data.pipeline import evaluation_batches
 from app.errors import UserError
-from app.paths import shown
+from app.paths import runs_root, shown
 from app.reports.report import write_report
 from app.runs import (
     Run,
@@ -21,7 +21,8 @@ from app.runs import (
     write_text,
 )
 from app.training import startup
-from app.training.callbacks import FiniteLoss, Recorder, StateSaver, write_records
+from app.training.agreement import same_experiment, same_program
+from app.training.callbacks import FiniteLoss, Recorder, Settle, write_records
 from app.training.checkpoint import Progress, State, load_state, restore_state
 from app.training.display import Display
 from app.training.history import is_complete
@@ -30,6 +31,9 @@ from app.training.lock import locked
 from app.training.optimizers import learning_rate_at
 from app.training.results import print_results, write_results
 from app.training.resuming import ScheduleFate, differences, edited_keys, extend, record, refuse_or_force
+from app.training.saving import StateSaver
+from app.workers.cluster import find_team, progress_output
+from app.workers.team import Team
 from models import ImageClassifier
 from models.layers import quick_inference
 
@@ -52,15 +56,23 @@ def train(experiment: Experiment, out: TextIO | None = None, overrides: Sequence
         UserError: Something that the user can mend.
         Interrupted: SIGINT or SIGTERM; the state is written.
     """
-    out = out or sys.stdout
-    job = prepare(experiment)
-    run = create_run(experiment.name)
-    with locked(run):
-        write_text(run.experiment, dump_experiment(experiment))
-        environment = startup.describe_environment(job.deterministic)
-        write_json(run.environment, environment | {"overrides": overrides})
-        write_json(run.dataset, job.describe_dataset())
-        write_text(run.summary, job.summary())
+    with find_team() as team, contextlib.ExitStack() as stack:
+        same_program(team)
+        same_experiment(team, experiment)
+        out = out or progress_output(team, experiment.name)
+        job = prepare(experiment, team)
+        if team.is_chief:
+            run = create_run(experiment.name)
+            stack.enter_context(locked(run))
+            write_text(run.experiment, dump_experiment(experiment))
+            environment = startup.describe_environment(job.deterministic) | job.replicas.describe()
+            write_json(run.environment, environment | {"overrides": overrides})
+            write_json(run.dataset, job.describe_dataset())
+            write_text(run.summary, job.summary())
+            team.exchange("run", run.name)
+        else:
+            run = Run(runs_root() / team.exchange("run", None)[0])
+        team.advice = f"make resume RUN={run.name} goes on from its last state"
         print(f"{experiment.name}: {job.describe()}\nrun {run.name}", file=out, flush=True)
         if warning := job.dataset.duplicates_warning():
             print(warning, file=out, flush=True)
@@ -68,7 +80,7 @@ def train(experiment: Experiment, out: TextIO | None = None, overrides: Sequence
 
 
 def resume(
-    run: Run,
+    run: Run | None,
     out: TextIO | None = None,
     *,
     epochs: int | None = None,
@@ -78,7 +90,8 @@ def resume(
     """Take up a stopped run where its last whole state stands; it ends as if it had never stopped.
 
     Args:
-        run: A run folder with or without a state; without one it starts from the beginning.
+        run: A run folder with or without a state; without one it starts from the beginning. Only the chief
+            needs it, and tells the other workers everything.
         out: Where progress is shown; the standard output by default.
         epochs: Train so many epochs in all instead; a finished run is taken up again.
         schedule: What then becomes of a learning rate that was laid out over the old number of epochs.
@@ -92,67 +105,100 @@ def resume(
             are damaged, or more epochs cannot be trained.
         Interrupted: As for `train`.
     """
-    out = out or sys.stdout
     if schedule and epochs is None:
         raise UserError(f"SCHEDULE={schedule}: says what becomes of the schedule with EPOCHS=n; n is missing")
-    if run.finished and epochs is None:
-        raise UserError(
-            f"{run.name}: this run is finished; its curves are in {shown(run.curves)}. "
-            "EPOCHS=n trains it further, to n epochs in all"
-        )
-    with locked(run):
-        if epochs is not None:
-            extend(run, epochs, schedule)
-        experiment = load_run_experiment(run)
-        job = prepare(experiment)
-        environment = startup.describe_environment(job.deterministic)
-        grave, slight = differences(run, job, environment)
-        refuse_or_force(run, grave, force)
-        for line in [*grave, *slight]:
-            print(f"{run.name}: {line}; equal bits are not promised", file=out)
-        if edited := edited_keys(run, experiment):
-            print(
-                f"{run.name}: experiments/{experiment.name}.yaml has changed since ({', '.join(edited)}); "
-                "the run goes on with its own experiment.yaml",
-                file=out,
-            )
-        remove_temporaries(run)
-        state, damaged = load_state(run)
-        for line in damaged:
-            print(line, file=out)
-        progress = state.progress if state else Progress()
-        if state:
-            restore_state(job.classifier, state)
-        progress.resumed_epochs.append(progress.epoch + 1)
-        record(run, job, progress.epoch + 1, progress.step, grave, environment["commit"])
+    with find_team() as team, locked(run) if run else contextlib.nullcontext():
+        same_program(team)
+        if run:
+            experiment = _to_resume(run, epochs, schedule)
+            team.exchange("run", [run.name, experiment.model_dump_json()])
+        else:
+            name, settings = team.exchange("run", None)[0]
+            run, experiment = Run(runs_root() / name), Experiment.model_validate_json(settings)
+        out = out or progress_output(team, experiment.name)
+        team.advice = f"make resume RUN={run.name} goes on from its last state"
+        job = prepare(experiment, team)
+        state = _last_state(run, job, force, out) if team.is_chief else None
+        progress, metrics = _agreed_position(team, state)
+        job.replicas.spread(job.classifier)
         print(
             f"{run.name}: resumed at epoch {progress.epoch + 1}, step {progress.step} of {job.steps}",
             file=out,
             flush=True,
         )
-        return _fit(run, job, progress, state, out)
+        return _fit(run, job, progress, metrics, out)
 
 
-def _fit(run: Run, job: Job, progress: Progress, state: State | None, out: TextIO) -> Run:
-    """Train from `progress` to the end and write what a finished run holds."""
-    experiment, dataset, classifier = job.experiment, job.dataset, job.classifier
+def _to_resume(run: Run, epochs: int | None, schedule: ScheduleFate | None) -> Experiment:
+    """Return the experiment of a run that is to go on, with more epochs if they are asked for."""
+    if run.finished and epochs is None:
+        raise UserError(
+            f"{run.name}: this run is finished; its curves are in {shown(run.curves)}. "
+            "EPOCHS=n trains it further, to n epochs in all"
+        )
+    if epochs is not None:
+        extend(run, epochs, schedule)
+    return load_run_experiment(run)
+
+
+def _last_state(run: Run, job: Job, force: bool, out: TextIO) -> State | None:
+    """Put the last whole state of a run into its classifier and record that it goes on."""
+    environment = startup.describe_environment(job.deterministic) | job.replicas.describe()
+    grave, slight = differences(run, job, environment)
+    refuse_or_force(run, grave, force)
+    for line in [*grave, *slight]:
+        print(f"{run.name}: {line}; equal bits are not promised", file=out)
+    if edited := edited_keys(run, job.experiment):
+        print(
+            f"{run.name}: experiments/{job.experiment.name}.yaml has changed since ({', '.join(edited)}); "
+            "the run goes on with its own experiment.yaml",
+            file=out,
+        )
+    remove_temporaries(run)
+    state, damaged = load_state(run)
+    for line in damaged:
+        print(line, file=out)
+    if state:
+        restore_state(job.classifier, state)
+        state.progress.resumed_epochs.append(state.progress.epoch + 1)
+    record(run, job, state.progress if state else Progress(), grave, environment)
+    return state
+
+
+def _agreed_position(team: Team, state: State | None) -> tuple[Progress, list[np.ndarray] | None]:
+    """Return where the chief's state stands, and the values of its metrics."""
+    told = None
+    if team.is_chief:
+        progress = state.progress if state else Progress(resumed_epochs=[1])
+        metrics = [value.tolist() for value in state.values["metrics"]] if state else None
+        told = [dataclasses.asdict(progress), metrics]
+    fields, metrics = team.exchange("position", told)[0]
+    return Progress(**fields), metrics and [np.array(value, np.float32) for value in metrics]
+
+
+def _fit(run: Run, job: Job, progress: Progress, metrics: Sequence[np.ndarray] | None, out: TextIO) -> Run:
+    """Train from `progress` to the end and write what a finished run holds.
+
+    `metrics` are the values of the metrics at `progress`, where it stands within an epoch.
+    """
+    experiment, dataset, classifier, team = job.experiment, job.dataset, job.classifier, job.replicas.team
     training = experiment.training
-    run.failure.unlink(missing_ok=True)  # written again if it happens again
-    if progress.rows:  # a kill may have fallen between the records of an epoch and its state
-        write_records(run, progress, experiment)
-    half_epoch = state is not None and progress.step > 0
-    callbacks = callbacks_of(
-        run, job, progress, state.values["metrics"] if state and half_epoch else None, out
-    )
-    val_ds = evaluation_batches(dataset.val, training.batch_size)
-    with callbacks[-1], quick_inference():
+    if team.is_chief:
+        run.failure.unlink(missing_ok=True)  # written again if it happens again
+        if progress.rows:  # a kill may have fallen between the records of an epoch and its state
+            write_records(run, progress, experiment)
+    half_epoch = progress.step > 0
+    callbacks = callbacks_of(run, job, progress, metrics if half_epoch else None, out)
+    val_ds, val_steps = job.validation_batches()
+    with callbacks[-1], quick_inference(), team.watched():
         if half_epoch and progress.step == job.steps:
-            _finish_validation(classifier, progress.epoch, val_ds, callbacks)
+            _finish_validation(classifier, progress.epoch, val_ds, val_steps, callbacks)
         while not is_complete(experiment, progress.rows):
             whole = progress.step == 0
             classifier.fit(
                 job.batches(progress.epoch, progress.step),
                 validation_data=val_ds,
+                validation_steps=val_steps,
                 initial_epoch=progress.epoch,
                 epochs=training.epochs if whole else progress.epoch + 1,
                 steps_per_epoch=job.steps - progress.step,
@@ -160,9 +206,11 @@ def _fit(run: Run, job: Job, progress: Progress, state: State | None, out: TextI
                 verbose=0,
                 callbacks=callbacks,
             )
-    write_results(run, experiment, dataset, classifier, progress)
-    write_report(run, dataset)
-    print_results(run, out)
+    if team.is_chief:
+        write_results(run, experiment, dataset, job.replicas.single(classifier), progress)
+        write_report(run, dataset)
+        print_results(run, out)
+    team.exchange("finished", True)  # nobody leaves before the chief has written everything
     return run
 
 
@@ -180,12 +228,14 @@ def callbacks_of(
     """
     experiment, training = job.experiment, job.experiment.training
     display = Display(progress, experiment, job.steps, len(job.dataset.train), out)
-    finite = FiniteLoss(run, progress, experiment, job.steps)
+    replicas = job.replicas
+    finite = FiniteLoss(run, progress, experiment, job.steps, replicas.team.is_chief)
     saver = StateSaver(
         run,
         progress,
         every_seconds=60 * training.checkpoint_every_minutes,
         finite=finite,
+        replicas=replicas,
         resumed_metrics=resumed_metrics,
     )
     recorder = Recorder(
@@ -194,17 +244,22 @@ def callbacks_of(
         experiment,
         display,
         lambda step: learning_rate_at(experiment.optimizer.learning_rate, step, job.steps, training.epochs),
+        replicas.team.is_chief,
     )
     stepwise = job.step_callbacks(progress.epoch * job.steps + progress.step)
-    return [recorder, finite, *stepwise, display, saver]
+    return [recorder, finite, *stepwise, display, Settle(replicas), saver]
 
 
 def _finish_validation(
-    classifier: ImageClassifier, epoch: int, val_ds: Any, callbacks: list[keras.callbacks.Callback]
+    classifier: ImageClassifier,
+    epoch: int,
+    val_ds: Any,
+    val_steps: int,
+    callbacks: list[keras.callbacks.Callback],
 ) -> None:
     """Close an epoch that was stopped in the middle of its validation: all its steps are done."""
     together = keras.callbacks.CallbackList(callbacks, model=classifier)
     together.on_epoch_begin(epoch)
     logs = {name: float(value) for name, value in classifier.get_metrics_result().items()}
-    validation = classifier.evaluate(val_ds, verbose=0, return_dict=True, callbacks=together)
+    validation = classifier.evaluate(val_ds, steps=val_steps, verbose=0, return_dict=True, callbacks=together)
     together.on_epoch_end(epoch, logs | {f"val_{name}": value for name, value in validation.items()})

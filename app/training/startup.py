@@ -83,10 +83,6 @@ def _jax_accelerators(devices: str) -> list[Any]:
 
 def describe_environment(deterministic: bool) -> dict[str, Any]:
     """Return versions, commit, device, threads and CPU flags, as kept in environment.json."""
-    versions = {}
-    for package in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
     if keras.backend.backend() == "tensorflow":
         tf = sys.modules["tensorflow"]
         devices = [device.device_type for device in tf.config.get_visible_devices()]
@@ -101,7 +97,7 @@ def describe_environment(deterministic: bool) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "backend": keras.backend.backend(),
-        "versions": versions,
+        "versions": package_versions(),
         "commit": _commit(),
         "devices": devices,
         "cpu": {
@@ -113,6 +109,15 @@ def describe_environment(deterministic: bool) -> dict[str, Any]:
         "deterministic": deterministic,
         "command": sys.argv,
     }
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of the installed packages that decide what a training computes."""
+    versions = {}
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
 
 
 def _cpuinfo(key: str) -> str:

@@ -1,0 +1,53 @@
+"""What one replica computes of a step, on TensorFlow: its part of the batch, then the sum over all."""
+
+from typing import Any
+
+from models import ImageClassifier
+
+
+def train_step(classifier: ImageClassifier, images: Any, labels: Any, weights: Any, size: Any) -> Any:
+    """Take a step, in a replica; see `app.data.pipeline.Share` for weights and size.
+
+    Gradients are added up before the optimizer sees them, so that clipping acts on the whole batch's, and in
+    one go with the logs.
+
+    Returns:
+        Loss and accuracy so far in the epoch, the mean over all replicas, the same in each.
+    """
+    import tensorflow as tf
+
+    optimizer = classifier.optimizer
+    with tf.GradientTape() as tape:
+        logits = classifier(images, training=True)
+        # Divided by the number of replicas, so that the sum over them is the mean.
+        loss = classifier.compute_loss(images, labels, logits, weights, training=True)
+        scaled = optimizer.scale_loss(loss)
+    logs = _record(classifier, labels, logits, weights, size, loss)
+    context = tf.distribute.get_replica_context()
+    gradients = tape.gradient(scaled, classifier.trainable_weights)
+    known = [gradient for gradient in gradients if gradient is not None]
+    *sums, told = context.all_reduce(
+        "SUM", [*known, tf.stack(list(logs.values())) / context.num_replicas_in_sync]
+    )
+    summed = iter(sums)
+    gradients = [None if gradient is None else next(summed) for gradient in gradients]
+    optimizer.apply(gradients, classifier.trainable_weights)
+    return dict(zip(logs, tf.unstack(told, len(logs)), strict=True))
+
+
+def test_step(classifier: ImageClassifier, images: Any, labels: Any, weights: Any, size: Any) -> Any:
+    """Judge a part of a batch, in a replica; return what this replica has seen so far."""
+    logits = classifier(images, training=False)
+    loss = classifier.compute_loss(images, labels, logits, weights, training=False)
+    return _record(classifier, labels, logits, weights, size, loss)
+
+
+def _record(
+    classifier: ImageClassifier, labels: Any, logits: Any, weights: Any, size: Any, loss: Any
+) -> dict[str, Any]:
+    """Update the metrics with a replica's part of a batch; return what this replica has seen so far."""
+    import tensorflow as tf
+
+    classifier._loss_tracker.update_state(loss * tf.distribute.get_strategy().num_replicas_in_sync, size)
+    num_real = tf.math.count_nonzero(weights)
+    return classifier.compute_metrics(None, labels[:num_real], logits[:num_real], None)

@@ -1,0 +1,1 @@
+"""The worker processes of one training: who they are, and the line between them."""

@@ -1,0 +1,221 @@
+"""Which workers a training has: told by TF_CONFIG or by Slurm, or started on this machine for a trial."""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from app.errors import UserError
+from app.paths import module_command, project_root, runs_root, shown
+from app.workers.team import Team
+
+VARIABLE = "TF_CONFIG"
+_LOCAL = "TRAINER_LOCAL_WORKER"  # set for workers that `local_workers` started; their output is their log
+_EXAMPLE = '{"cluster": {"worker": ["host-a:2345", "host-b:2345"]}, "task": {"type": "worker", "index": 0}}'
+_started: list[subprocess.Popen] = []  # local workers, from 1 on
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The workers' addresses (host:port), the chief first, and which of them this process is."""
+
+    addresses: tuple[str, ...] = ("",)
+    index: int = 0
+
+    @property
+    def size(self) -> int:
+        """The number of workers."""
+        return len(self.addresses)
+
+
+def find_cluster(environment: Mapping[str, str] = os.environ) -> Cluster:
+    """Return the workers that the environment names; this process alone where it names none.
+
+    Slurm's variables count where TF_CONFIG is not set and the job step has several tasks. They are read by
+    TensorFlow's resolver, which asks `scontrol` for host names and counts ports from 8888 up on each host.
+
+    Raises:
+        UserError: TF_CONFIG is not what TensorFlow takes, or names what this program does not have.
+    """
+    text = environment.get(VARIABLE, "")
+    if text.strip():
+        return _read(text)
+    if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_PROCID" in environment:
+        return _ask_slurm()
+    return Cluster()
+
+
+def find_team() -> Team:
+    """Return the team of the workers that the environment names."""
+    cluster = find_cluster()
+    return Team(cluster.addresses, cluster.index, check=_check_started)
+
+
+def _check_started() -> None:
+    """Raise a UserError if a worker that was started here has ended already."""
+    for index, worker in enumerate(_started, start=1):
+        if worker.poll() is not None:
+            raise UserError(f"worker {index} ended with code {worker.returncode} before it came; see its log")
+
+
+def _read(text: str) -> Cluster:
+    """Return the workers of a TF_CONFIG."""
+    try:
+        config = json.loads(text)
+        cluster, task = config["cluster"], config["task"]
+        kind, index = task["type"], int(task["index"])
+        addresses = {job: [str(address) for address in hosts] for job, hosts in cluster.items()}
+        for address in [address for hosts in addresses.values() for address in hosts]:
+            host, _, port = address.rpartition(":")
+            if not host or not 0 < int(port) < 65_536:
+                raise ValueError(f"an address is host:port, received {address!r}")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise UserError(f"{VARIABLE}: {reason}. It is JSON such as\n  {_EXAMPLE}") from error
+    if others := set(addresses) - {"chief", "worker"}:
+        raise UserError(
+            f"{VARIABLE}: received tasks of the kind {', '.join(sorted(others))}; this program trains with "
+            "'worker' and 'chief' only"
+        )
+    if len(addresses.get("chief", [])) > 1:
+        raise UserError(f"{VARIABLE}: received {len(addresses['chief'])} chiefs; there is one at most")
+    if kind not in addresses or not 0 <= index < len(addresses[kind]):
+        raise UserError(f"{VARIABLE}: the task is {kind} {index}, which is not in the cluster {addresses}")
+    chiefs = addresses.get("chief", [])
+    everybody = (*chiefs, *addresses.get("worker", []))
+    if len(set(everybody)) < len(everybody):
+        raise UserError(f"{VARIABLE}: received an address twice in {', '.join(everybody)}")
+    return Cluster(everybody, index if kind == "chief" else len(chiefs) + index)
+
+
+def _ask_slurm() -> Cluster:
+    """Return the tasks of this Slurm job step as workers, and set TF_CONFIG for TensorFlow."""
+    from tensorflow.distribute.cluster_resolver import SlurmClusterResolver
+
+    try:
+        # Slurm itself gives each task its GPUs; without them the resolver divides by their number.
+        resolver = SlurmClusterResolver(gpus_per_node=1_000, gpus_per_task=1, auto_set_gpu=False)
+        workers = resolver.cluster_spec().as_dict()["worker"]
+    except (RuntimeError, OSError, ValueError, subprocess.SubprocessError) as error:
+        raise UserError(
+            f"Slurm: its variables do not tell who takes part ({error}); set {VARIABLE}"
+        ) from error
+    task = {"type": "worker", "index": resolver.task_id}
+    os.environ[VARIABLE] = json.dumps({"cluster": {"worker": workers}, "task": task})
+    return _read(os.environ[VARIABLE])
+
+
+@contextlib.contextmanager
+def local_workers(count: int, command: Sequence[str], experiment: str) -> Iterator[None]:
+    """Make this process the chief of so many workers on this machine; each gets its share of the cores.
+
+    Args:
+        count: Workers in all.
+        command: What the others run: the verb of `python -m app` and its arguments.
+        experiment: Names their logs.
+
+    Raises:
+        UserError: There is no such number of workers, or TF_CONFIG names other ones.
+    """
+    if count == 1:
+        yield
+        return
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    most = max(2, len(cores) or os.cpu_count() or 1)
+    if not 1 <= count <= most:
+        raise UserError(f"WORKERS={count}: choose 1 to {most}, a core for each worker of this machine")
+    if os.environ.get(VARIABLE, "").strip():
+        raise UserError(
+            f"WORKERS={count}: starts workers on this machine, but {VARIABLE} names some; use one"
+        )
+    addresses = [f"localhost:{port}" for port in _free_ports(count)]
+    program, environment = module_command("app", *command)
+    logs = []
+    try:
+        for index in range(1, count):
+            log = worker_log(experiment, index)
+            logs.append(log)
+            with open(log, "ab") as file:
+                _started.append(
+                    subprocess.Popen(
+                        program,
+                        cwd=project_root(),
+                        env=environment | {VARIABLE: _config(addresses, index), _LOCAL: str(count)},
+                        stdin=subprocess.DEVNULL,
+                        stdout=file,
+                        stderr=file,
+                    )
+                )
+            if cores:
+                os.sched_setaffinity(_started[-1].pid, cores[index::count] or cores)
+        print(
+            f"{count} workers on this machine; logs of the others: {', '.join(map(shown, logs))}", flush=True
+        )
+        if cores:
+            os.sched_setaffinity(0, cores[::count])
+        os.environ[VARIABLE], os.environ[_LOCAL] = _config(addresses, 0), str(count)
+        yield
+    finally:
+        os.environ.pop(VARIABLE, None)
+        os.environ.pop(_LOCAL, None)
+        _await_started()
+
+
+def _await_started() -> None:
+    """Let local workers end, which they do when the chief has; end those that do not."""
+    end = time.monotonic() + 15
+    while _started:
+        worker = _started.pop()
+        try:
+            worker.wait(max(0.1, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            worker.wait()
+
+
+def worker_log(experiment: str, index: int) -> Path:
+    """Return a new file for what a worker other than the chief has to say."""
+    folder = runs_root() / "workers"
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{experiment}-{index}"
+    for suffix in ("", *(f"-{number}" for number in range(2, 1000))):
+        with contextlib.suppress(FileExistsError):
+            path = folder / f"{stem}{suffix}.log"
+            path.touch(exist_ok=False)
+            return path
+    raise AssertionError("unreachable")
+
+
+def progress_output(team: Team, experiment: str) -> TextIO:
+    """Return where this worker shows its progress: the chief on the screen, each other one in its own log."""
+    if team.is_chief or local_count():
+        return sys.stdout
+    log = worker_log(experiment, team.index)
+    print(f"{team.name(team.index)} of {team.size}: progress in {shown(log)}", flush=True)
+    return open(log, "a", buffering=1, encoding="utf-8")
+
+
+def local_count() -> int:
+    """Return how many workers `local_workers` started on this machine, 0 where it did not."""
+    return int(os.environ.get(_LOCAL, "0"))
+
+
+def _config(addresses: Sequence[str], index: int) -> str:
+    task = {"type": "worker", "index": index}
+    return json.dumps({"cluster": {"worker": list(addresses)}, "task": task})
+
+
+def _free_ports(count: int) -> list[int]:
+    """Return ports that nothing on this machine uses now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
