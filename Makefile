@@ -45,10 +45,11 @@ prove-resume: $(INSTALLED) ## train EXP straight and with KILLS=5 kills, and com
 	@exec $(BIN)/python -m app prove-resume $${EXP:+"$$EXP"} $${KILLS:+"--kills=$$KILLS"} \
 		$${SEED:+"--seed=$$SEED"} $${SET:+"--set=$$SET"}
 
-bench: $(INSTALLED) ## measure how fast EXP trains here; AGAINST="keras torch" takes turns with them; ROUNDS=7
+bench: $(INSTALLED) ## measure how fast EXP trains here; AGAINST="keras torch" takes turns with them, WORKERS=2 shows how it scales; ROUNDS=7
 	@if [ "$${AGAINST#*torch}" != "$$AGAINST" ]; then $(BIN)/python -c "import torch" 2>/dev/null || $(PIP) --editable ".[torch]"; fi
 	@exec $(BIN)/python -m app bench $${EXP:+"$$EXP"} $${AGAINST:+"--against=$$AGAINST"} \
-		$${ROUNDS:+"--rounds=$$ROUNDS"} $${SET:+"--set=$$SET"} $${DATA_DIR:+"--data-dir=$$DATA_DIR"}
+		$${ROUNDS:+"--rounds=$$ROUNDS"} $${SET:+"--set=$$SET"} $${DATA_DIR:+"--data-dir=$$DATA_DIR"} \
+		$${WORKERS:+"--workers=$$WORKERS"}
 
 evaluate: $(INSTALLED) ## judge RUN, or the newest run of EXP, class by class; SPLIT=test, VIEWS=flip, CHECKPOINT=last
 	@exec $(BIN)/python -m app evaluate $${EXP:+"$$EXP"} $${RUN:+"--run=$$RUN"} $${SPLIT:+"--split=$$SPLIT"} \

@@ -119,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--rounds", type=int, default=7, metavar="N", help="how often each has a turn (7)")
     _add_overrides(verb)
     _add_data_dir(verb)
+    _add_workers(verb)
     verb.set_defaults(run=verbs.bench)
 
     _add_run_verbs(group)

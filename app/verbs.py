@@ -138,7 +138,15 @@ def bench(options: argparse.Namespace) -> int:
     if not set(against) <= {"keras", "torch"} or len(set(against)) < len(against):
         raise UserError(f"bench: AGAINST={options.against}; there are keras and torch, each once")
     experiment = load_experiment(options.experiment or DEFAULT_EXPERIMENT, _overrides(options))
+    if options.workers != 1 and against:
+        raise UserError("bench: received both WORKERS and AGAINST; compare with one worker, or with others")
     import app.training  # noqa: F401 - first: it keeps TensorFlow quiet while it comes up
+
+    if options.workers != 1:
+        from app.bench.scaling import bench_scaling
+
+        bench_scaling(experiment, options.workers, options.rounds, sys.stdout)
+        return 0
     from app.bench.report import bench
 
     bench(experiment, against, options.rounds, sys.stdout)

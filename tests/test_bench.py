@@ -7,7 +7,7 @@ import json
 import pytest
 
 from app.bench import rival
-from app.bench.report import _ratios, bench
+from app.bench.report import bench, ratios
 from app.config import load_experiment
 from app.errors import UserError
 from models import build_model
@@ -56,7 +56,7 @@ def test_bench_against_plain_keras(tiny, tmp_path):
 
 
 def test_ratios_are_those_of_neighbours():
-    assert _ratios([2.0, 9.0, 4.0], [1.0, 3.0, 4.0]) == {"median": 2.0, "least": 1.0, "most": 3.0}
+    assert ratios([2.0, 9.0, 4.0], [1.0, 3.0, 4.0]) == {"median": 2.0, "least": 1.0, "most": 3.0}
 
 
 @pytest.mark.parametrize(

@@ -90,9 +90,8 @@ def _take_turns(job: Job, others: Sequence[rival.Rival], rounds: int, folder: Pa
         "bare": lambda steps: ours.bare_seconds(job, steps),
     }
     contenders |= {other.kind: other.seconds for other in others}
-    warm = statistics.median(contenders["fit"](2))
+    steps = steps_in_a_round(contenders["fit"](2))
     contenders["bare"](1)
-    steps = int(np.clip(round(ROUND_SECONDS / warm), 2, 200))
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(rounds):
         order = list(contenders) if turn % 2 == 0 else list(reversed(contenders))
@@ -100,21 +99,27 @@ def _take_turns(job: Job, others: Sequence[rival.Rival], rounds: int, folder: Pa
             seconds[name].append(statistics.median(contenders[name](steps)))
     found: dict[str, Any] = {
         "steps_per_round": steps,
-        "fit": _spread(seconds["fit"]),
-        "bare": _spread(seconds["bare"]),
-        "fit_over_bare": _ratios(seconds["fit"], seconds["bare"]),
+        "fit": spread(seconds["fit"]),
+        "bare": spread(seconds["bare"]),
+        "fit_over_bare": ratios(seconds["fit"], seconds["bare"]),
     }
     for other in others:
-        times_as_fast = _ratios(seconds[other.kind], seconds["fit"])
-        found[other.kind] = _spread(seconds[other.kind]) | {"times_as_fast": times_as_fast}
+        times_as_fast = ratios(seconds[other.kind], seconds["fit"])
+        found[other.kind] = spread(seconds[other.kind]) | {"times_as_fast": times_as_fast}
     return found
 
 
-def _spread(seconds: Sequence[float]) -> dict[str, Any]:
+def steps_in_a_round(warm_seconds: Sequence[float]) -> int:
+    """Return how many steps fill ROUND_SECONDS, given what some took."""
+    return int(np.clip(round(ROUND_SECONDS / statistics.median(warm_seconds)), 2, 200))
+
+
+def spread(seconds: Sequence[float]) -> dict[str, Any]:
+    """Return the median over all rounds, and the rounds."""
     return {"seconds_per_step": statistics.median(seconds), "rounds": list(seconds)}
 
 
-def _ratios(numerators: Sequence[float], denominators: Sequence[float]) -> dict[str, float]:
+def ratios(numerators: Sequence[float], denominators: Sequence[float]) -> dict[str, float]:
     """Return median, smallest and largest of the ratios of neighbours."""
     ratios = [a / b for a, b in zip(numerators, denominators, strict=True)]
     return {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)}
@@ -176,7 +181,7 @@ class _Sayer:
         for name, found in (("fit step", fit), ("bare step", bare)):
             seconds, low, high = found["seconds_per_step"], min(found["rounds"]), max(found["rounds"])
             self.line(name, f"{seconds:.4g} s ({low:.4g} to {high:.4g}), {batch / seconds:,.0f} images/s")
-        self.line("fit / bare", _in_words(self.result["fit_over_bare"], 3))
+        self.line("fit / bare", in_words(self.result["fit_over_bare"], 3))
 
     def parts(self) -> None:
         result = self.result
@@ -202,7 +207,7 @@ class _Sayer:
         self.line(
             f"against {kind}",
             f"{found['version']}: {found['seconds_per_step']:.4g} s a step without augmentation; ours is "
-            f"{_in_words(found['times_as_fast'], 2)} times as fast",
+            f"{in_words(found['times_as_fast'], 2)} times as fast",
         )
 
     def end(self, job: Job) -> None:
@@ -226,6 +231,7 @@ class _Sayer:
         )
 
 
-def _in_words(ratios: dict[str, float], digits: int) -> str:
+def in_words(ratios: dict[str, float], digits: int) -> str:
+    """Return median, smallest and largest as text."""
     median, least, most = (f"{ratios[key]:.{digits}f}" for key in ("median", "least", "most"))
     return f"{median} ({least} to {most})"

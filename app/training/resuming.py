@@ -1,17 +1,30 @@
 """What must hold before a run is taken up again, and what may be asked beyond that: more epochs, force."""
 
+import dataclasses
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
+
+import numpy as np
 
 from app.config import Experiment, dump_experiment, load_experiment
 from app.errors import UserError
 from app.paths import experiments_dir, shown
-from app.runs import Run, load_run_experiment, read_history, read_json, write_json, write_text
-from app.training.checkpoint import Progress
+from app.runs import (
+    Run,
+    load_run_experiment,
+    read_history,
+    read_json,
+    remove_temporaries,
+    write_json,
+    write_text,
+)
+from app.training import startup
+from app.training.checkpoint import Progress, State, load_state, restore_state
 from app.training.job import Job
 from app.training.optimizers import learning_rate_at
+from app.workers.team import Team
 
 ScheduleFate = Literal["keep", "stretch"]
 _DECISIVE = ("tensorflow", "keras", "jax", "jaxlib", "numpy")  # another version may compute other numbers
@@ -76,6 +89,41 @@ def extend(run: Run, epochs: int, fate: ScheduleFate | None) -> None:
     write_text(run.experiment, dump_experiment(longer))
     if run.finished:
         os.replace(run.metrics, run.path / f"metrics-{len(rows)}-epochs.json")
+
+
+def last_state(run: Run, job: Job, force: bool, out: TextIO) -> State | None:
+    """Put the last whole state of a run into its classifier and record that it goes on."""
+    environment = startup.describe_environment(job.deterministic) | job.replicas.describe()
+    grave, slight = differences(run, job, environment)
+    refuse_or_force(run, grave, force)
+    for line in [*grave, *slight]:
+        print(f"{run.name}: {line}; equal bits are not promised", file=out)
+    if edited := edited_keys(run, job.experiment):
+        print(
+            f"{run.name}: experiments/{job.experiment.name}.yaml has changed since ({', '.join(edited)}); "
+            "the run goes on with its own experiment.yaml",
+            file=out,
+        )
+    remove_temporaries(run)
+    state, damaged = load_state(run)
+    for line in damaged:
+        print(line, file=out)
+    if state:
+        restore_state(job.classifier, state)
+        state.progress.resumed_epochs.append(state.progress.epoch + 1)
+    record(run, job, state.progress if state else Progress(), grave, environment)
+    return state
+
+
+def agreed_position(team: Team, state: State | None) -> tuple[Progress, list[np.ndarray] | None]:
+    """Return where the chief's state stands, and the values of its metrics."""
+    told = None
+    if team.is_chief:
+        progress = state.progress if state else Progress(resumed_epochs=[1])
+        metrics = [value.tolist() for value in state.values["metrics"]] if state else None
+        told = [dataclasses.asdict(progress), metrics]
+    fields, metrics = team.exchange("position", told)[0]
+    return Progress(**fields), metrics and [np.array(value, np.float32) for value in metrics]
 
 
 def differences(run: Run, job: Job, environment: Mapping[str, Any]) -> tuple[list[str], list[str]]:

@@ -1,7 +1,6 @@
 """The main job: train an experiment into a run folder, or take up a run that was stopped."""
 
 import contextlib
-import dataclasses
 from collections.abc import Sequence
 from typing import Any, TextIO
 
@@ -16,24 +15,22 @@ from app.runs import (
     Run,
     create_run,
     load_run_experiment,
-    remove_temporaries,
     write_json,
     write_text,
 )
 from app.training import startup
 from app.training.agreement import same_experiment, same_program
 from app.training.callbacks import FiniteLoss, Recorder, Settle, write_records
-from app.training.checkpoint import Progress, State, load_state, restore_state
+from app.training.checkpoint import Progress
 from app.training.display import Display
 from app.training.history import is_complete
 from app.training.job import Job, prepare
 from app.training.lock import locked
 from app.training.optimizers import learning_rate_at
 from app.training.results import print_results, write_results
-from app.training.resuming import ScheduleFate, differences, edited_keys, extend, record, refuse_or_force
+from app.training.resuming import ScheduleFate, agreed_position, extend, last_state
 from app.training.saving import StateSaver
 from app.workers.cluster import find_team, progress_output
-from app.workers.team import Team
 from models import ImageClassifier
 from models.layers import quick_inference
 
@@ -118,8 +115,8 @@ def resume(
         out = out or progress_output(team, experiment.name)
         team.advice = f"make resume RUN={run.name} goes on from its last state"
         job = prepare(experiment, team)
-        state = _last_state(run, job, force, out) if team.is_chief else None
-        progress, metrics = _agreed_position(team, state)
+        state = last_state(run, job, force, out) if team.is_chief else None
+        progress, metrics = agreed_position(team, state)
         job.replicas.spread(job.classifier)
         print(
             f"{run.name}: resumed at epoch {progress.epoch + 1}, step {progress.step} of {job.steps}",
@@ -139,41 +136,6 @@ def _to_resume(run: Run, epochs: int | None, schedule: ScheduleFate | None) -> E
     if epochs is not None:
         extend(run, epochs, schedule)
     return load_run_experiment(run)
-
-
-def _last_state(run: Run, job: Job, force: bool, out: TextIO) -> State | None:
-    """Put the last whole state of a run into its classifier and record that it goes on."""
-    environment = startup.describe_environment(job.deterministic) | job.replicas.describe()
-    grave, slight = differences(run, job, environment)
-    refuse_or_force(run, grave, force)
-    for line in [*grave, *slight]:
-        print(f"{run.name}: {line}; equal bits are not promised", file=out)
-    if edited := edited_keys(run, job.experiment):
-        print(
-            f"{run.name}: experiments/{job.experiment.name}.yaml has changed since ({', '.join(edited)}); "
-            "the run goes on with its own experiment.yaml",
-            file=out,
-        )
-    remove_temporaries(run)
-    state, damaged = load_state(run)
-    for line in damaged:
-        print(line, file=out)
-    if state:
-        restore_state(job.classifier, state)
-        state.progress.resumed_epochs.append(state.progress.epoch + 1)
-    record(run, job, state.progress if state else Progress(), grave, environment)
-    return state
-
-
-def _agreed_position(team: Team, state: State | None) -> tuple[Progress, list[np.ndarray] | None]:
-    """Return where the chief's state stands, and the values of its metrics."""
-    told = None
-    if team.is_chief:
-        progress = state.progress if state else Progress(resumed_epochs=[1])
-        metrics = [value.tolist() for value in state.values["metrics"]] if state else None
-        told = [dataclasses.asdict(progress), metrics]
-    fields, metrics = team.exchange("position", told)[0]
-    return Progress(**fields), metrics and [np.array(value, np.float32) for value in metrics]
 
 
 def _fit(run: Run, job: Job, progress: Progress, metrics: Sequence[np.ndarray] | None, out: TextIO) -> Run:

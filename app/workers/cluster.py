@@ -135,7 +135,7 @@ def local_workers(count: int, command: Sequence[str], experiment: str) -> Iterat
         raise UserError(
             f"WORKERS={count}: starts workers on this machine, but {VARIABLE} names some; use one"
         )
-    addresses = [f"localhost:{port}" for port in _free_ports(count)]
+    addresses = [f"localhost:{port}" for port in free_ports(count)]
     program, environment = module_command("app", *command)
     logs = []
     try:
@@ -147,7 +147,7 @@ def local_workers(count: int, command: Sequence[str], experiment: str) -> Iterat
                     subprocess.Popen(
                         program,
                         cwd=project_root(),
-                        env=environment | {VARIABLE: _config(addresses, index), _LOCAL: str(count)},
+                        env=environment | {VARIABLE: config_of(addresses, index), _LOCAL: str(count)},
                         stdin=subprocess.DEVNULL,
                         stdout=file,
                         stderr=file,
@@ -160,7 +160,7 @@ def local_workers(count: int, command: Sequence[str], experiment: str) -> Iterat
         )
         if cores:
             os.sched_setaffinity(0, cores[::count])
-        os.environ[VARIABLE], os.environ[_LOCAL] = _config(addresses, 0), str(count)
+        os.environ[VARIABLE], os.environ[_LOCAL] = config_of(addresses, 0), str(count)
         yield
     finally:
         os.environ.pop(VARIABLE, None)
@@ -207,12 +207,13 @@ def local_count() -> int:
     return int(os.environ.get(_LOCAL, "0"))
 
 
-def _config(addresses: Sequence[str], index: int) -> str:
+def config_of(addresses: Sequence[str], index: int) -> str:
+    """Return the TF_CONFIG of one of several workers."""
     task = {"type": "worker", "index": index}
     return json.dumps({"cluster": {"worker": list(addresses)}, "task": task})
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Return ports that nothing on this machine uses now."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]

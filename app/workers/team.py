@@ -130,7 +130,7 @@ class Team:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Replace an error of TensorFlow in this context by what became of another worker, if that caused it."""
+        """Replace an error of TensorFlow in this context by what became of another worker, its cause."""
         try:
             yield
         except Exception as error:
