@@ -1,7 +1,7 @@
 """How training scales: one worker on one core, and several, taking turns on this machine.
 
-`python -m app.bench.scaling EXPERIMENT.yaml` is one worker: it reads numbers of steps, one a line; the first worker
-of each team answers with the seconds of every step.
+`python -m app.bench.scaling EXPERIMENT.yaml` is one worker: it reads numbers of steps, one a line, and the
+first worker of each team answers with the seconds of every step.
 """
 
 import contextlib
