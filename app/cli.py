@@ -31,7 +31,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     code = _run(_parser().parse_args(arguments))
     # An input pipeline that an error left standing must go before Python does, or TensorFlow warns of it.
     gc.collect()
-    if Team.opened:  # TensorFlow would wait for workers that have left, up to half a minute
+    return _ended(code)
+
+
+def _ended(code: int) -> int:
+    """Return the exit code; one of several workers ends with it at once.
+
+    TensorFlow would wait for pipelines in the middle of their images, and for workers that have left, up to
+    half a minute.
+    """
+    if Team.opened:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -44,7 +53,7 @@ def _run(options: argparse.Namespace) -> int:
         return options.run(options)
     except (UserError, Interrupted) as error:
         print(error, file=sys.stderr)
-        return error.exit_code
+        return _ended(error.exit_code)
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130

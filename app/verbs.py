@@ -56,7 +56,7 @@ def train(options: argparse.Namespace) -> int:
             "train: SEEDS= trains several runs, one after the other; several workers train one run"
         )
     command = ["train", *([options.experiment] if options.experiment else [])]
-    command += ["--from", options.from_run] if options.from_run else []
+    command += ["--from", str(run.path)] if options.from_run else []
     with local_workers(options.workers, [*command, "--set", shlex.join(overrides)], experiment.name):
         return _train(options, experiment, overrides)
 

@@ -103,11 +103,11 @@ def main() -> None:
         network = build_model(name, (pixels, pixels, 3), classes)
         trained = count_weights(network.trainable_weights)
         networks.append(Network(title, trained, count_macs(network), 128))
-    for network in networks:
+    for each in networks:
         print(
-            f"{network.name}: {network.parameters:,} trainable parameters, "
-            f"{BYTES_PER_GRADIENT * network.parameters / 1e6:.1f} MB of gradients; a step on {network.batch} "
-            f"images {1e3 * network.step_seconds(network.batch):.3g} ms"
+            f"{each.name}: {each.parameters:,} trainable parameters, "
+            f"{BYTES_PER_GRADIENT * each.parameters / 1e6:.1f} MB of gradients; a step on {each.batch} "
+            f"images {1e3 * each.step_seconds(each.batch):.3g} ms"
         )
     print(table(networks))
 

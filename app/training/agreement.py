@@ -26,6 +26,8 @@ def same_program(team: Team) -> None:
     Raises:
         UserError: They do not; names the files and the packages.
     """
+    if team.size == 1:
+        return  # reading all code takes its time
     root = Path(__file__).resolve().parents[2]
     files = {
         str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()

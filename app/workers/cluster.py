@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TextIO
 
 from app.errors import UserError
-from app.paths import module_command, project_root, runs_root, shown
+from app.paths import module_command, runs_root, shown
 from app.workers.team import Team
 
 VARIABLE = "TF_CONFIG"
 _LOCAL = "TRAINER_LOCAL_WORKER"  # set for workers that `local_workers` started; their output is their log
 _EXAMPLE = '{"cluster": {"worker": ["host-a:2345", "host-b:2345"]}, "task": {"type": "worker", "index": 0}}'
+SLURM_PORT = 8888
 _started: list[subprocess.Popen] = []  # local workers, from 1 on
 
 
@@ -39,7 +40,7 @@ def find_cluster(environment: Mapping[str, str] = os.environ) -> Cluster:
     """Return the workers that the environment names; this process alone where it names none.
 
     Slurm's variables count where TF_CONFIG is not set and the job step has several tasks. They are read by
-    TensorFlow's resolver, which asks `scontrol` for host names and counts ports from 8888 up on each host.
+    TensorFlow's resolver; ports count from SLURM_PORT up on each host.
 
     Raises:
         UserError: TF_CONFIG is not what TensorFlow takes, or names what this program does not have.
@@ -48,7 +49,7 @@ def find_cluster(environment: Mapping[str, str] = os.environ) -> Cluster:
     if text.strip():
         return _read(text)
     if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_PROCID" in environment:
-        return _ask_slurm()
+        return _ask_slurm(environment)
     return Cluster()
 
 
@@ -70,13 +71,13 @@ def _read(text: str) -> Cluster:
     try:
         config = json.loads(text)
         cluster, task = config["cluster"], config["task"]
-        kind, index = task["type"], int(task["index"])
+        kind, index = str(task["type"]), int(task["index"])
         addresses = {job: [str(address) for address in hosts] for job, hosts in cluster.items()}
         for address in [address for hosts in addresses.values() for address in hosts]:
             host, _, port = address.rpartition(":")
             if not host or not 0 < int(port) < 65_536:
                 raise ValueError(f"an address is host:port, received {address!r}")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise UserError(f"{VARIABLE}: {reason}. It is JSON such as\n  {_EXAMPLE}") from error
     if others := set(addresses) - {"chief", "worker"}:
@@ -95,21 +96,30 @@ def _read(text: str) -> Cluster:
     return Cluster(everybody, index if kind == "chief" else len(chiefs) + index)
 
 
-def _ask_slurm() -> Cluster:
-    """Return the tasks of this Slurm job step as workers, and set TF_CONFIG for TensorFlow."""
-    from tensorflow.distribute.cluster_resolver import SlurmClusterResolver
+def _ask_slurm(environment: Mapping[str, str]) -> Cluster:
+    """Return the tasks of this Slurm job step as workers, and set TF_CONFIG for TensorFlow.
+
+    TensorFlow's resolver reads the lists; it is not asked for the whole, as it sorts hosts by name (node10
+    before node9), which Slurm does not, and divides by the number of GPUs.
+    """
+    from tensorflow.python.distribute.cluster_resolver import slurm_cluster_resolver
 
     try:
-        # Slurm itself gives each task its GPUs; without them the resolver divides by their number.
-        resolver = SlurmClusterResolver(gpus_per_node=1_000, gpus_per_task=1, auto_set_gpu=False)
-        workers = resolver.cluster_spec().as_dict()["worker"]
-    except (RuntimeError, OSError, ValueError, subprocess.SubprocessError) as error:
+        hosts = slurm_cluster_resolver.expand_hostlist(environment["SLURM_STEP_NODELIST"])
+        tasks = slurm_cluster_resolver.expand_tasks_per_node(environment["SLURM_STEP_TASKS_PER_NODE"])
+        workers = [
+            f"{host}:{SLURM_PORT + i}" for host, count in zip(hosts, tasks, strict=True) for i in range(count)
+        ]
+        task = {"type": "worker", "index": int(environment["SLURM_PROCID"])}
+    except (KeyError, ValueError, IndexError) as error:
         raise UserError(
-            f"Slurm: its variables do not tell who takes part ({error}); set {VARIABLE}"
+            f"Slurm: its variables do not tell who takes part ({type(error).__name__}: {error}); "
+            f"set {VARIABLE} instead"
         ) from error
-    task = {"type": "worker", "index": resolver.task_id}
-    os.environ[VARIABLE] = json.dumps({"cluster": {"worker": workers}, "task": task})
-    return _read(os.environ[VARIABLE])
+    text = json.dumps({"cluster": {"worker": workers}, "task": task})
+    cluster = _read(text)
+    os.environ[VARIABLE] = text
+    return cluster
 
 
 @contextlib.contextmanager
@@ -146,7 +156,6 @@ def local_workers(count: int, command: Sequence[str], experiment: str) -> Iterat
                 _started.append(
                     subprocess.Popen(
                         program,
-                        cwd=project_root(),
                         env=environment | {VARIABLE: config_of(addresses, index), _LOCAL: str(count)},
                         stdin=subprocess.DEVNULL,
                         stdout=file,
@@ -165,6 +174,8 @@ def local_workers(count: int, command: Sequence[str], experiment: str) -> Iterat
     finally:
         os.environ.pop(VARIABLE, None)
         os.environ.pop(_LOCAL, None)
+        if cores:
+            os.sched_setaffinity(0, cores)
         _await_started()
 
 

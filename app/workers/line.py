@@ -83,6 +83,7 @@ class Line:
         """Close the connection."""
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)
+        self.file.close()
         self.connection.close()
 
 
@@ -101,7 +102,11 @@ def listener(address: str) -> socket.socket:
     host, port = endpoint(address)
     local = host in ("localhost", "127.0.0.1")
     try:
-        return socket.create_server(("127.0.0.1" if local else "", port))
+        if local:
+            return socket.create_server(("127.0.0.1", port))
+        both = socket.has_dualstack_ipv6()
+        family = socket.AF_INET6 if both else socket.AF_INET
+        return socket.create_server(("", port), family=family, dualstack_ipv6=both)
     except OSError as error:
         raise UserError(
             f"{address}: this worker cannot listen at port {port} of this machine ({error.strerror}). "

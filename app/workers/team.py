@@ -141,6 +141,7 @@ class Team:
     def _receive(self, line: Line, topic: str) -> Any:
         message = line.inbox.get()
         if message is None:
+            line.inbox.put(None)  # for whoever asks again
             self.fail_if_gone(wait_seconds=GRACE_SECONDS)
             raise UserError(f"{self.name(line.index)} left before the end")
         if message.get("topic") != topic:
@@ -154,6 +155,8 @@ class Team:
             door.settimeout(1.0)
             while len(self._lines) < self.size - 1:
                 self.check()
+                for line in self._lines.values():
+                    line.send({"beat": True})
                 now = time.monotonic()
                 missing = [self.name(i) for i in range(1, self.size) if i not in self._lines]
                 if now - begin > self.join_seconds:
@@ -175,7 +178,7 @@ class Team:
             index = hello["index"]
             if hello["greeting"] != _GREETING or not isinstance(index, int):
                 raise ValueError
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             line.close()
             return
         line.index = index
@@ -217,7 +220,7 @@ class Team:
         """Send a sign of life now and then, and look for those of the others."""
         while not self._settled.wait(BEAT_SECONDS):
             for line in self._lines.values():
-                if time.monotonic() - line.heard_at > LOST_SECONDS:
+                if not line.said_bye and time.monotonic() - line.heard_at > LOST_SECONDS:
                     self.lose(line.index, f"nothing was heard of it for {LOST_SECONDS:.0f} s")
                 line.send({"beat": True})
 
