@@ -27,7 +27,8 @@ class Share:
     A replica's part comes as images, labels, weights `(part,)` float32 and size `()` float32. With weights of
     `replicas * part / batch` for each image, the mean over the replicas of their weighted mean losses is the
     mean over the batch, also where the parts differ by an image. `size` is `batch / replicas`. A batch with
-    fewer images than there are replicas leaves some without any; such a part is one image of weight 0.
+    fewer images than there are replicas leaves some without any; such a part is one image of weight 0, which
+    counts in nothing but the statistics of batch normalisation.
     """
 
     replicas: int

@@ -1,5 +1,6 @@
 """Which replicas a training has: one a device, on TensorFlow or JAX, and one strategy for all of them."""
 
+import functools
 from typing import Any
 
 import keras
@@ -35,7 +36,15 @@ def set_up(team: Team) -> Replicas:
     names = [device.name for device in tf.config.list_logical_devices("GPU" if gpus else "CPU")]
     if len(names) == 1:
         return Replicas(team)
-    return Replicas(team, tf.distribute.MirroredStrategy(names), len(names))
+    return Replicas(team, _mirrored(tuple(names)), len(names))
+
+
+@functools.cache
+def _mirrored(names: tuple[str, ...]) -> Any:
+    """Return the strategy of some devices; two of them in a process would mix up their exchanges."""
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(names)
 
 
 def _set_up_jax(team: Team) -> Replicas:
@@ -49,15 +58,26 @@ def _set_up_jax(team: Team) -> Replicas:
         keras.distribution.set_distribution(None)
         return Replicas(team)
 
-    class DataParallel(keras.distribution.DataParallel):
-        """Shards batches over the devices; one that they do not divide is computed on all of them."""
+    distribution = _Replicated(devices=devices, auto_shard_dataset=False)
+    keras.distribution.set_distribution(distribution)
 
-        def get_data_layout(self, data_shape: Any) -> Any:
-            layout = super().get_data_layout(data_shape)
-            if data_shape[0] % len(devices):
-                axes = [None] * len(data_shape)
-                return keras.distribution.TensorLayout(axes, self.device_mesh)
-            return layout
+    def shard(images: Any) -> Any:
+        if images.shape[0] is None or images.shape[0] % len(devices):
+            return images
+        axes = [distribution.batch_dim_name, *[None] * (len(images.shape) - 1)]
+        return keras.distribution.distribute_tensor(
+            images, keras.distribution.TensorLayout(axes, distribution.device_mesh)
+        )
 
-    keras.distribution.set_distribution(DataParallel(devices=devices, auto_shard_dataset=False))
-    return Replicas(team, None, len(devices))
+    return Replicas(team, None, len(devices), shard)
+
+
+class _Replicated(keras.distribution.DataParallel):
+    """Data parallelism that hands whole batches to all devices; the classifier takes them apart.
+
+    Keras lays out all batches as it does the first, and the last may be one that the devices do not divide.
+    """
+
+    def get_data_layout(self, data_shape: Any) -> Any:
+        """Return the layout of a whole batch on every device."""
+        return keras.distribution.TensorLayout([None] * len(data_shape), self.device_mesh)

@@ -2,14 +2,14 @@
 
 The engine is TensorFlow's own `tf.distribute`: MirroredStrategy for several devices of one process,
 MultiWorkerMirroredStrategy for several processes; on JAX it is `keras.distribution.DataParallel`, which needs
-nothing of what follows. Keras 3.15 cannot `fit` under the second (its issue 20585) and clips gradients before
+little of what follows. Keras 3.15 cannot `fit` under the second (its issue 20585) and clips gradients before
 it adds them up, so the steps of a classifier with several replicas are compiled here, for the instance.
 """
 
 import contextlib
 import hashlib
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,18 @@ class Replicas:
         team: The workers.
         strategy: TensorFlow's strategy; None for a single replica, or on JAX.
         count: Replicas of all workers together.
+        shard: On JAX, spreads images over the devices.
     """
 
-    def __init__(self, team: Team | None = None, strategy: Any = None, count: int = 1):
+    def __init__(
+        self,
+        team: Team | None = None,
+        strategy: Any = None,
+        count: int = 1,
+        shard: Callable[[Any], Any] | None = None,
+    ):
         """Keep the arguments."""
-        self.team = team or Team()
+        self.team, self.shard = team or Team(), shard
         self.strategy, self.count = strategy, count
         if strategy is not None:  # all workers have equally many batches, and need not ask each other
             strategy.extended.experimental_enable_get_next_as_optional = False
@@ -75,6 +82,11 @@ class Replicas:
 
         What is changed are attributes of the instance; a saved file does not know of them.
         """
+        if self.shard:
+            call, shard = classifier.call, self.shard
+            classifier.call = (  # type: ignore[method-assign]
+                lambda images, training=False: call(shard(images), training=training)
+            )
         if self.strategy is None:
             return
         for layer in _layers(classifier):

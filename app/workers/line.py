@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import queue
 import socket
 import threading
@@ -108,7 +109,8 @@ def listener(address: str) -> socket.socket:
         family = socket.AF_INET6 if both else socket.AF_INET
         return socket.create_server(("", port), family=family, dualstack_ipv6=both)
     except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
         raise UserError(
-            f"{address}: this worker cannot listen at port {port} of this machine ({error.strerror}). "
+            f"{address}: this worker cannot listen at port {port} of this machine ({reason}). "
             "End what uses the port, or give the workers other ports"
         ) from error
