@@ -27,8 +27,8 @@ class Share:
     A replica's part comes as images, labels, weights `(part,)` float32 and size `()` float32. With weights of
     `replicas * part / batch` for each image, the mean over the replicas of their weighted mean losses is the
     mean over the batch, also where the parts differ by an image. `size` is `batch / replicas`. A batch with
-    fewer images than there are replicas leaves some without any; such a part is one image of weight 0, which
-    counts in nothing but the statistics of batch normalisation.
+    fewer images than there are replicas leaves some without any; such a part is the whole batch with
+    weights of 0, which leaves synchronised statistics of batch normalisation as they are.
     """
 
     replicas: int
@@ -38,8 +38,8 @@ class Share:
         """Yield positions, weights and size for each own replica's part of the batch at `positions`."""
         size = np.array(len(positions) / self.replicas, np.float32)
         for part in np.array_split(positions, self.replicas)[self.own.start : self.own.stop]:
-            weights = np.full(max(len(part), 1), len(part) / size, np.float32)
-            yield (part if len(part) else positions[:1]), weights, size
+            weights = np.full(len(part) or len(positions), len(part) / size, np.float32)
+            yield (part if len(part) else positions), weights, size
 
 
 def epoch_order(seed: int, epoch: int, num_images: int) -> np.ndarray:

@@ -1,0 +1,314 @@
+"""Several replicas in one process learn what a single one learns; subprocesses have the devices for it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import models  # noqa: F401 - saved files name its classes
+
+ROOT = Path(__file__).resolve().parents[2]  # the checkout, where the subprocess finds the program
+
+LENET = """\
+# 1618 training images: the last batch of an epoch has two, fewer than there are replicas.
+seed: 3
+dataset: {name: digits, image_size: [16, 16]}
+model: {name: lenet5}
+optimizer: {name: adam, learning_rate: 0.003}
+training: {epochs: 2, batch_size: 101}
+"""
+BASELINE = """\
+# Batch normalisation, and nothing that is drawn.
+seed: 3
+dataset: {name: digits, image_size: [16, 16]}
+model: {name: baseline, dropout: 0.0}
+optimizer: {name: sgd, learning_rate: 0.01}
+training: {epochs: 1, batch_size: 100}
+"""
+PROGRAM = """
+import json
+import sys
+from pathlib import Path
+import tensorflow as tf
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 3)
+
+import keras
+import numpy as np
+from app.config import load_experiment
+from app.errors import UserError
+from app.training.callbacks import Settle
+from app.training.job import prepare
+from app.workers.team import Team
+
+folder, part = Path(sys.argv[1]), sys.argv[2]
+told = {"histories": {}}
+
+
+class Counts(keras.callbacks.Callback):
+    # What the metrics have counted by the end of each epoch's steps.
+    def __init__(self):
+        super().__init__()
+        self.epochs = []
+
+    def on_test_begin(self, logs=None):
+        counts = [v for v in self.model.metrics_variables if v.path.endswith("count")]
+        self.epochs.append([float(count.numpy()) for count in counts])
+
+
+def fit(job, callbacks, epochs=None, validate=True):
+    val_ds, val_steps = job.validation_batches()
+    validation = {"validation_data": val_ds, "validation_steps": val_steps} if validate else {}
+    epochs = epochs or job.experiment.training.epochs
+    history = job.classifier.fit(
+        job.batches(), epochs=epochs, steps_per_epoch=job.steps, shuffle=False, verbose=0,
+        callbacks=callbacks, **validation)
+    return history.history
+
+
+def job_of(name, *overrides, replicated):
+    return prepare(load_experiment(name, overrides), Team() if replicated else None)
+
+
+def copies(variables):
+    return [[copy.numpy() for copy in variable.value.values] for variable in variables]
+
+
+def equal(variables):
+    return all(each.tobytes() == own[0].tobytes() for own in copies(variables) for each in own)
+
+
+def both(name, *overrides, label):
+    for replicated in (False, True):
+        job, counts = job_of(name, *overrides, replicated=replicated), Counts()
+        assert (job.replicas.count, type(job.replicas.strategy).__name__) == (
+            (3, "MirroredStrategy") if replicated else (1, "NoneType"))
+        histories = fit(job, [Settle(job.replicas), counts])
+        told["histories"][f"{label}, {'replicas' if replicated else 'single'}"] = histories
+    told[f"{label}, counts"] = counts.epochs
+    told[f"{label}, iterations"] = [int(job.classifier.optimizer.iterations.numpy()), job.steps]
+    return job
+
+
+if part == "alike":  # the fast one
+    clipped = "optimizer={name: sgd, learning_rate: 0.05, global_clipnorm: 0.1}"
+    job = both("lenet", clipped, label="clipped")
+    told["images"] = [len(job.dataset.train), len(job.dataset.val)]
+    told["equal"] = equal([*job.classifier.trainable_variables, *job.classifier.optimizer.variables])
+
+    # A file of the replicated job, for the test's process to read, and what each replica says of the images.
+    job.classifier.save(folder / "replicated.keras")
+    images = job.dataset.val.take(np.arange(40))[0]
+    call = tf.function(lambda: job.replicas.strategy.run(lambda: job.classifier(images, training=False)))
+    logits = job.replicas.strategy.experimental_local_results(call())
+    np.savez(folder / "predictions.npz", images=images, logits=np.stack([each.numpy() for each in logits]))
+
+    # Copies that differ by a hand's doing, by the last bit of one weight.
+    job.replicas.compare(job.classifier)
+    variable = job.classifier.trainable_variables[2]
+    copy = variable.value.values[1]
+    changed = copy.numpy()
+    changed.flat[7] = np.nextafter(changed.flat[7], np.inf, dtype="float32")
+    copy.assign(changed)
+    try:
+        job.replicas.compare(job.classifier)
+    except UserError as error:
+        told["compared"] = [variable.path, str(error)]
+
+if part == "plain":
+    both("lenet", label="adam")
+    told["float16"] = {}
+    for replicated in (False, True):
+        job = job_of("lenet", "training.precision=float16", replicated=replicated)
+        losses = fit(job, [Settle(job.replicas)], epochs=1)["loss"]
+        optimizer = job.classifier.optimizer
+        told["float16"]["replicas" if replicated else "single"] = {
+            "loss": losses[0], "taken": int(optimizer.inner_optimizer.iterations.numpy()),
+            "steps": job.steps, "scale": float(optimizer.dynamic_scale.numpy())}
+
+if part == "synchronised":
+    job = both("baseline", "training.sync_batch_norm=true", label="synchronised")
+    norm = job.classifier.network.norm
+    told["equal"] = equal([norm.moving_mean, norm.moving_variance, *job.classifier.trainable_variables])
+    both("baseline", "training.sync_batch_norm=true", "training.batch_size=101", label="few")
+
+if part == "apart":
+    job = job_of("baseline", replicated=True)
+    norm = job.classifier.network.norm
+    fit(job, [], epochs=1, validate=False)
+    before = copies([norm.moving_mean, norm.moving_variance])
+    job.replicas.average_statistics(job.classifier)
+    after = copies([norm.moving_mean, norm.moving_variance])
+    np.savez(folder / "statistics.npz", before=np.array(before), after=np.array(after))
+    job = job_of("baseline", replicated=True)
+    told["histories"]["apart"] = fit(job, [Settle(job.replicas)])
+    told["equal"] = equal(job.classifier.network.weights)
+
+    # What each replica draws for the same images.
+    draws = {}
+    for replicated in (False, True):
+        job = job_of("baseline", "augmentation=[{random_crop: {padding_pixels: 3}}, random_flip]",
+                     "model.dropout=0.5", replicated=replicated)
+        classifier = job.classifier
+        crop, flip = classifier.augmentation
+        images = tf.cast(job.dataset.train.take(np.arange(24))[0], "float32")
+        ones = tf.ones((8, 50))
+
+        def draw():
+            dropout = classifier.network.hidden_dropout
+            layers = [(crop, images), (flip, images), (dropout, ones), (crop, images)]
+            return [layer(inputs, training=True) for layer, inputs in layers]
+
+        run = job.replicas.strategy.run if replicated else lambda function: function()
+        drawn = tf.function(lambda: run(draw))()
+        for name, values in zip(("crop", "flip", "dropout", "crop again"), drawn, strict=True):
+            values = job.replicas.strategy.experimental_local_results(values) if replicated else [values]
+            key = f"{name}, {'replicas' if replicated else 'single'}"
+            draws[key] = np.stack([value.numpy() for value in values])
+    layers = [crop, flip, classifier.network.hidden_dropout]
+    told["equal generators"] = equal([layer.seed_generator.state for layer in layers])
+    told["draws"] = [copies([layer.seed_generator.state])[0][0].tolist() for layer in layers]
+    np.savez(folder / "draws.npz", **draws)
+
+if part == "two experiments":
+    told["histories"] = {name: fit(job_of(name, replicated=True), [], epochs=1, validate=False)
+                         for name in ("lenet", "baseline")}
+(folder / "told.json").write_text(json.dumps(told))
+"""
+
+
+def run_part(part, folder):
+    """Run a part of the program in `folder`; return its JSON and the folder of its arrays."""
+    (folder / "experiments").mkdir()
+    for name, text in (("lenet", LENET), ("baseline", BASELINE)):
+        (folder / "experiments" / f"{name}.yaml").write_text(text)
+    command = [sys.executable, "-c", PROGRAM, str(folder), part]
+    environment = os.environ | {"TRAINER_HOME": str(folder), "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads((folder / "told.json").read_text()), folder
+
+
+def arrays(folder, name):
+    with np.load(folder / f"{name}.npz") as stored:
+        return {key: stored[key] for key in stored.files}
+
+
+def largest_difference(told, one, other, names):
+    """Return by how much two histories differ, relatively."""
+    pairs = [(told["histories"][one][name], told["histories"][other][name]) for name in names]
+    return max(np.max(np.abs(np.subtract(a, b)) / np.abs(b)) for a, b in pairs)
+
+
+LOSSES = ("loss", "val_loss")
+COLUMNS = ("accuracy", "val_accuracy", *LOSSES)
+
+
+@pytest.fixture(scope="module")
+def alike(tmp_path_factory):
+    return run_part("alike", tmp_path_factory.mktemp("alike"))
+
+
+@pytest.fixture(scope="module")
+def synchronised(tmp_path_factory):
+    return run_part("synchronised", tmp_path_factory.mktemp("synchronised"))
+
+
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory):
+    return run_part("apart", tmp_path_factory.mktemp("apart"))
+
+
+def test_replicas_train_as_a_single_one_also_with_clipped_gradients(alike):
+    """Keras alone would clip each replica's own gradients."""
+    told, _ = alike
+    assert told["images"][0] % 101 == 2
+    assert len(told["histories"]["clipped, single"]["val_loss"]) == 2
+    assert largest_difference(told, "clipped, replicas", "clipped, single", COLUMNS) < 1e-5
+    assert told["equal"]
+
+
+def test_every_image_of_every_epoch_counts_once(alike):
+    told, _ = alike
+    train, _ = told["images"]
+    assert told["clipped, counts"] == [[train, train]] * 2  # of the loss, of the accuracy
+    taken, steps = told["clipped, iterations"]
+    assert steps == -(-train // 101) and taken == 2 * steps
+
+
+def test_copies_that_differ_stop_the_training(alike):
+    path, message = alike[0]["compared"]
+    assert message.startswith(f"{path}: one of the devices holds other values")
+
+
+def test_saved_file_knows_of_no_replicas(alike):
+    _, folder = alike
+    stored = arrays(folder, "predictions")
+    classifier = keras.saving.load_model(folder / "replicated.keras")
+    assert stored["logits"].shape == (3, 40, 10)
+    for logits in stored["logits"]:
+        np.testing.assert_allclose(classifier.predict(stored["images"], verbose=0), logits, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_adam_and_float16_on_replicas(tmp_path):
+    told, _ = run_part("plain", tmp_path)
+    assert largest_difference(told, "adam, replicas", "adam, single", COLUMNS) < 1e-5
+    single, replicas = (told["float16"][name] for name in ("single", "replicas"))
+    assert replicas["taken"] == single["taken"] > 0 and replicas["scale"] == single["scale"]
+    assert replicas["taken"] == replicas["steps"]
+    assert replicas["loss"] == pytest.approx(single["loss"], rel=1e-2)
+
+
+@pytest.mark.slow
+def test_synchronised_statistics_are_those_of_the_whole_batch(synchronised, apart):
+    """Without it each replica normalises by its own images, and the first epoch differs tenfold."""
+    told, _ = synchronised
+    assert told["equal"]
+    difference = largest_difference(told, "synchronised, replicas", "synchronised, single", LOSSES)
+    told["histories"]["apart"] = apart[0]["histories"]["apart"]
+    assert difference < 1e-3
+    assert largest_difference(told, "apart", "synchronised, single", LOSSES) > 10 * max(difference, 1e-5)
+
+
+@pytest.mark.slow
+def test_synchronised_statistics_of_fewer_images_than_replicas(synchronised):
+    assert largest_difference(synchronised[0], "few, replicas", "few, single", LOSSES) < 1e-4
+
+
+@pytest.mark.slow
+def test_statistics_of_replicas_are_averaged(apart):
+    told, folder = apart
+    stored = arrays(folder, "statistics")
+    before, after = stored["before"], stored["after"]  # (mean and variance, replica, channel)
+    assert before.shape == (2, 3, 6)
+    for one, other in ((0, 1), (1, 2)):
+        assert (before[:, one] != before[:, other]).any(axis=-1).all()
+    np.testing.assert_array_equal(after, after[:, :1].repeat(3, axis=1))
+    np.testing.assert_allclose(after[:, 0], before.astype(float).mean(axis=1), rtol=1e-6)
+    assert told["equal"]
+
+
+@pytest.mark.slow
+def test_replicas_draw_apart_the_first_as_a_single_one(apart):
+    told, folder = apart
+    draws = arrays(folder, "draws")
+    for name in ("crop", "flip", "dropout", "crop again"):
+        single, replicas = draws[f"{name}, single"], draws[f"{name}, replicas"]
+        np.testing.assert_array_equal(replicas[0], single[0])
+        for one, other in ((0, 1), (1, 2), (0, 2)):
+            assert (replicas[one] != replicas[other]).any(), name
+    assert (draws["crop, replicas"] != draws["crop again, replicas"]).any(axis=(1, 2, 3, 4)).all()
+    assert told["equal generators"]
+
+
+@pytest.mark.slow
+def test_two_experiments_in_one_process(tmp_path):
+    told, _ = run_part("two experiments", tmp_path)
+    assert all(np.isfinite(history["loss"]).all() for history in told["histories"].values())
