@@ -202,6 +202,8 @@ def _machine(metrics: dict[str, Any], environment: dict[str, Any]) -> list[tuple
     timing, cpu = metrics["timing"], environment["cpu"]
     resumed = ", ".join(map(str, timing["resumed_epochs"]))
     memory = timing["peak_memory_megabytes"]
+    workers, replicas = environment.get("workers", 1), environment.get("replicas", 1)
+    promised = environment["deterministic"] and replicas == 1
     return [
         ("an epoch", f"{timing['seconds_per_epoch']:,.1f} s (median)"),
         ("training", f"{timing['images_per_second']:,.0f} images a second (median)"),
@@ -209,8 +211,9 @@ def _machine(metrics: dict[str, Any], environment: dict[str, Any]) -> list[tuple
         ("resumed in epochs", resumed or "never stopped"),
         ("processor", f"{cpu['count']} x {cpu['model']}"),
         ("devices", ", ".join(environment["devices"])),
+        ("trained by", f"{replicas} replicas of {workers} workers" if replicas > 1 else "one replica"),
         ("backend", f"{environment['backend']}, Python {environment['python']}"),
-        ("same bits each time", "yes" if environment["deterministic"] else "not promised"),
+        ("same bits each time", "yes" if promised else "not promised"),
     ]
 
 

@@ -190,9 +190,10 @@ def _machine(environment: dict, experiment: Experiment) -> str:
     accelerators = [device for device in environment["devices"] if device.upper() != "CPU"]
     backend = environment["backend"]
     version = environment["versions"].get(backend, "")
-    return ", ".join(
-        [f"{cpu['count']} x {model}", *accelerators, f"{backend} {version}", experiment.training.precision]
-    )
+    workers = environment.get("workers", 1)
+    together = [f"{workers} workers"] if workers > 1 else []
+    processor, precision = f"{cpu['count']} x {model}", experiment.training.precision
+    return ", ".join([processor, *accelerators, *together, f"{backend} {version}", precision])
 
 
 def _write_measured(path: Path, words: str) -> None:

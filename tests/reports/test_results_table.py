@@ -85,6 +85,13 @@ def test_line_holds_what_the_run_left_behind(home):
     assert second == "# make train EXP=tiny  measured: 81.00 % on validation, 20 of 50 epochs of 12 s"
 
 
+def test_machine_names_the_workers(home):
+    run = leave_run(20, 0.8)
+    runs.write_json(run.environment, runs.read_json(run.environment) | {"workers": 2, "replicas": 2})
+    write_results_table()
+    assert line_of(home)["machine"] == "2 x Intel Xeon, 2 workers, tensorflow 2.21.0, float32"
+
+
 def test_most_epochs_of_the_same_recipe_count(home):
     chosen = leave_run(20, 0.8, on_test=True)
     leave_run(10, 0.9)
