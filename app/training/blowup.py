@@ -7,7 +7,6 @@ import keras
 from keras import ops
 
 from app.runs import Run, load_run_experiment, read_json
-from app.training import startup
 from app.training.checkpoint import load_state, non_finite_variable, restore_state
 from app.training.job import Job, prepare
 from app.training.layerwise import Culprit, find_in_step, find_in_weights
@@ -74,7 +73,7 @@ def _prepare(run: Run, out: TextIO | None = None) -> tuple[Job, int]:
     """
     job = prepare(load_run_experiment(run))
     if out:
-        environment = startup.describe_environment(job.deterministic)
+        environment = job.describe_environment()
         for line in [line for lines in differences(run, job, environment) for line in lines]:
             print(f"{run.name}: {line}; the replay may differ", file=out)
     state, damaged = load_state(run)

@@ -86,6 +86,10 @@ class Job:
         )
         return "\n".join(lines) + "\n"
 
+    def describe_environment(self) -> dict[str, Any]:
+        """Return the content of environment.json: what the run is trained on."""
+        return startup.describe_environment(self.deterministic) | self.replicas.describe()
+
     def describe_dataset(self) -> dict[str, Any]:
         """Return the content of dataset.json."""
         kind = {"kind": self.experiment.normalization, "unit": "images scaled to [0, 1]"}

@@ -20,7 +20,6 @@ from app.runs import (
     write_json,
     write_text,
 )
-from app.training import startup
 from app.training.checkpoint import Progress, State, load_state, restore_state
 from app.training.job import Job
 from app.training.optimizers import learning_rate_at
@@ -93,7 +92,7 @@ def extend(run: Run, epochs: int, fate: ScheduleFate | None) -> None:
 
 def last_state(run: Run, job: Job, force: bool, out: TextIO) -> State | None:
     """Put the last whole state of a run into its classifier and record that it goes on."""
-    environment = startup.describe_environment(job.deterministic) | job.replicas.describe()
+    environment = job.describe_environment()
     grave, slight = differences(run, job, environment)
     refuse_or_force(run, grave, force)
     for line in [*grave, *slight]:
@@ -132,7 +131,7 @@ def differences(run: Run, job: Job, environment: Mapping[str, Any]) -> tuple[lis
     Args:
         run: The run.
         job: Its experiment, prepared again.
-        environment: What this process runs on, see `startup.describe_environment`.
+        environment: What this process runs on, see `Job.describe_environment`.
 
     Returns:
         What forbids going on: other data, another backend, other versions; and what only makes equal bits

@@ -18,7 +18,6 @@ from app.runs import (
     write_json,
     write_text,
 )
-from app.training import startup
 from app.training.agreement import same_experiment, same_program
 from app.training.callbacks import FiniteLoss, Recorder, Settle, write_records
 from app.training.checkpoint import Progress
@@ -62,7 +61,7 @@ def train(experiment: Experiment, out: TextIO | None = None, overrides: Sequence
             run = create_run(experiment.name)
             stack.enter_context(locked(run))
             write_text(run.experiment, dump_experiment(experiment))
-            environment = startup.describe_environment(job.deterministic) | job.replicas.describe()
+            environment = job.describe_environment()
             write_json(run.environment, environment | {"overrides": overrides})
             write_json(run.dataset, job.describe_dataset())
             write_text(run.summary, job.summary())

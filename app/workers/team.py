@@ -98,7 +98,10 @@ class Team:
         told: dict[str, Any] = {"bye": True}
         if error is not None and not isinstance(error, Interrupted) and self._failure is None:
             words = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            told = {"failed": f"{self.name(self.index)}: {words}"}
+            if isinstance(error, KeyboardInterrupt):
+                words = "stopped before the training began"
+            # A comparison of workers names one already.
+            told = {"failed": words if words.startswith("worker ") else f"{self.name(self.index)}: {words}"}
         for line in self._lines.values():
             line.send(told)
             line.close()
