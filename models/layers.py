@@ -49,8 +49,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
     Arguments, weights and results are those of `keras.layers.BatchNormalization`, which splits the work into
     many small operations. The kernel is used on TensorFlow for (batch, height, width, channels) in float32,
     bfloat16 or float16, normalised over the last axis. Everything else (other backends, masks,
-    renormalisation, statistics synchronised between replicas) takes Keras' own path; the statistics of several
-    replicas are brought together in one exchange, where Keras takes three.
+    renormalisation, statistics synchronised between replicas) takes Keras' own path; the statistics of
+    several replicas are brought together in one exchange, where Keras takes three.
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
@@ -94,9 +94,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         num_values = tf.cast(tf.size(values) / tf.size(mean), "float32")
         count = tf.fill(tf.shape(mean), num_values)
         counts, sums, squares = tf.unstack(
-            context.all_reduce(
-                "SUM", tf.stack([count, count * mean, count * (variance + tf.square(mean))])
-            )
+            context.all_reduce("SUM", tf.stack([count, count * mean, count * (variance + tf.square(mean))]))
         )
         mean = sums / counts
         variance = tf.maximum(squares / counts - tf.square(mean), 0.0)
