@@ -8,6 +8,7 @@ import errno
 import gc
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0, 2 for an error that the user can mend, 130 after ctrl-C, 143 after SIGTERM.
     """
-    code = _run(_parser().parse_args(arguments))
+    try:
+        code = _run(_parser().parse_args(arguments))
+    except Exception:
+        if Team.opened:  # else the process would wait for the other workers
+            traceback.print_exc()
+            _ended(1)
+        raise
     # An input pipeline that an error left standing must go before Python does, or TensorFlow warns of it.
     gc.collect()
     return _ended(code)

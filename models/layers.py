@@ -89,9 +89,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
         context = tf.distribute.get_replica_context()
         if context is None or context.num_replicas_in_sync == 1:
             return super()._moments(inputs, mask)
-        values = tf.cast(inputs, "float32")
+        values = tf.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
         mean, variance = tf.nn.moments(values, self._reduction_axes)
-        num_values = tf.cast(tf.size(values) / tf.size(mean), "float32")
+        num_values = tf.cast(tf.size(values) / tf.size(mean), values.dtype)
         count = tf.fill(tf.shape(mean), num_values)
         counts, sums, squares = tf.unstack(
             context.all_reduce("SUM", tf.stack([count, count * mean, count * (variance + tf.square(mean))]))

@@ -15,9 +15,7 @@ from app.config import Experiment
 from app.errors import UserError
 from app.reports.plots import draw_history
 from app.runs import Row, Run, atomic_path, write_history, write_json
-from app.training.checkpoint import (
-    Progress,
-)
+from app.training.checkpoint import Progress
 from app.training.display import Display
 from app.training.distribute import Replicas
 from app.training.history import best_row, is_complete

@@ -193,7 +193,20 @@ def restore_state(model: keras.Model, state: State) -> None:
             raise UserError(f"{shown(state.path)}: does not fit the experiment's {name}: it holds {first}")
     for name in ("model", "optimizer"):
         for variable, value in zip(groups[name], state.values[name], strict=True):
-            variable.assign(value)
+            assign(variable, value)
+
+
+def assign(variable: keras.Variable, value: np.ndarray) -> None:
+    """Give a variable a value on this worker, without the others.
+
+    Keras' own assignment on JAX has all workers compare what they assign.
+    """
+    if keras.backend.backend() == "jax":
+        import jax
+
+        layout = variable.value.sharding
+        value = jax.make_array_from_callback(value.shape, layout, lambda index: value[index])
+    variable.assign(value)
 
 
 def restore_metrics(model: keras.Model, values: Sequence[np.ndarray]) -> None:

@@ -1,4 +1,4 @@
-"""Which replicas a training has: one a device, on TensorFlow or JAX, and one strategy for all of them."""
+"""Which replicas a training has: one a device, on TensorFlow or JAX, and how they find each other."""
 
 import functools
 from typing import Any
@@ -11,16 +11,30 @@ from app.workers.cluster import local_count
 from app.workers.team import Team
 
 
+def connect(team: Team, seed: int, devices: str) -> None:
+    """Let JAX know of all workers, which must come before it computes anything; TensorFlow can wait."""
+    if team.size > 1 and keras.backend.backend() == "jax":
+        from app.training import jax_replicas
+
+        jax_replicas.connect(team, seed, "cpu" if local_count() > 1 else devices)
+
+
 def set_up(team: Team) -> Replicas:
     """Return the replicas of a training, one for each device that `startup.configure` left visible.
 
     To be called before TensorFlow runs its first operation.
 
     Raises:
-        UserError: The workers have different numbers of devices, or they are several and this is JAX.
+        UserError: The workers have different numbers of devices.
     """
     if keras.backend.backend() == "jax":
-        return _set_up_jax(team)
+        import jax
+
+        several = _count(team, jax.local_device_count()) > 1
+        keras.distribution.set_distribution(None)  # an earlier run in this process may have left its own
+        from app.training.jax_replicas import JaxReplicas
+
+        return JaxReplicas(team) if several else Replicas(team)
     import tensorflow as tf
 
     gpus = tf.config.get_visible_devices("GPU")
@@ -28,15 +42,21 @@ def set_up(team: Team) -> Replicas:
         gpus = gpus[team.index :: local_count()]
         tf.config.set_visible_devices(gpus, "GPU")
     if team.size > 1:
-        counts = [len(each) or 1 for each in team.exchange("devices", [gpu.name for gpu in gpus])]
-        if len(set(counts)) > 1:
-            told = ", ".join(f"{team.name(i)} has {count}" for i, count in enumerate(counts))
-            raise UserError(f"every worker needs the same number of devices: {told}")
-        return Replicas(team, tf.distribute.MultiWorkerMirroredStrategy(), sum(counts))
+        count = _count(team, len(gpus) or 1)
+        return Replicas(team, tf.distribute.MultiWorkerMirroredStrategy(), count)
     names = [device.name for device in tf.config.list_logical_devices("GPU" if gpus else "CPU")]
     if len(names) == 1:
         return Replicas(team)
     return Replicas(team, _mirrored(tuple(names)), len(names))
+
+
+def _count(team: Team, own: int) -> int:
+    """Return the number of devices of all workers together."""
+    counts = team.exchange("devices", own)
+    if len(set(counts)) > 1:
+        told = ", ".join(f"{team.name(i)} has {count}" for i, count in enumerate(counts))
+        raise UserError(f"every worker needs the same number of devices: {told}")
+    return sum(counts)
 
 
 @functools.cache
@@ -45,39 +65,3 @@ def _mirrored(names: tuple[str, ...]) -> Any:
     import tensorflow as tf
 
     return tf.distribute.MirroredStrategy(names)
-
-
-def _set_up_jax(team: Team) -> Replicas:
-    """Spread batches over the local devices of JAX, where there are several."""
-    if team.size > 1:
-        raise UserError(
-            "KERAS_BACKEND=jax: several workers train on TensorFlow; on JAX, all devices of one machine"
-        )
-    devices = keras.distribution.list_devices()
-    if len(devices) == 1:
-        keras.distribution.set_distribution(None)
-        return Replicas(team)
-
-    distribution = _Replicated(devices=devices, auto_shard_dataset=False)
-    keras.distribution.set_distribution(distribution)
-
-    def shard(images: Any) -> Any:
-        if images.shape[0] is None or images.shape[0] % len(devices):
-            return images
-        axes = [distribution.batch_dim_name, *[None] * (len(images.shape) - 1)]
-        return keras.distribution.distribute_tensor(
-            images, keras.distribution.TensorLayout(axes, distribution.device_mesh)
-        )
-
-    return Replicas(team, None, len(devices), shard)
-
-
-class _Replicated(keras.distribution.DataParallel):
-    """Data parallelism that hands whole batches to all devices; the classifier takes them apart.
-
-    Keras lays out all batches as it does the first, and the last may be one that the devices do not divide.
-    """
-
-    def get_data_layout(self, data_shape: Any) -> Any:
-        """Return the layout of a whole batch on every device."""
-        return keras.distribution.TensorLayout([None] * len(data_shape), self.device_mesh)

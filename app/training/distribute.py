@@ -1,15 +1,15 @@
 """Several replicas of one network, on the devices of this machine and of others, trained as one.
 
 The engine is TensorFlow's own `tf.distribute`: MirroredStrategy for several devices of one process,
-MultiWorkerMirroredStrategy for several processes; on JAX it is `keras.distribution.DataParallel`, which needs
-little of what follows. Keras 3.15 cannot `fit` under the second (its issue 20585) and clips gradients before
-it adds them up, so the steps of a classifier with several replicas are compiled here, for the instance.
+MultiWorkerMirroredStrategy for several processes. Keras 3.15 cannot `fit` under the second (its issue 20585)
+and clips gradients before it adds them up, so the steps of a classifier with several replicas are compiled
+here, for the instance. On JAX the engine is Keras' own: see `jax_replicas`.
 """
 
 import contextlib
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,19 +34,11 @@ class Replicas:
         team: The workers.
         strategy: TensorFlow's strategy; None for a single replica, or on JAX.
         count: Replicas of all workers together.
-        shard: On JAX, spreads images over the devices.
     """
 
-    def __init__(
-        self,
-        team: Team | None = None,
-        strategy: Any = None,
-        count: int = 1,
-        shard: Callable[[Any], Any] | None = None,
-    ):
+    def __init__(self, team: Team | None = None, strategy: Any = None, count: int = 1):
         """Keep the arguments."""
-        self.team, self.shard = team or Team(), shard
-        self.strategy, self.count = strategy, count
+        self.team, self.strategy, self.count = team or Team(), strategy, count
         if strategy is not None:  # all workers have equally many batches, and need not ask each other
             strategy.extended.experimental_enable_get_next_as_optional = False
         self._average: Any = None
@@ -62,6 +54,10 @@ class Replicas:
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         """In this context variables are made, one copy for each replica."""
         return self.strategy.scope() if self.strategy else contextlib.nullcontext()
+
+    def alone(self) -> contextlib.AbstractContextManager[Any]:
+        """In this context a worker makes variables for itself, without the others; not within the scope."""
+        return contextlib.nullcontext()
 
     def feed(self, batches: Any) -> Any:
         """Return batches, of this worker's share, as what `fit` and `evaluate` hand to the replicas."""
@@ -82,11 +78,6 @@ class Replicas:
 
         What is changed are attributes of the instance; a saved file does not know of them.
         """
-        if self.shard:
-            call, shard = classifier.call, self.shard
-            classifier.call = (  # type: ignore[method-assign]
-                lambda images, training=False: call(shard(images), training=training)
-            )
         if self.strategy is None:
             return
         for layer in _layers(classifier):
@@ -117,8 +108,8 @@ class Replicas:
         return {"workers": self.team.size, "replicas": self.count} | ({"hosts": hosts} if hosts else {})
 
     def single(self, classifier: ImageClassifier) -> ImageClassifier:
-        """Return the classifier as one that a worker can use without the others."""
-        if self.strategy is None:
+        """Return the classifier as one that a worker can use without the others; made while `alone`."""
+        if self.count == 1:
             return classifier
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "classifier.keras"
@@ -157,7 +148,7 @@ class Replicas:
             return
         import tensorflow as tf
 
-        variables = _state_variables(classifier)
+        variables = state_variables(classifier)
 
         def in_replica() -> None:
             context = tf.distribute.get_replica_context()
@@ -177,12 +168,15 @@ class Replicas:
         Raises:
             UserError: They do not; names the first variable that differs, and where.
         """
-        if self.strategy is None:
+        if self.count == 1:
             return
-        variables = _state_variables(classifier)
+        variables = state_variables(classifier)
         own = [
-            [hashlib.sha256(copy.numpy().tobytes()).hexdigest()[:16] for copy in _copies(variable)]
-            for variable in variables
+            [
+                hashlib.sha256(ops.convert_to_numpy(copy).tobytes()).hexdigest()[:16]
+                for copy in self.copies(each)
+            ]
+            for each in variables
         ]
         everybody = self.team.exchange("weights", own)
         for index, theirs in enumerate(everybody):
@@ -194,6 +188,13 @@ class Replicas:
                         "stopped, as they no longer train one network. The last state is from before that; "
                         "look at that machine's memory and at its versions"
                     )
+
+    def leave(self) -> None:
+        """Part from the other workers when all is done."""
+
+    def copies(self, variable: Any) -> Iterable[Any]:
+        """Return a variable's copies on this worker's replicas."""
+        return getattr(variable.value, "values", [variable.value])
 
 
 def _own_stream(generator: Any) -> Any:
@@ -221,7 +222,8 @@ def _innermost(optimizer: Any) -> Any:
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
-def _state_variables(classifier: ImageClassifier) -> list[Any]:
+def state_variables(classifier: ImageClassifier) -> list[Any]:
+    """Return all variables of a compiled classifier but those of its metrics."""
     own = {id(variable) for variable in classifier.metrics_variables}
     others = [variable for variable in classifier.variables if id(variable) not in own]
     return [*others, *classifier.optimizer.variables]
@@ -234,8 +236,3 @@ def _moving_statistics(classifier: ImageClassifier) -> list[Any]:
         if isinstance(layer, keras.layers.BatchNormalization):
             found += [layer.moving_mean, layer.moving_variance]
     return found
-
-
-def _copies(variable: Any) -> Iterator[Any]:
-    """Yield a variable's copies on this worker's replicas."""
-    yield from getattr(variable.value, "values", [variable.value])

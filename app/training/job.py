@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,8 @@ from app.paths import data_root
 from app.runs import Run, find_run
 from app.training import startup
 from app.training.agreement import one_at_a_time, same_data
-from app.training.devices import set_up
+from app.training.checkpoint import assign
+from app.training.devices import connect, set_up
 from app.training.distribute import Replicas
 from app.training.lookahead import LookaheadAverage
 from app.training.losses import SparseCrossentropy, balanced_class_weight
@@ -107,6 +108,8 @@ def prepare(experiment: Experiment, team: Team | None = None) -> Job:
         UserError: The experiment, the data or the devices do not allow it, or the workers differ.
     """
     training = experiment.training
+    if team:
+        connect(team, experiment.seed, training.devices)
     deterministic = startup.configure(
         seed=experiment.seed,
         precision=training.precision,
@@ -128,18 +131,34 @@ def prepare(experiment: Experiment, team: Team | None = None) -> Job:
             f"training.batch_size: received {training.batch_size}, but there are {replicas.count} replicas; "
             "choose a batch that has an image for each"
         )
+    constants = normalization_constants(experiment.normalization, dataset.train)
     with replicas.scope():
-        return _assemble(experiment, dataset, replicas, deterministic)
+        parts = _make_parts(experiment, dataset, constants)
+    source = experiment.model.weights
+    if source and replicas.team.is_chief:  # the others receive its values
+        with replicas.alone():
+            _start_from(find_run(source), parts["network"], dataset.class_names)
+    with replicas.scope():
+        classifier = ImageClassifier(class_names=dataset.class_names, **parts)
+        lookahead = _compile(experiment, dataset, classifier, replicas)
+    return Job(
+        experiment,
+        dataset,
+        classifier,
+        constants,
+        num_steps(len(dataset.train), training.batch_size),
+        replicas,
+        deterministic,
+        lookahead,
+    )
 
 
-def _assemble(experiment: Experiment, dataset: Dataset, replicas: Replicas, deterministic: bool) -> Job:
-    """Build and compile the classifier with all variables made."""
-    training = experiment.training
+def _make_parts(experiment: Experiment, dataset: Dataset, constants: Mapping[str, Any]) -> dict[str, Any]:
+    """Return augmentation, network and normalization, as a classifier takes them."""
     augmentation = []
     for layer in experiment.augmentation[_flips_alternately(experiment) :]:
         with _refusals_of(f"augmentation.{layer.name}"):
             augmentation.append(augmentation_layer(layer.name, **layer.arguments))
-    constants = normalization_constants(experiment.normalization, dataset.train)
     model = experiment.model
     with _refusals_of(f"model.{model.name}"):
         network = build_model(
@@ -153,11 +172,14 @@ def _assemble(experiment: Experiment, dataset: Dataset, replicas: Replicas, dete
         sample = epoch_order(experiment.seed, 0, len(dataset.train))[: network.adapt_images]
         pixels = normalization(dataset.train.take(sample)[0])
         network.adapt(keras.ops.convert_to_numpy(keras.ops.cast(pixels, "float32")))
-    if model.weights and replicas.team.is_chief:  # the others receive its values
-        _start_from(find_run(model.weights), network, dataset.class_names)
-    classifier = ImageClassifier(
-        network, class_names=dataset.class_names, normalization=normalization, augmentation=augmentation
-    )
+    return {"network": network, "normalization": normalization, "augmentation": augmentation}
+
+
+def _compile(
+    experiment: Experiment, dataset: Dataset, classifier: ImageClassifier, replicas: Replicas
+) -> LookaheadAverage | None:
+    """Make a classifier ready to fit, with all its variables, on all replicas; return its average."""
+    training, network = experiment.training, classifier.network
     classifier.build((None, *dataset.image_shape))
     steps = num_steps(len(dataset.train), training.batch_size)
     weights = None
@@ -186,7 +208,7 @@ def _assemble(experiment: Experiment, dataset: Dataset, replicas: Replicas, dete
     replicas.make_metrics(classifier, *dataset.train.take(np.arange(1)))
     replicas.bind(classifier, training.sync_batch_norm)
     replicas.spread(classifier)
-    return Job(experiment, dataset, classifier, constants, steps, replicas, deterministic, lookahead)
+    return lookahead
 
 
 def _flips_alternately(experiment: Experiment) -> bool:
@@ -223,4 +245,4 @@ def _start_from(run: Run, network: keras.Model, class_names: tuple[str, ...]) ->
                 f"model.weights: {variable.path} has shape {tuple(source.shape)} in {run.name}, "
                 f"{tuple(variable.shape)} here; use the same model arguments and image size"
             )
-        variable.assign(source)
+        assign(variable, source.numpy())

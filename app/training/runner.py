@@ -168,10 +168,12 @@ def _fit(run: Run, job: Job, progress: Progress, metrics: Sequence[np.ndarray] |
                 callbacks=callbacks,
             )
     if team.is_chief:
-        write_results(run, experiment, dataset, job.replicas.single(classifier), progress)
-        write_report(run, dataset)
+        with job.replicas.alone():
+            write_results(run, experiment, dataset, job.replicas.single(classifier), progress)
+            write_report(run, dataset)
         print_results(run, out)
     team.exchange("finished", True)  # nobody leaves before the chief has written everything
+    job.replicas.leave()
     return run
 
 

@@ -21,6 +21,7 @@ JOIN_SECONDS = 120.0  # a worker that has not come by then will not come
 BEAT_SECONDS = 5.0
 LOST_SECONDS = 20.0  # of silence; a process that ends is noticed at once
 GRACE_SECONDS = 2.0  # for the main thread, which may be held up inside TensorFlow, to end by itself
+_ENGINE_ERRORS = {"OpError", "JaxRuntimeError"}
 _GREETING = "image-classification-trainer 1"
 
 
@@ -49,6 +50,7 @@ class Team:
         """Keep the arguments; entering the context opens the line."""
         self.addresses, self.index = tuple(addresses), index
         self.join_seconds, self.check = join_seconds, check
+        self.grace_seconds = GRACE_SECONDS
         self.advice = ""  # added to the message when a worker is gone
         self._lines: dict[int, Line] = {}
         self._failure: str | None = None
@@ -133,11 +135,11 @@ class Team:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Replace an error of TensorFlow in this context by what became of another worker, its cause."""
+        """Replace an error of TensorFlow or JAX by what became of another worker, its cause."""
         try:
             yield
         except Exception as error:
-            if self.size > 1 and "OpError" in {kind.__name__ for kind in type(error).__mro__}:
+            if self.size > 1 and _ENGINE_ERRORS & {kind.__name__ for kind in type(error).__mro__}:
                 self.fail_if_gone(wait_seconds=LOST_SECONDS)
             raise
 
@@ -246,7 +248,7 @@ class Team:
 
     def _end_process(self) -> NoReturn | None:
         """End the process unless its main thread does; an operation of TensorFlow cannot be interrupted."""
-        if self._settled.wait(GRACE_SECONDS):
+        if self._settled.wait(self.grace_seconds):
             return None
         print(self._failure, file=sys.stderr, flush=True)
         sys.stdout.flush()

@@ -41,6 +41,14 @@ model: {name: baseline}
 optimizer: {name: sgd, learning_rate: 0.01}
 training: {epochs: 4, batch_size: 61, sync_batch_norm: true, checkpoint_every_minutes: 0.000001}
 """,
+    "from": """\
+# Weights of another run, which a rate of next to nothing leaves as they are.
+seed: 4
+dataset: {name: digits, image_size: [16, 16]}
+model: {name: lenet5, weights: small/latest}
+optimizer: {name: sgd, learning_rate: 1.0e-9}
+training: {epochs: 1, batch_size: 100}
+""",
     "normalised": """\
 # Batch normalisation over the whole batch, and nothing that is drawn.
 seed: 3
@@ -250,6 +258,40 @@ def test_synchronised_statistics_are_those_of_the_whole_batch(home, start):
     succeed(start("train", "normalised"))
     several, single = (history(run)[:, [0, 2]] for run in list_runs("normalised"))
     np.testing.assert_allclose(several, single, rtol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_workers_start_from_the_weights_of_a_run(home, start, monkeypatch, backend):
+    pytest.importorskip(backend)
+    runner.train(load_experiment("small"), out=io.StringIO())
+    monkeypatch.setenv("KERAS_BACKEND", backend)
+    succeed(start("train", "from", "--workers", 2))
+    source, run = only_run("small"), only_run("from")
+    best = max(history(source), key=lambda row: row[3])  # of equal ones the first, as in the run
+    np.testing.assert_allclose(history(run)[0, 2:], best[2:], rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_jax_on_two_workers_computes_what_one_does(home, start, start_workers, monkeypatch):
+    """With dropout and augmentation, and with a worker killed: the workers run one program."""
+    pytest.importorskip("jax")
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    even = ["--set", "training.batch_size=60 training.epochs=3"]  # the last batch has 58 images
+    addresses, (chief, worker) = start_workers(2, "train", "long", *even)
+    run = await_state("long", (chief, worker), epoch=1)
+    worker.process.send_signal(signal.SIGKILL)
+    assert chief.code(15) == 2
+    last_line = chief.errors.strip().splitlines()[-1]
+    assert last_line.startswith(f"worker 1 ({addresses[1]}) is gone: ")
+    for process in start_workers(2, "resume", "--run", run.name)[1]:
+        succeed(process)
+    assert (facts(run)["resumes"][0]["workers"], facts(run)["resumes"][0]["replicas"]) == (2, 2)
+    several = history(run)
+    shutil.rmtree(run.path)
+    succeed(start("train", "long", *even))
+    np.testing.assert_allclose(several, history(only_run("long")), rtol=1e-4)
 
 
 @pytest.mark.slow
