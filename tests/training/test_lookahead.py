@@ -111,7 +111,7 @@ def test_run_with_all_pieces_resumes_to_the_same_bits(fast, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
         original(self, batch, logs)
 
-    from app.training.callbacks import StateSaver
+    from app.training.saving import StateSaver
 
     original = StateSaver.on_train_batch_end
     monkeypatch.setattr(StateSaver, "on_train_batch_end", stop)
