@@ -32,6 +32,7 @@ def proof(kills, *overrides):
     return lines
 
 
+@pytest.mark.slow
 def test_killed_run_ends_as_the_straight_one(home):
     lines = proof(1)
     assert lines[-1] == "identical after 1 kill", lines

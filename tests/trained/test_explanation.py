@@ -252,6 +252,7 @@ def test_nothing_is_written_where_it_cannot_be_done(folder_run, tmp_path):
     assert not (folder_run.path / "explanations").exists()
 
 
+@pytest.mark.slow
 def test_a_network_trained_in_bfloat16(bfloat16_run, tmp_path):
     run = Run(tmp_path / "runs" / bfloat16_run.name)
     shutil.copytree(bfloat16_run.path, run.path)

@@ -89,6 +89,7 @@ def replayed(run):
     return found, out.getvalue()
 
 
+@pytest.mark.slow
 def test_layer_whose_output_overflows_is_named_with_the_sizes_before_it(blow_up, monkeypatch):
     run = blow_up(STEPS + 3, overflow)
     assert json.loads(run.failure.read_text())["step"] == 4

@@ -27,7 +27,8 @@ def small_disk(home):
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-@pytest.mark.parametrize("free_kilobytes", [pytest.param(100, marks=pytest.mark.slow), 1000])
+@pytest.mark.slow
+@pytest.mark.parametrize("free_kilobytes", [100, 1000])
 def test_full_disk_leaves_the_earlier_state_and_resume_goes_on(
     home, straight, small_disk, capsys, free_kilobytes
 ):

@@ -176,6 +176,7 @@ def facts(run):
     return json.loads(run.environment.read_text())
 
 
+@pytest.mark.slow
 def test_two_workers_learn_what_one_does(home, start):
     process = start("train", "small", "--workers", 2)
     succeed(process)
