@@ -96,8 +96,8 @@ schema: $(INSTALLED) ## write the catalogue of legal names and the editors' sche
 notebooks: $(DEV_INSTALLED) ## run every notebook from top to bottom (on copies)
 	@exec $(BIN)/python -m pytest -m "" tests/test_notebooks.py
 
-test: $(DEV_INSTALLED) ## run the fast tests; ARGS="tests/config -x" is handed to pytest
-	@exec $(BIN)/python -m pytest $$ARGS
+test: $(DEV_INSTALLED) ## run the fast tests, two files at a time; ARGS="tests/config -x" is handed to pytest
+	@exec $(BIN)/python -m pytest -n 2 --dist loadfile $$ARGS
 
 test-all: $(DEV_INSTALLED) ## run every test, the slow ones too
 	@exec $(BIN)/python -m pytest -m "" $$ARGS

@@ -71,4 +71,5 @@ def test_logits_are_a_ninth_of_the_head():
     image = np.random.RandomState(0).standard_normal((2, 32, 32, 3)).astype("float32")
     before = network(image).numpy()
     network.head.kernel.assign(9.0 * network.head.kernel)
-    np.testing.assert_allclose(network(image), 9.0 * before, rtol=1e-5)
+    after = network(image)
+    np.testing.assert_allclose(after, 9.0 * before, rtol=1e-5, atol=1e-6)  # a logit near zero is rounding
