@@ -4,7 +4,7 @@ import contextlib
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -92,11 +92,7 @@ def _take_turns(job: Job, others: Sequence[rival.Rival], rounds: int, folder: Pa
     contenders |= {other.kind: other.seconds for other in others}
     steps = steps_in_a_round(contenders["fit"](2))
     contenders["bare"](1)
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(rounds):
-        order = list(contenders) if turn % 2 == 0 else list(reversed(contenders))
-        for name in order:
-            seconds[name].append(statistics.median(contenders[name](steps)))
+    seconds = in_turns(contenders, steps, rounds)
     found: dict[str, Any] = {
         "steps_per_round": steps,
         "fit": spread(seconds["fit"]),
@@ -112,6 +108,18 @@ def _take_turns(job: Job, others: Sequence[rival.Rival], rounds: int, folder: Pa
 def steps_in_a_round(warm_seconds: Sequence[float]) -> int:
     """Return how many steps fill ROUND_SECONDS, given what some took."""
     return int(np.clip(round(ROUND_SECONDS / statistics.median(warm_seconds)), 2, 200))
+
+
+def in_turns(
+    contenders: Mapping[str, Callable[[int], Sequence[float]]], steps: int, rounds: int
+) -> dict[str, list[float]]:
+    """Return each contender's median seconds a step, round by round; every other round in reverse."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(rounds):
+        order = list(contenders)[:: 1 if turn % 2 == 0 else -1]
+        for name in order:
+            seconds[name].append(statistics.median(contenders[name](steps)))
+    return seconds
 
 
 def spread(seconds: Sequence[float]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from app.bench.report import in_words, ratios, spread, steps_in_a_round
+from app.bench.report import in_turns, in_words, ratios, spread, steps_in_a_round
 from app.config import Experiment, dump_experiment, load_experiment
 from app.errors import UserError
 from app.paths import module_command, runs_root, shown
@@ -63,10 +63,7 @@ def bench_scaling(experiment: Experiment, workers: int, rounds: int, out: TextIO
             f"{experiment.name}: batches of {batch}, one core a worker, {rounds} rounds", file=out, flush=True
         )
         steps = steps_in_a_round(teams["one"].seconds(2))
-        seconds: dict[str, list[float]] = {name: [] for name in teams}
-        for turn in range(rounds):
-            for name in list(teams) if turn % 2 == 0 else list(reversed(teams)):
-                seconds[name].append(_median(teams[name].seconds(steps)))
+        seconds = in_turns({name: team.seconds for name, team in teams.items()}, steps, rounds)
     result: dict[str, Any] = {"experiment": experiment.name, "workers": workers, "batch_size": batch}
     result |= {"steps_per_round": steps, **{name: spread(found) for name, found in seconds.items()}}
     told = {
@@ -133,10 +130,6 @@ class _Team:
             worker.kill()
         for worker in self.workers:
             worker.communicate()
-
-
-def _median(values: Sequence[float]) -> float:
-    return sorted(values)[len(values) // 2]
 
 
 def main(file: str) -> None:

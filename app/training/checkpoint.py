@@ -65,12 +65,17 @@ def _variable_groups(model: keras.Model) -> dict[str, list[keras.Variable]]:
     }
 
 
+def state_variables(model: keras.Model) -> list[keras.Variable]:
+    """Return all variables that training changes but those of the metrics."""
+    groups = _variable_groups(model)
+    return [*groups["model"], *groups["optimizer"]]
+
+
 def non_finite_variable(model: keras.Model) -> str | None:
     """Return the name of a variable of network or optimizer that holds NaN or infinity, if one does."""
     if keras.backend.backend() == "jax":
         model.jax_state_sync()
-    groups = _variable_groups(model)
-    for variable in [*groups["model"], *groups["optimizer"]]:
+    for variable in state_variables(model):
         value = variable.numpy()
         if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
             return variable.path

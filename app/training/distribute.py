@@ -19,6 +19,7 @@ from keras import ops
 
 from app.data.pipeline import Share
 from app.errors import UserError
+from app.training.checkpoint import state_variables
 from app.training.replica_step import test_step, train_step
 from app.training.saved import load_classifier
 from app.workers.team import Team
@@ -220,13 +221,6 @@ def _layers(classifier: ImageClassifier) -> Iterable[Any]:
 def _innermost(optimizer: Any) -> Any:
     """Return the optimizer that a loss-scaling one wraps."""
     return getattr(optimizer, "inner_optimizer", optimizer)
-
-
-def state_variables(classifier: ImageClassifier) -> list[Any]:
-    """Return all variables of a compiled classifier but those of its metrics."""
-    own = {id(variable) for variable in classifier.metrics_variables}
-    others = [variable for variable in classifier.variables if id(variable) not in own]
-    return [*others, *classifier.optimizer.variables]
 
 
 def _moving_statistics(classifier: ImageClassifier) -> list[Any]:

@@ -8,8 +8,8 @@ import jax
 import keras
 from jax.experimental import multihost_utils
 
-from app.training.checkpoint import assign
-from app.training.distribute import Replicas, state_variables
+from app.training.checkpoint import assign, state_variables
+from app.training.distribute import Replicas
 from app.workers.team import Team
 from models import ImageClassifier
 

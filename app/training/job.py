@@ -132,6 +132,7 @@ def prepare(experiment: Experiment, team: Team | None = None) -> Job:
             "choose a batch that has an image for each"
         )
     constants = normalization_constants(experiment.normalization, dataset.train)
+    steps = num_steps(len(dataset.train), training.batch_size)
     with replicas.scope():
         parts = _make_parts(experiment, dataset, constants)
     source = experiment.model.weights
@@ -140,17 +141,8 @@ def prepare(experiment: Experiment, team: Team | None = None) -> Job:
             _start_from(find_run(source), parts["network"], dataset.class_names)
     with replicas.scope():
         classifier = ImageClassifier(class_names=dataset.class_names, **parts)
-        lookahead = _compile(experiment, dataset, classifier, replicas)
-    return Job(
-        experiment,
-        dataset,
-        classifier,
-        constants,
-        num_steps(len(dataset.train), training.batch_size),
-        replicas,
-        deterministic,
-        lookahead,
-    )
+        lookahead = _compile(experiment, dataset, classifier, replicas, steps)
+    return Job(experiment, dataset, classifier, constants, steps, replicas, deterministic, lookahead)
 
 
 def _make_parts(experiment: Experiment, dataset: Dataset, constants: Mapping[str, Any]) -> dict[str, Any]:
@@ -176,12 +168,15 @@ def _make_parts(experiment: Experiment, dataset: Dataset, constants: Mapping[str
 
 
 def _compile(
-    experiment: Experiment, dataset: Dataset, classifier: ImageClassifier, replicas: Replicas
+    experiment: Experiment,
+    dataset: Dataset,
+    classifier: ImageClassifier,
+    replicas: Replicas,
+    steps: int,
 ) -> LookaheadAverage | None:
     """Make a classifier ready to fit, with all its variables, on all replicas; return its average."""
     training, network = experiment.training, classifier.network
     classifier.build((None, *dataset.image_shape))
-    steps = num_steps(len(dataset.train), training.batch_size)
     weights = None
     if training.class_weight == "balanced":
         weights = balanced_class_weight(dataset.train.labels, len(dataset.class_names))

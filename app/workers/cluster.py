@@ -110,13 +110,12 @@ def _ask_slurm(environment: Mapping[str, str]) -> Cluster:
         workers = [
             f"{host}:{SLURM_PORT + i}" for host, count in zip(hosts, tasks, strict=True) for i in range(count)
         ]
-        task = {"type": "worker", "index": int(environment["SLURM_PROCID"])}
+        text = config_of(workers, int(environment["SLURM_PROCID"]))
     except (KeyError, ValueError, IndexError) as error:
         raise UserError(
             f"Slurm: its variables do not tell who takes part ({type(error).__name__}: {error}); "
             f"set {VARIABLE} instead"
         ) from error
-    text = json.dumps({"cluster": {"worker": workers}, "task": task})
     cluster = _read(text)
     os.environ[VARIABLE] = text
     return cluster

@@ -1,6 +1,7 @@
-"""Tiny datasets on disk."""
+"""Tiny datasets on disk, and with or without TensorFlow to feed them."""
 
 import io
+import sys
 import tarfile
 from pathlib import Path
 
@@ -12,6 +13,14 @@ from app.config.schema import DatasetConfig
 from app.data.datasets import load_dataset
 
 RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(params=["tensorflow", "numpy"])
+def backend(request, monkeypatch):
+    """What feeds the batches: TensorFlow, or NumPy where it is not installed."""
+    if request.param == "numpy":
+        monkeypatch.setitem(sys.modules, "tensorflow", None)
+    return request.param
 
 
 def cifar_records(count, coarse=False, classes=10):

@@ -1,7 +1,5 @@
 """The order of training images, and streams that start anywhere."""
 
-import sys
-
 import numpy as np
 import pytest
 
@@ -23,13 +21,6 @@ def split():
     images = np.arange(60, dtype=np.uint8).repeat(12).reshape(60, 2, 2, 3)
     rows = np.arange(50, 29, -1)
     return Split(images, rows.astype(np.int32), rows)
-
-
-@pytest.fixture(params=["tensorflow", "numpy"])
-def backend(request, monkeypatch):
-    if request.param == "numpy":
-        monkeypatch.setitem(sys.modules, "tensorflow", None)
-    return request.param
 
 
 def collect(stream):

@@ -29,13 +29,6 @@ def split():
     return Split(images, np.arange(IMAGES, dtype=np.int32), np.arange(IMAGES))
 
 
-@pytest.fixture(params=["tensorflow", "numpy"])
-def backend(request, monkeypatch):
-    if request.param == "numpy":
-        monkeypatch.setitem(sys.modules, "tensorflow", None)
-    return request.param
-
-
 def arrays(stream):
     return [tuple(np.asarray(each) for each in batch) for batch in stream]
 
