@@ -7,15 +7,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from app.reports.networks import build_published
 from models import build_model, list_models
 from models.macs import count_macs
 from models.registry import MODELS, model_arguments
-from tests.models.zoo import DEEP, ROWS, cifar_counts, cifar_rows, leaves
+from tests.models.zoo import ROWS, cifar_counts, cifar_rows, leaves
 
-every_row = pytest.mark.parametrize(
-    "row",
-    [pytest.param(row, marks=[pytest.mark.slow] if row in DEEP else [], id=row.id) for row in ROWS],
-)
+every_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
 
 
 def num_weights(weights):
@@ -24,7 +22,7 @@ def num_weights(weights):
 
 @every_row
 def test_shape_counts_cost_and_settings(row):
-    network = build_model(row.name, (row.pixels, row.pixels, 3), row.num_classes, **row.arguments)
+    network = build_published(row)
     logits = network.head.output
     assert (logits.shape, logits.dtype) == ((None, row.num_classes), "float32")
     assert network.count_params() == row.total
