@@ -15,7 +15,7 @@ from models.sources import PUBLISHED, Published
 from models.torch_layers import TorchConv2D
 
 _HEADINGS = ("network", "input", "total", "trainable", "non-trainable", "MACs", "equal", "numbers from")
-_WIDTHS = (22, 13, 12, 12, 13, 15, 5, 0)
+_WIDTHS = (33, 13, 12, 12, 13, 15, 5, 0)
 
 
 def print_networks(out: TextIO) -> bool:
