@@ -6,8 +6,9 @@ that names file, key or line, what was there, and what to do.
 
 import math
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
+import numpy as np
 from pydantic import ValidationError
 from pydantic_core import from_json
 
@@ -159,3 +160,43 @@ def _history_row(cells: list[str], epoch: int) -> Row:
             raise ValueError(f"{name}: must be a finite number; got {received(cell)}")
         row[name] = value
     return row
+
+
+def read_text(path: Path) -> str:
+    """Return a text file of a run, with a sign for whatever is not UTF-8.
+
+    Raises:
+        UserError: The file is missing or unreadable.
+    """
+    return _read(path).decode("utf-8", "replace")
+
+
+def read_predictions(
+    path: Path, checkpoint: Literal["best", "last"], num_classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return labels (images,) and logits (images, classes) of predictions.npz.
+
+    Args:
+        path: The file.
+        checkpoint: Whose logits.
+        num_classes: Classes of the data.
+
+    Raises:
+        UserError: The file is missing, damaged or of other data.
+    """
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            labels, logits = arrays["labels"], arrays[f"{checkpoint}_logits"]
+        if labels.ndim != 1 or logits.shape != (len(labels), num_classes) or not logits.size:
+            raise ValueError(
+                f"labels {labels.shape} and logits {logits.shape} do not fit {num_classes} classes"
+            )
+        if labels.dtype.kind not in "iu" or logits.dtype.kind != "f":
+            raise ValueError(f"labels of {labels.dtype} and logits of {logits.dtype}")
+        if not np.isfinite(logits).all() or labels.min() < 0 or labels.max() >= num_classes:
+            raise ValueError("labels that are no class, or logits that are not finite")
+    except FileNotFoundError as error:
+        raise UserError(f"{shown(path)} is missing") from error
+    except Exception as error:  # a damaged archive raises nearly anything
+        raise UserError(f"{shown(path)} is damaged ({error})") from error
+    return labels, logits
