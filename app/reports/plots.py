@@ -1,7 +1,7 @@
-"""Curves of a run: accuracy, loss and learning rate, epoch by epoch, as PNG files.
+"""Curves of a run: accuracy and loss side by side, the learning rate in a strip below, as PNG files.
 
 Drawn without pyplot, so that a picture leaves no state behind, needs no display, and may be made between two
-epochs; the single panels are the halves of the one canvas. Matplotlib is imported when the first picture is
+epochs; the single panels are cut out of the one canvas. Matplotlib is imported when the first picture is
 drawn: the quick commands import this module for nothing.
 """
 
@@ -24,6 +24,8 @@ BLUE, VERMILION, BLACK = "#0072B2", "#D55E00", "#000000"
 GREY, PALE = "#767676", "#A0A0A0"
 DOTS_PER_INCH = 150
 FIGURE_INCHES = (1600 / DOTS_PER_INCH, 700 / DOTS_PER_INCH)
+STRIP_INCHES = 200 / DOTS_PER_INCH  # below the panels, for the learning rate
+LEGEND_POINTS = 9.5
 COLUMNS = ("epoch", "accuracy", "loss", "val_accuracy", "val_loss", "learning_rate")
 MARKED_EPOCHS = 60  # up to here every epoch gets a marker
 # A value this many times above the level that all but 5 % of the values (and two at least) keep is left off.
@@ -51,7 +53,7 @@ def draw_curves(
     validation_name: str = "validation",
     resumed_epochs: Sequence[int] = (),
 ) -> None:
-    """Draw curves.png (accuracy | loss), accuracy.png and loss.png into `folder`.
+    """Draw curves.png (accuracy | loss, learning rate below), accuracy.png and loss.png into `folder`.
 
     Args:
         rows: History, one mapping an epoch with `epoch` (from 1) and any of `accuracy`, `loss`,
@@ -66,11 +68,11 @@ def draw_curves(
     columns = {name: column(rows, name) for name in COLUMNS}
     best = _find_best(columns, monitor, mode, validation_name)
     pixels = _render(columns, title, best, validation_name, resumed_epochs)
-    middle = pixels.shape[1] // 2
+    height, middle = round(FIGURE_INCHES[1] * DOTS_PER_INCH), pixels.shape[1] // 2
     for filename, part in (
         ("curves.png", pixels),
-        ("accuracy.png", pixels[:, :middle]),
-        ("loss.png", pixels[:, middle:]),
+        ("accuracy.png", pixels[:height, :middle]),
+        ("loss.png", pixels[:height, middle:]),
     ):
         with atomic_path(folder / filename) as temporary:
             Image.fromarray(part).save(temporary, dpi=(DOTS_PER_INCH, DOTS_PER_INCH))
@@ -101,22 +103,35 @@ def _render(
     validation_name: str,
     resumed_epochs: Sequence[int],
 ) -> np.ndarray:
-    """Return both panels side by side as uint8 pixels (height, width, 3); each fills its own half."""
+    """Return the picture as uint8 pixels (height, width, 3); each panel fills its own half of the upper part.
+
+    Without a learning rate there is no strip below them.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=FIGURE_INCHES, dpi=DOTS_PER_INCH)
+    width, height = FIGURE_INCHES
+    has_rates = not np.isnan(columns["learning_rate"]).all()
+    total = height + STRIP_INCHES * has_rates
+    figure = Figure(figsize=(width, total), dpi=DOTS_PER_INCH)
     canvas = FigureCanvasAgg(figure)
+
+    def place(x: float, y: float, w: float, h: float) -> tuple[float, float, float, float]:
+        """Turn fractions of the upper part into fractions of the whole figure."""
+        return x, 1 - (1 - y) * height / total, w, h * height / total
+
     for half, metric in enumerate(("accuracy", "loss")):
-        axes = figure.add_axes((0.5 * half + 0.053, 0.125, 0.42, 0.735))
-        axes.set_title(title, fontsize=8.5, color=GREY, parse_math=False)
-        figure.text(
-            0.5 * half + 0.263, 0.925, f"Training and Validation {metric.capitalize()}",
-            fontsize=12.5, ha="center",
-        )  # fmt: skip
+        axes = figure.add_axes(place(0.5 * half + 0.053, 0.115, 0.425, 0.66))
+        for y, text, points, colour in (
+            (0.945, f"Training and Validation {metric.capitalize()}", 13.5, BLACK),
+            (0.9, title, 9.0, GREY),
+        ):
+            x, y, *_ = place(0.5 * half + 0.266, y, 0, 0)
+            figure.text(x, y, text, fontsize=points, color=colour, ha="center", parse_math=False)
         _draw_panel(axes, metric, columns, best, validation_name, resumed_epochs)
-        if metric == "loss":
-            _draw_learning_rate(axes, columns["epoch"], columns["learning_rate"])
+    if has_rates:
+        strip = figure.add_axes((0.053, 0.3 / total, 0.925, (STRIP_INCHES - 0.6) / total))
+        _draw_learning_rate(strip, columns["epoch"], columns["learning_rate"])
     canvas.draw()
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
@@ -162,12 +177,11 @@ def _draw_panel(
     if np.isnan(values).all():
         axes.text(0.5, 0.5, "no finite value so far", ha="center", color=GREY, transform=axes.transAxes)
         return
-    margin = max(0.5, 0.02 * len(epochs))
-    axes.set_xlim(epochs[0] - margin, epochs[-1] + margin)
+    _set_epochs(axes, epochs)
     bottom, top = axis_limits(values, metric)
     axes.set_ylim(bottom, top)
 
-    test = " (test split)" if validation_name == "test" else ""
+    test = " (test)" if validation_name == "test" else ""
     styles = {
         "": (f"Training {name}", BLUE, "-", "o"),
         "val_": (f"Validation {name}{test}", VERMILION, "--", "s"),
@@ -179,39 +193,53 @@ def _draw_panel(
             continue
         axes.plot(
             epochs, curve, line, marker=marker, markersize=4, markevery=marker_step,
-            color=colour, linewidth=1.6, label=label,
+            color=colour, linewidth=1.8, label=label,
         )  # fmt: skip
-        above = curve > top
-        if above.any():
-            axes.plot(
-                epochs[above], np.full(above.sum(), top), "^", color=colour, markersize=8,
-                label=f"off the scale, up to {np.nanmax(curve):.3g}", clip_on=False,
-            )  # fmt: skip
-    for number, epoch in enumerate(resumed_epochs):
-        in_legend = "resumed" if number == 0 else None
-        axes.axvline(epoch, color=GREY, linestyle=":", linewidth=1.2, zorder=1, label=in_legend)
+        _mark_above(axes, epochs, curve, top, colour)
     if best:
         _mark_best(axes, metric, epochs, curves[best.prefix], best)
-    axes.legend(loc="best", fontsize=9, framealpha=0.85)
+    for number, epoch in enumerate(resumed_epochs):
+        in_legend = "resumed" if number == 0 else None
+        axes.axvline(epoch, color=GREY, linestyle=":", linewidth=1.4, zorder=1, label=in_legend)
+    # Above the panel, where it hides nothing.
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(-0.02, 0.995), ncols=2, fontsize=LEGEND_POINTS, frameon=False,
+        borderaxespad=0.1, labelspacing=0.25, columnspacing=1.0, handlelength=1.6, handletextpad=0.5,
+    )  # fmt: skip
+
+
+def _mark_above(axes: "Axes", epochs: np.ndarray, curve: np.ndarray, top: float, colour: str) -> None:
+    """Put a triangle on the upper border where a curve leaves the panel, and its largest value beside it."""
+    above = curve > top
+    if not above.any():
+        return
+    axes.plot(epochs[above], np.full(above.sum(), top), "^", color=colour, markersize=8, clip_on=False)
+    row = int(np.nanargmax(curve))
+    on_left = row > len(epochs) // 2
+    axes.annotate(
+        f"up to {curve[row]:.3g}", (epochs[row], top), (-8 if on_left else 8, -10 - 12 * (colour == BLUE)),
+        textcoords="offset points", ha="right" if on_left else "left", color=colour, fontsize=LEGEND_POINTS,
+    )  # fmt: skip
 
 
 def _draw_learning_rate(axes: "Axes", epochs: np.ndarray, rates: np.ndarray) -> None:
-    """Draw the learning rate as a thin line behind the curves, on its own axis from 0 to its maximum."""
-    if np.isnan(rates).all():
-        return
-    top = max(float(np.nanmax(rates)), 1e-12)
-    right = axes.twinx()
-    right.set_zorder(axes.get_zorder() - 1)
-    axes.patch.set_visible(False)  # it would hide what lies behind
-    right.plot(epochs, rates, ".-" if len(epochs) == 1 else "-", color=PALE, linewidth=1.1)
-    right.set_ylim(0, 1.04 * top)
-    # On their sides the texts fit the margin that the other panel has, too.
-    right.set_yticks([0, top], ["0", f"{top:.3g}"], rotation=90, fontsize=8, color=GREY)
-    right.set_ylabel("learning rate (grey line)", fontsize=8, color=GREY)
-    right.yaxis.set_label_coords(1.027, 0.5)
-    right.spines[["top", "left", "bottom"]].set_visible(False)
-    right.spines["right"].set_color(PALE)
-    right.tick_params(color=PALE, length=3, pad=1)
+    """Draw the learning rate of each epoch's last step, on an axis from 0 to a little above its maximum."""
+    from matplotlib.ticker import MaxNLocator
+
+    set_up_panel(axes)
+    _set_epochs(axes, epochs)
+    axes.plot(epochs, rates, ".-" if len(epochs) == 1 else "-", color=GREY, linewidth=1.6)
+    axes.set_ylim(0, 1.12 * (float(np.nanmax(rates)) or 1.0))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=3, min_n_ticks=2))
+    axes.yaxis.set_major_formatter(lambda rate, _: f"{rate:.3g}")
+    axes.set_title("learning rate", loc="left", fontsize=LEGEND_POINTS)
+    axes.set_xlabel("")
+
+
+def _set_epochs(axes: "Axes", epochs: np.ndarray) -> None:
+    """Let the axis begin a little before the first epoch and end a little behind the last."""
+    margin = max(0.5, 0.02 * len(epochs))
+    axes.set_xlim(epochs[0] - margin, epochs[-1] + margin)
 
 
 def set_up_panel(axes: "Axes") -> None:
@@ -233,7 +261,8 @@ def _mark_best(axes: "Axes", metric: str, epochs: np.ndarray, curve: np.ndarray,
     if metric == best.metric:
         label = f"{best.words}: {value:.4f} at epoch {best.epoch}"
     else:
-        label = f"{value:.4f} at epoch {best.epoch} ({best.words} by {best.metric})"
+        words = best.words if best.words != "best" else f"best {best.metric}"
+        label = f"{value:.4f} at epoch {best.epoch} ({words})"
     axes.axvline(best.epoch, color=BLACK, linewidth=0.8, alpha=0.5, zorder=1)
     axes.plot(
         [best.epoch], [value], "*", markersize=14, markerfacecolor="#F0E442", markeredgecolor=BLACK,
