@@ -11,9 +11,19 @@ import sys
 from pathlib import Path
 
 from app.config import Experiment, list_experiments, load_experiment
+from app.data.datasets import Dataset
 from app.errors import UserError
+from app.lock import locked
+from app.preflight import (
+    changed_data,
+    check_data,
+    check_resumable,
+    load_images,
+    refuse_or_force,
+    settle_weights,
+)
 from app.reports.results_table import write_results_table
-from app.run_verbs import chosen_run, newest
+from app.run_verbs import chosen_run
 from app.runs import find_run, list_runs, load_run_experiment, newest_run, read_json
 from app.workers.cluster import find_cluster, local_workers
 
@@ -42,6 +52,8 @@ def _overrides(options: argparse.Namespace) -> list[str]:
 def train(options: argparse.Namespace) -> int:
     """Train an experiment, or that of an earlier run."""
     overrides = _overrides(options)
+    overrides += [f"training.epochs={options.epochs}"] if options.epochs else []
+    overrides += [f"seed={options.seed}"] if options.seed else []
     if options.from_run and options.experiment:
         raise UserError("train: received both EXP and FROM; EXP trains a file, FROM the experiment of a run")
     if options.from_run:
@@ -55,20 +67,27 @@ def train(options: argparse.Namespace) -> int:
         raise UserError(
             "train: SEEDS= trains several runs, one after the other; several workers train one run"
         )
+    settle_weights(experiment)  # the run settles its own: see that they are there
+    dataset = None
+    if options.workers == 1 and find_cluster().size == 1:
+        dataset = load_images(experiment)
     command = ["train", *([options.experiment] if options.experiment else [])]
     command += ["--from", str(run.path)] if options.from_run else []
     with local_workers(options.workers, [*command, "--set", shlex.join(overrides)], experiment.name):
-        return _train(options, experiment, overrides)
+        return _train(options, experiment, overrides, dataset)
 
 
-def _train(options: argparse.Namespace, experiment: Experiment, overrides: list[str]) -> int:
+def _train(
+    options: argparse.Namespace, experiment: Experiment, overrides: list[str], dataset: Dataset | None
+) -> int:
     """Train an experiment once, or once a seed."""
     from app.training import runner  # brings up the backend, which takes seconds
 
     accuracies = []
     for seed in range(experiment.seed, experiment.seed + options.seeds):
         recorded = None if options.from_run else overrides + [f"seed={seed}"] * (options.seeds > 1)
-        run = runner.train(experiment.model_copy(update={"seed": seed}), overrides=recorded)
+        one = experiment.model_copy(update={"seed": seed})
+        run = runner.train(one, overrides=recorded, dataset=dataset)
         if options.seeds > 1:
             accuracies.append(100 * read_json(run.metrics)["headline"]["val_accuracy"])
     if options.seeds > 1:
@@ -92,13 +111,23 @@ def preview(options: argparse.Namespace) -> int:
 
 def resume(options: argparse.Namespace) -> int:
     """Go on with a run."""
-    run = None
-    if find_cluster().index == 0:  # other workers are told by the chief, and may have no run folder
-        run = chosen_run(options, newest if options.epochs else lambda name: newest_run(name, finished=False))
+    run = dataset = None
+    cluster = find_cluster()
+    if cluster.index == 0:  # other workers are told by the chief, and may have no run folder
+        finished = None if options.epochs is not None else False
+        run = chosen_run(options, lambda name: newest_run(name, finished=finished))
+        with locked(run):
+            check_resumable(run, options.epochs)
+        if options.workers == 1 and cluster.size == 1:
+            dataset = load_images(load_run_experiment(run))
+            if dataset is not None:
+                refuse_or_force(run, changed_data(run, dataset), options.force)
     with local_workers(options.workers, ["resume"], run.path.parent.name if run else "resume"):
         from app.training import runner  # brings up the backend, which takes seconds
 
-        runner.resume(run, epochs=options.epochs, schedule=options.schedule, force=options.force)
+        runner.resume(
+            run, epochs=options.epochs, schedule=options.schedule, force=options.force, dataset=dataset
+        )
     return 0
 
 
@@ -159,7 +188,9 @@ def check(options: argparse.Namespace) -> int:
     problems = []
     for name in names:
         try:
-            load_experiment(name, _overrides(options))
+            experiment = load_experiment(name, _overrides(options))
+            if options.data_dir:
+                check_data(experiment)
         except UserError as error:
             problems.append(str(error))
     if problems:

@@ -24,10 +24,12 @@ MAY_IMPORT = {
     | {"app.config", "models"},  # the generator looks at the models; nothing reads it
     "app.config": BASE,
     "app.runs": BASE | {"app.config"},
+    "app.preflight": BASE | {"app.config", "app.runs", "app.data"},
     "app.data": BASE | {"app.config", "app.runs"},
     "app.reports": BASE | {"app.config", "app.runs", "app.data", "models"},
     "app.workers": BASE,
-    "app.training": BASE | {"app.config", "app.runs", "app.data", "app.reports", "app.workers", "models"},
+    "app.training": BASE
+    | {"app.config", "app.runs", "app.preflight", "app.data", "app.reports", "app.workers", "models"},
     "app.trained": BASE | {"app.config", "app.runs", "app.data", "app.reports", "app.training", "models"},
     "app": {"app", "models"},
 }
@@ -40,6 +42,7 @@ QUICK = (
     "app.config",
     "app.errors",
     "app.paths",
+    "app.preflight",
     "app.runs",
     "app.workers.cluster",
     "app.reports.compare",
