@@ -10,7 +10,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from app.config import Experiment, list_experiments, load_experiment
+from app.config import Experiment, list_experiments, load_experiment, misnamed_files
 from app.data.datasets import Dataset
 from app.errors import UserError
 from app.lock import locked
@@ -25,7 +25,7 @@ from app.preflight import (
 from app.reports.results_table import write_results_table
 from app.run_verbs import chosen_run
 from app.runs import find_run, list_runs, load_run_experiment, newest_run, read_json
-from app.workers.cluster import find_cluster, local_workers
+from app.workers.cluster import find_cluster, is_alone, local_workers
 
 DEFAULT_EXPERIMENT = "quickstart"
 
@@ -63,14 +63,14 @@ def train(options: argparse.Namespace) -> int:
         experiment = load_experiment(options.experiment or DEFAULT_EXPERIMENT, overrides)
     if options.seeds < 1:
         raise UserError(f"train: SEEDS={options.seeds}; train once at least")
-    if options.seeds > 1 and (options.workers > 1 or find_cluster().size > 1):
+    if options.seeds > 1 and (options.workers > 1 or not is_alone()):
         raise UserError(
             "train: SEEDS= trains several runs, one after the other; several workers train one run"
         )
-    settle_weights(experiment)  # the run settles its own: see that they are there
     dataset = None
-    if options.workers == 1 and find_cluster().size == 1:
-        dataset = load_images(experiment)
+    if is_alone():
+        settle_weights(experiment)  # which the run does for itself: see that they are there
+        dataset = load_images(experiment) if options.workers == 1 else None
     command = ["train", *([options.experiment] if options.experiment else [])]
     command += ["--from", str(run.path)] if options.from_run else []
     with local_workers(options.workers, [*command, "--set", shlex.join(overrides)], experiment.name):
@@ -112,13 +112,12 @@ def preview(options: argparse.Namespace) -> int:
 def resume(options: argparse.Namespace) -> int:
     """Go on with a run."""
     run = dataset = None
-    cluster = find_cluster()
-    if cluster.index == 0:  # other workers are told by the chief, and may have no run folder
+    if find_cluster().index == 0:  # other workers are told by the chief, and may have no run folder
         finished = None if options.epochs is not None else False
         run = chosen_run(options, lambda name: newest_run(name, finished=finished))
         with locked(run):
             check_resumable(run, options.epochs)
-        if options.workers == 1 and cluster.size == 1:
+        if options.workers == 1 and is_alone():
             dataset = load_images(load_run_experiment(run))
             if dataset is not None:
                 refuse_or_force(run, changed_data(run, dataset), options.force)
@@ -185,7 +184,7 @@ def bench(options: argparse.Namespace) -> int:
 def check(options: argparse.Namespace) -> int:
     """Check experiment files."""
     names = [options.experiment] if options.experiment else list_experiments()
-    problems = []
+    problems = [] if options.experiment else list(misnamed_files().values())
     for name in names:
         try:
             experiment = load_experiment(name, _overrides(options))
@@ -211,6 +210,8 @@ def list_all(options: argparse.Namespace) -> int:
         except UserError:
             about = "has errors: see `make check`"
         print(f"{name:<{width}}  {count:>7}  {about}")
+    for line in misnamed_files().values():
+        print(line)
     return 0
 
 

@@ -24,12 +24,14 @@ MAY_IMPORT = {
     | {"app.config", "models"},  # the generator looks at the models; nothing reads it
     "app.config": BASE,
     "app.runs": BASE | {"app.config"},
+    "app.backend": BASE | {"app.config"},
     "app.preflight": BASE | {"app.config", "app.runs", "app.data"},
     "app.data": BASE | {"app.config", "app.runs"},
     "app.reports": BASE | {"app.config", "app.runs", "app.data", "models"},
     "app.workers": BASE,
     "app.training": BASE
-    | {"app.config", "app.runs", "app.preflight", "app.data", "app.reports", "app.workers", "models"},
+    | {"app.config", "app.runs", "app.lock", "app.backend", "app.preflight", "app.data", "app.reports"}
+    | {"app.workers", "models"},
     "app.trained": BASE | {"app.config", "app.runs", "app.data", "app.reports", "app.training", "models"},
     "app": {"app", "models"},
 }
