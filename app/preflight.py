@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from app.backend import check_backend
 from app.config import Experiment
 from app.data.datasets import Dataset, load_dataset, local_path
 from app.errors import UserError
@@ -42,6 +43,7 @@ def load_images(experiment: Experiment) -> Dataset | None:
     Raises:
         UserError: Whatever is wrong with the data, or a batch that is larger.
     """
+    check_backend()  # which is to come up next
     config = experiment.dataset
     local = config.name in ("digits", "image_folder") or config.data_dir is not None
     if not local and not (data_root() / config.name).exists():
@@ -62,11 +64,7 @@ def check_batch(experiment: Experiment, dataset: Dataset) -> None:
 
 
 def check_data(experiment: Experiment) -> None:
-    """See that the folder of images that an experiment names exists.
-
-    Raises:
-        UserError: It does not.
-    """
+    """Raise a UserError where an experiment names a folder of images that does not exist."""
     config = experiment.dataset
     if config.data_dir is not None or config.name == "image_folder":
         local_path(config, data_root())

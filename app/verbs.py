@@ -10,6 +10,7 @@ import statistics
 import sys
 from pathlib import Path
 
+from app.backend import check_backend
 from app.config import Experiment, list_experiments, load_experiment, misnamed_files
 from app.data.datasets import Dataset
 from app.errors import UserError
@@ -47,6 +48,15 @@ def _overrides(options: argparse.Namespace) -> list[str]:
             raise UserError(f"--data-dir {options.data_dir!r}: {error}") from error
         pairs.append(f"dataset.data_dir={json.dumps(str(folder))}")
     return pairs
+
+
+def _to_prepare(options: argparse.Namespace) -> Experiment:
+    """Return an experiment whose data, weights and backend are there, as far as can be seen at once."""
+    experiment = load_experiment(options.experiment or DEFAULT_EXPERIMENT, _overrides(options))
+    check_data(experiment)
+    settle_weights(experiment)
+    check_backend()
+    return experiment
 
 
 def train(options: argparse.Namespace) -> int:
@@ -102,7 +112,7 @@ def _train(
 
 def preview(options: argparse.Namespace) -> int:
     """Draw what can be seen of an experiment before any training."""
-    experiment = load_experiment(options.experiment or DEFAULT_EXPERIMENT, _overrides(options))
+    experiment = _to_prepare(options)
     from app.training.preview import preview  # brings up the backend, which takes seconds
 
     preview(experiment, sys.stdout)
@@ -142,7 +152,7 @@ def doctor(options: argparse.Namespace) -> int:
 
         replay(run, sys.stdout)
         return 0
-    experiment = load_experiment(options.experiment, _overrides(options))
+    experiment = _to_prepare(options)
     from app.training.doctor import examine  # brings up the backend, which takes seconds
 
     return 0 if examine(experiment, sys.stdout) else 1
@@ -165,7 +175,7 @@ def bench(options: argparse.Namespace) -> int:
     against = options.against.replace(",", " ").split()
     if not set(against) <= {"keras", "torch"} or len(set(against)) < len(against):
         raise UserError(f"bench: AGAINST={options.against}; there are keras and torch, each once")
-    experiment = load_experiment(options.experiment or DEFAULT_EXPERIMENT, _overrides(options))
+    experiment = _to_prepare(options)
     if options.workers != 1 and against:
         raise UserError("bench: received both WORKERS and AGAINST; compare with one worker, or with others")
     import app.training  # noqa: F401 - first: it keeps TensorFlow quiet while it comes up

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "app.config": BASE,
     "app.runs": BASE | {"app.config"},
     "app.backend": BASE | {"app.config"},
-    "app.preflight": BASE | {"app.config", "app.runs", "app.data"},
+    "app.preflight": BASE | {"app.backend", "app.config", "app.runs", "app.data"},
     "app.data": BASE | {"app.config", "app.runs"},
     "app.reports": BASE | {"app.config", "app.runs", "app.data", "models"},
     "app.workers": BASE,
