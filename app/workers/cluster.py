@@ -122,13 +122,14 @@ def _ask_slurm(environment: Mapping[str, str]) -> Cluster:
     """
     from tensorflow.python.distribute.cluster_resolver import slurm_cluster_resolver
 
+    index = _number(environment, "SLURM_PROCID", 0)
     try:
         hosts = slurm_cluster_resolver.expand_hostlist(environment["SLURM_STEP_NODELIST"])
         tasks = slurm_cluster_resolver.expand_tasks_per_node(environment["SLURM_STEP_TASKS_PER_NODE"])
         workers = [
             f"{host}:{SLURM_PORT + i}" for host, count in zip(hosts, tasks, strict=True) for i in range(count)
         ]
-        text = config_of(workers, _number(environment, "SLURM_PROCID", 0))
+        text = config_of(workers, index)
     except (KeyError, ValueError, IndexError) as error:
         raise UserError(
             f"Slurm: its variables do not tell who takes part ({type(error).__name__}: {error}); "
