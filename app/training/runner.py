@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
@@ -35,6 +36,8 @@ from app.training.saving import StateSaver
 from app.workers.cluster import find_team, progress_output
 from models import ImageClassifier
 from models.layers import quick_inference
+
+DELETE_SECONDS = 2.0  # a run folder that is being deleted may still be there when its first file is missed
 
 
 def train(
@@ -191,8 +194,13 @@ def _not_deleted(run: Run) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, UserError | Interrupted) or run.path.is_dir():
+        if isinstance(error, UserError | Interrupted):
             raise
+        end = time.monotonic() + DELETE_SECONDS * isinstance(error, FileNotFoundError)
+        while run.path.is_dir():
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.05)
         raise UserError(
             f"{shown(run.path)}: this run folder was deleted while the run was trained; nothing is left of "
             f"it. Train again: make train EXP={run.path.parent.name}"
