@@ -12,9 +12,12 @@ from pathlib import Path
 
 from app.config import Experiment, list_experiments, load_experiment
 from app.errors import UserError
+from app.paths import runs_root
+from app.reading import read_record
+from app.records import MetricsRecord
 from app.reports.results_table import write_results_table
 from app.run_verbs import chosen_run, newest
-from app.runs import find_run, list_runs, load_run_experiment, newest_run, read_json
+from app.runs import check_folder, find_run, list_runs, load_run_experiment, newest_run
 from app.workers.cluster import find_cluster, local_workers
 
 DEFAULT_EXPERIMENT = "quickstart"
@@ -55,6 +58,7 @@ def train(options: argparse.Namespace) -> int:
         raise UserError(
             "train: SEEDS= trains several runs, one after the other; several workers train one run"
         )
+    check_folder(runs_root() / experiment.name)
     command = ["train", *([options.experiment] if options.experiment else [])]
     command += ["--from", str(run.path)] if options.from_run else []
     with local_workers(options.workers, [*command, "--set", shlex.join(overrides)], experiment.name):
@@ -70,7 +74,7 @@ def _train(options: argparse.Namespace, experiment: Experiment, overrides: list[
         recorded = None if options.from_run else overrides + [f"seed={seed}"] * (options.seeds > 1)
         run = runner.train(experiment.model_copy(update={"seed": seed}), overrides=recorded)
         if options.seeds > 1:
-            accuracies.append(100 * read_json(run.metrics)["headline"]["val_accuracy"])
+            accuracies.append(100 * read_record(run.metrics, MetricsRecord).headline.val_accuracy)
     if options.seeds > 1:
         low, high = min(accuracies), max(accuracies)
         print(

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "app.config": BASE,
     "app.records": set(),
     "app.reading": BASE | {"app.config", "app.records"},
-    "app.runs": BASE | {"app.config", "app.reading"},
+    "app.runs": BASE | {"app.config", "app.records", "app.reading"},
     "app.data": BASE | {"app.config", "app.runs"},
     "app.reports": BASE | RUNS | {"app.config", "app.data", "models"},
     "app.workers": BASE,
