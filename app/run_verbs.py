@@ -4,6 +4,8 @@ Nothing here imports TensorFlow or Keras at module level, so that the quick verb
 """
 
 import argparse
+import itertools
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -70,11 +72,15 @@ def _names(variable: str, text: str) -> list[str]:
 
 def compare(options: argparse.Namespace) -> int:
     """Compare several runs: a picture and a page."""
+    names = _names("RUNS", options.runs)
     try:
-        chosen = [find_run(name) for name in _names("RUNS", options.runs)]
+        chosen = [find_run(name) for name in names]
     except UserError as error:
-        hint = "; quotes keep a path with spaces together: RUNS=\"'my runs/a' b/latest\""
-        raise UserError(f"{error}{hint if ' ' in options.runs.strip() else ''}") from error
+        parts = itertools.combinations(range(len(names) + 1), 2)
+        if any(end - start > 1 and os.path.isdir(" ".join(names[start:end])) for start, end in parts):
+            example = "RUNS=\"'my runs/a/latest' b/latest\""
+            raise UserError(f"{error}; quotes keep a path with spaces together: {example}") from error
+        raise
     for name in _names("EXPS", options.exps):
         _of(name, newest)
         chosen += newest_seeds(name)

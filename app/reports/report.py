@@ -116,7 +116,8 @@ def _parts(run: Run, experiment: Experiment, metrics: MetricsRecord, remark: str
     yield page.heading("The same again")
     yield page.code("\n".join(_commands(run, experiment, environment)))
     yield page.folded("experiment.yaml, defaults included", page.code(read_text(run.experiment)))
-    yield page.folded("summary.txt, the network's layers", page.code(read_text(run.summary)))
+    if run.summary.is_file():
+        yield page.folded("summary.txt, the network's layers", page.code(read_text(run.summary)))
     versions = page.table(("package", "version"), list(environment.versions.items()))
     yield page.folded("versions", versions)
 
