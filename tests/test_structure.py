@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "app.config": BASE,
     "app.records": set(),
     "app.reading": BASE | {"app.config", "app.records"},
-    "app.runs": BASE | {"app.config", "app.reading"},
+    "app.runs": BASE | {"app.config", "app.records", "app.reading"},
     "app.lock": BASE | {"app.runs"},
     "app.backend": BASE | {"app.config"},
     "app.preflight": BASE | RUNS | {"app.backend", "app.config", "app.data"},

@@ -43,6 +43,6 @@ with silence():
     with contextlib.suppress(ImportError):  # where JAX trains, TensorFlow may be absent, or feed it
         import tensorflow  # noqa: F401
 
-# Every run in a process (SEEDS=, bench) has functions of its own. TensorFlow takes them for one that is traced
-# again and again, and warns.
+# Every run in a process (SEEDS=, bench) has functions of its own. TensorFlow takes them for one that is
+# traced again and again, and warns.
 logging.getLogger("tensorflow").addFilter(lambda record: "tf.function retracing" not in str(record.msg))
