@@ -120,6 +120,7 @@ class EnvironmentRecord(Record):
     cpu: CpuRecord
     devices: list[str]
     threads: dict[str, int]
+    onednn: dict[str, Any] = {}
     deterministic: bool
     commit: str | None = None
     workers: Count = 1

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import app  # noqa: F401 - before any import of TensorFlow: the kernels that the program's processes have
 from app.options import all_variables
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

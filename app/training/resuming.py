@@ -144,7 +144,7 @@ def differences(run: Run, job: Job, environment: Mapping[str, Any]) -> tuple[lis
         uncertain: another processor, other threads.
     """
     recorded = read_record(run.environment, EnvironmentRecord).content
-    grave, slight = changed_data(run, job.dataset), []
+    grave, slight = changed_data(run, job.dataset), list[str]()
     for name, before, now in [
         ("backend", recorded["backend"], environment["backend"]),
         *((name, recorded["versions"].get(name), environment["versions"].get(name)) for name in _DECISIVE),
@@ -152,6 +152,11 @@ def differences(run: Run, job: Job, environment: Mapping[str, Any]) -> tuple[lis
         unused = name.startswith("jax") and environment["backend"] != "jax"
         if before != now and not unused:
             grave.append(f"{name}: {now} here, {before} when the run began")
+    for name, now in environment["onednn"].items():
+        before = recorded.get("onednn", {}).get(name, "not recorded")  # as older runs did not
+        if before != now:
+            unknown = before == "not recorded"
+            (slight if unknown else grave).append(f"{name}: {now} here, {before} when the run began")
     for name in ("devices", "cpu", "threads", "deterministic", "workers", "replicas"):
         before = recorded.get(name, 1)  # older runs had one worker and one replica, and did not say so
         if before != environment[name]:
@@ -190,6 +195,7 @@ def edited_keys(run: Run, experiment: Experiment) -> list[str]:
     if (now.model.weights or "").endswith("/latest"):  # the run recorded what that was
         settled.add("model.weights")
     exclude = {"name", "description", "reference"}
+    now = now.with_auto_as(experiment.training.precision)
     found = _different(experiment.model_dump(exclude=exclude), now.model_dump(exclude=exclude))
     return [key for key in found if key not in settled]
 
