@@ -129,9 +129,9 @@ def _choose(experiment: Experiment) -> tuple[_Finished | None, list[str]]:
         except UserError as error:
             remarks.append(f"{run.name}: left out; it cannot be read ({error})")
             continue
-        trained = finished.experiment.model_dump(exclude=FREE_SETTINGS)
-        wanted = experiment.with_auto_as(finished.experiment.training.precision)
-        if trained != wanted.model_dump(exclude=FREE_SETTINGS):
+        trained = finished.experiment
+        wanted = experiment.with_auto_as(trained.training.precision)
+        if trained.model_dump(exclude=FREE_SETTINGS) != wanted.model_dump(exclude=FREE_SETTINGS):
             remarks.append(f"{run.name}: left out; it trained another recipe than the file has now")
         elif chosen is None or finished.metrics.timing.epochs >= chosen.metrics.timing.epochs:
             chosen = finished
