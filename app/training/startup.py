@@ -101,8 +101,8 @@ def configure(*, seed: int, precision: str, devices: str, determinism: str | Non
         Whether operations are deterministic: the same bits from the same state.
 
     Raises:
-        UserError: A GPU was asked for and there is none, the device was chosen too late, or strict
-            determinism is asked of JAX, which does not offer it.
+        UserError: A GPU was asked for and there is none, the device was chosen too late, a limit set for
+            oneDNN bars the precision, or strict determinism is asked of JAX, which does not offer it.
     """
     backend = keras.backend.backend()
     # Names of layers and variables count from one again. It also forgets the dtype policy, so it comes first.
@@ -117,6 +117,12 @@ def configure(*, seed: int, precision: str, devices: str, determinism: str | Non
         raise UserError(
             "training.devices: received 'gpu', but no GPU is visible here; "
             "set it to 'auto' or 'cpu', or install the driver and run `make install` again"
+        )
+    if backend == "tensorflow" and not gpus and processor.is_barred(precision):
+        raise UserError(
+            f"training.precision: received '{precision}', which TensorFlow cannot compute on this processor "
+            f"with ONEDNN_MAX_CPU_ISA={processor.onednn_settings()['ONEDNN_MAX_CPU_ISA']}; unset that "
+            "variable, or choose 'auto' or 'float32'"
         )
     if tf and (devices == "cpu" or backend == "jax"):
         try:
