@@ -8,12 +8,16 @@ import sys
 from collections.abc import Callable
 
 from app.config import load_experiment
+from app.config.wording import unknown_name
+from app.data.chosen import find_images
 from app.errors import UserError
 from app.paths import shown
 from app.reports.compare import compare as compare_runs
 from app.reports.compare import newest_seeds
 from app.reports.plots import draw_history
 from app.runs import Run, find_run, list_runs, load_run_experiment, newest_run, read_history, read_json
+
+FORMAT_NAMES = ("keras", "saved_model", "onnx", "tflite")
 
 
 def newest(experiment_name: str) -> Run:
@@ -82,6 +86,7 @@ def predict(options: argparse.Namespace) -> int:
     if not options.images:
         raise UserError('predict: name the images: IMAGES=photo.jpg, a folder, or a pattern such as "*.jpg"')
     run = chosen_run(options)
+    find_images(options.images)
     from app.trained.prediction import predict  # brings up the backend, which takes seconds
 
     predict(run, options.images, options.checkpoint, sys.stdout)
@@ -90,7 +95,9 @@ def predict(options: argparse.Namespace) -> int:
 
 def explain(options: argparse.Namespace) -> int:
     """Draw the filters of the first layer, and where the network looks in some images."""
-    run = chosen_run(options)
+    if options.images is not None:
+        run = chosen_run(options)
+    find_images(options.images)
     from app.trained.explanation import explain  # brings up the backend, which takes seconds
 
     explain(run, options.images, options.checkpoint, sys.stdout)
@@ -101,6 +108,8 @@ def export(options: argparse.Namespace) -> int:
     """Write a trained network in a format that other programs run."""
     if not options.format:
         raise UserError("export: name a format: FORMAT=keras, saved_model, onnx or tflite")
+    if options.format not in FORMAT_NAMES:
+        raise UserError(f"FORMAT={options.format}: {unknown_name('format', options.format, FORMAT_NAMES)}")
     run = chosen_run(options)
     from app.trained.export import export  # brings up the backend, which takes seconds
 
