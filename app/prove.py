@@ -4,6 +4,7 @@ Runs and kills are real: processes of `python -m app`, ended by SIGKILL. Everyth
 that the runs leave behind.
 """
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -119,7 +120,8 @@ def _process(command: Sequence[str], kill: Kill | None) -> tuple[Run, str | None
     with subprocess.Popen(
         program, cwd=project_root(), env=environment,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    ) as process:  # fmt: skip
+    ) as process, contextlib.ExitStack() as stack:  # fmt: skip
+        stack.callback(process.kill)  # where this process is stopped, it must not go on alone
         assert process.stdout is not None
         lines: list[str] = []
         run = None

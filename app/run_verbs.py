@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable
 
 from app.config import load_experiment
+from app.config.wording import unknown_name
+from app.data.chosen import find_images
 from app.errors import UserError
 from app.paths import shown
 from app.reading import read_history, read_record
@@ -19,6 +21,8 @@ from app.reports.compare import compare as compare_runs
 from app.reports.compare import newest_seeds
 from app.reports.plots import draw_history
 from app.runs import Run, find_run, list_runs, load_finished, load_run_experiment, newest_run
+
+FORMAT_NAMES = ("keras", "saved_model", "onnx", "tflite")
 
 
 def newest(experiment_name: str) -> Run:
@@ -112,6 +116,7 @@ def predict(options: argparse.Namespace) -> int:
     if not options.images:
         raise UserError('predict: name the images: IMAGES=photo.jpg, a folder, or a pattern such as "*.jpg"')
     run = _trained_run(options)
+    find_images(options.images)
     from app.trained.prediction import predict  # brings up the backend, which takes seconds
 
     predict(run, options.images, options.checkpoint, sys.stdout)
@@ -121,6 +126,8 @@ def predict(options: argparse.Namespace) -> int:
 def explain(options: argparse.Namespace) -> int:
     """Draw the filters of the first layer, and where the network looks in some images."""
     run = _trained_run(options)
+    if options.images is not None:
+        find_images(options.images)
     from app.trained.explanation import explain  # brings up the backend, which takes seconds
 
     explain(run, options.images, options.checkpoint, sys.stdout)
@@ -131,6 +138,8 @@ def export(options: argparse.Namespace) -> int:
     """Write a trained network in a format that other programs run."""
     if not options.format:
         raise UserError("export: name a format: FORMAT=keras, saved_model, onnx or tflite")
+    if options.format not in FORMAT_NAMES:
+        raise UserError(f"FORMAT={options.format}: {unknown_name('format', options.format, FORMAT_NAMES)}")
     run = _trained_run(options)
     from app.trained.export import export  # brings up the backend, which takes seconds
 

@@ -140,17 +140,17 @@ def find_run(name: str) -> Run:
     )
 
 
-def newest_run(experiment_name: str, *, finished: bool) -> Run:
-    """Return the newest finished (or newest unfinished) run of an experiment.
+def newest_run(experiment_name: str, *, finished: bool | None) -> Run:
+    """Return the newest finished (or newest unfinished, or with None newest) run of an experiment.
 
     Raises:
         UserError: There is none.
     """
     runs = list_runs(experiment_name)
     for run in reversed(runs):
-        if run.finished == finished and run.experiment.is_file():
+        if finished in (run.finished, None) and run.experiment.is_file():
             return run
-    kind = "finished" if finished else "unfinished"
+    kind = {None: "whole", True: "finished", False: "unfinished"}[finished]
     others = f" ({len(runs)} {'unfinished' if finished else 'finished'})" if runs else ""
     advice = "train it first" if finished or not runs else "there is nothing to resume"
     raise UserError(

@@ -23,6 +23,10 @@ class Block(keras.Model):
         if not self.built:
             self.call(keras.Input(batch_shape=(None, *input_shape[1:])), training=False)
 
+    def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:
+        """Returns the symbolic output from the layers' own; Keras would trace every block in the backend."""
+        return self.call(inputs, training=training)
+
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
         """Makes the object again under the precision it was saved with.

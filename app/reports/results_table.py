@@ -129,8 +129,9 @@ def _choose(experiment: Experiment) -> tuple[_Finished | None, list[str]]:
         except UserError as error:
             remarks.append(f"{run.name}: left out; it cannot be read ({error})")
             continue
-        trained = finished.experiment.model_dump(exclude=FREE_SETTINGS)
-        if trained != experiment.model_dump(exclude=FREE_SETTINGS):
+        trained = finished.experiment
+        wanted = experiment.with_auto_as(trained.training.precision)
+        if trained.model_dump(exclude=FREE_SETTINGS) != wanted.model_dump(exclude=FREE_SETTINGS):
             remarks.append(f"{run.name}: left out; it trained another recipe than the file has now")
         elif chosen is None or finished.metrics.timing.epochs >= chosen.metrics.timing.epochs:
             chosen = finished
@@ -158,7 +159,7 @@ def _result(experiment: Experiment, finished: _Finished) -> tuple[tuple[str, ...
         percent(test.accuracy) if test else "",
         source_cell(experiment),
         seconds,
-        _machine(finished.environment, experiment),
+        _machine(finished.environment, finished.experiment),
     )
     return cells, f"{headline} on {metrics.split}, {epochs} epochs of {seconds} s"
 

@@ -65,6 +65,7 @@ def load_trained(
         UserError: The run is not finished, or its files are damaged or fit each other no longer.
     """
     experiment, metrics, data = load_finished(run)
+    experiment = startup.resolve_precision(experiment)
     startup.configure(
         seed=experiment.seed,
         precision=precision or experiment.training.precision,

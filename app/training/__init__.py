@@ -6,6 +6,9 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
+from app.backend import check_backend
+
+check_backend()
 # Before any import of TensorFlow: hide its C++ INFO lines; warnings and errors still show. Of several workers
 # none shows them: what becomes of another one is told by app.workers, in one line instead of twenty.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if os.environ.get("TF_CONFIG") else "1")
@@ -23,7 +26,7 @@ def silence() -> Iterator[None]:
         os.dup2(held.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:
             os.dup2(saved, 2)
             held.seek(0)
             os.write(2, held.read())

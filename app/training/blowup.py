@@ -73,12 +73,12 @@ def _prepare(run: Run, out: TextIO | None = None) -> tuple[Job, int]:
     Returns:
         The run's experiment with the state restored, and the steps that this state has behind it.
     """
-    job = prepare(load_run_experiment(run))
+    state, damaged = load_state(run)
+    job = prepare(load_run_experiment(run), from_state=state is not None)
     if out:
         environment = job.describe_environment()
         for line in [line for lines in differences(run, job, environment) for line in lines]:
             print(f"{run.name}: {line}; the replay may differ", file=out)
-    state, damaged = load_state(run)
     for line in damaged if out else []:
         print(line, file=out)
     if state is None:

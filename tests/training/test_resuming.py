@@ -15,9 +15,10 @@ import pytest
 import app.training.runner as runner
 from app.config import load_experiment
 from app.errors import UserError
+from app.lock import locked
 from app.runs import Run, list_runs, load_run_experiment, read_history
+from app.training import resuming
 from app.training.checkpoint import load_state
-from app.training.lock import locked
 
 from .conftest import TINY
 from .test_runner import assert_same_bits, comparable_history, train
@@ -138,9 +139,17 @@ def test_other_data_are_refused_unless_forced(unfinished):
     assert dataset["fingerprints_before"] == ["0" * 64] and dataset["fingerprint"] != "0" * 64
 
 
+def test_other_settings_of_a_library_are_refused(unfinished):
+    onednn = json.loads(unfinished.environment.read_text())["onednn"]
+    plant(unfinished.environment, onednn=onednn | {"TF_ENABLE_ONEDNN_OPTS": "off"})
+    with pytest.raises(UserError, match=r"TF_ENABLE_ONEDNN_OPTS: [01] here, off when .*\n.*FORCE=1"):
+        resume(unfinished)
+
+
 def test_another_processor_is_said_but_no_reason_to_stop(unfinished):
-    plant(unfinished.environment, cpu={"model": "another", "count": 64, "flags": []})
-    assert "another" in resume(unfinished)
+    plant(unfinished.environment, cpu={"model": "another", "count": 64, "flags": []}, onednn={})
+    said = resume(unfinished)
+    assert "another" in said and "TF_ENABLE_ONEDNN_OPTS: 1 here, not recorded when the run began" in said
     assert unfinished.finished
 
 
@@ -171,7 +180,7 @@ def test_run_that_is_being_trained_is_not_resumed(unfinished):
 def test_lock_of_a_killed_process_is_free(unfinished):
     program = (
         "import sys, time\nfrom pathlib import Path\nfrom app.runs import Run\n"
-        "from app.training.lock import locked\n"
+        "from app.lock import locked\n"
         "with locked(Run(Path(sys.argv[1]))):\n    print('held', flush=True)\n    time.sleep(600)\n"
     )
     command = [sys.executable, "-c", program, str(unfinished.path)]
@@ -274,3 +283,83 @@ def test_jax_offers_no_strict_determinism():
         capture_output=True, text=True,
     )  # fmt: skip
     assert "training.determinism: 'strict' is not offered on JAX" in result.stderr
+
+
+def content(run):
+    return {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+
+
+def without_data(run):
+    text = run.experiment.read_text().replace("name: digits", "name: image_folder")
+    run.experiment.write_text(text.replace("data_dir: null", "data_dir: gone"))
+
+
+def with_other_data(run):
+    plant(run.dataset, fingerprint="0" * 64)
+
+
+def with_other_versions(run):
+    plant(run.environment, versions={})
+
+
+def with_damaged_states(run):
+    for path in run.states.iterdir():
+        path.write_bytes(b"PK")
+
+
+def without_states(run):
+    shutil.rmtree(run.states)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "epochs", "words"),
+    [
+        (lambda run: None, 100_001, "training.epochs: .*100001"),
+        (without_data, 3, "gone does not exist"),
+        (with_other_data, 3, "the data have changed"),
+        (with_other_versions, 3, "keras: .* when the run began"),
+        (with_damaged_states, 3, "damaged, cannot be resumed"),
+        (without_states, 3, "has no state to go on from.*make train FROM=tiny/"),
+    ],
+    ids=["too many", "no data", "other data", "other versions", "damaged", "no state"],
+)
+def test_more_epochs_that_cannot_be_trained_leave_the_run_as_it_was(finished, spoil, epochs, words):
+    spoil(finished)
+    before = content(finished)
+    with pytest.raises(UserError, match=words):
+        resume(finished, epochs=epochs, schedule="stretch")
+    assert content(finished) == before
+
+
+def test_kill_while_a_finished_run_is_opened_again_leaves_one_to_resume(finished, straight, monkeypatch):
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(resuming, "write_text", killed)
+        with pytest.raises(KeyboardInterrupt):
+            resume(finished, epochs=3, schedule="keep")
+    resume(finished)
+    assert_same_bits(finished, straight)
+    assert finished.finished
+
+
+def test_starting_weights_are_recorded_by_the_name_of_their_run_and_needed_once(home, finished):
+    latest = home / "runs" / "tiny" / "latest"
+    latest.symlink_to(finished.path.name)
+    out = io.StringIO()
+    run = runner.train(load_experiment("tiny", ["model.weights=tiny/latest"]), out, overrides=[])
+    assert latest.resolve() == run.path
+    assert load_run_experiment(run).model.weights == finished.name
+    assert f"starts from the weights of {finished.name}\n" in out.getvalue()
+
+    plant(run.environment, overrides=["model.weights=tiny/latest"])
+    shutil.rmtree(finished.path)
+    run.metrics.unlink()
+    assert "has changed since" not in resume(run)
+    assert run.finished
+
+    run.metrics.unlink()
+    without_states(run)
+    with pytest.raises(UserError, match=f"model.weights: {finished.name}: no run folder of that name"):
+        resume(run)
