@@ -48,8 +48,10 @@ def _of(name: str, pick: Callable[[str], Run]) -> Run:
 
 
 def _trained_run(options: argparse.Namespace) -> Run:
-    """Return a run whose network is to be used; what is wrong with its files is found at once."""
+    """Return a run whose network is to be used; what is wrong with its files or IMAGES is found at once."""
     run = chosen_run(options)
+    if getattr(options, "images", None) is not None:
+        find_images(options.images)
     load_finished(run)
     return run
 
@@ -116,7 +118,6 @@ def predict(options: argparse.Namespace) -> int:
     if not options.images:
         raise UserError('predict: name the images: IMAGES=photo.jpg, a folder, or a pattern such as "*.jpg"')
     run = _trained_run(options)
-    find_images(options.images)
     from app.trained.prediction import predict  # brings up the backend, which takes seconds
 
     predict(run, options.images, options.checkpoint, sys.stdout)
@@ -126,8 +127,6 @@ def predict(options: argparse.Namespace) -> int:
 def explain(options: argparse.Namespace) -> int:
     """Draw the filters of the first layer, and where the network looks in some images."""
     run = _trained_run(options)
-    if options.images is not None:
-        find_images(options.images)
     from app.trained.explanation import explain  # brings up the backend, which takes seconds
 
     explain(run, options.images, options.checkpoint, sys.stdout)
