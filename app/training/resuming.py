@@ -144,7 +144,8 @@ def differences(run: Run, job: Job, environment: Mapping[str, Any]) -> tuple[lis
         uncertain: another processor, other threads.
     """
     recorded = read_record(run.environment, EnvironmentRecord).content
-    grave, slight = changed_data(run, job.dataset), list[str]()
+    grave = changed_data(run, job.dataset)
+    slight: list[str] = []
     for name, before, now in [
         ("backend", recorded["backend"], environment["backend"]),
         *((name, recorded["versions"].get(name), environment["versions"].get(name)) for name in _DECISIVE),

@@ -136,7 +136,9 @@ def test_edited_and_foreign_records_are_one_message(
     monkeypatch.setattr(cli.gc, "collect", lambda: 0)  # half a second each beside TensorFlow
     before = sorted(tmp_path.rglob("*"))
     for verb in verbs:
-        more = {"predict": ["--images", "x.png"], "export": ["--format", "keras"]}.get(verb, [])
+        more = {"predict": ["--images", str(digits_run.curves)], "export": ["--format", "keras"]}.get(
+            verb, []
+        )
         names = (
             ["--runs", f"{copy.path} {digits_run.path}"] if verb == "compare" else ["--run", str(copy.path)]
         )
