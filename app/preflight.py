@@ -7,7 +7,9 @@ from app.config import Experiment
 from app.data.datasets import Dataset, load_dataset, local_path
 from app.errors import UserError
 from app.paths import data_root, runs_root, shown
-from app.runs import Run, find_run, load_run_experiment, read_history, read_json
+from app.reading import read_history, read_record
+from app.records import DatasetRecord
+from app.runs import Run, find_run, load_run_experiment
 
 
 def weights_run(experiment: Experiment) -> Run | None:
@@ -111,7 +113,7 @@ def check_resumable(run: Run, epochs: int | None) -> None:
 
 def changed_data(run: Run, dataset: Dataset) -> list[str]:
     """Return a line where a run's data are not those that it began with."""
-    before = read_json(run.dataset)["fingerprint"]
+    before = read_record(run.dataset, DatasetRecord).fingerprint
     if before == dataset.fingerprint:
         return []
     return [

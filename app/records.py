@@ -206,8 +206,8 @@ class FailureRecord(Record):
 
     advice = f"Delete it; {FROM_STATE}, should it blow up again"
 
-    epoch: Epoch
-    step: Epoch
+    epoch: Count
+    step: Count
     what: str
 
 

@@ -15,6 +15,7 @@ from app.config import Experiment, list_experiments, load_experiment, misnamed_f
 from app.data.datasets import Dataset
 from app.errors import UserError
 from app.lock import locked
+from app.paths import runs_root
 from app.preflight import (
     changed_data,
     check_data,
@@ -23,9 +24,11 @@ from app.preflight import (
     refuse_or_force,
     settle_weights,
 )
+from app.reading import read_record
+from app.records import MetricsRecord
 from app.reports.results_table import write_results_table
 from app.run_verbs import chosen_run
-from app.runs import find_run, list_runs, load_run_experiment, newest_run, read_json
+from app.runs import check_folder, find_run, list_runs, load_run_experiment, newest_run
 from app.workers.cluster import find_cluster, is_alone, local_workers
 
 DEFAULT_EXPERIMENT = "quickstart"
@@ -77,6 +80,7 @@ def train(options: argparse.Namespace) -> int:
         raise UserError(
             "train: SEEDS= trains several runs, one after the other; several workers train one run"
         )
+    check_folder(runs_root() / experiment.name)
     dataset = None
     if is_alone():
         settle_weights(experiment)  # which the run does for itself: see that they are there
@@ -99,7 +103,7 @@ def _train(
         one = experiment.model_copy(update={"seed": seed})
         run = runner.train(one, overrides=recorded, dataset=dataset)
         if options.seeds > 1:
-            accuracies.append(100 * read_json(run.metrics)["headline"]["val_accuracy"])
+            accuracies.append(100 * read_record(run.metrics, MetricsRecord).headline.val_accuracy)
     if options.seeds > 1:
         low, high = min(accuracies), max(accuracies)
         print(

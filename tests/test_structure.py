@@ -26,7 +26,8 @@ MAY_IMPORT = {
     "app.config": BASE,
     "app.records": set(),
     "app.reading": BASE | {"app.config", "app.records"},
-    "app.runs": BASE | {"app.config", "app.reading"},
+    "app.runs": BASE | {"app.config", "app.records", "app.reading"},
+    "app.lock": BASE | {"app.runs"},
     "app.backend": BASE | {"app.config"},
     "app.preflight": BASE | RUNS | {"app.backend", "app.config", "app.data"},
     "app.data": BASE | {"app.config", "app.runs"},
@@ -34,8 +35,8 @@ MAY_IMPORT = {
     "app.workers": BASE,
     "app.training": BASE
     | RUNS
-    | {"app.config", "app.lock", "app.backend", "app.preflight", "app.data", "app.reports"}
-    | {"app.workers", "models"},
+    | {"app.config", "app.data", "app.reports", "app.workers", "models"}
+    | {"app.lock", "app.backend", "app.preflight"},
     "app.trained": BASE | RUNS | {"app.config", "app.data", "app.reports", "app.training", "models"},
     "app": {"app", "models"},
 }

@@ -42,7 +42,8 @@ def find_images(text: str) -> list[Path]:
     images = [path for path in found if os.path.splitext(path)[1].lower() in SUFFIXES]
     if not images:
         others = f"none of the {len(found):,} files that {place} is" if found else f"{place} no file that is"
-        raise UserError(f"IMAGES={shown_pattern(text)}: {others} an image by its name ({' '.join(sorted(SUFFIXES))})")
+        suffixes = " ".join(sorted(SUFFIXES))
+        raise UserError(f"IMAGES={shown_pattern(text)}: {others} an image by its name ({suffixes})")
     return [Path(path) for path in sorted(images, key=natural_key)]
 
 

@@ -65,7 +65,7 @@ def read_images(paths: Sequence[Path], trained: Trained) -> tuple[np.ndarray, Ba
         The images that can be read, in order, `(n, height, width, channels)` uint8, and the files that
         cannot be read, each with the reason.
     """
-    height, width, channels = trained.facts["image_shape"]
+    height, width, channels = trained.data.image_shape
     dataset = trained.experiment.dataset
     image_format = ImageFormat((height, width), channels, dataset.interpolation, dataset.resize)
 

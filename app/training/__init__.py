@@ -1,6 +1,7 @@
 """The training run. Importing this package brings up Keras and its backend without their start-up noise."""
 
 import contextlib
+import logging
 import os
 import sys
 import tempfile
@@ -41,3 +42,7 @@ with silence():
 
     with contextlib.suppress(ImportError):  # where JAX trains, TensorFlow may be absent, or feed it
         import tensorflow  # noqa: F401
+
+# Every run in a process (SEEDS=, bench) has functions of its own. TensorFlow takes them for one that is
+# traced again and again, and warns.
+logging.getLogger("tensorflow").addFilter(lambda record: "tf.function retracing" not in str(record.msg))

@@ -12,11 +12,11 @@ from app.config import Experiment, dump_experiment, load_experiment
 from app.errors import UserError
 from app.paths import experiments_dir
 from app.preflight import changed_data, check_resumable, refuse_or_force
+from app.reading import read_history, read_record
+from app.records import DatasetRecord, EnvironmentRecord
 from app.runs import (
     Run,
     load_run_experiment,
-    read_history,
-    read_json,
     remove_temporaries,
     write_json,
     write_text,
@@ -143,7 +143,7 @@ def differences(run: Run, job: Job, environment: Mapping[str, Any]) -> tuple[lis
         What forbids going on: other data, another backend, other versions; and what only makes equal bits
         uncertain: another processor, other threads.
     """
-    recorded = read_json(run.environment)
+    recorded = read_record(run.environment, EnvironmentRecord).content
     grave = changed_data(run, job.dataset)
     slight: list[str] = []
     for name, before, now in [
@@ -169,14 +169,14 @@ def record(
     run: Run, job: Job, progress: Progress, forced: Sequence[str], environment_now: Mapping[str, Any]
 ) -> None:
     """Add this resume to environment.json, and changed data to dataset.json."""
-    environment = read_json(run.environment)
+    environment = read_record(run.environment, EnvironmentRecord).content
     entry = {"time": time.strftime("%F %T"), "epoch": progress.epoch + 1, "step": progress.step}
     entry |= {name: environment_now[name] for name in ("commit", "workers", "replicas")}
     environment.setdefault("resumes", []).append(entry | ({"forced": list(forced)} if forced else {}))
     write_json(run.environment, environment)
-    dataset = read_json(run.dataset)
-    if dataset["fingerprint"] != job.dataset.fingerprint:
-        before = [*dataset.get("fingerprints_before", []), dataset["fingerprint"]]
+    dataset = read_record(run.dataset, DatasetRecord)
+    if dataset.fingerprint != job.dataset.fingerprint:
+        before = [*dataset.fingerprints_before, dataset.fingerprint]
         write_json(run.dataset, job.describe_dataset() | {"fingerprints_before": before})
 
 
@@ -185,11 +185,11 @@ def edited_keys(run: Run, experiment: Experiment) -> list[str]:
 
     Nothing where the file is gone, or the run was trained from another run.
     """
-    recorded = read_json(run.environment)
-    if recorded.get("overrides") is None or not (experiments_dir() / f"{experiment.name}.yaml").is_file():
+    overrides = read_record(run.environment, EnvironmentRecord).overrides
+    if overrides is None or not (experiments_dir() / f"{experiment.name}.yaml").is_file():
         return []
     try:
-        now = load_experiment(experiment.name, recorded["overrides"])
+        now = load_experiment(experiment.name, overrides)
     except UserError:
         return ["has errors now"]
     settled = {"training.epochs", "optimizer.learning_rate.span_epochs"}  # `longer` may have changed them

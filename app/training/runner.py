@@ -1,8 +1,7 @@
 """The main job: train an experiment into a run folder, or take up a run that was stopped."""
 
 import contextlib
-import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, TextIO
 
 import keras
@@ -10,9 +9,9 @@ import numpy as np
 
 from app.config import Experiment, dump_experiment
 from app.data.datasets import Dataset
-from app.errors import Interrupted, Stopped, UserError
+from app.errors import UserError
 from app.lock import locked
-from app.paths import runs_root, shown
+from app.paths import runs_root
 from app.preflight import check_resumable, settle_weights
 from app.reports.report import write_report
 from app.runs import (
@@ -28,6 +27,7 @@ from app.training.callbacks import FiniteLoss, Recorder, Settle, write_records
 from app.training.checkpoint import Progress, load_state
 from app.training.display import Display
 from app.training.history import is_complete
+from app.training.interruptions import not_deleted, told_on_stop
 from app.training.job import Job, prepare
 from app.training.optimizers import learning_rate_at
 from app.training.results import print_results, write_results
@@ -162,7 +162,7 @@ def _fit(run: Run, job: Job, progress: Progress, metrics: Sequence[np.ndarray] |
     half_epoch = progress.step > 0
     callbacks = callbacks_of(run, job, progress, metrics if half_epoch else None, out)
     val_ds, val_steps = job.validation_batches()
-    with _not_deleted(run), callbacks[-1], quick_inference(), team.watched():
+    with not_deleted(run), callbacks[-1], quick_inference(), team.watched():
         if half_epoch and progress.step == job.steps:
             _finish_validation(classifier, progress.epoch, val_ds, val_steps, callbacks)
         while not is_complete(experiment, progress.rows):
@@ -179,39 +179,15 @@ def _fit(run: Run, job: Job, progress: Progress, metrics: Sequence[np.ndarray] |
                 callbacks=callbacks,
             )
     if team.is_chief:
-        with job.replicas.alone(), _not_deleted(run):
-            with _told_on_stop(f"the metrics are not written yet: make resume RUN={run.name} does that"):
+        with job.replicas.alone(), not_deleted(run):
+            with told_on_stop(f"the metrics are not written yet: make resume RUN={run.name} does that"):
                 write_results(run, experiment, dataset, job.replicas.single(classifier), progress)
-            with _told_on_stop(f"the training is whole; its page is not: make report RUN={run.name}"):
+            with told_on_stop(f"the training is whole; its page is not: make report RUN={run.name}"):
                 write_report(run, dataset)
         print_results(run, out)
     team.exchange("finished", True)  # nobody leaves before the chief has written everything
     job.replicas.leave()
     return run
-
-
-@contextlib.contextmanager
-def _not_deleted(run: Run) -> Iterator[None]:
-    """Say so where the run folder was deleted, which shows in whatever is written next."""
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, UserError | Interrupted) or run.path.is_dir():
-            raise
-        raise UserError(
-            f"{shown(run.path)}: this run folder was deleted while the run was trained; nothing is left of "
-            f"it. Train again: make train EXP={run.path.parent.name}"
-        ) from error
-
-
-@contextlib.contextmanager
-def _told_on_stop(message: str) -> Iterator[None]:
-    """Say what a stop leaves behind where training itself is over."""
-    try:
-        yield
-    except KeyboardInterrupt as stop:
-        number = stop.exit_code - 128 if isinstance(stop, Stopped) else signal.SIGINT
-        raise Interrupted(f"\nstopped after the last epoch; {message}", number) from stop
 
 
 def callbacks_of(

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import logging
 import os
 import shutil
 import signal
@@ -220,6 +221,22 @@ def test_run_folder_that_is_deleted_while_training(home, monkeypatch, capfd):
     err = capfd.readouterr().err.splitlines()
     assert "this run folder was deleted while the run was trained" in err[-1]
     assert not (home / "runs").exists()
+
+
+def test_functions_of_several_runs_are_no_reason_to_warn():
+    tf = pytest.importorskip("tensorflow")
+    told = []
+    handler = logging.Handler()
+    handler.emit = told.append
+    logger = logging.getLogger("tensorflow")
+    logger.addHandler(handler)
+    try:
+        for _ in range(8):
+            tf.function(lambda x: x + 1)(tf.zeros(1))
+        logger.warning("something else")
+    finally:
+        logger.removeHandler(handler)
+    assert [record.getMessage() for record in told] == ["something else"]
 
 
 def unfinished_copy(straight, home):
