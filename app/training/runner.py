@@ -84,7 +84,7 @@ def train(
         print(f"{experiment.name}: {job.describe()}\nrun {run.name}", file=out, flush=True)
         if experiment.model.weights and team.is_chief:
             print(f"starts from the weights of {experiment.model.weights}", file=out, flush=True)
-        if warning := job.dataset.duplicates_warning():
+        for warning in job.warnings():
             print(warning, file=out, flush=True)
         if remark := startup.precision_remark(experiment, job.experiment):
             print(remark, file=out, flush=True)
