@@ -138,7 +138,7 @@ def evaluation_batches(
 
 
 def _readable_again(batch: Callable[[int], Batch], steps: int) -> Any:
-    """Return batches by number, which Keras can read after every epoch; a generator is used up by the first."""
+    """Return batches by number, to be read after every epoch; a generator is used up by the first."""
     import keras  # here: the order of images is asked for where no backend is needed
 
     class Batches(keras.utils.PyDataset):
