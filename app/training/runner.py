@@ -137,6 +137,7 @@ def resume(
         job = prepare(experiment, team, dataset, from_state=found[0] is not None)
         state = last_state(run, job, found, force, out) if team.is_chief else None
         progress, metrics = agreed_position(team, state)
+        job.flip_stream = progress.flip_stream
         job.replicas.spread(job.classifier)
         print(
             f"{run.name}: resumed at epoch {progress.epoch + 1}, step {progress.step} of {job.steps}",
