@@ -53,4 +53,5 @@ def shown(path: Path) -> str:
 def module_command(module: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
     """Return command and environment that run a module of this program in a process of its own."""
     code = str(Path(__file__).resolve().parents[1])
-    return [sys.executable, "-m", module, *arguments], os.environ | {"PYTHONPATH": code}
+    path = os.pathsep.join([code, *filter(None, [os.environ.get("PYTHONPATH")])])
+    return [sys.executable, "-m", module, *arguments], os.environ | {"PYTHONPATH": path}

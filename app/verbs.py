@@ -182,6 +182,11 @@ def bench(options: argparse.Namespace) -> int:
     experiment = _to_prepare(options)
     if options.workers != 1 and against:
         raise UserError("bench: received both WORKERS and AGAINST; compare with one worker, or with others")
+    from app.bench import rival
+
+    for kind in against:
+        rival.require(kind, experiment)
+    rival.share_gpu()
     import app.training  # noqa: F401 - first: it keeps TensorFlow quiet while it comes up
 
     if options.workers != 1:
