@@ -33,6 +33,7 @@ install: $(INSTALLED) ## make .venv with everything that training needs
 	@echo "$(VENV) is ready"
 
 $(VERBS): $(INSTALLED)
+	@test -x $(BIN)/python || { echo "$(VENV) is not whole. \`make clean install\` makes it anew" >&2; exit 2; }
 	@exec $(BIN)/python -m app --from-make $@
 
 train: ## train EXP (default: quickstart); SET="key=value ...", DATA_DIR=folder, FROM=run to repeat a run, EPOCHS=2, SEED=1, SEEDS=3 for three runs, WORKERS=2 to try several processes

@@ -79,7 +79,6 @@ def test_unknown_experiment_names_the_nearest_and_makes_nothing(home, capsys):
             ["train", "tiny", "--set", "model.weights=tiny/latest"],
             "model.weights: tiny/latest: no run folder",
         ),
-        (["train", "tiny", "--set", "training.batch_size=60000"], "there are only 1618 training images"),
         (["evaluate", "tiny", "--split", "tset"], "invalid choice: 'tset'"),
         (["export", "tiny", "--format", "onx"], "did you mean 'onnx'?"),
         (["doctor", "tiny", "--data-dir", "nowhere"], "nowhere does not exist"),

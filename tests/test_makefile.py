@@ -60,6 +60,12 @@ def test_targets_refuse_variables_that_they_do_not_take(make):
     assert make("test", "ARGS=x", program="echo ran").stdout == "ran\n"
 
 
+def test_installation_without_its_python_is_one_message(make):
+    result = make("list", "BIN=nowhere", program="echo ran")
+    assert result.returncode == 2 and result.stdout == ""
+    assert result.stderr.startswith(".venv is not whole. `make clean install` makes it anew\n")
+
+
 @pytest.mark.parametrize(
     ("verb", "given", "words"),
     [
