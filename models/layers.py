@@ -1,4 +1,8 @@
-"""Layers that networks share, each at the speed of one pass over its data."""
+"""Layers that networks share, each at the speed of one pass over its data.
+
+Forward and back, at the sizes of our networks, each measured at least as quick as Keras' own with oneDNN's
+instructions limited to AVX2, to AVX512_CORE and not at all; so none of them is left out on any processor.
+"""
 
 import contextlib
 import functools
