@@ -42,23 +42,17 @@ PYTHON_TYPES: dict[Any, str] = {
 NUMBER_OR_RANGE = ["number", "array"]
 KERAS_TYPES: dict[str, str | list[str]] = {
     "adam_lr_ratio": "number",
-    "brightness_factor": NUMBER_OR_RANGE,
     "clipnorm": "number",
     "clipvalue": "number",
-    "contrast_factor": NUMBER_OR_RANGE,
     "exclude_layers": "array",
     "factor": NUMBER_OR_RANGE,
     "fill_value": ["number", "array"],
     "global_clipnorm": "number",
     "gradient_accumulation_steps": "integer",
-    "hue_factor": NUMBER_OR_RANGE,
-    "addition_factor": NUMBER_OR_RANGE,
     "kernel_size": ["integer", "array"],
     "loss_scale_factor": "number",
-    "saturation_factor": NUMBER_OR_RANGE,
     "scale": NUMBER_OR_RANGE,
     "sigma": NUMBER_OR_RANGE,
-    "threshold_factor": NUMBER_OR_RANGE,
     "weight_decay": "number",
 }
 POSITIVE: dict[str, Any] = {"exclusiveMinimum": 0}
