@@ -9,6 +9,7 @@ from typing import Any, Literal, TextIO
 import numpy as np
 
 from app.config import Experiment, dump_experiment, load_experiment
+from app.data.pipeline import OLD_FLIP_STREAM
 from app.errors import UserError
 from app.paths import experiments_dir
 from app.preflight import changed_data, check_resumable, refuse_or_force
@@ -25,6 +26,7 @@ from app.training.checkpoint import Progress, State, restore_state
 from app.training.job import Job
 from app.training.optimizers import learning_rate_at
 from app.workers.team import Team
+from models.color_layers import Recolour
 
 ScheduleFate = Literal["keep", "stretch"]
 FoundState = tuple[State | None, list[str]]
@@ -100,6 +102,13 @@ def last_state(run: Run, job: Job, found: FoundState, force: bool, out: TextIO) 
         )
     for line in damaged:
         print(line, file=out)
+    mended = [layer.name for layer in job.classifier.augmentation if isinstance(layer, Recolour)]
+    if state and mended and state.progress.flip_stream == OLD_FLIP_STREAM:  # a state from before
+        print(
+            f"{run.name}: {', '.join(mended)} had faults of Keras when the run began and has none now; "
+            "from here on its images are other ones",
+            file=out,
+        )
     if state:
         state.progress.resumed_epochs.append(state.progress.epoch + 1)
     remove_temporaries(run)

@@ -14,6 +14,7 @@ import pytest
 
 import app.training.runner as runner
 from app.config import load_experiment
+from app.data.pipeline import FLIP_STREAM, OLD_FLIP_STREAM
 from app.errors import UserError
 from app.lock import locked
 from app.runs import Run, list_runs, load_run_experiment, read_history
@@ -165,6 +166,39 @@ def test_unedited_file_is_not_mentioned_though_the_run_had_changes(home):
     run = runner.train(load_experiment("tiny", ["seed=9"]), io.StringIO(), overrides=["seed=9"])
     run.metrics.unlink()
     assert "has changed" not in resume(run)
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_an_older_run_keeps_the_coins_of_its_alternating_flip(unfinished, monkeypatch, recorded):
+    """What its colour layers do has changed, on the other hand, and is said."""
+    experiment = unfinished.experiment.read_text()
+    flip, saturation = (
+        "  - random_flip:\n      mode: horizontal\n",
+        "  - random_saturation:\n      factor: 0.5\n",
+    )
+    assert flip in experiment
+    unfinished.experiment.write_text(experiment.replace(flip, saturation))
+    path = sorted(unfinished.states.glob("state-*.npz"))[-1]
+    with np.load(path) as file:
+        arrays = dict(file)
+    header = json.loads(arrays["header"].tobytes().replace(b"random_flip", b"random_saturation"))
+    assert header["progress"]["flip_stream"] == FLIP_STREAM
+    if not recorded:  # as states were before
+        del header["progress"]["flip_stream"]
+    arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    np.savez(path, **arrays)
+    asked = []
+    monkeypatch.setattr("app.training.job.training_batches", lambda *_, **options: asked.append(options))
+
+    def stop(run, job, progress, *_):
+        job.batches(1, 0)
+        assert progress.flip_stream == job.flip_stream  # which its next state records
+        return run
+
+    monkeypatch.setattr(runner, "_fit", stop)
+    said = resume(unfinished)
+    assert asked[0]["flip_stream"] == (FLIP_STREAM if recorded else OLD_FLIP_STREAM)
+    assert ("random_saturation had faults of Keras" in said) != recorded
 
 
 def test_run_that_is_being_trained_is_not_resumed(unfinished):
