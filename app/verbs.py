@@ -6,6 +6,7 @@ Nothing here imports TensorFlow or Keras at module level, so that the quick verb
 import argparse
 import json
 import shlex
+import signal
 import statistics
 import sys
 from pathlib import Path
@@ -187,6 +188,7 @@ def bench(options: argparse.Namespace) -> int:
     for kind in against:
         rival.require(kind, experiment)
     rival.share_gpu()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started and written meanwhile goes too
     import app.training  # noqa: F401 - first: it keeps TensorFlow quiet while it comes up
 
     if options.workers != 1:

@@ -5,16 +5,19 @@ import inspect
 import io
 import json
 import math
+import os
 import subprocess
 
+import numpy as np
 import pytest
 
-from app.bench import rival
+from app.bench import report, rival, scaling
+from app.bench.ours import compare_draws
 from app.bench.report import bench, ratios
 from app.config import load_experiment
 from app.errors import UserError
 from app.paths import module_command
-from models import build_model
+from models import build_model, processor
 from models.macs import count_weights
 from models.sources import PUBLISHED
 
@@ -39,14 +42,26 @@ def tiny(tmp_path, monkeypatch):
     return load_experiment("tiny")
 
 
+def test_draws_are_compared_in_distribution():
+    random = np.random.default_rng(0)
+    one, other = random.normal(100, 20, (2, 3, 400, 50))
+    assert compare_draws(one, one + 0.1).startswith("equal: 100.0% the same")
+    assert compare_draws(one, other).startswith("equal: ")
+    assert compare_draws(one, other + 5).startswith("NOT EQUAL: ")
+    assert compare_draws(one, 1.2 * (other - 100) + 100).startswith("NOT EQUAL: ")
+
+
 @pytest.mark.slow
-def test_bench_against_plain_keras(tiny, tmp_path):
+def test_bench_against_plain_keras(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "ROUND_SECONDS", 0.2)  # no figure is judged here
+    kernels = {"here": True, "by_itself": False}  # as on every processor without AVX-512
+    monkeypatch.setattr(rival, "onednn_kernels", lambda: kernels)
     out = io.StringIO()
     path = bench(tiny, ["keras"], rounds=2, out=out)
     result = json.loads(path.read_text())
     assert path.parent.parent == tmp_path / "runs" / "bench" and path.name == "bench.json"
     assert sorted(folder.name for folder in (tmp_path / "runs").iterdir()) == ["bench"]  # no run is left
-    for name in ("fit", "bare", "keras"):
+    for name in ("fit", "bare", "keras", "keras_default"):
         assert len(result[name]["rounds"]) == 2 and min(result[name]["rounds"]) > 0
     ratios = [a / b for a, b in zip(result["keras"]["rounds"], result["fit"]["rounds"], strict=True)]
     assert result["keras"]["times_as_fast"]["least"] == pytest.approx(min(ratios))
@@ -57,7 +72,38 @@ def test_bench_against_plain_keras(tiny, tmp_path):
     assert start["total"] == pytest.approx(start["imports"] + start["preparation"] + start["first_step"])
     assert 0 < start["own_code"] < start["total"]
     text = out.getvalue()
-    assert "tiny: float32, batches of 128" in text and "-bound" in text and "times as fast" in text
+    assert "tiny: float32, batches of 128" in text and "-bound" in text and text.count("times as fast") == 2
+    assert "with oneDNN kernels on, as ours:" in text and "as it comes, oneDNN kernels off:" in text
+
+
+@pytest.mark.slow
+def test_tensorflow_is_asked_which_kernels_it_would_choose(tmp_path):
+    kernels = rival.onednn_kernels()
+    flags = processor.cpu_flags()
+    if processor.onednn_settings()["TF_ENABLE_ONEDNN_OPTS"] == "1":
+        assert kernels["here"]
+    if {"avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile"} & flags:
+        assert kernels["by_itself"]
+    elif "avx2" in flags:
+        assert not kernels["by_itself"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="workers get cores by affinity")
+def test_a_killed_worker_leaves_nothing_outside_its_folder(tiny, tmp_path, monkeypatch):
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "folder"
+    for each in (elsewhere, folder):
+        each.mkdir()
+    monkeypatch.setenv("TMPDIR", str(elsewhere))
+    file = folder / "tiny.yaml"
+    file.write_text(TINY)
+    team = scaling._Team(file, sorted(os.sched_getaffinity(0))[:1])
+    try:
+        assert len(team.seconds(2)) == 2
+    finally:
+        team.close()
+    assert list(elsewhere.iterdir()) == []
+    assert len(list(folder.iterdir())) > 1  # what it leaves, and what the bench removes
 
 
 def test_ratios_are_those_of_neighbours():
@@ -89,6 +135,13 @@ def test_networks_without_a_twin_in_pytorch(tiny, monkeypatch):
     monkeypatch.delitem(rival.TORCH_NETWORKS, "vgg")
     with pytest.raises(UserError, match="vgg has no twin in PyTorch; there are baseline, lenet5"):
         rival.require("torch", load_experiment("tiny", ["model={name: vgg, depth: 19}"]))
+
+
+def test_a_users_pythonpath_reaches_the_processes_that_are_started(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["one", "two"]))
+    _, environment = module_command("app")
+    code, *rest = environment["PYTHONPATH"].split(os.pathsep)
+    assert os.path.samefile(code, os.path.dirname(os.path.dirname(__file__))) and rest == ["one", "two"]
 
 
 def test_rival_that_dies_is_a_message(tiny, tmp_path):

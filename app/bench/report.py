@@ -18,7 +18,7 @@ from app.runs import new_folder, write_json
 from app.training.display import duration
 from app.training.job import Job, prepare
 from app.training.results import peak_memory_megabytes
-from app.training.startup import describe_environment
+from app.training.startup import describe_environment, precision_advice, resolve_precision
 from models.macs import count_macs, count_weights
 
 ROUND_SECONDS = 5.0  # of each contender in each round, or two steps where those take longer
@@ -42,6 +42,7 @@ def bench(experiment: Experiment, against: Sequence[str], rounds: int, out: Text
     Raises:
         UserError: The experiment cannot be trained, or a competitor does not start.
     """
+    experiment = resolve_precision(experiment)
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         file = folder / f"{experiment.name}.yaml"
@@ -58,6 +59,8 @@ def bench(experiment: Experiment, against: Sequence[str], rounds: int, out: Text
         }
         say = _Sayer(result, out)
         say.header()
+        if advice := precision_advice(experiment.training.precision, experiment.training.devices):
+            say.line("precision", advice.removeprefix("training.precision: "))
         say.start_up()
         others = []
         mine = count_weights(job.classifier.network.trainable_weights)

@@ -58,6 +58,9 @@ class Rival:
         """
         arguments = [kind, str(file), *map(str, image_shape), str(classes)]
         command, environment = module_command("app.bench.rival", *arguments)
+        environment["TMPDIR"] = str(
+            file.parent
+        )  # what it leaves there when it is killed goes with that folder
         if kind == "keras_default":
             environment[ONEDNN] = BY_ITSELF
         pipe = subprocess.PIPE
