@@ -143,8 +143,8 @@ class ResNet(Network):
             )
         if stride_on == "middle" and depth < 50:
             raise ValueError(
-                "ResNet's stride_on must be first at depth 18 and 34, whose units have two convolutions, none of "
-                f"them in the middle. Received: stride_on={stride_on!r}, depth={depth}"
+                "ResNet's stride_on must be first at depth 18 and 34, whose units have two convolutions. "
+                f"Received: stride_on={stride_on!r}, depth={depth}"
             )
         self.num_classes = num_classes
         self.depth = depth

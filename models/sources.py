@@ -95,9 +95,9 @@ def _family(
 
 
 # Trainable weights of the ImageNet networks as torchvision publishes them. The costs agree with the papers'
-# rounded ones (1.8, 3.6, 3.8, 7.6 and 11.3 billion for ResNet); torchvision's 4.09, 7.80 and 11.51 are those of
-# the same weights with the stride on the 3x3. The narrow ResNets agree with their paper's 0.27, 0.46, 0.66,
-# 0.85 and 1.7 million; plain and pre-activation networks have the same counts.
+# rounded ones (1.8, 3.6, 3.8, 7.6 and 11.3 billion for ResNet); torchvision's 4.09, 7.80 and 11.51 are those
+# of the same weights with the stride on the 3x3. The narrow ResNets agree with their paper's 0.27, 0.46,
+# 0.66, 0.85 and 1.7 million; plain and pre-activation networks have the same counts.
 FAMILIES = (
     *_family(
         "resnet", HE, "torchvision", 224, 1000,

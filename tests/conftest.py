@@ -2,7 +2,6 @@
 
 import gc
 import os
-import re
 import shutil
 import signal
 import sys
@@ -12,12 +11,11 @@ from pathlib import Path
 import pytest
 
 import app  # noqa: F401 - before any import of TensorFlow: the kernels that the program's processes have
+from app.options import all_variables
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Set by make for its own children, or by a user for the program: neither may reach a test.
-_makefile = (Path(__file__).resolve().parents[1] / "Makefile").read_text(encoding="utf-8")
-_users = re.search(r"^USER_VARIABLES := (.+)$", _makefile, re.MULTILINE)[1].split()
-for _name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "TRAINER_HOME", *_users):
+for _name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "TRAINER_HOME", "ARGS", *all_variables()):
     os.environ.pop(_name, None)
 
 # Keras reads and writes its own home folder at import; tests get one that goes away with them.

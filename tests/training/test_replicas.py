@@ -94,7 +94,8 @@ def both(name, *overrides, label):
         histories = fit(job, [Settle(job.replicas), counts])
         told["histories"][f"{label}, {'replicas' if replicated else 'single'}"] = histories
     told[f"{label}, counts"] = counts.epochs
-    told[f"{label}, iterations"] = [int(job.classifier.optimizer.iterations.numpy()), job.steps]
+    taken = keras.ops.convert_to_numpy(job.classifier.optimizer.iterations)
+    told[f"{label}, iterations"] = [int(taken), job.steps]
     return job
 
 
@@ -125,6 +126,9 @@ if part == "alike":  # the fast one
 
 if part == "several":
     both("lenet", label="adam")
+    accumulated = "{name: sgd, learning_rate: 0.5, global_clipnorm: 0.1, gradient_accumulation_steps: 4}"
+    job = both("lenet", f"optimizer={accumulated}", "training.epochs=1", label="accumulated")
+    told["accumulators"] = equal(job.classifier.optimizer._accumulated_gradients)
     told["float16"] = {}
     for replicated in (False, True):
         job = job_of("lenet", "training.precision=float16", replicated=replicated)
@@ -209,7 +213,19 @@ if part == "several":  # rounding out of the way: the statistics of three replic
     found = tf.function(lambda *values: strategy.run(compute, args=(layer, *values)))(
         spread(images), spread(upstream))
     found = [tf.concat(strategy.experimental_local_results(value), 0) for value in found]
-    np.savez(folder / "layer.npz", images=images, found=np.stack(found), expected=np.stack(expected))
+
+    # A small deviation beside a large mean, in float32; a replica without images.
+    far = draw.normal(1000.0, 0.1, (9, 4, 4, 6)).astype("float32")
+    parts = [slice(0, 5), slice(5, 9), slice(9, 9)]
+    with strategy.scope():
+        norm = BatchNormalization(dtype="float32", synchronized=True, momentum=0.0, epsilon=1e-6)
+        norm.build((None, 4, 4, 6))
+    outputs, slopes = tf.function(lambda *values: strategy.run(compute, args=(norm, *values)))(
+        spread(far), spread(upstream.astype("float32")))
+    outputs, slopes = (
+        tf.concat(strategy.experimental_local_results(value), 0) for value in (outputs, slopes))
+    np.savez(folder / "layer.npz", images=images, found=np.stack(found), expected=np.stack(expected),
+             far=far, outputs=outputs, slopes=slopes, variance=norm.moving_variance.numpy())
 
 (folder / "told.json").write_text(json.dumps(told))
 """
@@ -285,8 +301,10 @@ def test_saved_file_knows_of_no_replicas(alike):
 
 
 @pytest.mark.slow
-def test_adam_and_float16_on_replicas(several):
+def test_adam_accumulated_gradients_and_float16_on_replicas(several):
     told, _ = several
+    assert largest_difference(told, "accumulated, replicas", "accumulated, single", COLUMNS) < 1e-5
+    assert told["accumulated, iterations"] == [4, 17] and told["accumulators"]
     assert largest_difference(told, "adam, replicas", "adam, single", COLUMNS) < 1e-5
     single, replicas = (told["float16"][name] for name in ("single", "replicas"))
     assert replicas["taken"] == single["taken"] > 0 and replicas["scale"] == single["scale"]
@@ -318,6 +336,14 @@ def test_synchronised_layer_in_float64_is_the_single_one(several):
     normalised = (images - images.mean((0, 1, 2))) / np.sqrt(images.var((0, 1, 2)) + 1e-3)
     np.testing.assert_allclose(stored["found"][0], normalised, atol=1e-12)
     np.testing.assert_allclose(stored["found"], stored["expected"], atol=1e-12)
+    far = stored["far"].astype(np.float64)
+    variance = far.var((0, 1, 2))
+    np.testing.assert_allclose(stored["variance"], variance, rtol=1e-3)
+    # Images and mean divided by the standard deviation are near 10,000, where a float32 is exact to 1e-3.
+    np.testing.assert_allclose(
+        stored["outputs"], (far - far.mean((0, 1, 2))) / np.sqrt(variance + 1e-6), atol=5e-3
+    )
+    assert np.isfinite(stored["slopes"]).all()
 
 
 @pytest.mark.slow
