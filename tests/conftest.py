@@ -1,7 +1,9 @@
 """What every test starts from: a quiet TensorFlow, no settings of the user's, GPU tests only beside a GPU."""
 
+import gc
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -21,7 +23,14 @@ _keras_home = Path(tempfile.mkdtemp(prefix="keras-home-"))
 os.environ["KERAS_HOME"] = str(_keras_home)
 
 
+# The files that take longest: begun first, two processes that share the files end at about the same time.
+LONG = ["training/test_workers.py", "test_notebooks.py", "models/test_zoo_training.py"]
+
+
 def pytest_collection_modifyitems(items):
+    tests = Path(__file__).parent
+    ranks = {tests / name: rank for rank, name in enumerate(LONG)}
+    items.sort(key=lambda item: ranks.get(item.path, len(LONG)))
     if shutil.which("nvidia-smi"):
         return
     for item in items:
@@ -29,8 +38,26 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU on this machine"))
 
 
+def pytest_collection_finish():
+    """Spare the garbage collector the objects of imported libraries, which each of its rounds would visit."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_unconfigure():
     shutil.rmtree(_keras_home, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def interruptible():
+    """SIGINT as a user at a terminal has it, for the test and the processes that it starts.
+
+    Where pytest is started in the background (`&` in a script, nohup, cron) SIGINT is ignored, and every
+    process inherits that.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True)

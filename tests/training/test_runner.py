@@ -24,6 +24,8 @@ from app.training import job
 from app.training.checkpoint import load_state
 from models import build_model
 
+from .conftest import on_jax
+
 ROOT = Path(__file__).resolve().parents[2]  # the checkout, where `python -m app` finds the program
 
 
@@ -295,7 +297,7 @@ for name in ("model", "optimizer"):
 for a, b in zip(straight.progress.rows, resumed.progress.rows, strict=True):
     np.testing.assert_allclose(list(a.values())[:-2], list(b.values())[:-2], rtol=1e-5)
 """
-    environment = os.environ | {"KERAS_BACKEND": "jax"}
+    environment = os.environ | on_jax(home / "jax")
     subprocess.run([sys.executable, "-c", program], env=environment, check=True, cwd=ROOT)
 
 
