@@ -40,10 +40,6 @@ class AlexNet8(Network):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.num_classes = num_classes
-        self.dropout = dropout
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
         self.conv1 = Conv2D(96, 3)
         self.norm1 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
         self.pool1 = keras.layers.MaxPooling2D(3, strides=2)
@@ -79,13 +75,3 @@ class AlexNet8(Network):
         x = self.hidden2(x)
         x = self.dropout2(x, training=training)
         return self.head(x)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "dropout": self.dropout,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-        }

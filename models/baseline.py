@@ -36,10 +36,6 @@ class Baseline(Network):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.num_classes = num_classes
-        self.dropout = dropout
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
         self.conv = Conv2D(6, 5, padding="same")
         self.norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
         self.pool = keras.layers.MaxPooling2D(2, strides=2, padding="same")
@@ -59,13 +55,3 @@ class Baseline(Network):
         x = self.hidden(x)
         x = self.hidden_dropout(x, training=training)
         return self.head(x)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "dropout": self.dropout,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-        }

@@ -18,7 +18,6 @@ from models.network import Block, Network
 from models.torch_layers import TorchConv2D
 
 
-@keras.saving.register_keras_serializable("models")
 class CifarUnit(Block):
     """Two 3x3 convolutions, in a residual network added to the input.
 
@@ -50,8 +49,6 @@ class CifarUnit(Block):
         self.shortcut = shortcut
         self.preactivation = preactivation
         self.activated_input = activated_input
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
         if not activated_input:
             self.norm1 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
         self.conv1 = _conv(filters, strides)
@@ -77,19 +74,6 @@ class CifarUnit(Block):
         new_channels = self.filters - inputs.shape[-1]
         x = inputs[:, :: self.strides, :: self.strides, :] if self.strides > 1 else inputs
         return ops.pad(x, ((0, 0), (0, 0), (0, 0), (0, new_channels))) if new_channels else x
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "strides": self.strides,
-            "shortcut": self.shortcut,
-            "preactivation": self.preactivation,
-            "activated_input": self.activated_input,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-        }
 
 
 @keras.saving.register_keras_serializable("models")
@@ -125,12 +109,7 @@ class CifarResNet(Network):
                 "CifarResNet's depth must be 6n + 2: 20, 32, 44, 56 and 110 in the paper. "
                 f"Received: depth={depth}"
             )
-        self.num_classes = num_classes
-        self.depth = depth
-        self.shortcuts = shortcuts
         self.preactivation = preactivation
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
         self.stem_conv = _conv(16)
         self.stem_norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
         self.units = [
@@ -161,18 +140,6 @@ class CifarResNet(Network):
             x = ops.relu(self.norm(x, training=training))
         x = self.pool(x)  # 64
         return self.head(x)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "depth": self.depth,
-            "shortcuts": self.shortcuts,
-            "preactivation": self.preactivation,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-        }
 
 
 def _conv(filters: int, strides: int = 1) -> TorchConv2D:

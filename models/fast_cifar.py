@@ -98,7 +98,6 @@ class PartialIdentity(keras.initializers.Initializer):
         return ops.cast(ops.where(np.arange(outputs) < inputs, identity, random), dtype or "float32")
 
 
-@keras.saving.register_keras_serializable("models")
 class FastBlock(Block):
     """Convolution, pooling, normalisation, GELU, then the same without the pooling; halves the map.
 
@@ -119,10 +118,6 @@ class FastBlock(Block):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.filters = filters
-        self.partial_identity = partial_identity
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
         start = PartialIdentity() if partial_identity else torch_kernel_initializer()
         norm = {"momentum": bn_momentum, "epsilon": bn_epsilon, "scale": False}
         conv = {"padding": "same", "use_bias": False, "kernel_initializer": start}
@@ -140,16 +135,6 @@ class FastBlock(Block):
         x = self.gelu1(self.norm1(x, training=training), training=training)
         x = self.conv2(x)
         return self.gelu2(self.norm2(x, training=training), training=training)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-            "partial_identity": self.partial_identity,
-        }
 
 
 @keras.saving.register_keras_serializable("models")
@@ -180,17 +165,11 @@ class FastCifar10(Network):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.num_classes = num_classes
-        self.widths = tuple(widths)
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
+
         self.whitening = whitening
-        self.partial_identity = partial_identity
         self.stem = WhiteningConv2D(2) if whitening else Conv2D(24, 2)
         self.gelu = Gelu()
-        self.blocks = [
-            FastBlock(filters, bn_momentum, bn_epsilon, partial_identity) for filters in self.widths
-        ]
+        self.blocks = [FastBlock(filters, bn_momentum, bn_epsilon, partial_identity) for filters in widths]
         self.pool = keras.layers.GlobalMaxPooling2D()
         self.head = keras.layers.Dense(
             num_classes, use_bias=False, kernel_initializer=torch_kernel_initializer(), dtype="float32"
@@ -208,15 +187,3 @@ class FastCifar10(Network):
             x = block(x, training=training)  # 15x15x64, 7x7x256, 3x3x256
         x = self.pool(x)  # 256; the source pools 3x3, which is the whole map
         return self.head(x) / 9.0
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "widths": list(self.widths),
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-            "whitening": self.whitening,
-            "partial_identity": self.partial_identity,
-        }

@@ -15,7 +15,6 @@ from models.layers import BatchNormalization, Conv2D
 from models.network import Block, Network
 
 
-@keras.saving.register_keras_serializable("models")
 class ConvUnit(Block):
     """Convolution with bias, batch normalisation, ReLU.
 
@@ -38,11 +37,6 @@ class ConvUnit(Block):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.filters = filters
-        self.kernel_size = kernel_size
-        self.strides = strides
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
         self.conv = Conv2D(filters, kernel_size, strides=strides, padding="same")
         self.norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
 
@@ -51,19 +45,7 @@ class ConvUnit(Block):
         x = self.conv(inputs)
         return ops.relu(self.norm(x, training=training))
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "kernel_size": self.kernel_size,
-            "strides": self.strides,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-        }
 
-
-@keras.saving.register_keras_serializable("models")
 class InceptionCell(Block):
     """Four branches side by side: 1x1, 3x3, 5x5 and pooling, concatenated in this order.
 
@@ -84,10 +66,6 @@ class InceptionCell(Block):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.filters = filters
-        self.strides = strides
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
         self.branch1 = ConvUnit(filters, 1, strides, bn_momentum, bn_epsilon)
         self.branch2_reduce = ConvUnit(filters, 1, strides, bn_momentum, bn_epsilon)
         self.branch2 = ConvUnit(filters, 3, 1, bn_momentum, bn_epsilon)
@@ -107,16 +85,6 @@ class InceptionCell(Block):
         x4 = self.branch4(x4, training=training)
         return ops.concatenate([x1, x2, x3, x4], axis=-1)
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "strides": self.strides,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-        }
-
 
 @keras.saving.register_keras_serializable("models")
 class Inception10(Network):
@@ -133,9 +101,6 @@ class Inception10(Network):
         self, num_classes: int = 10, bn_momentum: float = 0.99, bn_epsilon: float = 1e-3, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        self.num_classes = num_classes
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
         self.stem = ConvUnit(16, 3, 1, bn_momentum, bn_epsilon)
         self.cells = [
             InceptionCell(filters, strides, bn_momentum, bn_epsilon)
@@ -152,12 +117,3 @@ class Inception10(Network):
             x = cell(x, training=training)  # after each pair: 16x16x64, 8x8x128
         x = self.pool(x)  # 128
         return self.head(x)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-        }

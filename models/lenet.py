@@ -27,7 +27,6 @@ class LeNet5(Network):
 
     def __init__(self, num_classes: int = 10, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.num_classes = num_classes
         self.conv1 = Conv2D(6, 5, activation="sigmoid")
         self.pool1 = keras.layers.MaxPooling2D(2, strides=2)
         self.conv2 = Conv2D(16, 5, activation="sigmoid")
@@ -47,7 +46,3 @@ class LeNet5(Network):
         x = self.hidden1(x)
         x = self.hidden2(x)
         return self.head(x)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {**super().get_config(), "num_classes": self.num_classes}

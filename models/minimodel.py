@@ -16,7 +16,6 @@ from models.layers import BatchNormalization, Conv2D
 from models.network import Block, Network
 
 
-@keras.saving.register_keras_serializable("models")
 class MiniModelUnit(Block):
     """Twice normalisation, ReLU and 3x3 convolution, added to the shortcut; nothing after the sum.
 
@@ -37,10 +36,7 @@ class MiniModelUnit(Block):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.filters = filters
         self.halve = halve
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
         if halve:
             self.pool = keras.layers.MaxPooling2D(2, strides=2)
             self.shortcut_conv = Conv2D(filters, 1, strides=2, padding="same")
@@ -58,16 +54,6 @@ class MiniModelUnit(Block):
         x = ops.relu(self.norm2(x, training=training))
         x = self.conv2(x)
         return x + shortcut
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "halve": self.halve,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-        }
 
 
 @keras.saving.register_keras_serializable("models")
@@ -94,10 +80,6 @@ class MiniModel(Network):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.num_classes = num_classes
-        self.dropout = dropout
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
         self.stem = Conv2D(32, 3, padding="same")
         self.units = [
             # The first unit of stages 2 to 4 halves the map.
@@ -121,13 +103,3 @@ class MiniModel(Network):
         x = self.pool(x)  # 1x1x256
         x = self.flatten(x)  # 256
         return self.head(x)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "dropout": self.dropout,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-        }

@@ -1,10 +1,11 @@
-"""What all networks and blocks share: they build themselves symbolically and reload in their own precision.
+"""What all networks and blocks share: they build themselves symbolically, and networks reload as they were.
 
 A subclassed Keras model knows its shapes only if its layers were called on symbolic tensors; `Block.build`
 does that, so `summary()` shows real shapes with an open batch size, also after reloading. Blocks are models,
 not layers, because only models are unfolded by `summary(expand_nested=True)`.
 """
 
+import inspect
 from typing import Any, Self
 
 import keras
@@ -15,7 +16,7 @@ class Block(keras.Model):
     """A group of layers: derive, make the layers in `__init__`, write `call(inputs, training=None)`."""
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes the weights by calling the block on a symbolic batch.
+        """Make the weights by calling the block on a symbolic batch.
 
         Args:
             input_shape: (batch, height, width, channels); the batch size is ignored.
@@ -23,24 +24,12 @@ class Block(keras.Model):
         if not self.built:
             self.call(keras.Input(batch_shape=(None, *input_shape[1:])), training=False)
 
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
-        """Makes the object again under the precision it was saved with.
-
-        The sub-layers take their dtype policy from the global one when they are made, so that one is set to
-        the saved policy meanwhile. A network trained in bfloat16 then predicts the same bits in a fresh
-        process.
-        """
-        before = keras.config.dtype_policy()
-        keras.config.set_dtype_policy(keras.dtype_policies.get(config.get("dtype", before)))
-        try:
-            return cls(**config)
-        finally:
-            keras.config.set_dtype_policy(before)
-
 
 class Network(Block):
     """A whole network: images (batch, height, width, channels) in, logits (batch, num_classes) out.
+
+    Saved files hold the constructor's arguments and the weights; blocks and layers are made anew by the
+    constructor.
 
     Attributes:
         smallest_pixels: Smallest height and width the network can take.
@@ -54,8 +43,21 @@ class Network(Block):
     multiple_pixels = 1
     adapt_images = 0
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Keep the constructor's arguments for `get_config`."""
+        network = super().__new__(cls)
+        bound = inspect.signature(cls.__init__).bind(network, *args, **kwargs)
+        bound.apply_defaults()
+        # Past Keras' own __setattr__, which would look for layers and weights in the dictionary.
+        vars(network)["_arguments"] = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in bound.arguments.items()
+            if name not in ("self", "args", "kwargs")
+        }
+        return network
+
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes the weights after a check of the image size.
+        """Make the weights after a check of the image size.
 
         Args:
             input_shape: (batch, height, width, channels).
@@ -77,11 +79,29 @@ class Network(Block):
         super().build(input_shape)
 
     def adapt(self, images: np.ndarray) -> None:
-        """Computes what the network derives from normalised training images instead of learning it.
+        """Compute what the network derives from normalised training images instead of learning it.
 
         Args:
             images: (`adapt_images` or fewer, height, width, channels), float32.
         """
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments, name and precision among them."""
+        return {**super().get_config(), **self._arguments}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Make the network again under the precision it was saved with.
+
+        The layers take their dtype policy from the global one when they are made, so that one is set to the
+        saved policy meanwhile. A network trained in bfloat16 then predicts the same bits in a fresh process.
+        """
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(keras.dtype_policies.get(config.get("dtype", before)))
+        try:
+            return cls(**config)
+        finally:
+            keras.config.set_dtype_policy(before)
 
     def _takes(self, pixels: int) -> bool:
         fits = self.smallest_pixels <= pixels <= (self.largest_pixels or pixels)

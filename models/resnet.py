@@ -28,7 +28,6 @@ STAGE_FILTERS = (64, 128, 256, 512)
 STEMS = ("imagenet", "cifar")
 
 
-@keras.saving.register_keras_serializable("models")
 class ResidualUnit(Block):
     """Two 3x3 convolutions or a bottleneck of three, added to the input or to a projection of it.
 
@@ -53,12 +52,7 @@ class ResidualUnit(Block):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.filters = filters
-        self.strides = strides
-        self.bottleneck = bottleneck
         self.projection = projection
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
         outputs = 4 * filters if bottleneck else filters
         if bottleneck:
             self.convs = [_conv(filters, 1, strides), _conv(filters, 3), _conv(outputs, 1)]
@@ -82,18 +76,6 @@ class ResidualUnit(Block):
             shortcut = self.shortcut_conv(inputs)
             shortcut = self.shortcut_norm(shortcut, training=training)
         return ops.relu(x + shortcut)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "strides": self.strides,
-            "bottleneck": self.bottleneck,
-            "projection": self.projection,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-        }
 
 
 @keras.saving.register_keras_serializable("models")
@@ -126,7 +108,6 @@ class ResNet(Network):
             raise ValueError(f"ResNet's depth must be one of {sorted(STAGE_UNITS)}. Received: depth={depth}")
         if stem not in STEMS:
             raise ValueError(f"ResNet's stem must be one of {', '.join(STEMS)}. Received: stem={stem!r}")
-        self.num_classes = num_classes
         self.depth = depth
         self.stem = stem
         self.bn_momentum = bn_momentum
@@ -161,17 +142,6 @@ class ResNet(Network):
             x = unit(x, training=training)  # after each stage: 56x56, 28x28, 14x14, 7x7
         x = self.pool(x)  # 512, or 2048 with bottlenecks
         return self.head(x)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "depth": self.depth,
-            "stem": self.stem,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-        }
 
 
 def _conv(filters: int, kernel_size: int, strides: int = 1) -> TorchConv2D:

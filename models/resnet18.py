@@ -16,7 +16,6 @@ from models.layers import BatchNormalization, Conv2D
 from models.network import Block, Network
 
 
-@keras.saving.register_keras_serializable("models")
 class ResnetBlock(Block):
     """Two 3x3 convolutions, added to the input or to a projection of it.
 
@@ -39,11 +38,7 @@ class ResnetBlock(Block):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.filters = filters
-        self.strides = strides
         self.projection = projection
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
         self.conv1 = Conv2D(filters, 3, strides=strides, padding="same", use_bias=False)
         self.norm1 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
         self.conv2 = Conv2D(filters, 3, padding="same", use_bias=False)
@@ -63,17 +58,6 @@ class ResnetBlock(Block):
             shortcut = self.shortcut_conv(inputs)
             shortcut = self.shortcut_norm(shortcut, training=training)
         return ops.relu(x + shortcut)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "strides": self.strides,
-            "projection": self.projection,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-        }
 
 
 @keras.saving.register_keras_serializable("models")
@@ -98,10 +82,6 @@ class ResNet18(Network):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.num_classes = num_classes
-        self.head_l2 = head_l2
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
         self.stem_conv = Conv2D(64, 3, padding="same", use_bias=False)
         self.stem_norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
         self.blocks = [
@@ -124,13 +104,3 @@ class ResNet18(Network):
             x = block(x, training=training)  # after each pair: 32x32x64, 16x16x128, 8x8x256, 4x4x512
         x = self.pool(x)  # 512
         return self.head(x)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "head_l2": self.head_l2,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-        }

@@ -19,7 +19,6 @@ from models.network import Block, Network
 from models.torch_layers import TorchConv2D, TorchDense
 
 
-@keras.saving.register_keras_serializable("models")
 class ResidualD2L(Block):
     """Two 3x3 convolutions, each with normalisation and ReLU, added to the input or to a projection of it.
 
@@ -40,10 +39,7 @@ class ResidualD2L(Block):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.filters = filters
         self.strides = strides
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
         self.conv1 = TorchConv2D(filters, 3, strides, use_bias=False)
         self.norm1 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
         self.conv2 = TorchConv2D(filters, 3, use_bias=False)
@@ -59,16 +55,6 @@ class ResidualD2L(Block):
         x = ops.relu(self.norm2(x, training=training))
         shortcut = self.shortcut_conv(inputs) if self.strides > 1 else inputs
         return ops.relu(x + shortcut)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "strides": self.strides,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-        }
 
 
 @keras.saving.register_keras_serializable("models")
@@ -95,10 +81,6 @@ class ResNet18D2L(Network):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.num_classes = num_classes
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
-        self.stem_bn_epsilon = stem_bn_epsilon
         self.stem_conv = TorchConv2D(64, 7, strides=2, padding_pixels=0)
         self.stem_norm = BatchNormalization(momentum=bn_momentum, epsilon=stem_bn_epsilon)
         self.stem_pad = keras.layers.ZeroPadding2D(1)  # exact before a pooling: the map has no negatives
@@ -124,13 +106,3 @@ class ResNet18D2L(Network):
         x = self.pool(x)  # 1x1x512
         x = self.flatten(x)  # 512
         return self.head(x)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-            "stem_bn_epsilon": self.stem_bn_epsilon,
-        }

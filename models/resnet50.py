@@ -20,7 +20,6 @@ from models.torch_layers import TorchConv2D, TorchDense, torch_kernel_initialize
 STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))  # filters of the narrow convolutions, number of blocks
 
 
-@keras.saving.register_keras_serializable("models")
 class BottleneckBlock(Block):
     """1x1, 3x3 and 1x1 convolution, added to the input or to a projection of it.
 
@@ -43,11 +42,7 @@ class BottleneckBlock(Block):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.filters = filters
-        self.strides = strides
         self.projection = projection
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
         self.conv1 = _conv(filters, 1, strides)
         self.norm1 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
         self.conv2 = _conv(filters, 3)
@@ -72,17 +67,6 @@ class BottleneckBlock(Block):
             shortcut = self.shortcut_norm(shortcut, training=training)
         return ops.relu(x + shortcut)
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "strides": self.strides,
-            "projection": self.projection,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-        }
-
 
 @keras.saving.register_keras_serializable("models")
 class ResNet50(Network):
@@ -101,9 +85,6 @@ class ResNet50(Network):
         self, num_classes: int = 4, bn_momentum: float = 0.9, bn_epsilon: float = 1e-5, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        self.num_classes = num_classes
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
         self.stem_conv = _conv(64, 7, 2)
         self.stem_norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
         self.stem_pool = keras.layers.MaxPooling2D(3, strides=2)
@@ -129,15 +110,6 @@ class ResNet50(Network):
         x = self.pool(x)  # 7x7x2048
         x = self.flatten(x)  # 100352
         return self.head(x)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-        }
 
 
 def _conv(filters: int, kernel_size: int, strides: int = 1) -> TorchConv2D:

@@ -16,7 +16,6 @@ from models.layers import BatchNormalization, Conv2D
 from models.network import Block, Network
 
 
-@keras.saving.register_keras_serializable("models")
 class ShallowResBlock(Block):
     """Two 3x3 convolutions, added to the input or, where the stride is not 1, to a projection of it.
 
@@ -37,10 +36,7 @@ class ShallowResBlock(Block):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.filters = filters
         self.strides = strides
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
         self.conv1 = Conv2D(filters, 3, strides=strides, padding="same")
         self.norm1 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
         self.conv2 = Conv2D(filters, 3, padding="same")
@@ -61,16 +57,6 @@ class ShallowResBlock(Block):
             shortcut = self.shortcut_norm(shortcut, training=training)
         return ops.relu(x + shortcut)
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "strides": self.strides,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-        }
-
 
 @keras.saving.register_keras_serializable("models")
 class ShallowRes(Network):
@@ -88,9 +74,6 @@ class ShallowRes(Network):
         self, num_classes: int = 10, bn_momentum: float = 0.99, bn_epsilon: float = 1e-3, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        self.num_classes = num_classes
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
         self.stem_conv = Conv2D(64, 7, strides=2, padding="same")
         self.stem_norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
         self.stem_pool = keras.layers.MaxPooling2D(3, strides=2, padding="same")
@@ -112,12 +95,3 @@ class ShallowRes(Network):
         x = self.stage4(x, training=training)  # 4x4x512
         x = self.pool(x)  # 512
         return self.head(x)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-        }

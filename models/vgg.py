@@ -22,7 +22,6 @@ STAGE_FILTERS = (64, 128, 256, 512, 512)
 STAGE_CONVOLUTIONS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # by depth: convolutions in each stage
 
 
-@keras.saving.register_keras_serializable("models")
 class VGGStage(Block):
     """Normalised 3x3 convolutions, a pooling that halves the map, dropout.
 
@@ -45,11 +44,6 @@ class VGGStage(Block):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.filters = filters
-        self.num_convolutions = num_convolutions
-        self.dropout = dropout
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
         self.convs = [Conv2D(filters, 3, padding="same") for _ in range(num_convolutions)]
         self.norms = [BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon) for _ in self.convs]
         self.pool = keras.layers.MaxPooling2D(2, strides=2, padding="same")
@@ -63,17 +57,6 @@ class VGGStage(Block):
             x = ops.relu(norm(x, training=training))
         x = self.pool(x)
         return self.pool_dropout(x, training=training)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "num_convolutions": self.num_convolutions,
-            "dropout": self.dropout,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-        }
 
 
 @keras.saving.register_keras_serializable("models")
@@ -97,10 +80,6 @@ class VGG16(Network):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.num_classes = num_classes
-        self.dropout = dropout
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
         self.stages = [
             VGGStage(filters, num_convolutions, dropout, bn_momentum, bn_epsilon)
             for filters, num_convolutions in zip(STAGE_FILTERS, STAGE_CONVOLUTIONS[16], strict=True)
@@ -123,16 +102,6 @@ class VGG16(Network):
         x = self.hidden2(x)
         x = self.dropout2(x, training=training)
         return self.head(x)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "dropout": self.dropout,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-        }
 
 
 @keras.saving.register_keras_serializable("models")
@@ -157,9 +126,6 @@ class VGG(Network):
             raise ValueError(
                 f"VGG's depth must be one of {sorted(STAGE_CONVOLUTIONS)}. Received: depth={depth}"
             )
-        self.num_classes = num_classes
-        self.depth = depth
-        self.dropout = dropout
         self.stages = [
             [Conv2D(filters, 3, padding="same", activation="relu") for _ in range(num_convolutions)]
             for filters, num_convolutions in zip(STAGE_FILTERS, STAGE_CONVOLUTIONS[depth], strict=True)
@@ -185,12 +151,3 @@ class VGG(Network):
         x = self.hidden2(x)
         x = self.dropout2(x, training=training)
         return self.head(x)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "depth": self.depth,
-            "dropout": self.dropout,
-        }
