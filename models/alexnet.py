@@ -8,6 +8,7 @@ Differences from the source: logits instead of a softmax at the end (the loss ap
 convolution has the 256 filters of the source's code, not the 96 of its prose.
 """
 
+import functools
 from typing import Any
 
 import keras
@@ -40,11 +41,12 @@ class AlexNet8(Network):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        norm = functools.partial(BatchNormalization, momentum=bn_momentum, epsilon=bn_epsilon)
         self.conv1 = Conv2D(96, 3)
-        self.norm1 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.norm1 = norm()
         self.pool1 = keras.layers.MaxPooling2D(3, strides=2)
         self.conv2 = Conv2D(256, 3)
-        self.norm2 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.norm2 = norm()
         self.pool2 = keras.layers.MaxPooling2D(3, strides=2)
         self.conv3 = Conv2D(384, 3, padding="same", activation="relu")
         self.conv4 = Conv2D(384, 3, padding="same", activation="relu")

@@ -6,6 +6,7 @@ code.
 Differences from the source: logits instead of a softmax at the end (the loss applies it).
 """
 
+import functools
 from typing import Any
 
 import keras
@@ -36,8 +37,9 @@ class Baseline(Network):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        norm = functools.partial(BatchNormalization, momentum=bn_momentum, epsilon=bn_epsilon)
         self.conv = Conv2D(6, 5, padding="same")
-        self.norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.norm = norm()
         self.pool = keras.layers.MaxPooling2D(2, strides=2, padding="same")
         self.pool_dropout = keras.layers.Dropout(dropout)
         self.flatten = keras.layers.Flatten()

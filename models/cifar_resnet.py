@@ -8,13 +8,14 @@ first unit takes the activated stem, the last sum is normalised and activated.
 Differences from the source: none known.
 """
 
+import functools
 from typing import Any
 
 import keras
 from keras import ops
 
 from models.layers import BatchNormalization
-from models.network import Block, Network
+from models.network import Block, Network, Norm
 from models.torch_layers import TorchConv2D
 
 
@@ -23,36 +24,32 @@ class CifarUnit(Block):
 
     Args:
         filters: Channels of both convolutions.
+        norm: Makes a normalisation layer.
         strides: Stride of the first convolution.
         shortcut: Whether the input is added to the result.
         preactivation: Whether normalisation and ReLU come before each convolution instead of after it.
         activated_input: Whether a pre-activation unit gets its input already normalised and activated.
-        bn_momentum: Momentum of the moving statistics.
-        bn_epsilon: Added to the variance.
-        **kwargs: Arguments of `keras.Model`.
     """
 
     def __init__(
         self,
         filters: int,
+        norm: Norm,
         strides: int = 1,
         shortcut: bool = True,
         preactivation: bool = False,
         activated_input: bool = False,
-        bn_momentum: float = 0.9,
-        bn_epsilon: float = 1e-5,
-        **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__()
         self.filters = filters
         self.strides = strides
         self.shortcut = shortcut
         self.preactivation = preactivation
         self.activated_input = activated_input
         if not activated_input:
-            self.norm1 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+            self.norm1 = norm()
         self.conv1 = _conv(filters, strides)
-        self.norm2 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.norm2 = norm()
         self.conv2 = _conv(filters)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
@@ -104,6 +101,7 @@ class CifarResNet(Network):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        norm = functools.partial(BatchNormalization, momentum=bn_momentum, epsilon=bn_epsilon)
         if depth < 8 or depth % 6 != 2:
             raise ValueError(
                 "CifarResNet's depth must be 6n + 2: 20, 32, 44, 56 and 110 in the paper. "
@@ -111,22 +109,21 @@ class CifarResNet(Network):
             )
         self.preactivation = preactivation
         self.stem_conv = _conv(16)
-        self.stem_norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.stem_norm = norm()
         self.units = [
             CifarUnit(
                 filters,
+                norm,
                 strides=2 if filters > 16 and unit == 0 else 1,
                 shortcut=shortcuts,
                 preactivation=preactivation,
                 activated_input=preactivation and filters == 16 and unit == 0,
-                bn_momentum=bn_momentum,
-                bn_epsilon=bn_epsilon,
             )
             for filters in (16, 32, 64)
             for unit in range((depth - 2) // 6)
         ]
         if preactivation:
-            self.norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+            self.norm = norm()
         self.pool = keras.layers.GlobalAveragePooling2D()
         self.head = keras.layers.Dense(num_classes, dtype="float32")
 

@@ -8,6 +8,7 @@ Differences from the source: none in the layers. There the whitening bias is fro
 it is trained throughout.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from keras import ops
 
 from models.layers import BatchNormalization, Conv2D, Gelu
-from models.network import Block, Network
+from models.network import Block, Network, Norm
 from models.torch_layers import torch_kernel_initializer
 
 
@@ -103,30 +104,25 @@ class FastBlock(Block):
 
     Args:
         filters: Channels of both convolutions.
-        bn_momentum: Momentum of the moving statistics.
-        bn_epsilon: Added to the variance.
+        norm: Makes a normalisation layer.
         partial_identity: Whether the convolutions start by passing their inputs on.
-        **kwargs: Arguments of `keras.Model`.
     """
 
     def __init__(
         self,
         filters: int,
-        bn_momentum: float = 0.6,
-        bn_epsilon: float = 1e-12,
+        norm: Norm,
         partial_identity: bool = True,
-        **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__()
         start = PartialIdentity() if partial_identity else torch_kernel_initializer()
-        norm = {"momentum": bn_momentum, "epsilon": bn_epsilon, "scale": False}
         conv = {"padding": "same", "use_bias": False, "kernel_initializer": start}
         self.conv1 = Conv2D(filters, 3, **conv)
         self.pool = keras.layers.MaxPooling2D(2)
-        self.norm1 = BatchNormalization(**norm)
+        self.norm1 = norm()
         self.gelu1 = Gelu()
         self.conv2 = Conv2D(filters, 3, **conv)
-        self.norm2 = BatchNormalization(**norm)
+        self.norm2 = norm()
         self.gelu2 = Gelu()
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
@@ -167,9 +163,10 @@ class FastCifar10(Network):
         super().__init__(**kwargs)
 
         self.whitening = whitening
+        norm = functools.partial(BatchNormalization, momentum=bn_momentum, epsilon=bn_epsilon, scale=False)
         self.stem = WhiteningConv2D(2) if whitening else Conv2D(24, 2)
         self.gelu = Gelu()
-        self.blocks = [FastBlock(filters, bn_momentum, bn_epsilon, partial_identity) for filters in widths]
+        self.blocks = [FastBlock(filters, norm, partial_identity) for filters in widths]
         self.pool = keras.layers.GlobalMaxPooling2D()
         self.head = keras.layers.Dense(
             num_classes, use_bias=False, kernel_initializer=torch_kernel_initializer(), dtype="float32"

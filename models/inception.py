@@ -6,13 +6,14 @@ batch normalisation after every convolution, equal channels on all four branches
 Differences from the source: logits instead of a softmax at the end (the loss applies it).
 """
 
+import functools
 from typing import Any
 
 import keras
 from keras import ops
 
 from models.layers import BatchNormalization, Conv2D
-from models.network import Block, Network
+from models.network import Block, Network, Norm
 
 
 class ConvUnit(Block):
@@ -21,24 +22,20 @@ class ConvUnit(Block):
     Args:
         filters: Channels of the convolution.
         kernel_size: Side of the kernel.
+        norm: Makes a normalisation layer.
         strides: Stride of the convolution.
-        bn_momentum: Momentum of the moving statistics.
-        bn_epsilon: Added to the variance.
-        **kwargs: Arguments of `keras.Model`.
     """
 
     def __init__(
         self,
         filters: int,
         kernel_size: int,
+        norm: Norm,
         strides: int = 1,
-        bn_momentum: float = 0.99,
-        bn_epsilon: float = 1e-3,
-        **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__()
         self.conv = Conv2D(filters, kernel_size, strides=strides, padding="same")
-        self.norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.norm = norm()
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, filters)."""
@@ -51,28 +48,24 @@ class InceptionCell(Block):
 
     Args:
         filters: Channels of each branch.
+        norm: Makes a normalisation layer.
         strides: Stride of each branch, taken by its 1x1 convolution.
-        bn_momentum: Momentum of the moving statistics.
-        bn_epsilon: Added to the variance.
-        **kwargs: Arguments of `keras.Model`.
     """
 
     def __init__(
         self,
         filters: int,
+        norm: Norm,
         strides: int = 1,
-        bn_momentum: float = 0.99,
-        bn_epsilon: float = 1e-3,
-        **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.branch1 = ConvUnit(filters, 1, strides, bn_momentum, bn_epsilon)
-        self.branch2_reduce = ConvUnit(filters, 1, strides, bn_momentum, bn_epsilon)
-        self.branch2 = ConvUnit(filters, 3, 1, bn_momentum, bn_epsilon)
-        self.branch3_reduce = ConvUnit(filters, 1, strides, bn_momentum, bn_epsilon)
-        self.branch3 = ConvUnit(filters, 5, 1, bn_momentum, bn_epsilon)
+        super().__init__()
+        self.branch1 = ConvUnit(filters, 1, norm, strides)
+        self.branch2_reduce = ConvUnit(filters, 1, norm, strides)
+        self.branch2 = ConvUnit(filters, 3, norm)
+        self.branch3_reduce = ConvUnit(filters, 1, norm, strides)
+        self.branch3 = ConvUnit(filters, 5, norm)
         self.branch4_pool = keras.layers.MaxPooling2D(3, strides=1, padding="same")
-        self.branch4 = ConvUnit(filters, 1, strides, bn_momentum, bn_epsilon)
+        self.branch4 = ConvUnit(filters, 1, norm, strides)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, outputs)."""
@@ -101,12 +94,9 @@ class Inception10(Network):
         self, num_classes: int = 10, bn_momentum: float = 0.99, bn_epsilon: float = 1e-3, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        self.stem = ConvUnit(16, 3, 1, bn_momentum, bn_epsilon)
-        self.cells = [
-            InceptionCell(filters, strides, bn_momentum, bn_epsilon)
-            for filters in (16, 32)
-            for strides in (2, 1)
-        ]
+        norm = functools.partial(BatchNormalization, momentum=bn_momentum, epsilon=bn_epsilon)
+        self.stem = ConvUnit(16, 3, norm)
+        self.cells = [InceptionCell(filters, norm, strides) for filters in (16, 32) for strides in (2, 1)]
         self.pool = keras.layers.GlobalAveragePooling2D()
         self.head = keras.layers.Dense(num_classes, dtype="float32")
 

@@ -7,13 +7,14 @@ strided convolution of the map before that pooling, without normalisation. All c
 Differences from the source: logits instead of a softmax at the end (the loss applies it).
 """
 
+import functools
 from typing import Any
 
 import keras
 from keras import ops
 
 from models.layers import BatchNormalization, Conv2D
-from models.network import Block, Network
+from models.network import Block, Network, Norm
 
 
 class MiniModelUnit(Block):
@@ -21,28 +22,24 @@ class MiniModelUnit(Block):
 
     Args:
         filters: Channels of both convolutions.
+        norm: Makes a normalisation layer.
         halve: Whether the unit halves the map and changes the channels.
-        bn_momentum: Momentum of the moving statistics.
-        bn_epsilon: Added to the variance.
-        **kwargs: Arguments of `keras.Model`.
     """
 
     def __init__(
         self,
         filters: int,
+        norm: Norm,
         halve: bool = False,
-        bn_momentum: float = 0.99,
-        bn_epsilon: float = 1e-3,
-        **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__()
         self.halve = halve
         if halve:
             self.pool = keras.layers.MaxPooling2D(2, strides=2)
             self.shortcut_conv = Conv2D(filters, 1, strides=2, padding="same")
-        self.norm1 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.norm1 = norm()
         self.conv1 = Conv2D(filters, 3, padding="same")
-        self.norm2 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.norm2 = norm()
         self.conv2 = Conv2D(filters, 3, padding="same")
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
@@ -80,14 +77,15 @@ class MiniModel(Network):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        norm = functools.partial(BatchNormalization, momentum=bn_momentum, epsilon=bn_epsilon)
         self.stem = Conv2D(32, 3, padding="same")
         self.units = [
             # The first unit of stages 2 to 4 halves the map.
-            MiniModelUnit(filters, filters > 32 and unit == 0, bn_momentum, bn_epsilon)
+            MiniModelUnit(filters, norm, halve=filters > 32 and unit == 0)
             for filters in (32, 64, 128, 256)
             for unit in range(3)
         ]
-        self.norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.norm = norm()
         self.pool_dropout = keras.layers.Dropout(dropout)
         self.pool = keras.layers.AveragePooling2D(4)
         self.flatten = keras.layers.Flatten()

@@ -6,10 +6,14 @@ not layers, because only models are unfolded by `summary(expand_nested=True)`.
 """
 
 import inspect
+from collections.abc import Callable
 from typing import Any, Self
 
 import keras
 import numpy as np
+
+# Makes a normalisation layer; networks hand it to their blocks with momentum and epsilon in it.
+Norm = Callable[[], keras.layers.Layer]
 
 
 class Block(keras.Model):

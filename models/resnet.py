@@ -8,13 +8,14 @@ own.
 Differences from the source: a stem for small images (3x3, no pooling) may be chosen instead of the paper's.
 """
 
+import functools
 from typing import Any
 
 import keras
 from keras import ops
 
 from models.layers import BatchNormalization
-from models.network import Block, Network
+from models.network import Block, Network, Norm
 from models.torch_layers import TorchConv2D
 
 STAGE_UNITS = {  # by depth: units in each of the four stages
@@ -33,35 +34,31 @@ class ResidualUnit(Block):
 
     Args:
         filters: Channels of the 3x3 convolutions.
+        norm: Makes a normalisation layer.
         strides: Stride of the first convolution and of the projection.
         bottleneck: Whether the 3x3 convolution stands between two 1x1, the last with four times the channels.
         projection: Whether the shortcut is a 1x1 convolution with normalisation instead of the identity.
-        bn_momentum: Momentum of the moving statistics.
-        bn_epsilon: Added to the variance.
-        **kwargs: Arguments of `keras.Model`.
     """
 
     def __init__(
         self,
         filters: int,
+        norm: Norm,
         strides: int = 1,
         bottleneck: bool = False,
         projection: bool = False,
-        bn_momentum: float = 0.9,
-        bn_epsilon: float = 1e-5,
-        **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__()
         self.projection = projection
         outputs = 4 * filters if bottleneck else filters
         if bottleneck:
             self.convs = [_conv(filters, 1, strides), _conv(filters, 3), _conv(outputs, 1)]
         else:
             self.convs = [_conv(filters, 3, strides), _conv(outputs, 3)]
-        self.norms = [BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon) for _ in self.convs]
+        self.norms = [norm() for _ in self.convs]
         if projection:
             self.shortcut_conv = _conv(outputs, 1, strides)
-            self.shortcut_norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+            self.shortcut_norm = norm()
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, outputs)."""
@@ -104,31 +101,29 @@ class ResNet(Network):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        norm = functools.partial(BatchNormalization, momentum=bn_momentum, epsilon=bn_epsilon)
         if depth not in STAGE_UNITS:
             raise ValueError(f"ResNet's depth must be one of {sorted(STAGE_UNITS)}. Received: depth={depth}")
         if stem not in STEMS:
             raise ValueError(f"ResNet's stem must be one of {', '.join(STEMS)}. Received: stem={stem!r}")
         self.depth = depth
         self.stem = stem
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
         self.stem_conv = _conv(64, 7, 2) if stem == "imagenet" else _conv(64, 3)
-        self.stem_norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.stem_norm = norm()
         if stem == "imagenet":
             self.stem_pad = keras.layers.ZeroPadding2D(1)  # exact before a pooling: the map has no negatives
             self.stem_pool = keras.layers.MaxPooling2D(3, strides=2)
-        self.units = [unit for stage in range(4) for unit in self._stage(stage)]
+        self.units = [unit for stage in range(4) for unit in self._stage(stage, norm)]
         self.pool = keras.layers.GlobalAveragePooling2D()
         self.head = keras.layers.Dense(num_classes, dtype="float32")
 
-    def _stage(self, stage: int) -> list[ResidualUnit]:
+    def _stage(self, stage: int, norm: Norm) -> list[ResidualUnit]:
         bottleneck = self.depth >= 50
         units = []
         for unit in range(STAGE_UNITS[self.depth][stage]):
             strides = 2 if stage > 0 and unit == 0 else 1
             projection = unit == 0 and (bottleneck or stage > 0)
-            settings = (strides, bottleneck, projection, self.bn_momentum, self.bn_epsilon)
-            units.append(ResidualUnit(STAGE_FILTERS[stage], *settings))
+            units.append(ResidualUnit(STAGE_FILTERS[stage], norm, strides, bottleneck, projection))
         return units
 
     def call(self, images: Any, training: bool | None = None) -> Any:

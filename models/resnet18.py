@@ -7,13 +7,14 @@ at the bottom and right where the stride is 2).
 Differences from the source: logits instead of a softmax at the end (the loss applies it).
 """
 
+import functools
 from typing import Any
 
 import keras
 from keras import ops
 
 from models.layers import BatchNormalization, Conv2D
-from models.network import Block, Network
+from models.network import Block, Network, Norm
 
 
 class ResnetBlock(Block):
@@ -21,31 +22,27 @@ class ResnetBlock(Block):
 
     Args:
         filters: Channels of both convolutions.
+        norm: Makes a normalisation layer.
         strides: Stride of the first convolution and of the projection.
         projection: Whether the shortcut is a 1x1 convolution with normalisation instead of the identity.
-        bn_momentum: Momentum of the moving statistics.
-        bn_epsilon: Added to the variance.
-        **kwargs: Arguments of `keras.Model`.
     """
 
     def __init__(
         self,
         filters: int,
+        norm: Norm,
         strides: int = 1,
         projection: bool = False,
-        bn_momentum: float = 0.99,
-        bn_epsilon: float = 1e-3,
-        **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__()
         self.projection = projection
         self.conv1 = Conv2D(filters, 3, strides=strides, padding="same", use_bias=False)
-        self.norm1 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.norm1 = norm()
         self.conv2 = Conv2D(filters, 3, padding="same", use_bias=False)
-        self.norm2 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.norm2 = norm()
         if projection:
             self.shortcut_conv = Conv2D(filters, 1, strides=strides, padding="same", use_bias=False)
-            self.shortcut_norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+            self.shortcut_norm = norm()
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, filters)."""
@@ -82,13 +79,14 @@ class ResNet18(Network):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        norm = functools.partial(BatchNormalization, momentum=bn_momentum, epsilon=bn_epsilon)
         self.stem_conv = Conv2D(64, 3, padding="same", use_bias=False)
-        self.stem_norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.stem_norm = norm()
         self.blocks = [
             # Stages 2 to 4 halve the map and double the channels in their first block.
-            ResnetBlock(filters, 2, True, bn_momentum, bn_epsilon)
+            ResnetBlock(filters, norm, strides=2, projection=True)
             if filters > 64 and block == 0
-            else ResnetBlock(filters, 1, False, bn_momentum, bn_epsilon)
+            else ResnetBlock(filters, norm)
             for filters in (64, 128, 256, 512)
             for block in range(2)
         ]

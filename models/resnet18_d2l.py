@@ -9,13 +9,14 @@ default), biases as in PyTorch.
 Differences from the source: none known.
 """
 
+import functools
 from typing import Any
 
 import keras
 from keras import ops
 
 from models.layers import BatchNormalization
-from models.network import Block, Network
+from models.network import Block, Network, Norm
 from models.torch_layers import TorchConv2D, TorchDense
 
 
@@ -24,26 +25,22 @@ class ResidualD2L(Block):
 
     Args:
         filters: Channels of both convolutions.
+        norm: Makes a normalisation layer.
         strides: Stride of the first convolution and of the projection.
-        bn_momentum: Momentum of the moving statistics.
-        bn_epsilon: Added to the variance.
-        **kwargs: Arguments of `keras.Model`.
     """
 
     def __init__(
         self,
         filters: int,
+        norm: Norm,
         strides: int = 1,
-        bn_momentum: float = 0.9,
-        bn_epsilon: float = 1e-5,
-        **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__()
         self.strides = strides
         self.conv1 = TorchConv2D(filters, 3, strides, use_bias=False)
-        self.norm1 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.norm1 = norm()
         self.conv2 = TorchConv2D(filters, 3, use_bias=False)
-        self.norm2 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.norm2 = norm()
         if strides > 1:
             self.shortcut_conv = TorchConv2D(filters, 1, strides)
 
@@ -81,13 +78,14 @@ class ResNet18D2L(Network):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        norm = functools.partial(BatchNormalization, momentum=bn_momentum, epsilon=bn_epsilon)
         self.stem_conv = TorchConv2D(64, 7, strides=2, padding_pixels=0)
-        self.stem_norm = BatchNormalization(momentum=bn_momentum, epsilon=stem_bn_epsilon)
+        self.stem_norm = norm(epsilon=stem_bn_epsilon)
         self.stem_pad = keras.layers.ZeroPadding2D(1)  # exact before a pooling: the map has no negatives
         self.stem_pool = keras.layers.MaxPooling2D(3, strides=2)
         self.blocks = [
             # The first block of stages 2 to 4 halves the map.
-            ResidualD2L(filters, 2 if filters > 64 and block == 0 else 1, bn_momentum, bn_epsilon)
+            ResidualD2L(filters, norm, strides=2 if filters > 64 and block == 0 else 1)
             for filters in (64, 128, 256, 512)
             for block in range(2)
         ]

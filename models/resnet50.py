@@ -8,13 +8,14 @@ Differences from the source: logits instead of a softmax at the end. The post pu
 expects logits, on top of its softmax; the experiment's `loss.softmax_before_loss` does the same.
 """
 
+import functools
 from typing import Any
 
 import keras
 from keras import ops
 
 from models.layers import BatchNormalization
-from models.network import Block, Network
+from models.network import Block, Network, Norm
 from models.torch_layers import TorchConv2D, TorchDense, torch_kernel_initializer
 
 STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))  # filters of the narrow convolutions, number of blocks
@@ -25,33 +26,29 @@ class BottleneckBlock(Block):
 
     Args:
         filters: Channels of the first two convolutions; the block puts out four times as many.
+        norm: Makes a normalisation layer.
         strides: Stride of the first convolution and of the projection.
         projection: Whether the shortcut is a 1x1 convolution with normalisation instead of the identity.
-        bn_momentum: Momentum of the moving statistics.
-        bn_epsilon: Added to the variance.
-        **kwargs: Arguments of `keras.Model`.
     """
 
     def __init__(
         self,
         filters: int,
+        norm: Norm,
         strides: int = 1,
         projection: bool = False,
-        bn_momentum: float = 0.9,
-        bn_epsilon: float = 1e-5,
-        **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__()
         self.projection = projection
         self.conv1 = _conv(filters, 1, strides)
-        self.norm1 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.norm1 = norm()
         self.conv2 = _conv(filters, 3)
-        self.norm2 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.norm2 = norm()
         self.conv3 = _conv(4 * filters, 1)
-        self.norm3 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.norm3 = norm()
         if projection:
             self.shortcut_conv = _conv(4 * filters, 1, strides)
-            self.shortcut_norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+            self.shortcut_norm = norm()
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, outputs)."""
@@ -85,13 +82,14 @@ class ResNet50(Network):
         self, num_classes: int = 4, bn_momentum: float = 0.9, bn_epsilon: float = 1e-5, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
+        norm = functools.partial(BatchNormalization, momentum=bn_momentum, epsilon=bn_epsilon)
         self.stem_conv = _conv(64, 7, 2)
-        self.stem_norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.stem_norm = norm()
         self.stem_pool = keras.layers.MaxPooling2D(3, strides=2)
         self.blocks = [
             # Every stage starts with a projection; stages 2 to 4 halve the map there.
             BottleneckBlock(
-                filters, 2 if block == 0 and filters > 64 else 1, block == 0, bn_momentum, bn_epsilon
+                filters, norm, strides=2 if block == 0 and filters > 64 else 1, projection=block == 0
             )
             for filters, num_blocks in STAGES
             for block in range(num_blocks)

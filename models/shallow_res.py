@@ -7,13 +7,14 @@ other residual networks here, every convolution has a bias, the projections too.
 Differences from the source: logits at the end (the loss applies the softmax).
 """
 
+import functools
 from typing import Any
 
 import keras
 from keras import ops
 
 from models.layers import BatchNormalization, Conv2D
-from models.network import Block, Network
+from models.network import Block, Network, Norm
 
 
 class ShallowResBlock(Block):
@@ -21,29 +22,25 @@ class ShallowResBlock(Block):
 
     Args:
         filters: Channels of both convolutions.
+        norm: Makes a normalisation layer.
         strides: Stride of the first convolution and of the projection.
-        bn_momentum: Momentum of the moving statistics.
-        bn_epsilon: Added to the variance.
-        **kwargs: Arguments of `keras.Model`.
     """
 
     def __init__(
         self,
         filters: int,
+        norm: Norm,
         strides: int = 1,
-        bn_momentum: float = 0.99,
-        bn_epsilon: float = 1e-3,
-        **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__()
         self.strides = strides
         self.conv1 = Conv2D(filters, 3, strides=strides, padding="same")
-        self.norm1 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.norm1 = norm()
         self.conv2 = Conv2D(filters, 3, padding="same")
-        self.norm2 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.norm2 = norm()
         if strides > 1:
             self.shortcut_conv = Conv2D(filters, 1, strides=strides, padding="same")
-            self.shortcut_norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+            self.shortcut_norm = norm()
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, filters)."""
@@ -74,13 +71,14 @@ class ShallowRes(Network):
         self, num_classes: int = 10, bn_momentum: float = 0.99, bn_epsilon: float = 1e-3, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
+        norm = functools.partial(BatchNormalization, momentum=bn_momentum, epsilon=bn_epsilon)
         self.stem_conv = Conv2D(64, 7, strides=2, padding="same")
-        self.stem_norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.stem_norm = norm()
         self.stem_pool = keras.layers.MaxPooling2D(3, strides=2, padding="same")
-        self.stage1 = ShallowResBlock(64, 1, bn_momentum, bn_epsilon)
-        self.stage2 = ShallowResBlock(128, 2, bn_momentum, bn_epsilon)
-        self.stage3 = ShallowResBlock(256, 2, bn_momentum, bn_epsilon)
-        self.stage4 = ShallowResBlock(512, 2, bn_momentum, bn_epsilon)
+        self.stage1 = ShallowResBlock(64, norm)
+        self.stage2 = ShallowResBlock(128, norm, strides=2)
+        self.stage3 = ShallowResBlock(256, norm, strides=2)
+        self.stage4 = ShallowResBlock(512, norm, strides=2)
         self.pool = keras.layers.GlobalAveragePooling2D()
         self.head = keras.layers.Dense(num_classes, dtype="float32")
 

@@ -10,13 +10,14 @@ Differences from the sources: logits instead of a softmax at the end (the loss a
 Keras' Glorot uniform weights, not from a shallower trained network.
 """
 
+import functools
 from typing import Any
 
 import keras
 from keras import ops
 
 from models.layers import BatchNormalization, Conv2D
-from models.network import Block, Network
+from models.network import Block, Network, Norm
 
 STAGE_FILTERS = (64, 128, 256, 512, 512)
 STAGE_CONVOLUTIONS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # by depth: convolutions in each stage
@@ -28,24 +29,20 @@ class VGGStage(Block):
     Args:
         filters: Channels of every convolution.
         num_convolutions: Number of convolutions.
+        norm: Makes a normalisation layer.
         dropout: Share of values dropped after the pooling.
-        bn_momentum: Momentum of the moving statistics.
-        bn_epsilon: Added to the variance.
-        **kwargs: Arguments of `keras.Model`.
     """
 
     def __init__(
         self,
         filters: int,
         num_convolutions: int,
+        norm: Norm,
         dropout: float = 0.2,
-        bn_momentum: float = 0.99,
-        bn_epsilon: float = 1e-3,
-        **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__()
         self.convs = [Conv2D(filters, 3, padding="same") for _ in range(num_convolutions)]
-        self.norms = [BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon) for _ in self.convs]
+        self.norms = [norm() for _ in self.convs]
         self.pool = keras.layers.MaxPooling2D(2, strides=2, padding="same")
         self.pool_dropout = keras.layers.Dropout(dropout)
 
@@ -80,8 +77,9 @@ class VGG16(Network):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        norm = functools.partial(BatchNormalization, momentum=bn_momentum, epsilon=bn_epsilon)
         self.stages = [
-            VGGStage(filters, num_convolutions, dropout, bn_momentum, bn_epsilon)
+            VGGStage(filters, num_convolutions, norm, dropout)
             for filters, num_convolutions in zip(STAGE_FILTERS, STAGE_CONVOLUTIONS[16], strict=True)
         ]
         self.flatten = keras.layers.Flatten()
