@@ -52,18 +52,18 @@ class CifarUnit(Block):
         self.norm2 = norm()
         self.conv2 = _conv(filters)
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Any) -> Any:
         """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, filters)."""
         if self.preactivation:
-            x = inputs if self.activated_input else ops.relu(self.norm1(inputs, training=training))
+            x = inputs if self.activated_input else ops.relu(self.norm1(inputs))
             x = self.conv1(x)
-            x = ops.relu(self.norm2(x, training=training))
+            x = ops.relu(self.norm2(x))
             x = self.conv2(x)
             return x + self._identity(inputs) if self.shortcut else x
         x = self.conv1(inputs)
-        x = ops.relu(self.norm1(x, training=training))
+        x = ops.relu(self.norm1(x))
         x = self.conv2(x)
-        x = self.norm2(x, training=training)
+        x = self.norm2(x)
         return ops.relu(x + self._identity(inputs) if self.shortcut else x)
 
     def _identity(self, inputs: Any) -> Any:

@@ -125,12 +125,12 @@ class FastBlock(Block):
         self.norm2 = norm()
         self.gelu2 = Gelu()
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Any) -> Any:
         """Maps (batch, height, width, channels) to (batch, height // 2, width // 2, filters)."""
         x = self.pool(self.conv1(inputs))
-        x = self.gelu1(self.norm1(x, training=training), training=training)
+        x = self.gelu1(self.norm1(x))
         x = self.conv2(x)
-        return self.gelu2(self.norm2(x, training=training), training=training)
+        return self.gelu2(self.norm2(x))
 
 
 @keras.saving.register_keras_serializable("models")

@@ -37,10 +37,10 @@ class ConvUnit(Block):
         self.conv = Conv2D(filters, kernel_size, strides=strides, padding="same")
         self.norm = norm()
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Any) -> Any:
         """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, filters)."""
         x = self.conv(inputs)
-        return ops.relu(self.norm(x, training=training))
+        return ops.relu(self.norm(x))
 
 
 class InceptionCell(Block):
@@ -67,15 +67,15 @@ class InceptionCell(Block):
         self.branch4_pool = keras.layers.MaxPooling2D(3, strides=1, padding="same")
         self.branch4 = ConvUnit(filters, 1, norm, strides)
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Any) -> Any:
         """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, outputs)."""
-        x1 = self.branch1(inputs, training=training)
-        x2 = self.branch2_reduce(inputs, training=training)
-        x2 = self.branch2(x2, training=training)
-        x3 = self.branch3_reduce(inputs, training=training)
-        x3 = self.branch3(x3, training=training)
+        x1 = self.branch1(inputs)
+        x2 = self.branch2_reduce(inputs)
+        x2 = self.branch2(x2)
+        x3 = self.branch3_reduce(inputs)
+        x3 = self.branch3(x3)
         x4 = self.branch4_pool(inputs)
-        x4 = self.branch4(x4, training=training)
+        x4 = self.branch4(x4)
         return ops.concatenate([x1, x2, x3, x4], axis=-1)
 
 

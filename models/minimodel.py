@@ -42,13 +42,13 @@ class MiniModelUnit(Block):
         self.norm2 = norm()
         self.conv2 = Conv2D(filters, 3, padding="same")
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Any) -> Any:
         """Maps (batch, height, width, channels) to `filters` channels, on half the side if `halve`."""
         x = self.pool(inputs) if self.halve else inputs
         shortcut = self.shortcut_conv(inputs) if self.halve else inputs
-        x = ops.relu(self.norm1(x, training=training))
+        x = ops.relu(self.norm1(x))
         x = self.conv1(x)
-        x = ops.relu(self.norm2(x, training=training))
+        x = ops.relu(self.norm2(x))
         x = self.conv2(x)
         return x + shortcut
 

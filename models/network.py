@@ -17,7 +17,10 @@ Norm = Callable[[], keras.layers.Layer]
 
 
 class Block(keras.Model):
-    """A group of layers: derive, make the layers in `__init__`, write `call(inputs, training=None)`."""
+    """A group of layers: derive, make the layers in `__init__`, write `call(inputs)`.
+
+    Keras hands `training` on to every layer that is called inside another one, so blocks need not.
+    """
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Make the weights by calling the block on a symbolic batch.
@@ -26,14 +29,16 @@ class Block(keras.Model):
             input_shape: (batch, height, width, channels); the batch size is ignored.
         """
         if not self.built:
-            self.call(keras.Input(batch_shape=(None, *input_shape[1:])), training=False)
+            self.call(keras.Input(batch_shape=(None, *input_shape[1:])))
 
 
 class Network(Block):
     """A whole network: images (batch, height, width, channels) in, logits (batch, num_classes) out.
 
-    Saved files hold the constructor's arguments and the weights; blocks and layers are made anew by the
-    constructor.
+    Derive, make the layers and blocks in `__init__`, and write `call(images, training=None)`. Here `training`
+    is handed on by hand: Keras calls the outermost `call` directly on JAX and in exports, and then does not.
+
+    Saved files hold the constructor's arguments and the weights; the constructor makes the layers again.
 
     Attributes:
         smallest_pixels: Smallest height and width the network can take.

@@ -60,18 +60,18 @@ class ResidualUnit(Block):
             self.shortcut_conv = _conv(outputs, 1, strides)
             self.shortcut_norm = norm()
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Any) -> Any:
         """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, outputs)."""
         x = inputs
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = conv(x)
-            x = norm(x, training=training)
+            x = norm(x)
             if conv is not self.convs[-1]:
                 x = ops.relu(x)
         shortcut = inputs
         if self.projection:
             shortcut = self.shortcut_conv(inputs)
-            shortcut = self.shortcut_norm(shortcut, training=training)
+            shortcut = self.shortcut_norm(shortcut)
         return ops.relu(x + shortcut)
 
 

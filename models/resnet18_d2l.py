@@ -44,12 +44,12 @@ class ResidualD2L(Block):
         if strides > 1:
             self.shortcut_conv = TorchConv2D(filters, 1, strides)
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Any) -> Any:
         """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, filters)."""
         x = self.conv1(inputs)
-        x = ops.relu(self.norm1(x, training=training))
+        x = ops.relu(self.norm1(x))
         x = self.conv2(x)
-        x = ops.relu(self.norm2(x, training=training))
+        x = ops.relu(self.norm2(x))
         shortcut = self.shortcut_conv(inputs) if self.strides > 1 else inputs
         return ops.relu(x + shortcut)
 

@@ -50,18 +50,18 @@ class BottleneckBlock(Block):
             self.shortcut_conv = _conv(4 * filters, 1, strides)
             self.shortcut_norm = norm()
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Any) -> Any:
         """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, outputs)."""
         x = self.conv1(inputs)
-        x = ops.relu(self.norm1(x, training=training))
+        x = ops.relu(self.norm1(x))
         x = self.conv2(x)
-        x = ops.relu(self.norm2(x, training=training))
+        x = ops.relu(self.norm2(x))
         x = self.conv3(x)
-        x = self.norm3(x, training=training)
+        x = self.norm3(x)
         shortcut = inputs
         if self.projection:
             shortcut = self.shortcut_conv(inputs)
-            shortcut = self.shortcut_norm(shortcut, training=training)
+            shortcut = self.shortcut_norm(shortcut)
         return ops.relu(x + shortcut)
 
 

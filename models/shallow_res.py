@@ -42,16 +42,16 @@ class ShallowResBlock(Block):
             self.shortcut_conv = Conv2D(filters, 1, strides=strides, padding="same")
             self.shortcut_norm = norm()
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Any) -> Any:
         """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, filters)."""
         x = self.conv1(inputs)
-        x = ops.relu(self.norm1(x, training=training))
+        x = ops.relu(self.norm1(x))
         x = self.conv2(x)
-        x = self.norm2(x, training=training)
+        x = self.norm2(x)
         shortcut = inputs
         if self.strides > 1:
             shortcut = self.shortcut_conv(inputs)
-            shortcut = self.shortcut_norm(shortcut, training=training)
+            shortcut = self.shortcut_norm(shortcut)
         return ops.relu(x + shortcut)
 
 

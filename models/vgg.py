@@ -46,14 +46,14 @@ class VGGStage(Block):
         self.pool = keras.layers.MaxPooling2D(2, strides=2, padding="same")
         self.pool_dropout = keras.layers.Dropout(dropout)
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Any) -> Any:
         """Maps (batch, height, width, channels) to (batch, height / 2, width / 2, filters), rounded up."""
         x = inputs
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = conv(x)
-            x = ops.relu(norm(x, training=training))
+            x = ops.relu(norm(x))
         x = self.pool(x)
-        return self.pool_dropout(x, training=training)
+        return self.pool_dropout(x)
 
 
 @keras.saving.register_keras_serializable("models")
