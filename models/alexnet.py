@@ -24,7 +24,7 @@ class AlexNet8(Network):
 
     Args:
         num_classes: Number of logits.
-        dropout: Share of values dropped after each hidden dense layer.
+        dropout: Fraction of values dropped after each hidden dense layer.
         bn_momentum: Momentum of the moving statistics.
         bn_epsilon: Added to the variance.
         **kwargs: Arguments of `keras.Model`.
@@ -60,7 +60,7 @@ class AlexNet8(Network):
         self.head = keras.layers.Dense(num_classes, dtype="float32")
 
     def call(self, images: Any, training: bool | None = None) -> Any:
-        """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
+        """Map images (batch, height, width, channels) to logits (batch, num_classes)."""
         x = self.conv1(images)
         x = ops.relu(self.norm1(x, training=training))
         x = self.pool1(x)  # 14x14x96 for 32x32 images

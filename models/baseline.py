@@ -22,7 +22,7 @@ class Baseline(Network):
 
     Args:
         num_classes: Number of logits.
-        dropout: Share of values dropped after the pooling and after the hidden dense layer.
+        dropout: Fraction of values dropped after the pooling and after the hidden dense layer.
         bn_momentum: Momentum of the moving statistics.
         bn_epsilon: Added to the variance.
         **kwargs: Arguments of `keras.Model`.
@@ -48,7 +48,7 @@ class Baseline(Network):
         self.head = keras.layers.Dense(num_classes, dtype="float32")
 
     def call(self, images: Any, training: bool | None = None) -> Any:
-        """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
+        """Map images (batch, height, width, channels) to logits (batch, num_classes)."""
         x = self.conv(images)
         x = ops.relu(self.norm(x, training=training))
         x = self.pool(x)  # 16x16x6 for 32x32 images

@@ -53,21 +53,17 @@ class CifarUnit(Block):
         self.conv2 = _conv(filters)
 
     def call(self, inputs: Any) -> Any:
-        """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, filters)."""
+        """Map (batch, height, width, channels) to (batch, height / strides, width / strides, filters)."""
         if self.preactivation:
             x = inputs if self.activated_input else ops.relu(self.norm1(inputs))
-            x = self.conv1(x)
-            x = ops.relu(self.norm2(x))
-            x = self.conv2(x)
+            x = self.conv2(ops.relu(self.norm2(self.conv1(x))))
             return x + self._identity(inputs) if self.shortcut else x
-        x = self.conv1(inputs)
-        x = ops.relu(self.norm1(x))
-        x = self.conv2(x)
-        x = self.norm2(x)
+        x = ops.relu(self.norm1(self.conv1(inputs)))
+        x = self.norm2(self.conv2(x))
         return ops.relu(x + self._identity(inputs) if self.shortcut else x)
 
     def _identity(self, inputs: Any) -> Any:
-        """Takes every `strides`-th pixel and appends zero channels up to `filters`."""
+        """Take every `strides`-th pixel and append zero channels up to `filters`."""
         new_channels = self.filters - inputs.shape[-1]
         x = inputs[:, :: self.strides, :: self.strides, :] if self.strides > 1 else inputs
         return ops.pad(x, ((0, 0), (0, 0), (0, 0), (0, new_channels))) if new_channels else x
@@ -128,7 +124,7 @@ class CifarResNet(Network):
         self.head = keras.layers.Dense(num_classes, dtype="float32")
 
     def call(self, images: Any, training: bool | None = None) -> Any:
-        """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
+        """Map images (batch, height, width, channels) to logits (batch, num_classes)."""
         x = self.stem_conv(images)
         x = ops.relu(self.stem_norm(x, training=training))  # 32x32x16 for 32x32 images
         for unit in self.units:

@@ -39,7 +39,7 @@ class WhiteningConv2D(keras.layers.Layer):
         self.epsilon = epsilon
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes kernel and bias for images (batch, height, width, channels)."""
+        """Make kernel and bias for images (batch, height, width, channels)."""
         size, channels = self.kernel_size, int(input_shape[-1] or 0)
         filters = 2 * size * size * channels
         self.kernel = self.add_weight(
@@ -51,7 +51,7 @@ class WhiteningConv2D(keras.layers.Layer):
         self.bias = self.add_weight(name="bias", shape=(filters,), initializer="zeros")
 
     def adapt(self, images: np.ndarray) -> None:
-        """Computes the kernel from normalised images (batch, height, width, channels), float32."""
+        """Compute the kernel from normalised images (batch, height, width, channels), float32."""
         size, values = self.kernel_size, self.kernel_size**2 * images.shape[-1]
         products, count = np.zeros((values, values)), 0
         for start in range(0, len(images), 500):  # all patches at once are many times the images
@@ -68,17 +68,17 @@ class WhiteningConv2D(keras.layers.Layer):
         self.kernel.assign(np.concatenate([whitening, -whitening], axis=1).reshape(self.kernel.shape))
 
     def call(self, inputs: Any) -> Any:
-        """Maps (batch, height, width, channels) to `filters` channels on a map smaller by kernel_size - 1."""
+        """Map (batch, height, width, channels) to `filters` channels on a map smaller by kernel_size - 1."""
         return ops.conv(inputs, ops.cast(self.kernel, inputs.dtype), padding="valid") + self.bias
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Returns the shape of `call`'s result."""
+        """Return the shape of `call`'s result."""
         batch, *sides, _ = input_shape
         smaller = [None if side is None else side - self.kernel_size + 1 for side in sides]
         return (batch, *smaller, self.bias.shape[0])
 
     def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
+        """Return every constructor argument."""
         return {**super().get_config(), "kernel_size": self.kernel_size, "epsilon": self.epsilon}
 
 
@@ -90,7 +90,7 @@ class PartialIdentity(keras.initializers.Initializer):
     """
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
-        """Returns a kernel (height, width, inputs, outputs)."""
+        """Return a kernel (height, width, inputs, outputs)."""
         height, width, inputs, outputs = shape
         identity = np.zeros(shape, "float32")
         same = range(min(inputs, outputs))
@@ -108,12 +108,7 @@ class FastBlock(Block):
         partial_identity: Whether the convolutions start by passing their inputs on.
     """
 
-    def __init__(
-        self,
-        filters: int,
-        norm: Norm,
-        partial_identity: bool = True,
-    ) -> None:
+    def __init__(self, filters: int, norm: Norm, partial_identity: bool = True) -> None:
         super().__init__()
         start = PartialIdentity() if partial_identity else torch_kernel_initializer()
         conv = {"padding": "same", "use_bias": False, "kernel_initializer": start}
@@ -126,11 +121,9 @@ class FastBlock(Block):
         self.gelu2 = Gelu()
 
     def call(self, inputs: Any) -> Any:
-        """Maps (batch, height, width, channels) to (batch, height // 2, width // 2, filters)."""
-        x = self.pool(self.conv1(inputs))
-        x = self.gelu1(self.norm1(x))
-        x = self.conv2(x)
-        return self.gelu2(self.norm2(x))
+        """Map (batch, height, width, channels) to (batch, height // 2, width // 2, filters)."""
+        x = self.gelu1(self.norm1(self.pool(self.conv1(inputs))))
+        return self.gelu2(self.norm2(self.conv2(x)))
 
 
 @keras.saving.register_keras_serializable("models")
@@ -173,12 +166,12 @@ class FastCifar10(Network):
         )
 
     def adapt(self, images: np.ndarray) -> None:
-        """Computes the whitening kernel."""
+        """Compute the whitening kernel."""
         if self.whitening:
             self.stem.adapt(images)
 
     def call(self, images: Any, training: bool | None = None) -> Any:
-        """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
+        """Map images (batch, height, width, channels) to logits (batch, num_classes)."""
         x = self.gelu(self.stem(images), training=training)  # 31x31x24 for 32x32x3 images
         for block in self.blocks:
             x = block(x, training=training)  # 15x15x64, 7x7x256, 3x3x256

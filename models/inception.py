@@ -26,21 +26,14 @@ class ConvUnit(Block):
         strides: Stride of the convolution.
     """
 
-    def __init__(
-        self,
-        filters: int,
-        kernel_size: int,
-        norm: Norm,
-        strides: int = 1,
-    ) -> None:
+    def __init__(self, filters: int, kernel_size: int, norm: Norm, strides: int = 1) -> None:
         super().__init__()
         self.conv = Conv2D(filters, kernel_size, strides=strides, padding="same")
         self.norm = norm()
 
     def call(self, inputs: Any) -> Any:
-        """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, filters)."""
-        x = self.conv(inputs)
-        return ops.relu(self.norm(x))
+        """Map (batch, height, width, channels) to (batch, height / strides, width / strides, filters)."""
+        return ops.relu(self.norm(self.conv(inputs)))
 
 
 class InceptionCell(Block):
@@ -52,12 +45,7 @@ class InceptionCell(Block):
         strides: Stride of each branch, taken by its 1x1 convolution.
     """
 
-    def __init__(
-        self,
-        filters: int,
-        norm: Norm,
-        strides: int = 1,
-    ) -> None:
+    def __init__(self, filters: int, norm: Norm, strides: int = 1) -> None:
         super().__init__()
         self.branch1 = ConvUnit(filters, 1, norm, strides)
         self.branch2_reduce = ConvUnit(filters, 1, norm, strides)
@@ -68,14 +56,11 @@ class InceptionCell(Block):
         self.branch4 = ConvUnit(filters, 1, norm, strides)
 
     def call(self, inputs: Any) -> Any:
-        """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, outputs)."""
+        """Map (batch, height, width, channels) to (batch, height / strides, width / strides, outputs)."""
         x1 = self.branch1(inputs)
-        x2 = self.branch2_reduce(inputs)
-        x2 = self.branch2(x2)
-        x3 = self.branch3_reduce(inputs)
-        x3 = self.branch3(x3)
-        x4 = self.branch4_pool(inputs)
-        x4 = self.branch4(x4)
+        x2 = self.branch2(self.branch2_reduce(inputs))
+        x3 = self.branch3(self.branch3_reduce(inputs))
+        x4 = self.branch4(self.branch4_pool(inputs))
         return ops.concatenate([x1, x2, x3, x4], axis=-1)
 
 
@@ -101,7 +86,7 @@ class Inception10(Network):
         self.head = keras.layers.Dense(num_classes, dtype="float32")
 
     def call(self, images: Any, training: bool | None = None) -> Any:
-        """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
+        """Map images (batch, height, width, channels) to logits (batch, num_classes)."""
         x = self.stem(images, training=training)  # 32x32x16 for 32x32 images
         for cell in self.cells:
             x = cell(x, training=training)  # after each pair: 16x16x64, 8x8x128

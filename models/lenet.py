@@ -37,7 +37,7 @@ class LeNet5(Network):
         self.head = keras.layers.Dense(num_classes, dtype="float32")
 
     def call(self, images: Any, training: bool | None = None) -> Any:
-        """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
+        """Map images (batch, height, width, channels) to logits (batch, num_classes)."""
         x = self.conv1(images)
         x = self.pool1(x)  # 14x14x6 for 32x32 images
         x = self.conv2(x)

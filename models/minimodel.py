@@ -43,13 +43,11 @@ class MiniModelUnit(Block):
         self.conv2 = Conv2D(filters, 3, padding="same")
 
     def call(self, inputs: Any) -> Any:
-        """Maps (batch, height, width, channels) to `filters` channels, on half the side if `halve`."""
+        """Map (batch, height, width, channels) to `filters` channels, on half the side if `halve`."""
         x = self.pool(inputs) if self.halve else inputs
         shortcut = self.shortcut_conv(inputs) if self.halve else inputs
-        x = ops.relu(self.norm1(x))
-        x = self.conv1(x)
-        x = ops.relu(self.norm2(x))
-        x = self.conv2(x)
+        x = self.conv1(ops.relu(self.norm1(x)))
+        x = self.conv2(ops.relu(self.norm2(x)))
         return x + shortcut
 
 
@@ -59,7 +57,7 @@ class MiniModel(Network):
 
     Args:
         num_classes: Number of logits.
-        dropout: Share of values dropped before the average pooling.
+        dropout: Fraction of values dropped before the average pooling.
         bn_momentum: Momentum of the moving statistics.
         bn_epsilon: Added to the variance.
         **kwargs: Arguments of `keras.Model`.
@@ -92,7 +90,7 @@ class MiniModel(Network):
         self.head = keras.layers.Dense(num_classes, dtype="float32")
 
     def call(self, images: Any, training: bool | None = None) -> Any:
-        """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
+        """Map images (batch, height, width, channels) to logits (batch, num_classes)."""
         x = self.stem(images)  # 32x32x32 for 32x32 images
         for unit in self.units:
             x = unit(x, training=training)  # after each three: 32x32x32, 16x16x64, 8x8x128, 4x4x256

@@ -22,7 +22,8 @@ from models.resnet18 import ResNet18
 from models.resnet18_d2l import ResNet18D2L
 from models.resnet50 import ResNet50
 from models.shallow_res import ShallowRes
-from models.vgg import VGG, VGG16
+from models.vgg import VGG
+from models.vgg16 import VGG16
 
 MODELS: dict[str, type[Network]] = {
     # The ten networks of the sources.
@@ -46,12 +47,12 @@ MODELS: dict[str, type[Network]] = {
 
 
 def list_models() -> list[str]:
-    """Returns the names that `build_model` knows, in the registry's order."""
+    """Return the names that `build_model` knows, in the registry's order."""
     return list(MODELS)
 
 
 def model_arguments(name: str) -> dict[str, Any]:
-    """Returns the arguments of a network besides `num_classes`, each with its default.
+    """Return the arguments of a network besides `num_classes`, each with its default.
 
     Args:
         name: A name from `list_models()`.
@@ -65,7 +66,7 @@ def model_arguments(name: str) -> dict[str, Any]:
 
 
 def build_model(name: str, input_shape: tuple[int, int, int], num_classes: int, **arguments: Any) -> Network:
-    """Makes a network with its weights, ready for `summary()`, for training and for loading weights.
+    """Make a network with its weights, ready for `summary()`, for training and for loading weights.
 
     Args:
         name: A name from `list_models()`.

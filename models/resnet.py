@@ -61,17 +61,12 @@ class ResidualUnit(Block):
             self.shortcut_norm = norm()
 
     def call(self, inputs: Any) -> Any:
-        """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, outputs)."""
+        """Map (batch, height, width, channels) to (batch, height / strides, width / strides, outputs)."""
         x = inputs
-        for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = conv(x)
-            x = norm(x)
-            if conv is not self.convs[-1]:
-                x = ops.relu(x)
-        shortcut = inputs
-        if self.projection:
-            shortcut = self.shortcut_conv(inputs)
-            shortcut = self.shortcut_norm(shortcut)
+        for conv, norm in zip(self.convs[:-1], self.norms[:-1], strict=True):
+            x = ops.relu(norm(conv(x)))
+        x = self.norms[-1](self.convs[-1](x))
+        shortcut = self.shortcut_norm(self.shortcut_conv(inputs)) if self.projection else inputs
         return ops.relu(x + shortcut)
 
 
@@ -127,7 +122,7 @@ class ResNet(Network):
         return units
 
     def call(self, images: Any, training: bool | None = None) -> Any:
-        """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
+        """Map images (batch, height, width, channels) to logits (batch, num_classes)."""
         x = self.stem_conv(images)
         x = ops.relu(self.stem_norm(x, training=training))  # 112x112x64 for 224x224 images
         if self.stem == "imagenet":

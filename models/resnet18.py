@@ -27,13 +27,7 @@ class ResnetBlock(Block):
         projection: Whether the shortcut is a 1x1 convolution with normalisation instead of the identity.
     """
 
-    def __init__(
-        self,
-        filters: int,
-        norm: Norm,
-        strides: int = 1,
-        projection: bool = False,
-    ) -> None:
+    def __init__(self, filters: int, norm: Norm, strides: int = 1, projection: bool = False) -> None:
         super().__init__()
         self.projection = projection
         self.conv1 = Conv2D(filters, 3, strides=strides, padding="same", use_bias=False)
@@ -45,15 +39,10 @@ class ResnetBlock(Block):
             self.shortcut_norm = norm()
 
     def call(self, inputs: Any) -> Any:
-        """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, filters)."""
-        x = self.conv1(inputs)
-        x = ops.relu(self.norm1(x))
-        x = self.conv2(x)
-        x = self.norm2(x)
-        shortcut = inputs
-        if self.projection:
-            shortcut = self.shortcut_conv(inputs)
-            shortcut = self.shortcut_norm(shortcut)
+        """Map (batch, height, width, channels) to (batch, height / strides, width / strides, filters)."""
+        x = ops.relu(self.norm1(self.conv1(inputs)))
+        x = self.norm2(self.conv2(x))
+        shortcut = self.shortcut_norm(self.shortcut_conv(inputs)) if self.projection else inputs
         return ops.relu(x + shortcut)
 
 
@@ -95,7 +84,7 @@ class ResNet18(Network):
         self.head = keras.layers.Dense(num_classes, kernel_regularizer=penalty, dtype="float32")
 
     def call(self, images: Any, training: bool | None = None) -> Any:
-        """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
+        """Map images (batch, height, width, channels) to logits (batch, num_classes)."""
         x = self.stem_conv(images)
         x = ops.relu(self.stem_norm(x, training=training))  # 32x32x64 for 32x32 images
         for block in self.blocks:

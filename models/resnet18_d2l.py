@@ -1,10 +1,9 @@
 """ResNet18 in the style of "Dive into Deep Learning", as in the post "PyTorch lesson 9: ResNet".
 
 He, Zhang, Ren and Sun, 2015, arXiv:1512.03385, Table 1 (18-layer), for CIFAR-10 at 96x96 pixels, with the
-post's own
-ways: the stem is not padded and has its own epsilon, a block has a ReLU after both normalisations and again
-after the sum, and its projection has a bias but no normalisation. Kernels start Xavier-uniform (Keras'
-default), biases as in PyTorch.
+post's own ways: the stem is not padded and has its own epsilon, a block has a ReLU after both normalisations
+and again after the sum, and its projection has a bias but no normalisation. Kernels start Xavier-uniform
+(Keras' default), biases as in PyTorch.
 
 Differences from the source: none known.
 """
@@ -29,12 +28,7 @@ class ResidualD2L(Block):
         strides: Stride of the first convolution and of the projection.
     """
 
-    def __init__(
-        self,
-        filters: int,
-        norm: Norm,
-        strides: int = 1,
-    ) -> None:
+    def __init__(self, filters: int, norm: Norm, strides: int = 1) -> None:
         super().__init__()
         self.strides = strides
         self.conv1 = TorchConv2D(filters, 3, strides, use_bias=False)
@@ -45,11 +39,9 @@ class ResidualD2L(Block):
             self.shortcut_conv = TorchConv2D(filters, 1, strides)
 
     def call(self, inputs: Any) -> Any:
-        """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, filters)."""
-        x = self.conv1(inputs)
-        x = ops.relu(self.norm1(x))
-        x = self.conv2(x)
-        x = ops.relu(self.norm2(x))
+        """Map (batch, height, width, channels) to (batch, height / strides, width / strides, filters)."""
+        x = ops.relu(self.norm1(self.conv1(inputs)))
+        x = ops.relu(self.norm2(self.conv2(x)))
         shortcut = self.shortcut_conv(inputs) if self.strides > 1 else inputs
         return ops.relu(x + shortcut)
 
@@ -94,7 +86,7 @@ class ResNet18D2L(Network):
         self.head = TorchDense(num_classes, dtype="float32")
 
     def call(self, images: Any, training: bool | None = None) -> Any:
-        """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
+        """Map images (batch, height, width, channels) to logits (batch, num_classes)."""
         x = self.stem_conv(images)  # 45x45x64 for 96x96 images
         x = ops.relu(self.stem_norm(x, training=training))
         x = self.stem_pad(x)

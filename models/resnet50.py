@@ -31,13 +31,7 @@ class BottleneckBlock(Block):
         projection: Whether the shortcut is a 1x1 convolution with normalisation instead of the identity.
     """
 
-    def __init__(
-        self,
-        filters: int,
-        norm: Norm,
-        strides: int = 1,
-        projection: bool = False,
-    ) -> None:
+    def __init__(self, filters: int, norm: Norm, strides: int = 1, projection: bool = False) -> None:
         super().__init__()
         self.projection = projection
         self.conv1 = _conv(filters, 1, strides)
@@ -51,17 +45,11 @@ class BottleneckBlock(Block):
             self.shortcut_norm = norm()
 
     def call(self, inputs: Any) -> Any:
-        """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, outputs)."""
-        x = self.conv1(inputs)
-        x = ops.relu(self.norm1(x))
-        x = self.conv2(x)
-        x = ops.relu(self.norm2(x))
-        x = self.conv3(x)
-        x = self.norm3(x)
-        shortcut = inputs
-        if self.projection:
-            shortcut = self.shortcut_conv(inputs)
-            shortcut = self.shortcut_norm(shortcut)
+        """Map (batch, height, width, channels) to (batch, height / strides, width / strides, outputs)."""
+        x = ops.relu(self.norm1(self.conv1(inputs)))
+        x = ops.relu(self.norm2(self.conv2(x)))
+        x = self.norm3(self.conv3(x))
+        shortcut = self.shortcut_norm(self.shortcut_conv(inputs)) if self.projection else inputs
         return ops.relu(x + shortcut)
 
 
@@ -99,7 +87,7 @@ class ResNet50(Network):
         self.head = TorchDense(num_classes, kernel_initializer=torch_kernel_initializer(), dtype="float32")
 
     def call(self, images: Any, training: bool | None = None) -> Any:
-        """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
+        """Map images (batch, height, width, channels) to logits (batch, num_classes)."""
         x = self.stem_conv(images)  # 112x112x64 for 224x224 images
         x = ops.relu(self.stem_norm(x, training=training))
         x = self.stem_pool(x)  # 55x55x64

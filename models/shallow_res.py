@@ -26,12 +26,7 @@ class ShallowResBlock(Block):
         strides: Stride of the first convolution and of the projection.
     """
 
-    def __init__(
-        self,
-        filters: int,
-        norm: Norm,
-        strides: int = 1,
-    ) -> None:
+    def __init__(self, filters: int, norm: Norm, strides: int = 1) -> None:
         super().__init__()
         self.strides = strides
         self.conv1 = Conv2D(filters, 3, strides=strides, padding="same")
@@ -43,15 +38,10 @@ class ShallowResBlock(Block):
             self.shortcut_norm = norm()
 
     def call(self, inputs: Any) -> Any:
-        """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, filters)."""
-        x = self.conv1(inputs)
-        x = ops.relu(self.norm1(x))
-        x = self.conv2(x)
-        x = self.norm2(x)
-        shortcut = inputs
-        if self.strides > 1:
-            shortcut = self.shortcut_conv(inputs)
-            shortcut = self.shortcut_norm(shortcut)
+        """Map (batch, height, width, channels) to (batch, height / strides, width / strides, filters)."""
+        x = ops.relu(self.norm1(self.conv1(inputs)))
+        x = self.norm2(self.conv2(x))
+        shortcut = self.shortcut_norm(self.shortcut_conv(inputs)) if self.strides > 1 else inputs
         return ops.relu(x + shortcut)
 
 
@@ -83,7 +73,7 @@ class ShallowRes(Network):
         self.head = keras.layers.Dense(num_classes, dtype="float32")
 
     def call(self, images: Any, training: bool | None = None) -> Any:
-        """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
+        """Map images (batch, height, width, channels) to logits (batch, num_classes)."""
         x = self.stem_conv(images)  # 64x64x64 for 128x128 images
         x = ops.relu(self.stem_norm(x, training=training))
         x = self.stem_pool(x)  # 32x32x64
