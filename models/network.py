@@ -31,6 +31,10 @@ class Block(keras.Model):
         if not self.built:
             self.call(keras.Input(batch_shape=(None, *input_shape[1:])))
 
+    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the symbolic output from the layers' own; Keras would trace every block in the backend."""
+        return self.call(*args, **kwargs)
+
 
 class Network(Block):
     """A whole network: images (batch, height, width, channels) in, logits (batch, num_classes) out.

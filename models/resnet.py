@@ -1,9 +1,10 @@
 """ResNet at the depths of the paper: 18, 34, 50, 101 and 152.
 
 He, Zhang, Ren and Sun, 2015, arXiv:1512.03385, Table 1, Figures 3 and 5, shortcut option B: projections where
-the shape changes, identities elsewhere. A bottleneck's stride is on its first convolution, as in the authors'
-release. `resnet18` and `resnet50` of the registry are two write-ups' own versions and have files of their
-own.
+the shape changes, identities elsewhere. A bottleneck's stride is on its first convolution, a 1x1, as in the
+paper's costs and the authors' release, or with `stride_on="middle"` on its 3x3, as in torchvision's networks
+and weights ("ResNet v1.5"; Goyal et al. 2017, arXiv:1706.02677, section 5.1). `resnet18` and `resnet50` of
+the registry are two write-ups' own versions and have files of their own.
 
 Differences from the source: a stem for small images (3x3, no pooling) may be chosen instead of the paper's.
 """
@@ -27,6 +28,7 @@ STAGE_UNITS = {  # by depth: units in each of the four stages
 }
 STAGE_FILTERS = (64, 128, 256, 512)
 STEMS = ("imagenet", "cifar")
+STRIDES_ON = ("first", "middle")  # of a bottleneck's three convolutions
 
 
 class ResidualUnit(Block):
@@ -35,9 +37,10 @@ class ResidualUnit(Block):
     Args:
         filters: Channels of the 3x3 convolutions.
         norm: Makes a normalisation layer.
-        strides: Stride of the first convolution and of the projection.
+        strides: Stride of the unit and of the projection.
         bottleneck: Whether the 3x3 convolution stands between two 1x1, the last with four times the channels.
         projection: Whether the shortcut is a 1x1 convolution with normalisation instead of the identity.
+        stride_on: "first" or "middle": which convolution of a bottleneck has the stride.
     """
 
     def __init__(
@@ -47,12 +50,14 @@ class ResidualUnit(Block):
         strides: int = 1,
         bottleneck: bool = False,
         projection: bool = False,
+        stride_on: str = "first",
     ) -> None:
         super().__init__()
         self.projection = projection
         outputs = 4 * filters if bottleneck else filters
         if bottleneck:
-            self.convs = [_conv(filters, 1, strides), _conv(filters, 3), _conv(outputs, 1)]
+            first, middle = (strides, 1) if stride_on == "first" else (1, strides)
+            self.convs = [_conv(filters, 1, first), _conv(filters, 3, middle), _conv(outputs, 1)]
         else:
             self.convs = [_conv(filters, 3, strides), _conv(outputs, 3)]
         self.norms = [norm() for _ in self.convs]
@@ -80,10 +85,12 @@ class ResNet(Network):
         stem: "imagenet" (7x7 and pooling, together a quarter of the side) or "cifar" (3x3, full size).
         bn_momentum: Momentum of the moving statistics.
         bn_epsilon: Added to the variance.
+        stride_on: "first" or "middle": which convolution of a bottleneck has the stride. The basic units of
+            depth 18 and 34 always have it on the first.
         **kwargs: Arguments of `keras.Model`.
 
     Raises:
-        ValueError: If there is no such depth or stem.
+        ValueError: If there is no such depth, stem or place of the stride.
     """
 
     def __init__(
@@ -93,6 +100,7 @@ class ResNet(Network):
         stem: str = "imagenet",
         bn_momentum: float = 0.9,
         bn_epsilon: float = 1e-5,
+        stride_on: str = "first",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -101,25 +109,37 @@ class ResNet(Network):
             raise ValueError(f"ResNet's depth must be one of {sorted(STAGE_UNITS)}. Received: depth={depth}")
         if stem not in STEMS:
             raise ValueError(f"ResNet's stem must be one of {', '.join(STEMS)}. Received: stem={stem!r}")
-        self.depth = depth
+        if stride_on not in STRIDES_ON:
+            allowed = ", ".join(STRIDES_ON)
+            raise ValueError(
+                f"ResNet's stride_on must be one of {allowed}. Received: stride_on={stride_on!r}"
+            )
+        if stride_on == "middle" and depth < 50:
+            raise ValueError(
+                "ResNet's stride_on must be first at depth 18 and 34, whose units have two convolutions, none "
+                f"of them in the middle. Received: stride_on={stride_on!r}, depth={depth}"
+            )
         self.stem = stem
         self.stem_conv = _conv(64, 7, 2) if stem == "imagenet" else _conv(64, 3)
         self.stem_norm = norm()
         if stem == "imagenet":
             self.stem_pad = keras.layers.ZeroPadding2D(1)  # exact before a pooling: the map has no negatives
             self.stem_pool = keras.layers.MaxPooling2D(3, strides=2)
-        self.units = [unit for stage in range(4) for unit in self._stage(stage, norm)]
+        bottleneck = depth >= 50
+        self.units = [
+            ResidualUnit(
+                filters,
+                norm,
+                strides=2 if filters > 64 and unit == 0 else 1,
+                bottleneck=bottleneck,
+                projection=unit == 0 and (bottleneck or filters > 64),
+                stride_on=stride_on,
+            )
+            for filters, num_units in zip(STAGE_FILTERS, STAGE_UNITS[depth], strict=True)
+            for unit in range(num_units)
+        ]
         self.pool = keras.layers.GlobalAveragePooling2D()
         self.head = keras.layers.Dense(num_classes, dtype="float32")
-
-    def _stage(self, stage: int, norm: Norm) -> list[ResidualUnit]:
-        bottleneck = self.depth >= 50
-        units = []
-        for unit in range(STAGE_UNITS[self.depth][stage]):
-            strides = 2 if stage > 0 and unit == 0 else 1
-            projection = unit == 0 and (bottleneck or stage > 0)
-            units.append(ResidualUnit(STAGE_FILTERS[stage], norm, strides, bottleneck, projection))
-        return units
 
     def call(self, images: Any, training: bool | None = None) -> Any:
         """Map images (batch, height, width, channels) to logits (batch, num_classes)."""

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 NOTES = "TensorFlow 2 lecture notes, chapter 5"
 HE = "He et al. 2015, arXiv:1512.03385"
+V1_5 = "ResNet v1.5, Goyal et al. 2017, arXiv:1706.02677"
 VGG = "Simonyan and Zisserman 2014, arXiv:1409.1556"
 
 
@@ -93,17 +94,27 @@ def _family(
     ]
 
 
-# Trainable weights of the ImageNet networks as torchvision publishes them; the costs agree with the papers'
-# rounded ones (1.8, 3.6, 3.8, 7.6 and 11.3 billion for ResNet). The narrow ResNets agree with their paper's
-# 0.27, 0.46, 0.66, 0.85 and 1.7 million; plain and pre-activation networks have the same counts.
+# Trainable weights of the ImageNet networks as torchvision publishes them. The costs agree with the papers'
+# rounded ones (1.8, 3.6, 3.8, 7.6 and 11.3 billion for ResNet); torchvision's 4.09, 7.80 and 11.51 are those of
+# the same weights with the stride on the 3x3. The narrow ResNets agree with their paper's 0.27, 0.46, 0.66,
+# 0.85 and 1.7 million; plain and pre-activation networks have the same counts.
 FAMILIES = (
     *_family(
         "resnet", HE, "torchvision", 224, 1000,
         ({"depth": 18}, 11_699_112, 11_689_512, 1_814_073_344),
         ({"depth": 34}, 21_814_696, 21_797_672, 3_663_761_408),
+    ),
+    *_family(
+        "resnet", HE, _LAYERS, 224, 1000,
         ({"depth": 50}, 25_610_152, 25_557_032, 3_857_973_248),
         ({"depth": 101}, 44_654_504, 44_549_160, 7_570_194_432),
         ({"depth": 152}, 60_344_232, 60_192_808, 11_282_415_616),
+    ),
+    *_family(
+        "resnet", V1_5, "torchvision", 224, 1000,
+        ({"depth": 50, "stride_on": "middle"}, 25_610_152, 25_557_032, 4_089_184_256),
+        ({"depth": 101, "stride_on": "middle"}, 44_654_504, 44_549_160, 7_801_405_440),
+        ({"depth": 152, "stride_on": "middle"}, 60_344_232, 60_192_808, 11_513_626_624),
     ),
     *_family(
         "vgg", VGG, "torchvision", 224, 1000,

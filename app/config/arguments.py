@@ -99,6 +99,17 @@ def schedule_findings(plain: dict[str, Any]) -> Iterator[Finding]:
                 yield Finding(("optimizer", "learning_rate", key), message)
 
 
+def lookahead_findings(plain: dict[str, Any]) -> Iterator[Finding]:
+    """Check that a lookahead reaches its end, where the weights become the average."""
+    training = plain.get("training")
+    if isinstance(training, dict) and training.get("lookahead") and training.get("early_stopping"):
+        message = (
+            "cannot be combined with training.early_stopping: the weights become the average at the last of "
+            "all epochs' steps, which a run that stops early does not reach; leave one of them out"
+        )
+        yield Finding(("training", "lookahead"), message, at_key=True)
+
+
 def type_names(schema: dict[str, Any]) -> str:
     """Return the types a schema allows, in words."""
     types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]

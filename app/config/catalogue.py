@@ -20,13 +20,17 @@ from app.config.editor_schema import editor_schema
 from app.paths import experiments_dir
 from models.augmentation import ALTERNATING_FLIP, OUR_LAYERS, REFUSED, keras_layers
 from models.registry import MODELS
-from models.resnet import STAGE_UNITS, STEMS
+from models.resnet import STAGE_UNITS, STEMS, STRIDES_ON
 from models.vgg import STAGE_CONVOLUTIONS
 
 REFUSED_OPTIMIZERS = {
     "lossscaleoptimizer": "training.precision: float16 puts it around the optimizer by itself",
     "multioptimizer": "it takes optimizer objects, which an experiment file cannot hold",
+    "muon": "Keras takes its step for two-dimensional variables alone, so that every convolution would be "
+    "trained with AdamW; use adamw",
     "optimizermap": "it takes optimizer objects, which an experiment file cannot hold",
+    "schedulefreeadamw": "on TensorFlow Keras computes another algorithm than the paper's, and weights that "
+    "are not its average would be validated, saved and exported; use adamw",
 }
 # Set from elsewhere in the experiment, or meaningless in it.
 HIDDEN_ARGUMENTS = {
@@ -41,12 +45,10 @@ PYTHON_TYPES: dict[Any, str] = {
 # Keras leaves its arguments without annotations; where a default does not tell the type, this does.
 NUMBER_OR_RANGE = ["number", "array"]
 KERAS_TYPES: dict[str, str | list[str]] = {
-    "adam_lr_ratio": "number",
     "brightness_factor": NUMBER_OR_RANGE,
     "clipnorm": "number",
     "clipvalue": "number",
     "contrast_factor": NUMBER_OR_RANGE,
-    "exclude_layers": "array",
     "factor": NUMBER_OR_RANGE,
     "fill_value": ["number", "array"],
     "global_clipnorm": "number",
@@ -65,9 +67,6 @@ POSITIVE: dict[str, Any] = {"exclusiveMinimum": 0}
 NOT_NEGATIVE: dict[str, Any] = {"minimum": 0}
 BELOW_ONE: dict[str, Any] = {"minimum": 0, "exclusiveMaximum": 1}
 LIMITS: dict[str, dict[str, Any]] = {  # by argument, or by owner.argument
-    "adam_beta_1": BELOW_ONE,
-    "adam_beta_2": BELOW_ONE,
-    "adam_weight_decay": NOT_NEGATIVE,
     "beta_1": BELOW_ONE,
     "beta_2": BELOW_ONE,
     "bn_epsilon": POSITIVE,
@@ -91,10 +90,10 @@ LIMITS: dict[str, dict[str, Any]] = {  # by argument, or by owner.argument
     "padding_pixels": NOT_NEGATIVE,
     "resnet.depth": {"enum": sorted(STAGE_UNITS)},
     "resnet.stem": {"enum": STEMS},
+    "resnet.stride_on": {"enum": STRIDES_ON},
     "rho": BELOW_ONE,
     "stem_bn_epsilon": POSITIVE,
     "vgg.depth": {"enum": sorted(STAGE_CONVOLUTIONS)},
-    "warmup_steps": NOT_NEGATIVE,
     "weight_decay": NOT_NEGATIVE,
     "width_pixels": NOT_NEGATIVE,
 }

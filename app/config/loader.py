@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from app.config.arguments import (
     RESERVED_KEYS,
     Finding,
+    lookahead_findings,
     name_and_argument_findings,
     schedule_findings,
     split_layer,
@@ -57,6 +58,8 @@ def load_experiment(name_or_path: str | Path, overrides: Sequence[str] = ()) -> 
     root = merge(root, changes)
     plain = root.plain()
     findings = list(name_and_argument_findings(plain))
+    if by_name:  # the runs of before that have both can still be read
+        findings += lookahead_findings(plain)
     if by_name and not changes.has("training", "epochs"):
         # A run shortened by an override, or such a run's own file, may well end inside its warm-up.
         findings += schedule_findings(plain)

@@ -1,6 +1,7 @@
 """The networks side by side with what their sources say, and one network layer by layer."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TextIO
 
 import keras
@@ -14,7 +15,7 @@ from models.sources import PUBLISHED, Published
 from models.torch_layers import TorchConv2D
 
 _HEADINGS = ("network", "input", "total", "trainable", "non-trainable", "MACs", "equal", "numbers from")
-_WIDTHS = (22, 13, 12, 12, 13, 15, 5, 0)
+_WIDTHS = (33, 13, 12, 12, 13, 15, 5, 0)
 
 
 def print_networks(out: TextIO) -> bool:
@@ -106,9 +107,16 @@ def print_layers(label: str, out: TextIO) -> None:
 
 def build_published(published: Published) -> Network:
     """Return the network with shapes but without values: a VGG's weights alone would take seconds."""
-    size = (published.pixels, published.pixels, 3)
-    with keras.StatelessScope():
-        return build_model(published.name, size, published.num_classes, **published.arguments)
+
+    def build() -> Network:
+        size = (published.pixels, published.pixels, 3)
+        with keras.StatelessScope(initialize_variables=False):
+            return build_model(published.name, size, published.num_classes, **published.arguments)
+
+    # In a thread of its own: Keras remembers, in each thread, the variables that still want their values, and
+    # would give them theirs when the next model is built.
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(build).result()
 
 
 def _print_line(cells: tuple[str, ...], out: TextIO) -> None:

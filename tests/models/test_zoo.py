@@ -7,15 +7,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from app.reports.networks import build_published
 from models import build_model, list_models
 from models.macs import count_macs
 from models.registry import MODELS, model_arguments
-from tests.models.zoo import DEEP, ROWS, cifar_counts, cifar_rows, leaves
+from tests.models.zoo import ROWS, bottleneck_macs, bottleneck_rows, cifar_counts, cifar_rows, leaves
 
-every_row = pytest.mark.parametrize(
-    "row",
-    [pytest.param(row, marks=[pytest.mark.slow] if row in DEEP else [], id=row.id) for row in ROWS],
-)
+every_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
 
 
 def num_weights(weights):
@@ -24,7 +22,7 @@ def num_weights(weights):
 
 @every_row
 def test_shape_counts_cost_and_settings(row):
-    network = build_model(row.name, (row.pixels, row.pixels, 3), row.num_classes, **row.arguments)
+    network = build_published(row)
     logits = network.head.output
     assert (logits.shape, logits.dtype) == ((None, row.num_classes), "float32")
     assert network.count_params() == row.total
@@ -63,6 +61,47 @@ def test_published_sizes_of_the_cifar_resnets():
     millions = {row.arguments["depth"]: round(row.trainable / 1e6, 2) for row in cifar_rows()}
     assert (millions[20], millions[56]) == (0.27, 0.85)
     assert math.floor(10 * millions[110]) / 10 == 1.7
+
+
+def test_costs_of_the_two_kinds_of_bottlenecks():
+    """The paper's 3.8, 7.6 and 11.3 billion; torchvision prints 4.09, 7.80 and 11.51."""
+    billions = {}
+    for row in bottleneck_rows():
+        assert row.macs == bottleneck_macs(**row.arguments)
+        billions[*row.arguments.values()] = round(row.macs / 1e9, 2)
+    assert billions == {
+        (50,): 3.86, (101,): 7.57, (152,): 11.28,
+        (50, "middle"): 4.09, (101, "middle"): 7.8, (152, "middle"): 11.51,
+    }  # fmt: skip
+
+
+def test_stride_of_a_bottleneck_is_where_it_is_asked_for():
+    places = {}
+    for stride_on in ("first", "middle"):
+        network = build_model("resnet", (64, 64, 3), 10, depth=50, stride_on=stride_on)
+        places[stride_on] = {tuple(conv.strides[0] for conv in unit.convs) for unit in network.units}
+    assert places == {"first": {(1, 1, 1), (2, 1, 1)}, "middle": {(1, 1, 1), (1, 2, 1)}}
+
+
+def test_network_saved_before_the_stride_could_be_chosen():
+    config = build_model("resnet", (64, 64, 3), 10, depth=50).get_config()
+    del config["stride_on"]
+    assert MODELS["resnet"].from_config(config).get_config()["stride_on"] == "first"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"depth": 34, "stride_on": "middle"},
+            "must be first at depth 18 and 34.*stride_on='middle', depth=34",
+        ),
+        ({"depth": 50, "stride_on": "last"}, "must be one of first, middle. Received: stride_on='last'"),
+    ],
+)
+def test_stride_that_cannot_be_chosen(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        build_model("resnet", (64, 64, 3), 10, **arguments)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "minimodel", "inception10"])

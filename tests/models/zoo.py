@@ -26,9 +26,11 @@ NORMALIZATIONS = {
     "fast_cifar10": (6, 0.6, 1e-12),
     "resnet depth=18": (20, *TORCH_BN),
     "resnet depth=34": (36, *TORCH_BN),
-    "resnet depth=50": (53, *TORCH_BN),
-    "resnet depth=101": (104, *TORCH_BN),
-    "resnet depth=152": (155, *TORCH_BN),
+    **{
+        f"resnet depth={depth}{more}": (depth + 3, *TORCH_BN)
+        for depth in (50, 101, 152)
+        for more in ("", " stride_on=middle")
+    },
     "vgg depth=16": None,
     "vgg depth=19": None,
     **{f"cifar_resnet depth={depth}": (depth - 1, *TORCH_BN) for depth in (20, 32, 44, 56, 110)},
@@ -73,6 +75,28 @@ def cifar_counts(depth):
     return kernels + 4 * channels, kernels + 2 * channels, pixels + 640
 
 
+def bottleneck_rows():
+    return [row for row in ROWS if row.name == "resnet" and row.arguments["depth"] >= 50]
+
+
+def bottleneck_macs(depth, stride_on="first"):
+    """Multiply-accumulates of a ResNet with bottlenecks by arithmetic, from the table of its paper."""
+    macs = 7**2 * 3 * 64 * 112**2
+    channels, side = 64, 56
+    for stage, units in enumerate({50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}[depth]):
+        filters = 64 * 2**stage
+        for unit in range(units):
+            entered = side
+            if stage > 0 and unit == 0:
+                side //= 2
+            macs += channels * filters * (side if stride_on == "first" else entered) ** 2
+            macs += (9 + 4) * filters**2 * side**2
+            if unit == 0:
+                macs += channels * 4 * filters * side**2  # of the shortcut
+            channels = 4 * filters
+    return macs + 2048 * 1000
+
+
 ROWS = [
     *map(row_of, PUBLISHED),
     # The lecture notes' ResNet18 is this one with other padding and normalisation settings.
@@ -87,7 +111,11 @@ ROWS = [
     ),
 ]
 # Families: the deepest members take seconds to build, and train as the shallow ones do.
-DEEP = [row for row in ROWS if row.name == "vgg" or row.arguments.get("depth") in (44, 101, 110, 152)]
+DEEP = [
+    row
+    for row in ROWS
+    if row.name == "vgg" or row.arguments.get("depth") in (44, 101, 110, 152) or "stride_on" in row.arguments
+]
 TRAINED = [row for row in ROWS if row not in DEEP]
 
 
