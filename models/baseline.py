@@ -13,10 +13,11 @@ import keras
 from keras import ops
 
 from models.layers import BatchNormalization, Conv2D
-from models.network import Network
+from models.limits import BelowOne, Positive
+from models.network import Network, Published, network
 
 
-@keras.saving.register_keras_serializable("models")
+@network("baseline")
 class Baseline(Network):
     """Convolution, batch normalisation, ReLU, pooling and dropout, then a dense classifier.
 
@@ -28,12 +29,17 @@ class Baseline(Network):
         **kwargs: Arguments of `keras.Model`.
     """
 
+    published = Published(
+        pixels=32, num_classes=10, total=198_506, trainable=198_494, macs=658_688,
+        norms=(1, 0.99, 1e-3), source="TensorFlow 2 lecture notes, chapter 5", counted="its layers",
+    )  # fmt: skip
+
     def __init__(
         self,
         num_classes: int = 10,
-        dropout: float = 0.2,
-        bn_momentum: float = 0.99,
-        bn_epsilon: float = 1e-3,
+        dropout: BelowOne = 0.2,
+        bn_momentum: BelowOne = 0.99,
+        bn_epsilon: Positive = 1e-3,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)

@@ -9,13 +9,14 @@ Differences from the source: none known.
 """
 
 import functools
-from typing import Any
+from typing import Annotated, Any
 
 import keras
 from keras import ops
 
 from models.layers import BatchNormalization
-from models.network import Block, Network, Norm
+from models.limits import BelowOne, Limits, Positive
+from models.network import Block, Network, Norm, Published, network
 from models.torch_layers import TorchConv2D
 
 
@@ -69,7 +70,7 @@ class CifarUnit(Block):
         return ops.pad(x, ((0, 0), (0, 0), (0, 0), (0, new_channels))) if new_channels else x
 
 
-@keras.saving.register_keras_serializable("models")
+@network("cifar_resnet")
 class CifarResNet(Network):
     """3x3 stem, three stages of (depth - 2) / 6 units, global average pooling, one dense layer.
 
@@ -86,19 +87,42 @@ class CifarResNet(Network):
         ValueError: If the depth is not 6n + 2.
     """
 
+    # The paper's rounded 0.27, 0.46, 0.66, 0.85 and 1.7 million weights; plain and pre-activation networks
+    # have as many.
+    published = tuple(
+        Published(
+            pixels=32,
+            num_classes=10,
+            total=total,
+            trainable=trainable,
+            macs=macs,
+            norms=(depth - 1, 0.9, 1e-5),
+            source="He et al. 2015, arXiv:1512.03385",
+            counted="its layers",
+            arguments={"depth": depth},
+        )
+        for depth, total, trainable, macs in (
+            (20, 271_098, 269_722, 40_551_040),
+            (32, 466_426, 464_154, 68_862_592),
+            (44, 661_754, 658_586, 97_174_144),
+            (56, 857_082, 853_018, 125_485_696),
+            (110, 1_736_058, 1_727_962, 252_887_680),
+        )
+    )
+
     def __init__(
         self,
         num_classes: int = 10,
-        depth: int = 20,
+        depth: Annotated[int, Limits(minimum=8)] = 20,
         shortcuts: bool = True,
         preactivation: bool = False,
-        bn_momentum: float = 0.9,
-        bn_epsilon: float = 1e-5,
+        bn_momentum: BelowOne = 0.9,
+        bn_epsilon: Positive = 1e-5,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         norm = functools.partial(BatchNormalization, momentum=bn_momentum, epsilon=bn_epsilon)
-        if depth < 8 or depth % 6 != 2:
+        if depth % 6 != 2:
             raise ValueError(
                 "CifarResNet's depth must be 6n + 2: 20, 32, 44, 56 and 110 in the paper. "
                 f"Received: depth={depth}"

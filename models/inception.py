@@ -13,7 +13,8 @@ import keras
 from keras import ops
 
 from models.layers import BatchNormalization, Conv2D
-from models.network import Block, Network, Norm
+from models.limits import BelowOne, Positive
+from models.network import Block, Network, Norm, Published, network
 
 
 class ConvUnit(Block):
@@ -64,7 +65,7 @@ class InceptionCell(Block):
         return ops.concatenate([x1, x2, x3, x4], axis=-1)
 
 
-@keras.saving.register_keras_serializable("models")
+@network("inception10")
 class Inception10(Network):
     """Stem, two groups of two inception cells, global average pooling, one dense layer.
 
@@ -75,8 +76,13 @@ class Inception10(Network):
         **kwargs: Arguments of `keras.Model`.
     """
 
+    published = Published(
+        pixels=32, num_classes=10, total=121_418, trainable=120_234, macs=12_240_128,
+        norms=(25, 0.99, 1e-3), source="TensorFlow 2 lecture notes, chapter 5", counted="its layers",
+    )  # fmt: skip
+
     def __init__(
-        self, num_classes: int = 10, bn_momentum: float = 0.99, bn_epsilon: float = 1e-3, **kwargs: Any
+        self, num_classes: int = 10, bn_momentum: BelowOne = 0.99, bn_epsilon: Positive = 1e-3, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         norm = functools.partial(BatchNormalization, momentum=bn_momentum, epsilon=bn_epsilon)

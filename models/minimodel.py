@@ -14,7 +14,8 @@ import keras
 from keras import ops
 
 from models.layers import BatchNormalization, Conv2D
-from models.network import Block, Network, Norm
+from models.limits import BelowOne, Positive
+from models.network import Block, Network, Norm, Published, network
 
 
 class MiniModelUnit(Block):
@@ -51,7 +52,7 @@ class MiniModelUnit(Block):
         return x + shortcut
 
 
-@keras.saving.register_keras_serializable("models")
+@network("minimodel")
 class MiniModel(Network):
     """Stem, four stages of three units, dropout, 4x4 average pooling, one dense layer.
 
@@ -63,15 +64,19 @@ class MiniModel(Network):
         **kwargs: Arguments of `keras.Model`.
     """
 
+    published = Published(
+        pixels=32, num_classes=10, total=4_374_538, trainable=4_368_714, macs=214_796_800,
+        norms=(25, 0.99, 1e-3), source="blog post 'Decode Residual Network' (Keras)", counted="printed",
+    )  # fmt: skip
     smallest_pixels = 32
     multiple_pixels = 8  # each halving rounds the main path down and the shortcut up
 
     def __init__(
         self,
         num_classes: int = 10,
-        dropout: float = 0.25,
-        bn_momentum: float = 0.99,
-        bn_epsilon: float = 1e-3,
+        dropout: BelowOne = 0.25,
+        bn_momentum: BelowOne = 0.99,
+        bn_epsilon: Positive = 1e-3,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)

@@ -7,13 +7,52 @@ not layers, because only models are unfolded by `summary(expand_nested=True)`.
 
 import inspect
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import keras
 import numpy as np
 
+from models.limits import check_arguments
+
 # Makes a normalisation layer; networks hand it to their blocks with momentum and epsilon in it.
 Norm = Callable[[], keras.layers.Layer]
+
+
+class Published(NamedTuple):
+    """The size of a network as its source has it: what `make models` and the tests compare with.
+
+    PyTorch counts no moving statistics; Keras counts two for each normalised channel, which is the
+    difference between `trainable` and `total`.
+
+    Attributes:
+        pixels: Height and width of the images, of three channels.
+        num_classes: Number of classes.
+        total: All weights, moving statistics included.
+        trainable: The weights that are trained.
+        macs: Multiply-accumulates for one image, see `models.macs`.
+        source: The write-up or paper.
+        counted: Where the numbers come from: the source's own print, the sum over the layers it describes, or
+            a transcription in its own framework.
+        norms: Number of batch normalisations, their momentum and epsilon; None without.
+        arguments: The network's arguments, where they are not the defaults.
+        name: The network's name; `models.published_networks` fills it in.
+    """
+
+    pixels: int
+    num_classes: int
+    total: int
+    trainable: int
+    macs: int
+    source: str
+    counted: str
+    norms: tuple[int, float, float] | None = None
+    arguments: dict[str, Any] = {}
+    name: str = ""
+
+    @property
+    def label(self) -> str:
+        """The name and the arguments, as in `resnet depth=50`."""
+        return " ".join([self.name, *(f"{key}={value}" for key, value in self.arguments.items())])
 
 
 class Block(keras.Model):
@@ -48,25 +87,29 @@ class Network(Block):
         smallest_pixels: Smallest height and width the network can take.
         largest_pixels: Largest height and width, None without a limit.
         multiple_pixels: Height and width must be multiples of this.
+        published: The network's size as its source has it; of a family, one row for each member.
         adapt_images: How many training images `adapt` wants to see before training; 0 for none.
     """
 
     smallest_pixels = 1
     largest_pixels: int | None = None
     multiple_pixels = 1
+    published: Published | tuple[Published, ...] = ()
     adapt_images = 0
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Keep the constructor's arguments for `get_config`."""
+        """Check the constructor's arguments against their annotations, and keep them for `get_config`."""
         network = super().__new__(cls)
         bound = inspect.signature(cls.__init__).bind(network, *args, **kwargs)
         bound.apply_defaults()
-        # Past Keras' own __setattr__, which would look for layers and weights in the dictionary.
-        vars(network)["_arguments"] = {
+        arguments = {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in bound.arguments.items()
-            if name not in ("self", "args", "kwargs")
+            if name not in ("self", "kwargs")
         }
+        check_arguments(cls, arguments)
+        # Past Keras' own __setattr__, which would look for layers and weights in the dictionary.
+        vars(network)["_arguments"] = arguments
         return network
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -119,3 +162,24 @@ class Network(Block):
     def _takes(self, pixels: int) -> bool:
         fits = self.smallest_pixels <= pixels <= (self.largest_pixels or pixels)
         return fits and pixels % self.multiple_pixels == 0
+
+
+MODELS: dict[str, type[Network]] = {}  # by the names that experiments use
+_Class = TypeVar("_Class", bound=type[Network])
+
+
+def network(name: str) -> Callable[[_Class], _Class]:
+    """Decorate a network: experiments find it under this name, `.keras` files find its class.
+
+    Raises:
+        ValueError: If another network has the name.
+    """
+
+    def register(cls: _Class) -> _Class:
+        if name in MODELS and MODELS[name].__module__ != cls.__module__:
+            modules = f"{MODELS[name].__module__} and {cls.__module__}"
+            raise ValueError(f"Two networks have one name. Received: {name!r} in {modules}")
+        MODELS[name] = cls
+        return keras.saving.register_keras_serializable("models")(cls)
+
+    return register

@@ -10,16 +10,20 @@ Differences from the source: a stem for small images (3x3, no pooling) may be ch
 """
 
 import functools
-from typing import Any
+from typing import Any, Literal
 
 import keras
 from keras import ops
 
 from models.layers import BatchNormalization
-from models.network import Block, Network, Norm
+from models.limits import BelowOne, Positive
+from models.network import Block, Network, Norm, Published, network
 from models.torch_layers import TorchConv2D
 
-STAGE_UNITS = {  # by depth: units in each of the four stages
+Depth = Literal[18, 34, 50, 101, 152]
+Stem = Literal["imagenet", "cifar"]
+StrideOn = Literal["first", "middle"]  # of a bottleneck's three convolutions
+STAGE_UNITS: dict[Depth, tuple[int, ...]] = {  # units in each of the four stages
     18: (2, 2, 2, 2),
     34: (3, 4, 6, 3),
     50: (3, 4, 6, 3),
@@ -27,8 +31,9 @@ STAGE_UNITS = {  # by depth: units in each of the four stages
     152: (3, 8, 36, 3),
 }
 STAGE_FILTERS = (64, 128, 256, 512)
-STEMS = ("imagenet", "cifar")
-STRIDES_ON = ("first", "middle")  # of a bottleneck's three convolutions
+HE = "He et al. 2015, arXiv:1512.03385"
+MIDDLE = {"stride_on": "middle"}
+V1_5 = "ResNet v1.5, Goyal et al. 2017, arXiv:1706.02677"
 
 
 class ResidualUnit(Block):
@@ -50,7 +55,7 @@ class ResidualUnit(Block):
         strides: int = 1,
         bottleneck: bool = False,
         projection: bool = False,
-        stride_on: str = "first",
+        stride_on: StrideOn = "first",
     ) -> None:
         super().__init__()
         self.projection = projection
@@ -75,7 +80,7 @@ class ResidualUnit(Block):
         return ops.relu(x + shortcut)
 
 
-@keras.saving.register_keras_serializable("models")
+@network("resnet")
 class ResNet(Network):
     """Stem, four stages of residual units, global average pooling, one dense layer.
 
@@ -90,34 +95,41 @@ class ResNet(Network):
         **kwargs: Arguments of `keras.Model`.
 
     Raises:
-        ValueError: If there is no such depth, stem or place of the stride.
+        ValueError: If the stride of basic units is to be in the middle.
     """
+
+    # Weights as torchvision publishes them. The costs agree with the paper's rounded ones (1.8, 3.6, 3.8, 7.6
+    # and 11.3 billion); torchvision's 4.09, 7.80 and 11.51 are those with the stride on the 3x3.
+    published = tuple(
+        Published(224, 1000, total, trainable, macs, source, counted, (norms, 0.9, 1e-5), arguments)
+        for arguments, norms, total, trainable, macs, source, counted in (
+            ({"depth": 18}, 20, 11_699_112, 11_689_512, 1_814_073_344, HE, "torchvision"),
+            ({"depth": 34}, 36, 21_814_696, 21_797_672, 3_663_761_408, HE, "torchvision"),
+            ({"depth": 50}, 53, 25_610_152, 25_557_032, 3_857_973_248, HE, "its layers"),
+            ({"depth": 101}, 104, 44_654_504, 44_549_160, 7_570_194_432, HE, "its layers"),
+            ({"depth": 152}, 155, 60_344_232, 60_192_808, 11_282_415_616, HE, "its layers"),
+            ({"depth": 50, **MIDDLE}, 53, 25_610_152, 25_557_032, 4_089_184_256, V1_5, "torchvision"),
+            ({"depth": 101, **MIDDLE}, 104, 44_654_504, 44_549_160, 7_801_405_440, V1_5, "torchvision"),
+            ({"depth": 152, **MIDDLE}, 155, 60_344_232, 60_192_808, 11_513_626_624, V1_5, "torchvision"),
+        )
+    )
 
     def __init__(
         self,
         num_classes: int = 1000,
-        depth: int = 50,
-        stem: str = "imagenet",
-        bn_momentum: float = 0.9,
-        bn_epsilon: float = 1e-5,
-        stride_on: str = "first",
+        depth: Depth = 50,
+        stem: Stem = "imagenet",
+        bn_momentum: BelowOne = 0.9,
+        bn_epsilon: Positive = 1e-5,
+        stride_on: StrideOn = "first",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         norm = functools.partial(BatchNormalization, momentum=bn_momentum, epsilon=bn_epsilon)
-        if depth not in STAGE_UNITS:
-            raise ValueError(f"ResNet's depth must be one of {sorted(STAGE_UNITS)}. Received: depth={depth}")
-        if stem not in STEMS:
-            raise ValueError(f"ResNet's stem must be one of {', '.join(STEMS)}. Received: stem={stem!r}")
-        if stride_on not in STRIDES_ON:
-            allowed = ", ".join(STRIDES_ON)
-            raise ValueError(
-                f"ResNet's stride_on must be one of {allowed}. Received: stride_on={stride_on!r}"
-            )
         if stride_on == "middle" and depth < 50:
             raise ValueError(
-                "ResNet's stride_on must be first at depth 18 and 34, whose units have two convolutions, none "
-                f"of them in the middle. Received: stride_on={stride_on!r}, depth={depth}"
+                "ResNet's stride_on must be first at depth 18 and 34, whose units have two convolutions, "
+                f"none of them in the middle. Received: stride_on={stride_on!r}, depth={depth}"
             )
         self.stem = stem
         self.stem_conv = _conv(64, 7, 2) if stem == "imagenet" else _conv(64, 3)

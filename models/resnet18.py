@@ -14,7 +14,8 @@ import keras
 from keras import ops
 
 from models.layers import BatchNormalization, Conv2D
-from models.network import Block, Network, Norm
+from models.limits import BelowOne, NotNegative, Positive
+from models.network import Block, Network, Norm, Published, network
 
 
 class ResnetBlock(Block):
@@ -46,7 +47,7 @@ class ResnetBlock(Block):
         return ops.relu(x + shortcut)
 
 
-@keras.saving.register_keras_serializable("models")
+@network("resnet18")
 class ResNet18(Network):
     """Stem, four stages of two blocks, global average pooling, one dense layer.
 
@@ -59,12 +60,17 @@ class ResNet18(Network):
         **kwargs: Arguments of `keras.Model`.
     """
 
+    published = Published(
+        pixels=32, num_classes=10, total=11_183_562, trainable=11_173_962, macs=555_422_720,
+        norms=(20, 0.99, 1e-3), source="TensorFlow 2 lecture notes, chapter 5", counted="its layers",
+    )  # fmt: skip
+
     def __init__(
         self,
         num_classes: int = 10,
-        head_l2: float = 0.01,
-        bn_momentum: float = 0.99,
-        bn_epsilon: float = 1e-3,
+        head_l2: NotNegative = 0.01,
+        bn_momentum: BelowOne = 0.99,
+        bn_epsilon: Positive = 1e-3,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)

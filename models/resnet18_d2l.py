@@ -15,7 +15,8 @@ import keras
 from keras import ops
 
 from models.layers import BatchNormalization
-from models.network import Block, Network, Norm
+from models.limits import BelowOne, Positive
+from models.network import Block, Network, Norm, Published, network
 from models.torch_layers import TorchConv2D, TorchDense
 
 
@@ -46,7 +47,7 @@ class ResidualD2L(Block):
         return ops.relu(x + shortcut)
 
 
-@keras.saving.register_keras_serializable("models")
+@network("resnet18_d2l")
 class ResNet18D2L(Network):
     """Unpadded 7x7 stem with pooling, four stages of two blocks, 3x3 average pooling, one dense layer.
 
@@ -58,15 +59,19 @@ class ResNet18D2L(Network):
         **kwargs: Arguments of `keras.Model`.
     """
 
+    published = Published(
+        pixels=96, num_classes=10, total=11_188_618, trainable=11_180_810, macs=323_552_960,
+        norms=(17, 0.9, 1e-5), source="'PyTorch lesson 9: ResNet'", counted="PyTorch",
+    )  # fmt: skip
     smallest_pixels = 71
     largest_pixels = 166  # up to here the last map is pooled to a single pixel
 
     def __init__(
         self,
         num_classes: int = 10,
-        bn_momentum: float = 0.9,
-        bn_epsilon: float = 1e-5,
-        stem_bn_epsilon: float = 1e-3,
+        bn_momentum: BelowOne = 0.9,
+        bn_epsilon: Positive = 1e-5,
+        stem_bn_epsilon: Positive = 1e-3,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)

@@ -15,7 +15,8 @@ import keras
 from keras import ops
 
 from models.layers import BatchNormalization
-from models.network import Block, Network, Norm
+from models.limits import BelowOne, Positive
+from models.network import Block, Network, Norm, Published, network
 from models.torch_layers import TorchConv2D, TorchDense, torch_kernel_initializer
 
 STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))  # filters of the narrow convolutions, number of blocks
@@ -53,7 +54,7 @@ class BottleneckBlock(Block):
         return ops.relu(x + shortcut)
 
 
-@keras.saving.register_keras_serializable("models")
+@network("resnet50")
 class ResNet50(Network):
     """7x7 stem with pooling, stages of 3, 4, 6 and 3 bottleneck blocks, a flatten head.
 
@@ -64,10 +65,14 @@ class ResNet50(Network):
         **kwargs: Arguments of `keras.Model`.
     """
 
+    published = Published(
+        pixels=224, num_classes=4, total=23_989_124, trainable=23_936_004, macs=3_832_684_544,
+        norms=(53, 0.9, 1e-5), source="practice post 'J1 - ResNet-50' (PyTorch)", counted="printed",
+    )  # fmt: skip
     smallest_pixels = 37  # Keras' adaptive pooling cannot compile for a last map of one pixel
 
     def __init__(
-        self, num_classes: int = 4, bn_momentum: float = 0.9, bn_epsilon: float = 1e-5, **kwargs: Any
+        self, num_classes: int = 4, bn_momentum: BelowOne = 0.9, bn_epsilon: Positive = 1e-5, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         norm = functools.partial(BatchNormalization, momentum=bn_momentum, epsilon=bn_epsilon)

@@ -14,7 +14,8 @@ import keras
 from keras import ops
 
 from models.layers import BatchNormalization, Conv2D
-from models.network import Block, Network, Norm
+from models.limits import BelowOne, Positive
+from models.network import Block, Network, Norm, Published, network
 
 
 class ShallowResBlock(Block):
@@ -45,7 +46,7 @@ class ShallowResBlock(Block):
         return ops.relu(x + shortcut)
 
 
-@keras.saving.register_keras_serializable("models")
+@network("shallow_res")
 class ShallowRes(Network):
     """7x7 stem with pooling, four stages of one block, global average pooling, one dense layer.
 
@@ -57,8 +58,14 @@ class ShallowRes(Network):
         **kwargs: Arguments of `keras.Model`.
     """
 
+    published = Published(
+        pixels=128, num_classes=10, total=4_919_562, trainable=4_913_802, macs=290_198_528,
+        norms=(12, 0.99, 1e-3),
+        source="training log of a 10-layer residual network (Keras)", counted="printed",
+    )  # fmt: skip
+
     def __init__(
-        self, num_classes: int = 10, bn_momentum: float = 0.99, bn_epsilon: float = 1e-3, **kwargs: Any
+        self, num_classes: int = 10, bn_momentum: BelowOne = 0.99, bn_epsilon: Positive = 1e-3, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         norm = functools.partial(BatchNormalization, momentum=bn_momentum, epsilon=bn_epsilon)

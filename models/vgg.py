@@ -7,18 +7,20 @@ Differences from the source: logits instead of a softmax at the end (the loss ap
 from Keras' Glorot uniform weights, not from a shallower trained network.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
 from models.layers import Conv2D
-from models.network import Network
+from models.limits import BelowOne
+from models.network import Network, Published, network
 
+Depth = Literal[16, 19]
 STAGE_FILTERS = (64, 128, 256, 512, 512)
-STAGE_CONVOLUTIONS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # by depth: convolutions in each stage
+STAGE_CONVOLUTIONS: dict[Depth, tuple[int, ...]] = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 
 
-@keras.saving.register_keras_serializable("models")
+@network("vgg")
 class VGG(Network):
     """Five stages without normalisation, then two dense layers of 4096 with dropout; for 224x224 images.
 
@@ -27,19 +29,27 @@ class VGG(Network):
         depth: 16 or 19, the number of layers with weights.
         dropout: Fraction of values dropped after each hidden dense layer.
         **kwargs: Arguments of `keras.Model`.
-
-    Raises:
-        ValueError: If there is no VGG of this depth.
     """
 
+    published = tuple(
+        Published(
+            pixels=224,
+            num_classes=1000,
+            total=weights,
+            trainable=weights,
+            macs=macs,
+            source="Simonyan and Zisserman 2014, arXiv:1409.1556",
+            counted="torchvision",
+            arguments={"depth": depth},
+        )
+        for depth, weights, macs in ((16, 138_357_544, 15_470_264_320), (19, 143_667_240, 19_632_062_464))
+    )
     smallest_pixels = 32
 
-    def __init__(self, num_classes: int = 1000, depth: int = 16, dropout: float = 0.5, **kwargs: Any) -> None:
+    def __init__(
+        self, num_classes: int = 1000, depth: Depth = 16, dropout: BelowOne = 0.5, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        if depth not in STAGE_CONVOLUTIONS:
-            raise ValueError(
-                f"VGG's depth must be one of {sorted(STAGE_CONVOLUTIONS)}. Received: depth={depth}"
-            )
         self.stages = [
             [Conv2D(filters, 3, padding="same", activation="relu") for _ in range(num_convolutions)]
             for filters, num_convolutions in zip(STAGE_FILTERS, STAGE_CONVOLUTIONS[depth], strict=True)

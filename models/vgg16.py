@@ -13,7 +13,8 @@ import keras
 from keras import ops
 
 from models.layers import BatchNormalization, Conv2D
-from models.network import Block, Network, Norm
+from models.limits import BelowOne, Positive
+from models.network import Block, Network, Norm, Published, network
 
 STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # filters, number of convolutions
 
@@ -44,7 +45,7 @@ class VGGStage(Block):
         return self.pool_dropout(x)
 
 
-@keras.saving.register_keras_serializable("models")
+@network("vgg16")
 class VGG16(Network):
     """Five normalised stages, then two dense layers of 512 with dropout.
 
@@ -56,12 +57,17 @@ class VGG16(Network):
         **kwargs: Arguments of `keras.Model`.
     """
 
+    published = Published(
+        pixels=32, num_classes=10, total=15_262_026, trainable=15_253_578, macs=313_725_952,
+        norms=(13, 0.99, 1e-3), source="TensorFlow 2 lecture notes, chapter 5", counted="its layers",
+    )  # fmt: skip
+
     def __init__(
         self,
         num_classes: int = 10,
-        dropout: float = 0.2,
-        bn_momentum: float = 0.99,
-        bn_epsilon: float = 1e-3,
+        dropout: BelowOne = 0.2,
+        bn_momentum: BelowOne = 0.99,
+        bn_epsilon: Positive = 1e-3,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
