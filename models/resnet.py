@@ -128,8 +128,8 @@ class ResNet(Network):
         norm = functools.partial(BatchNormalization, momentum=bn_momentum, epsilon=bn_epsilon)
         if stride_on == "middle" and depth < 50:
             raise ValueError(
-                "ResNet's stride_on must be first at depth 18 and 34, whose units have two convolutions, "
-                f"none of them in the middle. Received: stride_on={stride_on!r}, depth={depth}"
+                "ResNet's stride_on must be first at depth 18 and 34, whose units have two convolutions. "
+                f"Received: stride_on={stride_on!r}, depth={depth}"
             )
         self.stem = stem
         self.stem_conv = _conv(64, 7, 2) if stem == "imagenet" else _conv(64, 3)

@@ -133,7 +133,9 @@ class OptimizerConfig(Section):
 
     name: Text
     learning_rate: AnySchedule
-    rate_multipliers: dict[Text, Annotated[float, Field(ge=0)]] = {}  # by a pattern of the variables' paths
+    rate_multipliers: dict[
+        Text, Annotated[float, Field(ge=0)]
+    ] = {}  # by a pattern of the variables' paths; 0 is no freeze
     arguments: dict[str, Any] = {}
 
 

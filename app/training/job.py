@@ -22,7 +22,7 @@ from app.training.devices import connect, set_up
 from app.training.distribute import Replicas
 from app.training.lookahead import LookaheadAverage
 from app.training.losses import SparseCrossentropy, balanced_class_weight
-from app.training.optimizers import build_optimizer
+from app.training.optimizers import ACCUMULATION, build_optimizer, unapplied_steps
 from app.training.saved import load_classifier
 from app.workers.team import Team
 from models import ImageClassifier, Normalization, augmentation_layer, build_model
@@ -78,6 +78,15 @@ class Job:
             f"{len(data.train):,} training and {len(data.val):,} validation images "
             f"({data.split_rule}), {len(data.class_names)} classes"
         )
+
+    def warnings(self) -> Iterator[str]:
+        """Yield what a user should know before the training starts, a line each."""
+        if duplicates := self.dataset.duplicates_warning():
+            yield duplicates
+        steps = self.steps * self.experiment.training.epochs
+        if left := unapplied_steps(self.experiment.optimizer, steps):
+            every = self.experiment.optimizer.arguments[ACCUMULATION]
+            yield f"the last {left} of {steps:,} steps are not applied: {ACCUMULATION} is {every}"
 
     def summary(self) -> str:
         """Return the table of the network's layers, shapes and parameter counts, as in summary.txt."""

@@ -70,7 +70,7 @@ def train(experiment: Experiment, out: TextIO | None = None, overrides: Sequence
             run = Run(runs_root() / team.exchange("run", None)[0])
         team.advice = f"make resume RUN={run.name} goes on from its last state"
         print(f"{experiment.name}: {job.describe()}\nrun {run.name}", file=out, flush=True)
-        if warning := job.dataset.duplicates_warning():
+        for warning in job.warnings():
             print(warning, file=out, flush=True)
         return _fit(run, job, Progress(), None, out)
 

@@ -92,7 +92,8 @@ def both(name, *overrides, label):
         histories = fit(job, [Settle(job.replicas), counts])
         told["histories"][f"{label}, {'replicas' if replicated else 'single'}"] = histories
     told[f"{label}, counts"] = counts.epochs
-    told[f"{label}, iterations"] = [int(job.classifier.optimizer.iterations.numpy()), job.steps]
+    taken = keras.ops.convert_to_numpy(job.classifier.optimizer.iterations)
+    told[f"{label}, iterations"] = [int(taken), job.steps]
     return job
 
 
@@ -123,6 +124,9 @@ if part == "alike":  # the fast one
 
 if part == "plain":
     both("lenet", label="adam")
+    accumulated = "{name: sgd, learning_rate: 0.5, global_clipnorm: 0.1, gradient_accumulation_steps: 4}"
+    job = both("lenet", f"optimizer={accumulated}", "training.epochs=1", label="accumulated")
+    told["accumulators"] = equal(job.classifier.optimizer._accumulated_gradients)
     told["float16"] = {}
     for replicated in (False, True):
         job = job_of("lenet", "training.precision=float16", replicated=replicated)
@@ -289,8 +293,10 @@ def test_saved_file_knows_of_no_replicas(alike):
 
 
 @pytest.mark.slow
-def test_adam_and_float16_on_replicas(tmp_path):
+def test_adam_accumulated_gradients_and_float16_on_replicas(tmp_path):
     told, _ = run_part("plain", tmp_path)
+    assert largest_difference(told, "accumulated, replicas", "accumulated, single", COLUMNS) < 1e-5
+    assert told["accumulated, iterations"] == [4, 17] and told["accumulators"]
     assert largest_difference(told, "adam, replicas", "adam, single", COLUMNS) < 1e-5
     single, replicas = (told["float16"][name] for name in ("single", "replicas"))
     assert replicas["taken"] == single["taken"] > 0 and replicas["scale"] == single["scale"]
