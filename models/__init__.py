@@ -4,7 +4,11 @@ Nothing here knows of `app`.
 """
 
 import importlib
+import os
 import pkgutil
+
+# Before TensorFlow is imported: without AVX-512 it leaves its oneDNN kernels off by itself. As in app.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 from models.augmentation import augmentation_layer
 from models.classifier import ImageClassifier

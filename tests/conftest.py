@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import app  # noqa: F401 - before any import of TensorFlow: the kernels that the program's processes have
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Set by make for its own children, or by a user for the program: neither may reach a test.
 _makefile = (Path(__file__).resolve().parents[1] / "Makefile").read_text(encoding="utf-8")

@@ -4,7 +4,7 @@ The sections mirror the YAML file, with one difference: the further keys of `mod
 augmentation layer, which are constructor arguments, are gathered under `arguments` by the loader.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -169,7 +169,7 @@ class TrainingConfig(Section):
 
     epochs: Epochs
     batch_size: Annotated[int, Field(ge=1, le=65_536)]  # over all replicas together
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"  # auto: what the device has
     loss: LossConfig = LossConfig()
     monitor: Literal["val_accuracy", "val_loss", "accuracy", "loss"] = "val_accuracy"
     mode: Literal["max", "min"] = Field(default_factory=lambda data: best_mode(data.get("monitor", "")))
@@ -224,6 +224,13 @@ class Experiment(Section):
     training: TrainingConfig
     evaluation: EvaluationConfig = EvaluationConfig()
     reference: Reference | None = None
+
+    def with_auto_as(self, precision: str) -> Self:
+        """Return the experiment with a number format in the place of `training.precision: auto`."""
+        if self.training.precision != "auto":
+            return self
+        training = self.training.model_copy(update={"precision": precision})
+        return self.model_copy(update={"training": training})
 
 
 def best_mode(monitor: str) -> Literal["max", "min"]:

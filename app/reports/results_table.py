@@ -118,7 +118,8 @@ def _choose(experiment: Experiment) -> tuple[Run | None, list[str]]:
         except UserError as error:
             remarks.append(f"{run.name}: left out; its experiment cannot be read ({error})")
             continue
-        if trained.model_dump(exclude=FREE_SETTINGS) != experiment.model_dump(exclude=FREE_SETTINGS):
+        wanted = experiment.with_auto_as(trained.training.precision)
+        if trained.model_dump(exclude=FREE_SETTINGS) != wanted.model_dump(exclude=FREE_SETTINGS):
             remarks.append(f"{run.name}: left out; it trained another recipe than the file has now")
         elif (epochs := read_json(run.metrics)["timing"]["epochs"]) >= most:
             chosen, most = run, epochs
@@ -147,7 +148,7 @@ def _result(experiment: Experiment, run: Run) -> Result:
         percent(test["accuracy"]) if test else "",
         source_cell(experiment),
         seconds,
-        _machine(read_json(run.environment), experiment),
+        _machine(read_json(run.environment), load_run_experiment(run)),
     )
     split = "test" if on_test else "validation"
     return Result(cells, f"{headline} on {split}, {epochs} epochs of {seconds} s")

@@ -65,7 +65,8 @@ def load_trained(
     """
     if not run.finished:
         raise UserError(f"{run.name}: this run is not finished; finish it first: make resume RUN={run.name}")
-    experiment, facts, metrics = load_run_experiment(run), read_json(run.dataset), read_json(run.metrics)
+    experiment = startup.resolve_precision(load_run_experiment(run))
+    facts, metrics = read_json(run.dataset), read_json(run.metrics)
     startup.configure(
         seed=experiment.seed,
         precision=precision or experiment.training.precision,

@@ -4,7 +4,7 @@ import gc
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Literal, TextIO
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ from app.config import Experiment
 from app.data.store import available_memory_bytes
 from app.errors import UserError
 from app.paths import runs_root, shown
-from app.training import checks, resources, trials
+from app.training import checks, resources, startup, trials
 from app.training.checks import Finding
 from app.training.job import Job, prepare
 
@@ -60,6 +60,7 @@ def _findings(experiment: Experiment) -> Iterator[Finding]:
     normalized = keras.ops.convert_to_numpy(keras.ops.cast(job.classifier.normalization(images), "float32"))
     yield checks.check_pixels(normalized, experiment.normalization)
     yield checks.check_batch_norm(job)
+    yield _check_precision(experiment, job.experiment)
     yield resources.check_room(
         "disk", resources.disk_need(job), _free_disk_bytes(runs_root()), f"Free space in {shown(runs_root())}"
     )
@@ -74,6 +75,15 @@ def _findings(experiment: Experiment) -> Iterator[Finding]:
         yield Finding("warn", "trials", "left out, as the system might end a process that takes too much")
         return
     yield from _trials(job, images, labels)
+
+
+def _check_precision(asked: Experiment, resolved: Experiment) -> Finding:
+    """Say which number format is used, and whether another would be faster here."""
+    training = asked.training
+    advice = startup.precision_advice(training.precision, training.devices) or ""
+    here = f" is {resolved.training.precision} here" if training.precision == "auto" else ""
+    level: Literal["ok", "warn"] = "warn" if advice and training.precision != "float32" else "ok"
+    return Finding(level, "precision", training.precision + here, advice)
 
 
 def _trials(job: Job, images: np.ndarray, labels: np.ndarray) -> Iterator[Finding]:

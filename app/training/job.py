@@ -31,7 +31,7 @@ from models.augmentation import ALTERNATING_FLIP
 
 @dataclass
 class Job:
-    """An experiment with its data loaded and its classifier compiled."""
+    """An experiment, its precision resolved, with its data loaded and its classifier compiled."""
 
     experiment: Experiment
     dataset: Dataset
@@ -119,9 +119,10 @@ def prepare(experiment: Experiment, team: Team | None = None) -> Job:
     training = experiment.training
     if team:
         connect(team, experiment.seed, training.devices)
+    experiment = startup.resolve_precision(experiment, team)
     deterministic = startup.configure(
         seed=experiment.seed,
-        precision=training.precision,
+        precision=experiment.training.precision,
         devices=training.devices,
         determinism=training.determinism,
     )

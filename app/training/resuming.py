@@ -138,7 +138,8 @@ def differences(run: Run, job: Job, environment: Mapping[str, Any]) -> tuple[lis
         uncertain: another processor, other threads.
     """
     recorded, dataset = read_json(run.environment), read_json(run.dataset)
-    grave, slight = [], []
+    grave: list[str] = []
+    slight: list[str] = []
     if dataset["fingerprint"] != job.dataset.fingerprint:
         grave.append(
             f"the data have changed: fingerprint {job.dataset.fingerprint[:12]}, recorded "
@@ -151,6 +152,11 @@ def differences(run: Run, job: Job, environment: Mapping[str, Any]) -> tuple[lis
         unused = name.startswith("jax") and environment["backend"] != "jax"
         if before != now and not unused:
             grave.append(f"{name}: {now} here, {before} when the run began")
+    for name, now in environment["onednn"].items():
+        before = recorded.get("onednn", {}).get(name, "not recorded")  # as older runs did not
+        if before != now:
+            unknown = before == "not recorded"
+            (slight if unknown else grave).append(f"{name}: {now} here, {before} when the run began")
     for name in ("devices", "cpu", "threads", "deterministic", "workers", "replicas"):
         before = recorded.get(name, 1)  # older runs had one worker and one replica, and did not say so
         if before != environment[name]:
@@ -197,6 +203,7 @@ def edited_keys(run: Run, experiment: Experiment) -> list[str]:
         return ["has errors now"]
     length = {"training.epochs", "optimizer.learning_rate.span_epochs"}  # `extend` may have changed them
     exclude = {"name", "description", "reference"}
+    now = now.with_auto_as(experiment.training.precision)
     found = _different(experiment.model_dump(exclude=exclude), now.model_dump(exclude=exclude))
     return [key for key in found if key not in length]
 

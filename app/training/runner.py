@@ -18,6 +18,7 @@ from app.runs import (
     write_json,
     write_text,
 )
+from app.training import startup
 from app.training.agreement import same_experiment, same_program
 from app.training.callbacks import FiniteLoss, Recorder, Settle, write_records
 from app.training.checkpoint import Progress
@@ -60,7 +61,7 @@ def train(experiment: Experiment, out: TextIO | None = None, overrides: Sequence
         if team.is_chief:
             run = create_run(experiment.name)
             stack.enter_context(locked(run))
-            write_text(run.experiment, dump_experiment(experiment))
+            write_text(run.experiment, dump_experiment(job.experiment))
             environment = job.describe_environment()
             write_json(run.environment, environment | {"overrides": overrides})
             write_json(run.dataset, job.describe_dataset())
@@ -72,6 +73,8 @@ def train(experiment: Experiment, out: TextIO | None = None, overrides: Sequence
         print(f"{experiment.name}: {job.describe()}\nrun {run.name}", file=out, flush=True)
         for warning in job.warnings():
             print(warning, file=out, flush=True)
+        if remark := startup.precision_remark(experiment, job.experiment):
+            print(remark, file=out, flush=True)
         return _fit(run, job, Progress(), None, out)
 
 
@@ -122,6 +125,8 @@ def resume(
             file=out,
             flush=True,
         )
+        if remark := startup.precision_remark(experiment, job.experiment):
+            print(remark, file=out, flush=True)
         return _fit(run, job, progress, metrics, out)
 
 

@@ -11,12 +11,79 @@ from typing import Any
 
 import keras
 
+from app.config import Experiment
 from app.errors import UserError
 from app.paths import project_root
 from app.training import silence
+from app.workers.team import Team
+from models import processor
 
 _PACKAGES = ("tensorflow", "keras", "jax", "jaxlib", "numpy", "pillow", "scikit-learn", "matplotlib")
-_CPU_FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "neon", "sve")
+_CPU_FLAGS = (
+    "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "asimdhp", "sve", "bf16",
+)  # fmt: skip
+EMULATED = "8.8 times as long a step as float32 (measured: FastCifar10 in bfloat16 on two AVX2 cores)"
+
+
+def resolve_precision(experiment: Experiment, team: Team | None = None) -> Experiment:
+    """Return the experiment with the number format that `training.precision: auto` stands for here.
+
+    It is bfloat16 where the devices have instructions for it, those of all workers, else float32.
+
+    Args:
+        experiment: Any; it is returned as it is where it names a format.
+        team: The workers that train it together, each of which has to ask.
+    """
+    if experiment.training.precision != "auto":
+        return experiment
+    has_instructions = computes_in("bfloat16", experiment.training.devices)
+    if team:
+        has_instructions = all(team.exchange("bfloat16", has_instructions))
+    return experiment.with_auto_as("bfloat16" if has_instructions else "float32")
+
+
+def precision_advice(precision: str, devices: str = "auto") -> str | None:
+    """Return what to know of an experiment's number format on the devices here, None if it is a good one.
+
+    Args:
+        precision: As the experiment gives it, "auto" included.
+        devices: "auto", "cpu" or "gpu".
+    """
+    if precision == "auto":
+        return None
+    if not computes_in(precision, devices):
+        return (
+            f"training.precision: {precision} is emulated here, as there are no instructions for it: "
+            f"{EMULATED}; auto or float32 avoids that"
+        )
+    if precision == "float32" and computes_in("bfloat16", devices):
+        return "training.precision: auto would be faster: bfloat16, for which there are instructions here"
+    return None
+
+
+def precision_remark(asked: Experiment, resolved: Experiment) -> str | None:
+    """Return what a user should read of the number format before training starts, None if nothing."""
+    training = asked.training
+    if training.precision == "auto":
+        return f"training.precision: auto is {resolved.training.precision} here"
+    return precision_advice(training.precision, training.devices) if training.precision != "float32" else None
+
+
+def computes_in(precision: str, devices: str) -> bool:
+    """Return whether the devices that train have instructions for a number format."""
+    accelerators = _accelerators(devices)
+    if not accelerators:
+        return processor.computes_in(precision)
+    return precision != "bfloat16" or all(map(_has_bfloat16, accelerators))
+
+
+def _has_bfloat16(accelerator: Any) -> bool:
+    """Return whether a GPU (CUDA from compute capability 8.0 on) or TPU computes in bfloat16."""
+    if keras.backend.backend() == "jax":
+        capability = str(getattr(accelerator, "compute_capability", "")).split(".")
+        return accelerator.platform == "tpu" or (capability[0].isdigit() and int(capability[0]) >= 8)
+    details = sys.modules["tensorflow"].config.experimental.get_device_details(accelerator)
+    return details.get("compute_capability", (0, 0)) >= (8, 0)
 
 
 def configure(*, seed: int, precision: str, devices: str, determinism: str | None = None) -> bool:
@@ -25,6 +92,7 @@ def configure(*, seed: int, precision: str, devices: str, determinism: str | Non
     Args:
         seed: Seed of weights, dropout and augmentation.
         precision: "float32", "bfloat16" or "float16"; the last two compute mixed, with float32 variables.
+            `resolve_precision` says what "auto" is.
         devices: "auto", "cpu" or "gpu".
         determinism: "strict" for operations that give the same bits from the same state, "fast" for
             whatever is quickest; by default strict on a CPU and fast on a GPU, where it would cost much.
@@ -33,8 +101,8 @@ def configure(*, seed: int, precision: str, devices: str, determinism: str | Non
         Whether operations are deterministic: the same bits from the same state.
 
     Raises:
-        UserError: A GPU was asked for and there is none, the device was chosen too late, or strict
-            determinism is asked of JAX, which does not offer it.
+        UserError: A GPU was asked for and there is none, the device was chosen too late, a limit set for
+            oneDNN bars the precision, or strict determinism is asked of JAX, which does not offer it.
     """
     backend = keras.backend.backend()
     if backend not in ("tensorflow", "jax"):
@@ -46,14 +114,17 @@ def configure(*, seed: int, precision: str, devices: str, determinism: str | Non
     keras.config.set_dtype_policy("float32" if precision == "float32" else f"mixed_{precision}")
     keras.utils.set_random_seed(seed)
     tf: Any = sys.modules.get("tensorflow")
-    # Without a driver TensorFlow reports its failed look for one as an error.
-    with silence() if not Path("/proc/driver/nvidia").exists() else contextlib.nullcontext():
-        tf_gpus = tf.config.list_physical_devices("GPU") if tf else []
-    gpus = tf_gpus if backend == "tensorflow" else _jax_accelerators(devices)
+    gpus = _accelerators(devices)
     if devices == "gpu" and not gpus:
         raise UserError(
             "training.devices: received 'gpu', but no GPU is visible here; "
             "set it to 'auto' or 'cpu', or install the driver and run `make install` again"
+        )
+    if backend == "tensorflow" and not gpus and processor.is_barred(precision):
+        raise UserError(
+            f"training.precision: received '{precision}', which TensorFlow cannot compute on this processor "
+            f"with ONEDNN_MAX_CPU_ISA={processor.onednn_settings()['ONEDNN_MAX_CPU_ISA']}; unset that "
+            "variable, or choose 'auto' or 'float32'"
         )
     if tf and (devices == "cpu" or backend == "jax"):
         try:
@@ -65,20 +136,25 @@ def configure(*, seed: int, precision: str, devices: str, determinism: str | Non
         if determinism == "strict":
             raise UserError("training.determinism: 'strict' is not offered on JAX; leave it out, or 'fast'")
         return False
-    on_gpu = gpus and devices != "cpu"
-    if determinism == "fast" or (determinism is None and on_gpu):
+    if determinism == "fast" or (determinism is None and gpus):
         return False
     tf.config.experimental.enable_op_determinism()
     return True
 
 
-def _jax_accelerators(devices: str) -> list[Any]:
-    """Return the devices other than CPUs that JAX may use."""
-    import jax  # only where JAX is the backend
+def _accelerators(devices: str) -> list[Any]:
+    """Return the devices other than CPUs that the backend may use."""
+    if keras.backend.backend() == "jax":
+        import jax  # only where JAX is the backend
 
+        if devices == "cpu":
+            jax.config.update("jax_platforms", "cpu")
+        return [device for device in jax.devices() if device.platform != "cpu"]
     if devices == "cpu":
-        jax.config.update("jax_platforms", "cpu")
-    return [device for device in jax.devices() if device.platform != "cpu"]
+        return []
+    # Without a driver TensorFlow reports its failed look for one as an error.
+    with silence() if not Path("/proc/driver/nvidia").exists() else contextlib.nullcontext():
+        return sys.modules["tensorflow"].config.list_physical_devices("GPU")
 
 
 def describe_environment(deterministic: bool) -> dict[str, Any]:
@@ -91,7 +167,7 @@ def describe_environment(deterministic: bool) -> dict[str, Any]:
             "inter_op": tf.config.threading.get_inter_op_parallelism_threads(),
         }
     else:
-        devices = [device.device_kind for device in _jax_accelerators("auto")] or ["CPU"]
+        devices = [device.device_kind for device in _accelerators("auto")] or ["CPU"]
         threads = {}
     return {
         "python": platform.python_version(),
@@ -101,11 +177,12 @@ def describe_environment(deterministic: bool) -> dict[str, Any]:
         "commit": _commit(),
         "devices": devices,
         "cpu": {
-            "model": _cpuinfo("model name") or platform.processor(),
+            "model": processor.cpuinfo("model name") or platform.processor(),
             "count": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-            "flags": [flag for flag in _CPU_FLAGS if flag in _cpuinfo("flags").split()],
+            "flags": [flag for flag in _CPU_FLAGS if flag in processor.cpu_flags()],
         },
         "threads": threads,
+        "onednn": processor.onednn_settings() if keras.backend.backend() == "tensorflow" else {},
         "deterministic": deterministic,
         "command": sys.argv,
     }
@@ -118,15 +195,6 @@ def package_versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     return versions
-
-
-def _cpuinfo(key: str) -> str:
-    """Return the first value of `key` in /proc/cpuinfo, empty where there is none."""
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
-        for line in lines:
-            if line.startswith(key):
-                return line.partition(":")[2].strip()
-    return ""
 
 
 def _commit() -> str | None:

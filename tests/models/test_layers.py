@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models import build_model
+from models import build_model, processor
 from models.layers import BatchNormalization, Conv2D, Gelu, quick_inference, stock_layers
 from models.torch_layers import TorchConv2D, TorchDense, torch_kernel_initializer
 
@@ -18,6 +18,8 @@ STATISTICS = np.random.RandomState(0).uniform(0.5, 1.5, (4, 16)).astype("float32
 
 @pytest.fixture
 def policy(request):
+    if processor.is_barred(request.param.removeprefix("mixed_")):
+        pytest.skip("TensorFlow cannot compute in this format under the limit set for oneDNN")
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(request.param)
     yield request.param
@@ -118,6 +120,14 @@ def test_fused_equals_keras_without_scale_or_centre(arguments):
         np.testing.assert_allclose(actual, expected, rtol=2e-5, atol=2e-5)
 
 
+def test_synchronised_layer_alone_keeps_a_small_variance_beside_a_large_mean():
+    """So does a network that several replicas trained, where one alone trains it further."""
+    images = np.random.RandomState(0).normal(1000.0, 0.1, (8, 5, 7, 16)).astype("float32")
+    layer = BatchNormalization(synchronized=True, momentum=0.0)
+    layer(images, training=True)
+    np.testing.assert_allclose(layer.moving_variance, images.astype("float64").var((0, 1, 2)), rtol=1e-3)
+
+
 @pytest.mark.parametrize("arguments", [{"axis": 1}, {"renorm": True}])
 def test_other_arguments_take_keras_path(arguments):
     layers = keras.layers.BatchNormalization(**arguments), BatchNormalization(**arguments)
@@ -183,24 +193,46 @@ def test_compiled_gelu_equals_kerass(policy):
         np.testing.assert_array_equal(Gelu()(x, training=False), outputs)
 
 
+def float64_gradients(inputs, kernel, upstream):
+    """Returns what flows back through a convolution to inputs and kernel, of which each number is exact."""
+    inputs, kernel, upstream = (tf.cast(values, "float64") for values in (inputs, kernel, upstream))
+    with tf.GradientTape() as tape:
+        tape.watch([inputs, kernel])
+        outputs = tf.nn.conv2d(inputs, kernel, 1, "SAME")
+    return tape.gradient(outputs, [inputs, kernel], output_gradients=upstream)
+
+
 @pytest.mark.parametrize("policy", ["mixed_bfloat16"], indirect=True)
 @pytest.mark.parametrize(("size", "kernel"), [((8, 8), 3), ((3, 5), 3), ((4, 4), (1, 5))])
-def test_gradient_of_small_maps_equals_kerass(policy, size, kernel, monkeypatch):
+def test_gradients_of_small_maps_are_as_exact_as_kerass(policy, size, kernel, monkeypatch):
+    """On processors without instructions for bfloat16 TensorFlow's own are off by 1.7e-2 of the largest."""
     used = []
     import models.layers
 
     plain = models.layers._small_map_convolution()
     monkeypatch.setattr(models.layers, "_small_map_convolution", lambda: used.append(1) or plain)
-    # Without bias: TensorFlow adds up its gradient in bfloat16, in an order that differs between graphs.
-    layers = [kind(256, kernel, padding="same", use_bias=False) for kind in (keras.layers.Conv2D, Conv2D)]
-    inputs = tf.cast(np.random.RandomState(0).standard_normal((4, *size, 256)), "bfloat16")
-    for layer in layers:
+    draw = np.random.RandomState(0)
+    inputs, upstream = (tf.cast(draw.standard_normal((4, *size, 256)), "bfloat16") for _ in range(2))
+    errors = []
+    for kind in (keras.layers.Conv2D, Conv2D):
+        layer = kind(256, kernel, padding="same", use_bias=False)
         layer.build(inputs.shape)
-    layers[1].set_weights([weight.numpy() for weight in layers[0].weights])
-    expected, actual = (gradient(layer, inputs, [layer.kernel.value]) for layer in layers)
+        if not errors:
+            weights = tf.cast(tf.cast(layer.kernel, "bfloat16"), "float32")
+            exact = float64_gradients(inputs, weights, upstream)
+        layer.set_weights([weights])
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = layer(inputs)
+        found = tape.gradient(outputs, [inputs, layer.kernel.value], output_gradients=upstream)
+        differences = [np.abs(tf.cast(a, "float64") - b) for a, b in zip(found, exact, strict=True)]
+        errors.append([each.max() / np.abs(b).max() for each, b in zip(differences, exact, strict=True)])
     assert used
-    for theirs, ours in zip(expected, actual, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=2**-6, atol=2**-7 * np.abs(theirs).max())
+    theirs, ours = errors
+    # A bfloat16 has eight bits: rounded once, a number is off by up to 2**-9 of itself. Sums may be rounded
+    # on the way, by Keras' gradient far more often.
+    assert ours[1] < min(2**-7, theirs[1] + 2**-8)
+    assert ours[0] <= theirs[0] + 2**-8  # of the inputs: the same operation
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"], indirect=True)

@@ -106,6 +106,17 @@ def test_most_epochs_of_the_same_recipe_count(home):
     assert line_of(home)["last epoch"] == "85.00 %"
 
 
+def test_run_of_a_format_that_was_chosen_counts(home):
+    run = leave_run(20, 0.8, precision="bfloat16")
+    assert "another recipe" in "\n".join(write_results_table())
+    file = home / "experiments" / "tiny.yaml"
+    content = yaml.safe_load(file.read_text())
+    content["training"]["precision"] = "auto"
+    file.write_text("# For a test.\n#\n" + yaml.safe_dump(content))
+    assert run.name in "\n".join(write_results_table())
+    assert line_of(home)["machine"].endswith("tensorflow 2.21.0, bfloat16")
+
+
 def test_writing_twice_changes_nothing(home):
     leave_run(20, 0.8)
     write_results_table()

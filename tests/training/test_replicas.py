@@ -210,7 +210,19 @@ if part == "layer":  # rounding out of the way: the statistics of three replicas
     found = tf.function(lambda *values: strategy.run(compute, args=(layer, *values)))(
         spread(images), spread(upstream))
     found = [tf.concat(strategy.experimental_local_results(value), 0) for value in found]
-    np.savez(folder / "layer.npz", images=images, found=np.stack(found), expected=np.stack(expected))
+
+    # A small deviation beside a large mean, in float32; a replica without images.
+    far = draw.normal(1000.0, 0.1, (9, 4, 4, 6)).astype("float32")
+    parts = [slice(0, 5), slice(5, 9), slice(9, 9)]
+    with strategy.scope():
+        norm = BatchNormalization(dtype="float32", synchronized=True, momentum=0.0, epsilon=1e-6)
+        norm.build((None, 4, 4, 6))
+    outputs, slopes = tf.function(lambda *values: strategy.run(compute, args=(norm, *values)))(
+        spread(far), spread(upstream.astype("float32")))
+    outputs, slopes = (
+        tf.concat(strategy.experimental_local_results(value), 0) for value in (outputs, slopes))
+    np.savez(folder / "layer.npz", images=images, found=np.stack(found), expected=np.stack(expected),
+             far=far, outputs=outputs, slopes=slopes, variance=norm.moving_variance.numpy())
 
 if part == "two experiments":
     told["histories"] = {name: fit(job_of(name, replicated=True), [], epochs=1, validate=False)
@@ -329,6 +341,14 @@ def test_synchronised_layer_in_float64_is_the_single_one(tmp_path):
     normalised = (images - images.mean((0, 1, 2))) / np.sqrt(images.var((0, 1, 2)) + 1e-3)
     np.testing.assert_allclose(stored["found"][0], normalised, atol=1e-12)
     np.testing.assert_allclose(stored["found"], stored["expected"], atol=1e-12)
+    far = stored["far"].astype(np.float64)
+    variance = far.var((0, 1, 2))
+    np.testing.assert_allclose(stored["variance"], variance, rtol=1e-3)
+    # Images and mean divided by the standard deviation are near 10,000, where a float32 is exact to 1e-3.
+    np.testing.assert_allclose(
+        stored["outputs"], (far - far.mean((0, 1, 2))) / np.sqrt(variance + 1e-6), atol=5e-3
+    )
+    assert np.isfinite(stored["slopes"]).all()
 
 
 @pytest.mark.slow

@@ -138,9 +138,17 @@ def test_other_data_are_refused_unless_forced(unfinished):
     assert dataset["fingerprints_before"] == ["0" * 64] and dataset["fingerprint"] != "0" * 64
 
 
+def test_other_settings_of_a_library_are_refused(unfinished):
+    onednn = json.loads(unfinished.environment.read_text())["onednn"]
+    plant(unfinished.environment, onednn=onednn | {"TF_ENABLE_ONEDNN_OPTS": "off"})
+    with pytest.raises(UserError, match=r"TF_ENABLE_ONEDNN_OPTS: [01] here, off when .*\n.*FORCE=1"):
+        resume(unfinished)
+
+
 def test_another_processor_is_said_but_no_reason_to_stop(unfinished):
-    plant(unfinished.environment, cpu={"model": "another", "count": 64, "flags": []})
-    assert "another" in resume(unfinished)
+    plant(unfinished.environment, cpu={"model": "another", "count": 64, "flags": []}, onednn={})
+    said = resume(unfinished)
+    assert "another" in said and "TF_ENABLE_ONEDNN_OPTS: 1 here, not recorded when the run began" in said
     assert unfinished.finished
 
 
