@@ -15,18 +15,8 @@ from typing import Any
 from app.config import Experiment, load_experiment
 from app.errors import UserError
 from app.paths import runs_root, shown
+from app.reading import HISTORY_COLUMNS, Row, read_history, read_json  # noqa: F401 - read from here, too
 
-HISTORY_COLUMNS = (
-    "epoch",
-    "loss",
-    "accuracy",
-    "val_loss",
-    "val_accuracy",
-    "learning_rate",
-    "seconds",
-    "images_per_second",
-)
-Row = dict[str, float]
 _FOLDER_NAME = re.compile(r"(\d{8}-\d{6})(?:-(\d+))?")
 
 
@@ -198,20 +188,6 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the content of a JSON file of a run folder.
-
-    Raises:
-        UserError: The file is missing or not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{shown(path)}: no such file; the run folder is not complete") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{shown(path)}: unreadable ({error})") from error
-
-
 def _finite(value: Any) -> Any:
     """Return `value` with infinities and NaN replaced by None: JSON has no word for them."""
     if isinstance(value, Mapping):
@@ -230,30 +206,3 @@ def write_history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue())
-
-
-def read_history(path: Path) -> list[Row]:
-    """Return the rows of a history.csv, `epoch` as an int and everything else as a float.
-
-    Raises:
-        UserError: The file is missing or not a history.
-    """
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != HISTORY_COLUMNS:
-                raise UserError(
-                    f"{shown(path)}:1: not a history of this program: columns {reader.fieldnames}, "
-                    f"expected {list(HISTORY_COLUMNS)}"
-                )
-            rows = []
-            for line in reader:
-                row = {key: float(value or "nan") for key, value in line.items()}
-                rows.append(row | {"epoch": int(row["epoch"])})
-            return rows
-    except FileNotFoundError as error:
-        raise UserError(f"{shown(path)}: no such file; the run has not finished an epoch yet") from error
-    except (OSError, TypeError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{shown(path)}: unreadable ({error})") from error

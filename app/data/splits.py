@@ -125,9 +125,18 @@ class Dataset:
             "split_rule": self.split_rule,
             "source": self.source,
             "fingerprint": self.fingerprint,
+            "validation_fingerprint": self.validation_fingerprint,
             "duplicates": self.duplicates,
             "skipped": list(self.skipped),
         }
+
+    @functools.cached_property
+    def validation_fingerprint(self) -> str:
+        """SHA-256 over pixels and labels of `val` in order, whatever they were drawn from."""
+        digest = hashlib.sha256(repr(self.val.images.shape[1:]).encode())
+        digest.update(self.val.labels.astype("<i4").tobytes())
+        digest.update(self.val.hashes().tobytes())
+        return digest.hexdigest()
 
     @functools.cached_property
     def duplicates(self) -> dict[str, int]:

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from app.errors import UserError
 from app.paths import shown
-from app.reports.compare_groups import Group, Trial
+from app.reading import read_predictions
+from app.reports.compare_groups import Group, same_images
 from app.reports.figures import mcnemar
 
 LEVEL = 0.05
@@ -31,8 +33,7 @@ class _Judged:
     right: np.ndarray  # (images,), bool
 
     def same_images(self, other: "_Judged") -> bool:
-        one, two = self.group.first.facts, other.group.first.facts
-        return one["fingerprint"] == two["fingerprint"] and np.array_equal(self.labels, other.labels)
+        return same_images(self.group.first, other.group.first) and np.array_equal(self.labels, other.labels)
 
 
 def chance_sentences(groups: Sequence[Group]) -> tuple[list[str], list[str]]:
@@ -55,7 +56,7 @@ def chance_sentences(groups: Sequence[Group]) -> tuple[list[str], list[str]]:
     found = _mcnemar_sentences(pairs) + found
     if len(kinds) > 1:
         sides = "; ".join(", ".join(each.name for each in kind) for kind in kinds)
-        found.append(f"Not compared with each other, for their validation images differ: {sides}.")
+        found.append(f"Not compared, for their validation images are not known to be the same: {sides}.")
     recipes = [
         (one.group, other.group)
         for one, other in pairs
@@ -75,30 +76,18 @@ def _name(group: Group) -> str:
 def _judge(group: Group, name: str) -> "_Judged | str":
     """Return what a group's first run gets right, or why that is unknown."""
     trial = group.first
-    if not trial.finished:
+    if trial.metrics is None:
         return "its run is not finished"
-    if not trial.facts.get("fingerprint"):
-        return f"{shown(trial.run.dataset)} does not tell its images"
+    if trial.dataset is None:
+        return f"{shown(trial.run.dataset)} is missing"
+    path = trial.run.predictions
     try:
-        labels, logits = _predictions(trial)
-    except FileNotFoundError:
-        return f"{shown(trial.run.predictions)} is missing"
-    except Exception as error:  # a damaged archive raises nearly anything
-        return f"{shown(trial.run.predictions)} is damaged ({error})"
+        labels, logits = read_predictions(path, trial.metrics.checkpoint, len(trial.dataset.class_names))
+    except UserError as error:
+        return str(error)
+    if len(labels) != trial.dataset.num_images.val:
+        return f"{shown(path)} has {len(labels):,} images, and {trial.dataset.num_images.val:,} validated it"
     return _Judged(group, name, labels, logits.argmax(-1) == labels)
-
-
-def _predictions(trial: Trial) -> tuple[np.ndarray, np.ndarray]:
-    """Return labels (images,) and logits (images, classes) of the epoch that the headline figure is of."""
-    headline = trial.metrics.get("headline")
-    last = isinstance(headline, dict) and headline.get("which") == "last epoch"
-    with open(trial.run.predictions, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-        labels, logits = arrays["labels"], arrays["last_logits" if last else "best_logits"]
-    if labels.ndim != 1 or logits.ndim != 2 or len(labels) != len(logits) or not logits.size:
-        raise ValueError(f"labels {labels.shape} and logits {logits.shape} do not fit")
-    if not np.isfinite(logits).all():
-        raise ValueError("logits that are not finite")
-    return labels, logits
 
 
 def _by_images(judged: Sequence[_Judged]) -> list[list[_Judged]]:

@@ -5,14 +5,15 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from app.config import Experiment
 from app.errors import UserError
 from app.paths import shown
+from app.reading import Row, read_history, read_record
+from app.records import DatasetRecord, MetricsRecord
 from app.reports.results_table import FREE_SETTINGS, data_name
-from app.runs import Row, Run, load_run_experiment, read_history, read_json
+from app.runs import Run, load_run_experiment
 
 # What may differ between the seeds of one recipe; their epochs must be the same.
 _SEED_ONLY = FREE_SETTINGS | {"seed": True, "training": FREE_SETTINGS["training"] - {"epochs"}}
@@ -33,20 +34,20 @@ class Trial:
         run: Its folder.
         experiment: What was trained.
         rows: Its history, one epoch at least.
-        metrics: Its metrics.json, empty where it is not finished.
-        facts: Its dataset.json, empty where it has none.
+        metrics: Its metrics.json, None where it is not finished.
+        dataset: Its dataset.json, None where it has none.
     """
 
     run: Run
     experiment: Experiment
     rows: list[Row]
-    metrics: dict[str, Any]
-    facts: dict[str, Any]
+    metrics: MetricsRecord | None
+    dataset: DatasetRecord | None
 
     @property
     def finished(self) -> bool:
         """Whether training reached its end."""
-        return bool(self.metrics)
+        return self.metrics is not None
 
     @property
     def num_epochs(self) -> int:
@@ -68,19 +69,12 @@ class Trial:
             return self.figure("timing", "seconds_per_epoch")
         return statistics.median(row["seconds"] for row in self.rows)
 
-    @property
-    def judged_by(self) -> tuple[Any, ...]:
-        """What the images depend on that it is validated on; equal for runs with the same ones."""
-        data = self.experiment.dataset
-        return self.facts.get("fingerprint"), data.validation, data.split_seed
-
     def figure(self, *keys: str) -> float | None:
         """Return a number of metrics.json, None where there is none."""
         value: Any = self.metrics
         for key in keys:
-            value = value.get(key) if isinstance(value, dict) else None
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        return value if number else None
+            value = getattr(value, key, None)
+        return value
 
 
 @dataclass(frozen=True)
@@ -107,10 +101,7 @@ class Group:
     @property
     def data(self) -> str:
         """The name of the data."""
-        facts = self.first.facts
-        if isinstance(facts.get("source"), str) and isinstance(facts.get("name"), str):
-            return data_name(facts)
-        return self.first.experiment.dataset.name
+        return data_name(self.first.experiment, self.first.dataset)
 
 
 def gather(runs: Iterable[Run]) -> list[Group]:
@@ -149,9 +140,34 @@ def same_but_for_seed(one: Trial, other: Trial) -> bool:
         one.finished
         and other.finished
         and one.experiment.name == other.experiment.name
-        and one.facts.get("fingerprint") == other.facts.get("fingerprint")
+        and (one.dataset and one.dataset.fingerprint) == (other.dataset and other.dataset.fingerprint)
         and one.experiment.model_dump(exclude=_SEED_ONLY) == other.experiment.model_dump(exclude=_SEED_ONLY)
     )
+
+
+def same_images(one: Trial, other: Trial) -> bool:
+    """Return whether two runs were validated on the same images in the same order.
+
+    Runs record a fingerprint of these images. Runs of earlier versions did not: of them the whole data and
+    the settings of the draw have to be equal.
+    """
+    if one.dataset is None or other.dataset is None:
+        return False
+    fingerprints = one.dataset.validation_fingerprint, other.dataset.validation_fingerprint
+    if all(fingerprints):
+        return fingerprints[0] == fingerprints[1]
+    settings, others = one.experiment.dataset, other.experiment.dataset
+    return (
+        one.dataset.fingerprint == other.dataset.fingerprint
+        and settings.validation == others.validation
+        and settings.split_seed == others.split_seed
+        and settings.train_share == others.train_share
+    )
+
+
+def all_on_same_images(groups: Sequence[Group]) -> bool:
+    """Return whether all groups were validated on the same images."""
+    return all(same_images(groups[0].first, group.first) for group in groups[1:])
 
 
 def read_trial(run: Run, rows: list[Row]) -> Trial:
@@ -164,8 +180,8 @@ def read_trial(run: Run, rows: list[Row]) -> Trial:
         run,
         load_run_experiment(run),
         rows,
-        metrics=_read_mapping(run.metrics) if run.finished else {},
-        facts=_read_mapping(run.dataset) if run.dataset.exists() else {},
+        metrics=read_record(run.metrics, MetricsRecord) if run.finished else None,
+        dataset=read_record(run.dataset, DatasetRecord) if run.dataset.exists() else None,
     )
 
 
@@ -174,13 +190,6 @@ def _read(run: Run) -> Trial:
     if not rows:
         raise UserError(f"compare: {run.name} has not finished an epoch yet")
     return read_trial(run, rows)
-
-
-def _read_mapping(path: Path) -> dict[str, Any]:
-    content = read_json(path)
-    if not isinstance(content, dict) or not content:
-        raise UserError(f"{shown(path)}: holds none of the figures that this program writes there")
-    return content
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:

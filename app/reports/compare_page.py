@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from app.reports import page
-from app.reports.compare_groups import Group, differing_settings
+from app.reports.compare_groups import Group, all_on_same_images, differing_settings
 from app.reports.results_table import percent, source_cell
 
 MOST_LETTERS = 90  # of a heading that fits over the picture
@@ -176,7 +176,7 @@ def _tiles(groups: Sequence[Group]) -> list[tuple[str, str]]:
     found = []
     finished = [group for group in groups if group.first.finished]
     ranked = [group for group in finished if group.accuracies]
-    if ranked and len({group.first.judged_by for group in ranked}) == 1:
+    if ranked and all_on_same_images(ranked):
         best = max(ranked, key=lambda group: statistics.mean(group.accuracies))
         words = f"highest accuracy on {_split(best)}: {best.label}"
         found.append((percent(statistics.mean(best.accuracies)), words))
@@ -204,9 +204,10 @@ def _notes(groups: Sequence[Group]) -> list[str]:
     notes = ["Accuracy is the best epoch's; where the test split serves for validation, the last epoch's."]
     if any(len(group.trials) > 1 for group in groups):
         notes.append("Of several seeds, n of them: the mean, the smallest and the largest.")
-    if len({group.first.judged_by for group in groups}) > 1:
+    if not all_on_same_images(groups):
         notes.append(
-            "Not all were validated on the same images: their accuracies are not comparable as such."
+            "Not all are known to be validated on the same images: "
+            "their accuracies are not comparable as such."
         )
     if any(group.first.finished and not _MACS(group) for group in groups):
         notes.append("Multiply-accumulates (MACs) are not known of runs from before they were recorded.")

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from app.reading import read_record
+from app.records import EvaluationRecord, EvaluationsOnTestRecord, MetricsRecord
 from app.reports.evaluation_plots import draw_classes, draw_confusion, draw_reliability
-from app.reports.figures import classification_figures
+from app.reports.figures import classification_figures, confusion_matrix
 from app.reports.pictures import draw_doubts, draw_mistakes
-from app.runs import Run, read_json, write_json
+from app.runs import Run, write_json
 
 # Every picture of an evaluation, with how it is to be read.
 PICTURES = {
@@ -60,7 +62,8 @@ def write_evaluation(
     folder.mkdir(parents=True, exist_ok=True)
     title = evaluation_title(facts, len(labels))
     found = {**facts, **classification_figures(labels, logits, class_names)}
-    draw_confusion(folder / "confusion.png", found["confusion"], class_names, title)
+    confusion = confusion_matrix(labels, logits.argmax(-1), len(class_names))
+    draw_confusion(folder / "confusion.png", confusion, class_names, title)
     draw_classes(folder / "classes.png", found["classes"], title)
     draw_mistakes(folder / "mistakes.png", take, labels, logits, class_names, title)
     draw_doubts(folder / "doubts.png", take, labels, logits, class_names, title)
@@ -70,9 +73,10 @@ def write_evaluation(
     return found
 
 
-def list_evaluations(run: Run) -> list[tuple[Path, dict[str, Any]]]:
+def list_evaluations(run: Run) -> list[tuple[Path, EvaluationRecord]]:
     """Return the folders of all evaluations of a run, each with its evaluation.json."""
-    return [(path.parent, read_json(path)) for path in sorted(run.evaluations.glob("*/evaluation.json"))]
+    paths = sorted(run.evaluations.glob("*/evaluation.json"))
+    return [(path.parent, read_record(path, EvaluationRecord)) for path in paths]
 
 
 def looks_at_test(run: Run) -> list[dict[str, Any]]:
@@ -82,9 +86,9 @@ def looks_at_test(run: Run) -> list[dict[str, Any]]:
     """
     path = run.evaluations / "test_evaluations.json"
     if path.is_file():
-        return read_json(path)["test_evaluations"]
-    test = read_json(run.metrics)["test"]
-    return [{"when": "at the end of training", "accuracy": test["accuracy"]}] if test else []
+        return [each.content for each in read_record(path, EvaluationsOnTestRecord).test_evaluations]
+    test = read_record(run.metrics, MetricsRecord).test
+    return [{"when": "at the end of training", "accuracy": test.accuracy}] if test else []
 
 
 def count_test_evaluation(run: Run, accuracy: float, **facts: Any) -> int:

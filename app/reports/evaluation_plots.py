@@ -37,7 +37,7 @@ ROW_INCHES, COLUMN_INCHES = 0.235, 2.1
 
 
 def draw_confusion(
-    path: Path, confusion: Sequence[Sequence[int]], class_names: Sequence[str], title: str
+    path: Path, confusion: np.ndarray | Sequence[Sequence[int]], class_names: Sequence[str], title: str
 ) -> None:
     """Draw which classes are taken for which.
 

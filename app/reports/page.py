@@ -120,13 +120,16 @@ def picture(path: Path, words: str, caption: str = "") -> str:
         words: What it shows, for those who cannot see it.
         caption: A sentence below it.
     """
-    content = path.read_bytes()
-    with Image.open(path) as image:
-        width, height = image.size
-        if len(content) > LARGE_BYTES:
-            small = io.BytesIO()
-            image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
-            content = min(content, small.getvalue(), key=len)
+    try:
+        content = path.read_bytes()
+        with Image.open(path) as image:
+            width, height = image.size
+            if len(content) > LARGE_BYTES:
+                small = io.BytesIO()
+                image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+                content = min(content, small.getvalue(), key=len)
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow calls a broken chunk a syntax error
+        return paragraph(f"{path.name} cannot be shown ({error})", faint=True)
     data = base64.b64encode(content).decode()
     below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
     return (

@@ -3,14 +3,13 @@
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from app.config import Experiment
 from app.data.datasets import Dataset, load_dataset
 from app.errors import UserError
 from app.paths import data_root, shown
+from app.reading import read_history, read_predictions, read_record, read_text
+from app.records import DatasetRecord, EnvironmentRecord, EvaluationRecord, MetricsRecord
 from app.reports import page
 from app.reports.evaluation import (
     PICTURES,
@@ -21,7 +20,7 @@ from app.reports.evaluation import (
 )
 from app.reports.plots import draw_history
 from app.reports.results_table import percent, source_figures
-from app.runs import Run, load_run_experiment, read_history, read_json
+from app.runs import Run, load_run_experiment
 
 
 def write_report(run: Run, dataset: Dataset | None = None) -> Path:
@@ -43,9 +42,9 @@ def write_report(run: Run, dataset: Dataset | None = None) -> Path:
             f"{run.name}: this run is not finished, so there is nothing to report; its curves so far are in "
             f"{shown(run.curves)}. Finish it with make resume RUN={run.name}"
         )
-    experiment, metrics = load_run_experiment(run), read_json(run.metrics)
+    experiment, metrics = load_run_experiment(run), read_record(run.metrics, MetricsRecord)
     if dataset is None:  # at the end of training they are drawn already
-        draw_history(run, experiment, read_history(run.history), metrics["timing"]["resumed_epochs"])
+        draw_history(run, experiment, read_history(run.history), metrics.timing.resumed_epochs)
     remark = _evaluate_validation(run, experiment, metrics, dataset)
     title = f"{experiment.name}: {experiment.model.name} on {experiment.dataset.name}"
     page.write_page(run.report, title, _parts(run, experiment, metrics, remark))
@@ -53,31 +52,22 @@ def write_report(run: Run, dataset: Dataset | None = None) -> Path:
 
 
 def _evaluate_validation(
-    run: Run, experiment: Experiment, metrics: dict[str, Any], dataset: Dataset | None
+    run: Run, experiment: Experiment, metrics: MetricsRecord, dataset: Dataset | None
 ) -> str | None:
     """Evaluate the stored predictions where that was not done yet; return why it cannot be done, if so."""
-    headline = metrics["headline"]
-    checkpoint = "last" if headline["which"] == "last epoch" else "best"
-    folder = evaluation_folder(run, "validation", checkpoint)
+    epoch = metrics.headline.epoch
+    folder = evaluation_folder(run, "validation", metrics.checkpoint)
     evaluated = folder / "evaluation.json"
-    if dataset is None and evaluated.is_file() and read_json(evaluated)["epoch"] == headline["epoch"]:
+    if dataset is None and evaluated.is_file() and read_record(evaluated, EvaluationRecord).epoch == epoch:
         return None
-    facts = read_json(run.dataset)
     try:
         if dataset is None:
             dataset = load_dataset(experiment.dataset, data_root())
-        if dataset.fingerprint != facts["fingerprint"]:
+        if dataset.fingerprint != read_record(run.dataset, DatasetRecord).fingerprint:
             raise UserError("the images have changed since the run was trained")
+        labels, logits = read_predictions(run.predictions, metrics.checkpoint, len(dataset.class_names))
     except UserError as error:
         return str(error)
-    try:
-        with np.load(run.predictions, allow_pickle=False) as arrays:
-            labels, logits = arrays["labels"], arrays[f"{checkpoint}_logits"]
-    except (OSError, KeyError, ValueError, EOFError) as error:
-        raise UserError(
-            f"{shown(run.predictions)}: damaged ({error}); make evaluate RUN={run.name} predicts anew"
-        ) from error
-    split = "test" if headline["which"] == "last epoch" else "validation"
     write_evaluation(
         folder,
         labels,
@@ -86,28 +76,28 @@ def _evaluate_validation(
         lambda positions: dataset.val.take(positions)[0],
         {
             "run": run.name,
-            "checkpoint": checkpoint,
-            "epoch": headline["epoch"],
-            "split": split,
+            "checkpoint": metrics.checkpoint,
+            "epoch": epoch,
+            "split": metrics.split,
             "test_time_views": "none",
         },
     )
     return None
 
 
-def _parts(run: Run, experiment: Experiment, metrics: dict[str, Any], remark: str | None) -> Iterator[str]:
+def _parts(run: Run, experiment: Experiment, metrics: MetricsRecord, remark: str | None) -> Iterator[str]:
     """Yield the sections of the page."""
-    facts, environment = read_json(run.dataset), read_json(run.environment)
-    on_test = metrics["headline"]["which"] == "last epoch"
+    dataset = read_record(run.dataset, DatasetRecord)
+    environment = read_record(run.environment, EnvironmentRecord)
     yield page.paragraph(experiment.description)
     yield page.paragraph(f"Run {run.name}", faint=True)
-    yield page.tiles(_tiles(experiment, metrics, on_test))
-    counts, parameters = facts["num_images"], metrics["parameters"]
+    yield page.tiles(_tiles(experiment, metrics))
+    counts, parameters = dataset.num_images, metrics.parameters
     yield page.paragraph(
-        f"{experiment.model.name}, {parameters['total']:,} parameters ({parameters['trainable']:,} trained), "
-        f"on {facts['source']}: {counts['train']:,} training and {counts['val']:,} validation images of "
-        f"{' x '.join(map(str, facts['image_shape']))}, {len(facts['class_names'])} classes. "
-        f"Validation: {facts['split_rule']}."
+        f"{experiment.model.name}, {parameters.total:,} parameters ({parameters.trainable:,} trained), "
+        f"on {dataset.source}: {counts.train:,} training and {counts.val:,} validation images of "
+        f"{' x '.join(map(str, dataset.image_shape))}, {len(dataset.class_names)} classes. "
+        f"Validation: {dataset.split_rule}."
     )
     if experiment.reference:
         yield page.paragraph(_reference(experiment))
@@ -127,34 +117,30 @@ def _parts(run: Run, experiment: Experiment, metrics: dict[str, Any], remark: st
     yield page.table(("", ""), _machine(metrics, environment))
     yield page.heading("The same again")
     yield page.code("\n".join(_commands(run, experiment, environment)))
-    yield page.folded("experiment.yaml, defaults included", page.code(run.experiment.read_text("utf-8")))
-    yield page.folded("summary.txt, the network's layers", page.code(run.summary.read_text("utf-8")))
-    versions = [(name, str(version)) for name, version in environment["versions"].items()]
-    yield page.folded("versions", page.table(("package", "version"), versions))
+    yield page.folded("experiment.yaml, defaults included", page.code(read_text(run.experiment)))
+    yield page.folded("summary.txt, the network's layers", page.code(read_text(run.summary)))
+    versions = page.table(("package", "version"), list(environment.versions.items()))
+    yield page.folded("versions", versions)
 
 
-def _tiles(experiment: Experiment, metrics: dict[str, Any], on_test: bool) -> list[tuple[str, str]]:
-    headline, best, test = metrics["headline"], metrics["best"], metrics["test"]
-    split = "test" if on_test else "validation"
-    found = [
-        (percent(headline["val_accuracy"]), f"{split} accuracy, {headline['which']} ({headline['epoch']})")
-    ]
-    if on_test and best and best["epoch"] != headline["epoch"]:
-        found.append((percent(best["val_accuracy"]), f"best on test (epoch {best['epoch']})"))
-    if views := metrics.get("test_time_views"):
-        found.append((percent(views["val_accuracy"]), f"{split} accuracy with test-time views"))
-    if test:
-        found.append((percent(test["accuracy"]), "test accuracy of the best epoch"))
+def _tiles(experiment: Experiment, metrics: MetricsRecord) -> list[tuple[str, str]]:
+    headline, best, split = metrics.headline, metrics.best, metrics.split
+    found = [(percent(headline.val_accuracy), f"{split} accuracy, {headline.which} ({headline.epoch})")]
+    if metrics.on_test and best and best.epoch != headline.epoch:
+        found.append((percent(best.val_accuracy), f"best on test (epoch {best.epoch})"))
+    if views := metrics.test_time_views:
+        found.append((percent(views.val_accuracy), f"{split} accuracy with test-time views"))
+    if metrics.test:
+        found.append((percent(metrics.test.accuracy), "test accuracy of the best epoch"))
     if theirs := source_figures(experiment):
         data = (
             f" on {experiment.reference.data}" if experiment.reference and experiment.reference.data else ""
         )
         found.append((theirs, f"reported by the source{data}"))
-    found.append((f"{metrics['parameters']['total']:,}", "parameters"))
-    if macs := metrics["parameters"].get("macs"):
+    found.append((f"{metrics.parameters.total:,}", "parameters"))
+    if macs := metrics.parameters.macs:
         found.append((f"{macs:,}", "multiply-accumulates an image"))
-    minutes = metrics["timing"]["seconds"] / 60
-    found.append((f"{minutes:,.1f} min", f"for {metrics['timing']['epochs']} epochs"))
+    found.append((f"{metrics.timing.seconds / 60:,.1f} min", f"for {metrics.timing.epochs} epochs"))
     return found
 
 
@@ -168,62 +154,61 @@ def _reference(experiment: Experiment) -> str:
     return told + (f" ({reference.note})" if reference.note else "") + "."
 
 
-def _evaluation(folder: Path, found: dict[str, Any]) -> Iterator[str]:
+def _evaluation(folder: Path, found: EvaluationRecord) -> Iterator[str]:
     """Yield the section of one evaluation."""
-    views = found["test_time_views"]
+    views = found.test_time_views
     seen = "" if views == "none" else f", test-time views {views}"
-    yield page.heading(
-        f"{found['split'].capitalize()} images, {found['checkpoint']} epoch ({found['epoch']}){seen}"
-    )
-    top5 = [(percent(found["top5_accuracy"]), "top-5 accuracy")] if found["top5_accuracy"] else []
+    yield page.heading(f"{found.split.capitalize()} images, {found.checkpoint} epoch ({found.epoch}){seen}")
+    top5 = [(percent(found.top5_accuracy), "top-5 accuracy")] if found.top5_accuracy else []
     yield page.tiles(
         [
-            (percent(found["accuracy"]), f"accuracy on {found['images']:,} images"),
+            (percent(found.accuracy), f"accuracy on {found.images:,} images"),
             *top5,
-            (f"{found['loss']:.4f}", "loss (negative log-likelihood)"),
-            (f"{found['macro_f1']:.4f}", "mean F1 of the classes"),
-            (percent(found["expected_calibration_error"]), "expected calibration error"),
+            (f"{found.loss:.4f}", "loss (negative log-likelihood)"),
+            (f"{found.macro_f1:.4f}", "mean F1 of the classes"),
+            (percent(found.expected_calibration_error), "expected calibration error"),
         ]
     )
-    if "recalibrated" in found:
-        yield page.paragraph(f"With batch normalisation recalibrated: {found['recalibrated']['words']}.")
+    if found.recalibrated:
+        yield page.paragraph(f"With batch normalisation recalibrated: {found.recalibrated.words}.")
     for name, caption in PICTURES.items():
         if (folder / name).is_file():
             yield page.picture(folder / name, name.removesuffix(".png"), caption)
     cells = [
-        (each["name"], f"{each['images']:,}", *(f"{each[key]:.4f}" for key in ("precision", "recall", "f1")))
-        for each in found["classes"]
+        (each.name, f"{each.images:,}", *(f"{value:.4f}" for value in (each.precision, each.recall, each.f1)))
+        for each in found.classes
     ]
     classes = page.table(("class", "images", "precision", "recall", "F1"), cells, numbers=(1, 2, 3, 4))
     yield page.folded("all classes in figures", classes)
 
 
-def _machine(metrics: dict[str, Any], environment: dict[str, Any]) -> list[tuple[str, str]]:
-    timing, cpu = metrics["timing"], environment["cpu"]
-    resumed = ", ".join(map(str, timing["resumed_epochs"]))
-    memory = timing["peak_memory_megabytes"]
-    workers, replicas = environment.get("workers", 1), environment.get("replicas", 1)
-    promised = environment["deterministic"] and replicas == 1
+def _machine(metrics: MetricsRecord, environment: EnvironmentRecord) -> list[tuple[str, str]]:
+    timing, replicas = metrics.timing, environment.replicas
+    resumed, memory = ", ".join(map(str, timing.resumed_epochs)), timing.peak_memory_megabytes
+    promised = environment.deterministic and replicas == 1
     return [
-        ("an epoch", f"{timing['seconds_per_epoch']:,.1f} s (median)"),
-        ("training", f"{timing['images_per_second']:,.0f} images a second (median)"),
+        ("an epoch", f"{timing.seconds_per_epoch:,.1f} s (median)"),
+        ("training", f"{timing.images_per_second:,.0f} images a second (median)"),
         ("peak memory", f"{memory:,} MB" if memory else "not known"),
         ("resumed in epochs", resumed or "never stopped"),
-        ("processor", f"{cpu['count']} x {cpu['model']}"),
-        ("devices", ", ".join(environment["devices"])),
-        ("trained by", f"{replicas} replicas of {workers} workers" if replicas > 1 else "one replica"),
-        ("backend", f"{environment['backend']}, Python {environment['python']}"),
+        ("processor", f"{environment.cpu.count} x {environment.cpu.model}"),
+        ("devices", ", ".join(environment.devices)),
+        (
+            "trained by",
+            f"{replicas} replicas of {environment.workers} workers" if replicas > 1 else "one replica",
+        ),
+        ("backend", f"{environment.backend}, Python {environment.python}"),
         ("same bits each time", "yes" if promised else "not promised"),
     ]
 
 
-def _commands(run: Run, experiment: Experiment, environment: dict[str, Any]) -> list[str]:
+def _commands(run: Run, experiment: Experiment, environment: EnvironmentRecord) -> list[str]:
     """Return the commands that train the same once more."""
     lines = [f"make train FROM={run.name}"]
-    overrides = environment.get("overrides")
+    overrides = environment.overrides
     if overrides is not None:
         given = f" SET={shlex.quote(shlex.join(overrides))}" if overrides else ""
         lines.append(f"make train EXP={experiment.name}{given}    # where this run's folder is not at hand")
-    if commit := environment.get("commit"):
-        lines.append(f"# commit {commit}")
+    if environment.commit:
+        lines.append(f"# commit {environment.commit}")
     return lines

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from app.config import Experiment, list_experiments, load_experiment
+from app.config.wording import printable
 from app.errors import UserError
-from app.paths import experiments_dir, project_root, shown
-from app.runs import Run, list_runs, load_run_experiment, read_json, write_text
+from app.paths import project_root, shown
+from app.reading import read_record
+from app.records import DatasetRecord, EnvironmentRecord, MetricsRecord
+from app.runs import Run, list_runs, load_run_experiment, write_text
 
 START = "<!-- make results writes from here -->"
 END = "<!-- to here -->"
@@ -27,19 +30,21 @@ FREE_SETTINGS: dict[str, Any] = {
     "dataset": {"data_dir"},
     "training": {"epochs", "checkpoint_every_minutes", "devices"},
 }
-_MEASURED = re.compile(r"(# make train.*?  measured: ).*")
 
 
 @dataclass(frozen=True)
-class Result:
-    """One line of the table, and the words for the experiment's own file."""
+class _Finished:
+    """A finished run with its records."""
 
-    cells: tuple[str, ...]
-    words: str
+    run: Run
+    experiment: Experiment
+    metrics: MetricsRecord
+    dataset: DatasetRecord
+    environment: EnvironmentRecord
 
 
 def write_results_table() -> list[str]:
-    """Write the table into README.md, and each figure into the second line of its experiment's file.
+    """Write the table into README.md.
 
     An experiment's line comes from its finished run with the most epochs, of equal ones the newest, if it
     trained the recipe that the file has now. A line that is already there stays where no run here has as
@@ -58,16 +63,16 @@ def write_results_table() -> list[str]:
     for name in list_experiments():
         row = kept.get(f"`{name}`")
         experiment = load_experiment(name)
-        run, remarks = _choose(experiment)
+        chosen, remarks = _choose(experiment)
         said += remarks
-        if run is not None:
-            result = _result(experiment, run)
-            if row is None or _epochs(result.cells) >= _epochs(row):
-                row = result.cells
-                _write_measured(experiments_dir() / f"{name}.yaml", result.words)
-                said.append(f"{name}: {result.words} ({run.name})")
+        if chosen is not None:
+            cells, words = _result(experiment, chosen)
+            if row is None or _epochs(cells) >= _epochs(row):
+                row = cells
+                said.append(f"{name}: {words} ({chosen.run.name})")
             else:
-                said.append(f"{name}: the line of {row[_EPOCHS_COLUMN]} epochs stays; {run.name} has fewer")
+                stays = f"the line of {row[_EPOCHS_COLUMN]} epochs stays"
+                said.append(f"{name}: {stays}; {chosen.run.name} has fewer")
         if row is None:
             missing.append(f"`{name}`")
         else:
@@ -107,51 +112,56 @@ def _epochs(cells: Sequence[str]) -> int:
     return int(match[0]) if match else 0
 
 
-def _choose(experiment: Experiment) -> tuple[Run | None, list[str]]:
-    """Return the run whose figures count for an experiment, and a remark on each that does not train it."""
-    chosen, most, remarks = None, 0, []
+def _choose(experiment: Experiment) -> tuple[_Finished | None, list[str]]:
+    """Return the run whose metrics count for an experiment, and a remark on each that is left out."""
+    chosen, remarks = None, []
     for run in list_runs(experiment.name):
         if not run.finished:
             continue
         try:
-            trained = load_run_experiment(run)
+            finished = _Finished(
+                run,
+                load_run_experiment(run),
+                read_record(run.metrics, MetricsRecord),
+                read_record(run.dataset, DatasetRecord),
+                read_record(run.environment, EnvironmentRecord),
+            )
         except UserError as error:
-            remarks.append(f"{run.name}: left out; its experiment cannot be read ({error})")
+            remarks.append(f"{run.name}: left out; it cannot be read ({error})")
             continue
+        trained = finished.experiment
         wanted = experiment.with_auto_as(trained.training.precision)
         if trained.model_dump(exclude=FREE_SETTINGS) != wanted.model_dump(exclude=FREE_SETTINGS):
             remarks.append(f"{run.name}: left out; it trained another recipe than the file has now")
-        elif (epochs := read_json(run.metrics)["timing"]["epochs"]) >= most:
-            chosen, most = run, epochs
+        elif chosen is None or finished.metrics.timing.epochs >= chosen.metrics.timing.epochs:
+            chosen = finished
     return chosen, remarks
 
 
-def _result(experiment: Experiment, run: Run) -> Result:
-    """Return an experiment's line, from what its run left behind."""
-    metrics, dataset = read_json(run.metrics), read_json(run.dataset)
-    last, best, test = metrics["final"], metrics["best"], metrics["test"]
-    on_test = metrics["headline"]["which"] == "last epoch"
-    counts = dataset["num_images"]
-    epochs = f"{metrics['timing']['epochs']} of {experiment.training.epochs}"
-    seconds = f"{metrics['timing']['seconds_per_epoch']:,.0f}"
-    headline = percent(metrics["headline"]["val_accuracy"])
-    if views := metrics.get("test_time_views"):
-        headline += f" ({percent(views['val_accuracy'])} with test-time views)"
+def _result(experiment: Experiment, finished: _Finished) -> tuple[tuple[str, ...], str]:
+    """Return the cells of an experiment's line from what its run left behind, and a summary in words."""
+    metrics, counts = finished.metrics, finished.dataset.num_images
+    best, test = metrics.best, metrics.test
+    epochs = f"{metrics.timing.epochs} of {experiment.training.epochs}"
+    seconds = f"{metrics.timing.seconds_per_epoch:,.0f}"
+    headline = percent(metrics.headline.val_accuracy)
+    if views := metrics.test_time_views:
+        headline += f" ({percent(views.val_accuracy)} with test-time views)"
+    data = data_name(finished.experiment, finished.dataset).replace("|", "&#124;")  # no border of a cell
     cells = (
         f"`{experiment.name}`",
         experiment.model.name + "".join(f", {k} {v}" for k, v in experiment.model.arguments.items()),
-        f"{data_name(dataset)}, {counts['train']:,} + {counts['val']:,} images",
-        "test" if on_test else "validation",
+        f"{data}, {counts.train:,} + {counts.val:,} images",
+        metrics.split,
         epochs,
-        headline if on_test else percent(last["val_accuracy"]),
-        f"{percent(best['val_accuracy'])} ({best['epoch']})" if best else "",
-        percent(test["accuracy"]) if test else "",
+        headline if metrics.on_test else percent(metrics.final.val_accuracy),
+        f"{percent(best.val_accuracy)} ({best.epoch})" if best else "",
+        percent(test.accuracy) if test else "",
         source_cell(experiment),
         seconds,
-        _machine(read_json(run.environment), load_run_experiment(run)),
+        _machine(finished.environment, finished.experiment),
     )
-    split = "test" if on_test else "validation"
-    return Result(cells, f"{headline} on {split}, {epochs} epochs of {seconds} s")
+    return cells, f"{headline} on {metrics.split}, {epochs} epochs of {seconds} s"
 
 
 def percent(share: float | None) -> str:
@@ -159,12 +169,14 @@ def percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.2f} %"
 
 
-def data_name(dataset: dict) -> str:
+def data_name(experiment: Experiment, dataset: DatasetRecord | None) -> str:
     """Return the data's name, with the kind of files where they are not the published arrays."""
-    kind = re.search(r"\((?:\d+ )?(\.\w+) files\)", dataset["source"])
-    folder = re.search(r"class folders in (\S+)", dataset["source"])
-    name = Path(folder[1]).name if folder and dataset["name"] == "image_folder" else dataset["name"]
-    return f"{name} as {kind[1]}" if kind else name
+    settings = experiment.dataset
+    name: str = settings.name
+    if name == "image_folder" and settings.data_dir:
+        name = printable(Path(settings.data_dir).name) or name
+    kinds = re.findall(r"\((?:\d+ )?(\.\w+) files\)", dataset.source) if dataset else []
+    return f"{name} as {kinds[-1]}" if kinds else name
 
 
 def source_figures(experiment: Experiment) -> str:
@@ -184,23 +196,12 @@ def source_cell(experiment: Experiment) -> str:
     return f"{figures} on other data" if figures and reference and reference.data else figures
 
 
-def _machine(environment: dict, experiment: Experiment) -> str:
+def _machine(environment: EnvironmentRecord, experiment: Experiment) -> str:
     """Return processor, accelerators, backend and precision in a few words."""
-    cpu = environment["cpu"]
-    model = re.sub(r"\((?:R|TM)\)|@.*| CPU| Processor", "", cpu["model"]).strip()
-    accelerators = [device for device in environment["devices"] if device.upper() != "CPU"]
-    backend = environment["backend"]
-    version = environment["versions"].get(backend, "")
-    workers = environment.get("workers", 1)
-    together = [f"{workers} workers"] if workers > 1 else []
-    processor, precision = f"{cpu['count']} x {model}", experiment.training.precision
+    model = re.sub(r"\((?:R|TM)\)|@.*| CPU| Processor", "", environment.cpu.model).strip()
+    accelerators = [device for device in environment.devices if device.upper() != "CPU"]
+    backend = environment.backend
+    version = environment.versions.get(backend, "")
+    together = [f"{environment.workers} workers"] if environment.workers > 1 else []
+    processor, precision = f"{environment.cpu.count} x {model}", experiment.training.precision
     return ", ".join([processor, *accelerators, *together, f"{backend} {version}", precision])
-
-
-def _write_measured(path: Path, words: str) -> None:
-    """Put `words` behind `measured:` in the second line of an experiment's file, if it has that."""
-    lines = path.read_text(encoding="utf-8").split("\n")
-    if len(lines) > 1 and (match := _MEASURED.fullmatch(lines[1])):
-        text = "\n".join([lines[0], match[1] + words, *lines[2:]])
-        if lines[1] != match[1] + words:
-            write_text(path, text)

@@ -11,6 +11,7 @@ from app import cli, runs
 from app.reports import compare
 from app.reports.compare_groups import gather
 from tests.reports.test_plots import has_colour, pixels
+from tests.test_records import DATASET, METRICS
 
 EXPERIMENT = """\
 # Tiny.
@@ -54,16 +55,18 @@ def leave_run(name, num_epochs=3, accuracy=None, seed=0, images="same", **sectio
     ]
     runs.write_history(run.history, rows)
     if images:
-        runs.write_json(
-            run.dataset,
-            {"name": "digits", "source": "scikit-learn's bundled handwritten digits", "fingerprint": images},
-        )
+        counts = {"train": 400, "val": 100}
+        classes = ["a", "b", "c"]
+        changes = {"fingerprint": images, "num_images": counts, "class_names": classes}
+        runs.write_json(run.dataset, DATASET | changes)
     if accuracy is not None:
         on_test = content["dataset"].get("validation") == "test"
-        headline = {"which": "last epoch" if on_test else "best epoch", "val_accuracy": accuracy}
-        runs.write_json(run.metrics, {
-            "headline": headline, "test": {"accuracy": accuracy - 0.01}, "test_time_views": None,
-            "parameters": {"total": 62_006, "macs": 651_720}, "timing": {"seconds_per_epoch": 12.4},
+        which = "last epoch" if on_test else "best epoch"
+        runs.write_json(run.metrics, METRICS | {
+            "headline": METRICS["headline"] | {"which": which, "val_accuracy": accuracy},
+            "test": {"accuracy": accuracy - 0.01},
+            "parameters": {"total": 62_006, "trainable": 62_006, "macs": 651_720},
+            "timing": METRICS["timing"] | {"seconds_per_epoch": 12.4},
         })  # fmt: skip
     return run
 

@@ -5,8 +5,12 @@ import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from app import runs
+from app.config.schema import DatasetConfig
+from app.data.datasets import load_dataset
+from app.paths import shown
 from app.reports.compare import compare
 from app.reports.compare_chance import _verdicts, chance_sentences
 from app.reports.compare_groups import differing_settings, gather
@@ -62,7 +66,7 @@ def test_table_holds_what_the_runs_left_behind(home):
         leave_run("three", 1, accuracy=0.5, dataset=ON_TEST, training={"epochs": 9}),
     ]
     metrics = runs.read_json(chosen[2].metrics)
-    metrics |= {"test": None, "test_time_views": {"val_accuracy": 0.55}}
+    metrics |= {"test": None, "test_time_views": {"views": "flip", "val_accuracy": 0.55}}
     del metrics["parameters"]["macs"]
     runs.write_json(chosen[2].metrics, metrics)
     printed = compare(chosen)
@@ -210,7 +214,8 @@ def test_predictions_are_those_of_the_headline(home):
     assert "gets 0 of 100" in sentence and "p = 1)" in sentence
     assert remarks[0] == "The images are the test split."
     three = predict(leave_run("three", accuracy=0.5), best=~half, last=half)
-    (sentence, *_), remarks = chance_sentences(gather([one, three]))
+    four = predict(leave_run("three", accuracy=0.5), best=half, last=half)
+    (_, sentence, *_), remarks = chance_sentences(gather([one, two, three, four]))
     assert "gets 50 of 100" in sentence and remarks[0] == "The images of some are the test split."
 
 
@@ -244,8 +249,73 @@ def test_other_images_are_not_compared(home):
     two = predict(leave_run("two", accuracy=0.5, images="others"), right((0, 50)))
     three = predict(leave_run("three", accuracy=0.5), right((0, 40), of=90))
     found, remarks = chance_sentences(gather([one, two, three]))
-    assert found == ["Not compared with each other, for their validation images differ: one; two; three."]
+    assert found == [
+        f"three is not compared: {shown(three.predictions)} has 90 images, and 100 validated it.",
+        "Not compared, for their validation images are not known to be the same: one; two.",
+    ]
     assert remarks == []
+
+
+@pytest.fixture(scope="module")
+def two_draws(tmp_path_factory):
+    """dataset.json and labels of two draws that validate on half of the images of sorted class folders."""
+    folder = tmp_path_factory.mktemp("sorted")
+    for label, name in enumerate("abc"):
+        (folder / name).mkdir()
+        for number in range(20):
+            pixels = np.full((4, 4, 3), 80 * label + number, np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number:02}.png")
+    draws = []
+    for seed in (0, 1):
+        config = DatasetConfig(name="image_folder", data_dir=str(folder), validation=0.5, split_seed=seed)
+        data = load_dataset(config, folder)
+        draws.append((data.as_json(), data.val.labels))
+    return draws
+
+
+def leave_draw(name, draw, split_seed, **changes):
+    """Put a run there that was validated on such a draw; it is right on a third of the images."""
+    facts, labels = draw
+    dataset = {"name": "image_folder", "validation": 0.5, "split_seed": split_seed}
+    run = leave_run(name, accuracy=0.5, dataset=dataset)
+    runs.write_json(run.dataset, facts | changes)
+    logits = np.eye(3, dtype=np.float32)[np.zeros(len(labels), int)]
+    np.savez(run.predictions, labels=labels, best_logits=logits, last_logits=logits)
+    return run
+
+
+OLDER = {"validation_fingerprint": None}  # what runs of earlier versions do not tell
+
+
+@pytest.mark.parametrize("changes", [{}, OLDER], ids=["recorded", "older"])
+def test_two_draws_from_the_same_folders_are_not_paired(home, two_draws, changes):
+    (facts, labels), (others, other_labels) = two_draws
+    assert facts["fingerprint"] == others["fingerprint"] and (labels == other_labels).all()
+    one = leave_draw("one", two_draws[0], 0, **changes)
+    two = leave_draw("two", two_draws[1], 1, **changes)
+    found, _ = chance_sentences(gather([one, two]))
+    assert found == ["Not compared, for their validation images are not known to be the same: one; two."]
+    compare([one, two])
+    page = html.unescape(page_of(home))
+    assert found[0] in page and "not comparable as such" in page
+    assert "highest accuracy" not in page and "McNemar" not in page
+
+
+@pytest.mark.parametrize("changes", [{}, OLDER], ids=["recorded", "older"])
+def test_the_same_draw_is_paired(home, two_draws, changes):
+    one = leave_draw("one", two_draws[0], 0, **changes)
+    two = leave_draw("two", two_draws[0], 0)
+    (sentence,), _ = chance_sentences(gather([one, two]))
+    assert sentence.startswith("one gets 0 of 30 images right that two gets wrong, 0 the other way round")
+    compare([one, two])
+    assert "not comparable as such" not in page_of(home) and "highest accuracy" in page_of(home)
+
+
+def test_the_images_count_and_not_what_they_were_drawn_from(home, two_draws):
+    one = leave_draw("one", two_draws[0], 0)
+    two = leave_draw("two", two_draws[0], 0, fingerprint="more training images beside the same others")
+    (sentence,), _ = chance_sentences(gather([one, two]))
+    assert "McNemar" in sentence
 
 
 def _missing(path):
@@ -276,7 +346,18 @@ def _other_length(path):
 
 
 def _not_finite(path):
-    np.savez(path, labels=np.zeros(2, int), best_logits=np.full((2, 3), np.nan), last_logits=np.zeros((2, 3)))
+    logits = np.full((2, 3), np.nan)
+    np.savez(path, labels=np.zeros(2, int), best_logits=logits, last_logits=logits)
+
+
+def _other_classes(path):
+    logits = np.zeros((100, 2), np.float32)
+    np.savez(path, labels=np.full(100, 2), best_logits=logits, last_logits=logits)
+
+
+def _no_class(path):
+    logits = np.zeros((100, 3), np.float32)
+    np.savez(path, labels=np.full(100, 3), best_logits=logits, last_logits=logits)
 
 
 @pytest.mark.parametrize(
@@ -289,6 +370,8 @@ def _not_finite(path):
         (_single_array, "is damaged"),
         (_other_length, "is damaged"),
         (_not_finite, "is damaged"),
+        (_other_classes, "is damaged"),
+        (_no_class, "is damaged"),
     ],
 )
 def test_damaged_predictions_are_a_sentence(home, damage, words):
@@ -303,7 +386,7 @@ def test_damaged_predictions_are_a_sentence(home, damage, words):
 def test_unfinished_runs_and_unknown_images_are_not_compared(home):
     one = predict(leave_run("one", accuracy=0.5, images=None), right((0, 50)))
     found, _ = chance_sentences(gather([one, leave_run("two")]))
-    assert re.fullmatch(r"one is not compared: \S+dataset.json does not tell its images\.", found[0])
+    assert re.fullmatch(r"one is not compared: \S+dataset.json is missing\.", found[0])
     assert found[1] == "two is not compared: its run is not finished."
 
 

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from app.reports.evaluation_plots import draw_classes, draw_confusion, draw_reliability
-from app.reports.figures import classification_figures, expected_calibration_error, reliability
+from app.reports.figures import (
+    classification_figures,
+    confusion_matrix,
+    expected_calibration_error,
+    reliability,
+)
 from tests.reports.test_pictures import assert_legible, drawn_texts, recorded_figures
 from tests.reports.test_plots import pixels
 
@@ -23,7 +28,8 @@ def figures_of(number, images=2000):
     labels = generator.integers(number, size=images)
     logits = generator.normal(size=(images, number)).astype(np.float32)
     logits[np.arange(images), labels] += generator.uniform(0.5, 6, number)[labels]
-    return classification_figures(labels, logits, names_of(number))
+    found = classification_figures(labels, logits, names_of(number))
+    return found | {"confusion": confusion_matrix(labels, logits.argmax(-1), number)}
 
 
 @pytest.fixture

@@ -8,11 +8,12 @@ import yaml
 from app import runs
 from app.errors import UserError
 from app.reports.results_table import END, HEADINGS, START, write_results_table
+from tests.test_records import DATASET, ENVIRONMENT, METRICS
 
 EXPERIMENT = """\
 # Tiny.
-# make train EXP=tiny  measured: not yet
-dataset: {name: digits}
+# make train EXP=tiny  measured: by hand
+dataset: {name: image_folder, data_dir: data/my birds}
 model: {name: lenet5}
 optimizer: {name: adam, learning_rate: 1e-3}
 training: {epochs: 50, batch_size: 32}
@@ -39,19 +40,18 @@ def leave_run(epochs, accuracy, on_test=False, finished=True, **changes):
     runs.write_text(run.experiment, yaml.safe_dump(content))
     row = {"epoch": epochs, "val_accuracy": accuracy}
     best = {"epoch": 3, "val_accuracy": accuracy + 0.01}
-    runs.write_json(run.dataset, {
-        "name": "image_folder", "source": "class folders in data/birds (12 .png files)",
+    runs.write_json(run.dataset, DATASET | {
+        "name": "image_folder", "source": "class folders in data/my birds (12 .png files)",
         "num_images": {"train": 9000, "val": 1000},
     })  # fmt: skip
-    runs.write_json(run.environment, {
-        "cpu": {"model": "Intel(R) Xeon(R) CPU @ 2.20GHz", "count": 2}, "devices": ["CPU"],
-        "backend": "tensorflow", "versions": {"tensorflow": "2.21.0"},
-    })  # fmt: skip
+    cpu = {"model": "Intel(R) Xeon(R) CPU @ 2.20GHz", "count": 2}
+    versions = {"tensorflow": "2.21.0"}
+    runs.write_json(run.environment, ENVIRONMENT | {"cpu": cpu, "versions": versions})
     if finished:
         headline = {"which": "last epoch", **row} if on_test else {"which": "best epoch", **best}
-        runs.write_json(run.metrics, {
+        runs.write_json(run.metrics, METRICS | {
             "final": row, "best": best, "test": None if on_test else {"accuracy": 0.5}, "headline": headline,
-            "timing": {"epochs": epochs, "seconds_per_epoch": 12.345},
+            "timing": METRICS["timing"] | {"epochs": epochs, "seconds_per_epoch": 12.345},
         })  # fmt: skip
     return run
 
@@ -69,7 +69,7 @@ def test_line_holds_what_the_run_left_behind(home):
     assert line_of(home) == {
         "experiment": "`tiny`",
         "network": "lenet5",
-        "data": "birds as .png, 9,000 + 1,000 images",
+        "data": "my birds as .png, 9,000 + 1,000 images",
         "validated on": "validation",
         "epochs": "20 of 50",
         "last epoch": "80.00 %",
@@ -81,8 +81,6 @@ def test_line_holds_what_the_run_left_behind(home):
     }
     text = (home / "README.md").read_text()
     assert text.startswith("# Mine\n") and text.endswith("\nThe rest.\n")
-    second = (home / "experiments" / "tiny.yaml").read_text().splitlines()[1]
-    assert second == "# make train EXP=tiny  measured: 81.00 % on validation, 20 of 50 epochs of 12 s"
 
 
 def test_machine_names_the_workers(home):
@@ -120,9 +118,37 @@ def test_run_of_a_format_that_was_chosen_counts(home):
 def test_writing_twice_changes_nothing(home):
     leave_run(20, 0.8)
     write_results_table()
-    before = (home / "README.md").read_bytes(), (home / "experiments" / "tiny.yaml").read_bytes()
+    before = (home / "README.md").read_bytes()
     write_results_table()
-    assert before == ((home / "README.md").read_bytes(), (home / "experiments" / "tiny.yaml").read_bytes())
+    assert before == (home / "README.md").read_bytes()
+
+
+def test_experiment_files_stay_as_they_were_written(home):
+    path = home / "experiments" / "tiny.yaml"
+    content = b"# Tiny.\r\n" + path.read_bytes().split(b"\n", 1)[1]  # every byte, its line ends too
+    path.write_bytes(content)
+    leave_run(20, 0.8)
+    assert any("80.00 %" in line or "81.00 %" in line for line in write_results_table())
+    assert path.read_bytes() == content
+
+
+def test_data_names_do_not_break_the_table(home):
+    path = home / "experiments" / "tiny.yaml"
+    path.write_text(path.read_text().replace("data/my birds", '"data/a | b\\tc"'))
+    run = leave_run(20, 0.8)
+    runs.write_text(run.experiment, run.experiment.read_text().replace("my birds", "a | b"))
+    write_results_table()
+    assert line_of(home)["data"] == "a &#124; b as .png, 9,000 + 1,000 images"
+
+
+def test_a_run_that_cannot_be_read_is_left_out(home):
+    leave_run(20, 0.8)
+    broken = leave_run(30, 0.9)
+    broken.environment.write_text("[]")
+    said = "\n".join(write_results_table())
+    assert f"{broken.name}: left out; it cannot be read (" in said
+    assert "environment.json: must be a mapping" in said
+    assert line_of(home)["last epoch"] == "80.00 %"
 
 
 def test_figures_from_elsewhere_stay(home):

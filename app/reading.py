@@ -1,0 +1,202 @@
+"""The one way to read a file of a run: JSON as a typed record, history.csv as rows.
+
+A file may have been edited, torn or written by another program: whatever is wrong with it becomes one message
+that names file, key or line, what was there, and what to do.
+"""
+
+import math
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from app.config.problems import RULES
+from app.config.wording import clipped, printable, received, with_received
+from app.errors import UserError
+from app.paths import shown
+from app.records import FROM_STATE, Record
+
+HISTORY_COLUMNS = (
+    "epoch",
+    "loss",
+    "accuracy",
+    "val_loss",
+    "val_accuracy",
+    "learning_rate",
+    "seconds",
+    "images_per_second",
+)
+MAX_BYTES = 2**29  # of a file; evaluation.json of 3,000 classes once had 81 MB
+_MAY_BE_INFINITE = ("loss", "accuracy", "val_loss", "val_accuracy")  # or NaN, where training blew up
+_HISTORY_ADVICE = f"Restore it from a copy; where the run is not finished, {FROM_STATE}"
+
+Row = dict[str, float]
+RecordType = TypeVar("RecordType", bound=Record)
+
+
+def parse_record(content: bytes, kind: type[RecordType]) -> RecordType:
+    """Return the record that JSON text holds.
+
+    Raises:
+        ValueError: It is no such record; the message begins with the dotted key, where there is one.
+    """
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        others = len(details) - 1
+        more = f" (and {others} more)" if others else ""
+        raise ValueError(_explained(details[0]) + more) from None
+
+
+def _explained(detail: Any) -> str:
+    """Return what pydantic found in our words."""
+    kind, value = detail["type"], detail["input"]
+    key = ""
+    for step in detail["loc"]:
+        key += f"[{step}]" if isinstance(step, int) else f".{printable(clipped(step))}" if key else step
+    limits = detail.get("ctx", {})
+    if kind == "json_invalid":
+        return f"no JSON that this program would write ({limits['error']})"
+    if kind == "missing":
+        return f"{key}: is missing"
+    if kind in ("model_type", "model_attributes_type"):
+        what = with_received("must be a mapping", value)
+    else:
+        rule = "must be a list" if kind == "list_type" else detail["msg"]
+        what = with_received(RULES[kind](limits) if kind in RULES else rule, value)
+    return f"{key}: {what}" if key else what
+
+
+def read_record(path: Path, kind: type[RecordType]) -> RecordType:
+    """Return the content of a JSON file of a run.
+
+    Args:
+        path: The file.
+        kind: What it holds.
+
+    Raises:
+        UserError: The file is missing, unreadable or not what this program writes.
+    """
+    try:
+        return parse_record(_read(path), kind)
+    except ValueError as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{shown(path)}: {error}. {kind.advice}") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the content of a JSON file that has no record of its own.
+
+    Raises:
+        UserError: The file is missing or no mapping in JSON.
+    """
+    content = _read(path)
+    try:
+        found = from_json(content, allow_inf_nan=False)
+    except ValueError as error:
+        raise UserError(f"{shown(path)}: unreadable ({error})") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{shown(path)}: {with_received('must be a mapping', found)}")
+    return found
+
+
+def _read(path: Path) -> bytes:
+    """Return a file's bytes, if there are not too many."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        raise UserError(f"{shown(path)}: no such file; the run folder is not complete") from error
+    except OSError as error:
+        raise UserError(f"{shown(path)}: cannot be read ({error.strerror})") from error
+    if len(content) > MAX_BYTES:
+        raise UserError(f"{shown(path)}: has more than {MAX_BYTES:,} bytes; no file of a run is that large")
+    return content
+
+
+def read_history(path: Path) -> list[Row]:
+    """Return the rows of a history.csv, `epoch` as an int and everything else as a float.
+
+    Raises:
+        UserError: The file is missing or not a history.
+    """
+    if not path.exists():
+        raise UserError(f"{shown(path)}: no such file; the run has not finished an epoch yet")
+    try:
+        lines = _read(path).decode("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{shown(path)}: no text in UTF-8 ({error.reason}). {_HISTORY_ADVICE}") from error
+    rows: list[Row] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            cells = line.removesuffix("\r").split(",")
+            if number == 1:
+                if tuple(cells) != HISTORY_COLUMNS:
+                    raise ValueError(with_received(f"the columns must be {','.join(HISTORY_COLUMNS)}", line))
+            elif cells != [""]:
+                rows.append(_history_row(cells, len(rows) + 1))
+        except ValueError as error:
+            raise UserError(f"{shown(path)}:{number}: {error}. {_HISTORY_ADVICE}") from error
+    return rows
+
+
+def _history_row(cells: list[str], epoch: int) -> Row:
+    """Return a line's values; `epoch` is the one it must be of."""
+    if len(cells) != len(HISTORY_COLUMNS):
+        raise ValueError(f"must have {len(HISTORY_COLUMNS)} values; got {len(cells)}")
+    if cells[0] != str(epoch):
+        raise ValueError(f"epoch: must be {epoch}, one line for each in order; got {received(cells[0])}")
+    row: Row = {"epoch": epoch}
+    for name, cell in zip(HISTORY_COLUMNS[1:], cells[1:], strict=True):
+        try:
+            value = float(cell or "nan")
+        except ValueError:
+            raise ValueError(f"{name}: must be a number; got {received(cell)}") from None
+        if not math.isfinite(value) and name not in _MAY_BE_INFINITE:
+            raise ValueError(f"{name}: must be a finite number; got {received(cell)}")
+        row[name] = value
+    return row
+
+
+def read_text(path: Path) -> str:
+    """Return a text file of a run, with a sign for whatever is not UTF-8.
+
+    Raises:
+        UserError: The file is missing or unreadable.
+    """
+    return _read(path).decode("utf-8", "replace")
+
+
+def read_predictions(
+    path: Path, checkpoint: Literal["best", "last"], num_classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return labels (images,) and logits (images, classes) of predictions.npz.
+
+    Args:
+        path: The file.
+        checkpoint: Whose logits.
+        num_classes: Classes of the data.
+
+    Raises:
+        UserError: The file is missing, damaged or of other data.
+    """
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            labels, logits = arrays["labels"], arrays[f"{checkpoint}_logits"]
+        if labels.ndim != 1 or logits.shape != (len(labels), num_classes) or not logits.size:
+            raise ValueError(
+                f"labels {labels.shape} and logits {logits.shape} do not fit {num_classes} classes"
+            )
+        if labels.dtype.kind not in "iu" or logits.dtype.kind != "f":
+            raise ValueError(f"labels of {labels.dtype} and logits of {logits.dtype}")
+        if not np.isfinite(logits).all() or labels.min() < 0 or labels.max() >= num_classes:
+            raise ValueError("labels that are no class, or logits that are not finite")
+    except FileNotFoundError as error:
+        raise UserError(f"{shown(path)} is missing") from error
+    except Exception as error:  # a damaged archive raises nearly anything
+        raise UserError(f"{shown(path)} is damaged ({error})") from error
+    return labels, logits

@@ -1,0 +1,229 @@
+"""What the JSON files of a run hold, as typed records; app/reading.py reads them.
+
+Runs of earlier versions lack the fields that have a default here. Fields that nothing reads are not listed.
+"""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+FROM_STATE = "`make resume` with this run writes it again from the last state"
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Epoch = Annotated[int, Field(ge=1, lt=2**31)]
+Fraction = Annotated[float, Field(ge=0)]
+
+
+class Record(BaseModel):
+    """A mapping of a JSON file. Other keys than the listed ones are kept; nothing is converted."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
+    advice: ClassVar[str] = "Restore it from a copy"
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The mapping as the file has it, without the defaults of what it lacks."""
+        return self.model_dump(exclude_unset=True)
+
+
+class EpochRecord(Record):
+    """An epoch in metrics.json."""
+
+    epoch: Epoch
+    val_accuracy: Fraction
+
+
+class HeadlineRecord(EpochRecord):
+    """The epoch whose accuracy a run reports."""
+
+    which: Literal["last epoch", "best epoch"]
+
+
+class FinalTestRecord(Record):
+    """What the test split said at the end of training."""
+
+    accuracy: Fraction
+
+
+class ViewsRecord(Record):
+    """Accuracies with test-time views."""
+
+    views: str
+    val_accuracy: Fraction
+    test_accuracy: Fraction | None = None
+
+
+class ParametersRecord(Record):
+    """The size of a network."""
+
+    total: Count
+    trainable: Count
+    macs: Count | None = None
+
+
+class TimingRecord(Record):
+    """How long a run took."""
+
+    epochs: Epoch
+    seconds: Fraction
+    seconds_per_epoch: Fraction
+    images_per_second: Fraction
+    resumed_epochs: list[Epoch]
+    peak_memory_megabytes: Count | None = None
+
+
+class MetricsRecord(Record):
+    """metrics.json, the last file of a finished run."""
+
+    advice = f"Delete it, and {FROM_STATE}"
+
+    monitor: str
+    headline: HeadlineRecord
+    final: EpochRecord
+    best: EpochRecord | None
+    test: FinalTestRecord | None
+    test_time_views: ViewsRecord | None = None
+    parameters: ParametersRecord
+    timing: TimingRecord
+
+    @property
+    def on_test(self) -> bool:
+        """Whether the test split served for validation, so that the last epoch is what counts."""
+        return self.headline.which == "last epoch"
+
+    @property
+    def split(self) -> Literal["test", "validation"]:
+        """What the validation images are."""
+        return "test" if self.on_test else "validation"
+
+    @property
+    def checkpoint(self) -> Literal["last", "best"]:
+        """Whose weights the headline is of."""
+        return "last" if self.on_test else "best"
+
+
+class CpuRecord(Record):
+    """The processor in environment.json."""
+
+    model: str
+    count: Count | None
+
+
+class EnvironmentRecord(Record):
+    """environment.json: what a run was trained on."""
+
+    advice = "Restore it from a copy, or train anew with FROM= this run"
+
+    python: str
+    backend: str
+    versions: dict[str, str]
+    cpu: CpuRecord
+    devices: list[str]
+    threads: dict[str, int]
+    deterministic: bool
+    commit: str | None = None
+    workers: Count = 1
+    replicas: Count = 1
+    overrides: list[str] | None = None
+    resumes: list[dict[str, Any]] = []
+
+
+class NumImagesRecord(Record):
+    """Images in each split."""
+
+    train: Count
+    val: Count
+    test: Count | None = None
+
+
+class DatasetRecord(Record):
+    """dataset.json: the data of a run."""
+
+    advice = "Restore it from a copy, or train anew with FROM= this run"
+
+    name: str
+    class_names: list[str]
+    image_shape: Annotated[list[Epoch], Field(min_length=3, max_length=3)]
+    num_images: NumImagesRecord
+    split_rule: str
+    source: str
+    fingerprint: str
+    validation_fingerprint: str | None = None
+    fingerprints_before: list[str] = []
+
+
+class ClassRecord(Record):
+    """How well a network knows a class."""
+
+    name: str
+    images: Count
+    precision: Fraction
+    recall: Fraction
+    f1: Fraction
+
+
+class RecalibratedRecord(Record):
+    """What recalibrated batch normalisation changes."""
+
+    words: str
+
+
+class EvaluationRecord(Record):
+    """evaluation.json; the confusion matrix, which nothing reads back, is skipped."""
+
+    model_config = ConfigDict(extra="ignore")
+    advice = "Delete it, and `make evaluate` with this run writes it again"
+
+    checkpoint: str
+    epoch: Epoch
+    split: str
+    test_time_views: str
+    images: Count
+    loss: float
+    accuracy: Fraction
+    top5_accuracy: Fraction | None
+    macro_f1: Fraction
+    expected_calibration_error: Fraction
+    classes: list[ClassRecord]
+    recalibrated: RecalibratedRecord | None = None
+
+
+class EvaluationOnTestRecord(Record):
+    """One evaluation on the test split."""
+
+    when: str
+    accuracy: Fraction
+
+
+class EvaluationsOnTestRecord(Record):
+    """test_evaluations.json."""
+
+    test_evaluations: list[EvaluationOnTestRecord]
+
+
+class FailureRecord(Record):
+    """failure.json: where the numbers blew up."""
+
+    advice = f"Delete it; {FROM_STATE}, should it blow up again"
+
+    epoch: Epoch
+    step: Epoch
+    what: str
+
+
+class ProgressRecord(Record):
+    """Where training stands, in the header of a state; rows hold NaN and infinity, too."""
+
+    epoch: Count
+    step: Count
+    rows: list[dict[str, int | Annotated[float, Field(allow_inf_nan=True)]]]
+    train_seconds: float
+    resumed_epochs: list[Epoch]
+
+
+class StateHeader(Record):
+    """The header of a state."""
+
+    format_version: int
+    progress: ProgressRecord
+    paths: dict[str, list[str]]
