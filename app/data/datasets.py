@@ -27,6 +27,7 @@ from app.data.splits import (
     stratified,
     train_share,
 )
+from app.data.store import remove_stale_temporaries
 from app.errors import UserError
 from app.paths import project_root, shown
 
@@ -53,6 +54,7 @@ def load_dataset(config: "DatasetConfig", data_root: Path) -> Dataset:
     Raises:
         UserError: Whatever is wrong with the files or missing.
     """
+    remove_stale_temporaries(data_root / CACHE_FOLDER)
     source = LOADERS[config.name](config, data_root)
     train, val, test, rule = _divide(source, config.validation, config.split_seed)
     if config.train_share is not None:
@@ -206,7 +208,8 @@ def _local_path(config: "DatasetConfig", data_root: Path) -> Path:
 
 
 def _image_format(config: "DatasetConfig", channels: int) -> ImageFormat:
-    return ImageFormat(config.image_size, config.channels or channels, config.interpolation, config.resize)
+    size, channels = config.image_size, config.channels or channels
+    return ImageFormat(size, channels, config.interpolation, config.resize, config.background_colour)
 
 
 def _cifar(archive: str, train: tuple[str, ...], test: str, label_bytes: int) -> tuple[Reader, ...]:

@@ -108,7 +108,9 @@ def read_images(paths: Sequence[Path], trained: Trained) -> tuple[np.ndarray, Ba
     """
     height, width, channels = trained.facts["image_shape"]
     dataset = trained.experiment.dataset
-    image_format = ImageFormat((height, width), channels, dataset.interpolation, dataset.resize)
+    image_format = ImageFormat(
+        (height, width), channels, dataset.interpolation, dataset.resize, dataset.background_colour
+    )
 
     def decode(path: Path) -> np.ndarray | str:
         try:

@@ -82,6 +82,7 @@ def _prepare(run: Run, out: TextIO | None = None) -> tuple[Job, int]:
     if state is None:
         return job, 0
     restore_state(job.classifier, state)
+    job.flip_stream = state.progress.flip_stream
     return job, state.progress.epoch * job.steps + state.progress.step
 
 

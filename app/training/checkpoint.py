@@ -16,6 +16,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from app.data.pipeline import FLIP_STREAM, OLD_FLIP_STREAM
 from app.errors import UserError
 from app.paths import shown
 from app.runs import Row, Run, atomic_path
@@ -35,6 +36,7 @@ class Progress:
         rows: One history row a finished epoch.
         train_seconds: Time spent on the training steps of the epoch under way.
         resumed_epochs: Epochs (from 1) in which training was taken up again.
+        flip_stream: Names the coins of an alternating flip, see `app.data.pipeline`.
     """
 
     epoch: int = 0
@@ -42,6 +44,7 @@ class Progress:
     rows: list[Row] = field(default_factory=list)
     train_seconds: float = 0.0
     resumed_epochs: list[int] = field(default_factory=list)
+    flip_stream: int = FLIP_STREAM
 
 
 @dataclass(frozen=True)
@@ -173,7 +176,8 @@ def _read_state(path: Path) -> State:
         values = {
             name: [arrays[f"{name}/{i:05d}"] for i in range(len(group))] for name, group in paths.items()
         }
-    return State(path, Progress(**header["progress"]), paths, values)
+    progress = Progress(**{"flip_stream": OLD_FLIP_STREAM, **header["progress"]})
+    return State(path, progress, paths, values)
 
 
 def restore_state(model: keras.Model, state: State) -> None:

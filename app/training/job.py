@@ -11,7 +11,7 @@ import numpy as np
 
 from app.config import Experiment
 from app.data.datasets import Dataset, load_dataset, normalization_constants
-from app.data.pipeline import epoch_order, evaluation_batches, num_steps, training_batches
+from app.data.pipeline import FLIP_STREAM, epoch_order, evaluation_batches, num_steps, training_batches
 from app.errors import UserError
 from app.paths import data_root
 from app.runs import Run, find_run
@@ -41,6 +41,7 @@ class Job:
     replicas: Replicas
     deterministic: bool
     lookahead: LookaheadAverage | None = None
+    flip_stream: int = FLIP_STREAM
 
     def batches(self, epoch: int = 0, step: int = 0, epochs: int | None = None) -> Any:
         """Return the training batches from a position (counted from 0) on, of all epochs by default."""
@@ -53,6 +54,7 @@ class Job:
             epoch=epoch,
             step=step,
             alternating_flip=_flips_alternately(self.experiment),
+            flip_stream=self.flip_stream,
             share=self.replicas.share,
         )
         return self.replicas.feed(batches)

@@ -119,6 +119,7 @@ def resume(
         job = prepare(experiment, team)
         state = last_state(run, job, force, out) if team.is_chief else None
         progress, metrics = agreed_position(team, state)
+        job.flip_stream = progress.flip_stream
         job.replicas.spread(job.classifier)
         print(
             f"{run.name}: resumed at epoch {progress.epoch + 1}, step {progress.step} of {job.steps}",

@@ -14,6 +14,7 @@ import pytest
 
 import app.training.runner as runner
 from app.config import load_experiment
+from app.data.pipeline import FLIP_STREAM, OLD_FLIP_STREAM
 from app.errors import UserError
 from app.runs import Run, list_runs, load_run_experiment, read_history
 from app.training.checkpoint import load_state
@@ -164,6 +165,30 @@ def test_unedited_file_is_not_mentioned_though_the_run_had_changes(home):
     run = runner.train(load_experiment("tiny", ["seed=9"]), io.StringIO(), overrides=["seed=9"])
     run.metrics.unlink()
     assert "has changed" not in resume(run)
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_an_older_run_keeps_the_coins_of_its_alternating_flip(unfinished, monkeypatch, recorded):
+    (path,) = sorted(unfinished.states.glob("state-*.npz"))[-1:]
+    with np.load(path) as file:
+        arrays = dict(file)
+    header = json.loads(arrays["header"].tobytes())
+    assert header["progress"]["flip_stream"] == FLIP_STREAM
+    if not recorded:  # as states were before
+        del header["progress"]["flip_stream"]
+        arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+        np.savez(path, **arrays)
+    asked = []
+    monkeypatch.setattr("app.training.job.training_batches", lambda *_, **options: asked.append(options))
+
+    def stop(run, job, progress, *_):
+        job.batches(1, 0)
+        assert progress.flip_stream == job.flip_stream  # which its next state records
+        return run
+
+    monkeypatch.setattr(runner, "_fit", stop)
+    resume(unfinished)
+    assert asked[0]["flip_stream"] == (FLIP_STREAM if recorded else OLD_FLIP_STREAM)
 
 
 def test_run_that_is_being_trained_is_not_resumed(unfinished):
