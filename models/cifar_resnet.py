@@ -57,7 +57,8 @@ class CifarUnit(Block):
         """Map (batch, height, width, channels) to (batch, height / strides, width / strides, filters)."""
         if self.preactivation:
             x = inputs if self.activated_input else ops.relu(self.norm1(inputs))
-            x = self.conv2(ops.relu(self.norm2(self.conv1(x))))
+            x = self.conv1(x)
+            x = self.conv2(ops.relu(self.norm2(x)))
             return x + self._identity(inputs) if self.shortcut else x
         x = ops.relu(self.norm1(self.conv1(inputs)))
         x = self.norm2(self.conv2(x))

@@ -159,7 +159,6 @@ class FastCifar10(Network):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-
         self.whitening = whitening
         norm = functools.partial(BatchNormalization, momentum=bn_momentum, epsilon=bn_epsilon, scale=False)
         self.stem = WhiteningConv2D(2) if whitening else Conv2D(24, 2)

@@ -1,4 +1,7 @@
-"""What all networks and blocks share: they build themselves symbolically, and networks reload as they were.
+"""What all networks and blocks share: they build themselves symbolically, and reload as they were saved.
+
+A network's file carries its facts: `@network` gives it its name, `published` is its size according to its
+source, and the types of its arguments are their limits.
 
 A subclassed Keras model knows its shapes only if its layers were called on symbolic tensors; `Block.build`
 does that, so `summary()` shows real shapes with an open batch size, also after reloading. Blocks are models,
@@ -105,7 +108,7 @@ class Network(Block):
         arguments = {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in bound.arguments.items()
-            if name not in ("self", "kwargs")
+            if name not in ("self", "args", "kwargs")
         }
         check_arguments(cls, arguments)
         # Past Keras' own __setattr__, which would look for layers and weights in the dictionary.

@@ -159,8 +159,10 @@ def _schema(parameter: inspect.Parameter, annotation: Any) -> dict[str, Any]:
 def _from_annotation(annotation: Any) -> dict[str, Any]:
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
-        limits = [extra.schema for extra in inner[1:] if isinstance(extra, Limits)]
-        return dict(collections.ChainMap(*limits, _from_annotation(inner[0])))
+        schema = _from_annotation(inner[0])
+        for extra in inner[1:]:
+            schema |= extra.schema if isinstance(extra, Limits) else {}
+        return schema
     if origin is Literal:
         return {"type": PYTHON_TYPES[type(inner[0])], "enum": list(inner)}
     if origin in (typing.Union, types.UnionType):
@@ -170,7 +172,7 @@ def _from_annotation(annotation: Any) -> dict[str, Any]:
         if "enum" in merged and "null" in merged["type"]:
             merged["enum"] = [*merged["enum"], None]
         return merged
-    schema: dict[str, Any] = {"type": PYTHON_TYPES[origin or annotation]}
+    schema = {"type": PYTHON_TYPES[origin or annotation]}
     items = [item for item in inner if item is not ...]
     if schema["type"] == "array" and items:
         schema["items"] = _from_annotation(items[0])
