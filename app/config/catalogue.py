@@ -44,22 +44,16 @@ PYTHON_TYPES: dict[Any, str] = {
 # Keras leaves its arguments without annotations; where a default does not tell the type, this does.
 NUMBER_OR_RANGE = ["number", "array"]
 KERAS_TYPES: dict[str, str | list[str]] = {
-    "brightness_factor": NUMBER_OR_RANGE,
     "clipnorm": "number",
     "clipvalue": "number",
-    "contrast_factor": NUMBER_OR_RANGE,
     "factor": NUMBER_OR_RANGE,
     "fill_value": ["number", "array"],
     "global_clipnorm": "number",
     "gradient_accumulation_steps": "integer",
-    "hue_factor": NUMBER_OR_RANGE,
-    "addition_factor": NUMBER_OR_RANGE,
     "kernel_size": ["integer", "array"],
     "loss_scale_factor": "number",
-    "saturation_factor": NUMBER_OR_RANGE,
     "scale": NUMBER_OR_RANGE,
     "sigma": NUMBER_OR_RANGE,
-    "threshold_factor": NUMBER_OR_RANGE,
     "weight_decay": "number",
 }
 POSITIVE: dict[str, Any] = {"exclusiveMinimum": 0}

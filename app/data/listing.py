@@ -145,11 +145,11 @@ def _part_folders(root: Path, official: Sequence[str] | None) -> dict[str, Path]
         named = ", ".join(f"{printable(name)}/" for name in children[:MAX_SHOWN])
         more = f" and {len(children) - MAX_SHOWN} more" if len(children) > MAX_SHOWN else ""
         raise UserError(
-            f"{shown(root)}: cannot tell whether these folders are splits or classes: {named}{more}. Either "
-            "one folder a class lies here, none of them named like a split, or the folders of the splits and "
-            "nothing else: one train/ (or training/) and, where they exist, one val/ (valid/, validation/) "
-            "and one test/ (testing/), in upper or lower case, with one folder a class in each. If all of "
-            "them are classes, put them into a folder train/."
+            f"{shown(root)}: cannot tell whether these folders are splits or classes: {named}{more}. "
+            "There may be\n  one folder a class, none of them named like a split, or\n"
+            "  the folders of the splits and nothing else: one train/ (or training/) and, where they exist, "
+            "one val/ (valid/, validation/) and one test/ (testing/), in upper or lower case, each with one "
+            "folder a class\nIf all of these are classes, put them into a folder train/."
         )
     folders = {part: root / name for part, name in zip(parts, children, strict=True) if part}
     return {part: folders[part] for part in ("train", "val", "test") if part in folders}

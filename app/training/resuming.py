@@ -9,6 +9,7 @@ from typing import Any, Literal, TextIO
 import numpy as np
 
 from app.config import Experiment, dump_experiment, load_experiment
+from app.data.pipeline import OLD_FLIP_STREAM
 from app.errors import UserError
 from app.paths import experiments_dir, shown
 from app.runs import (
@@ -24,6 +25,7 @@ from app.training.checkpoint import Progress, State, load_state, restore_state
 from app.training.job import Job
 from app.training.optimizers import learning_rate_at
 from app.workers.team import Team
+from models.color_layers import Recolour
 
 ScheduleFate = Literal["keep", "stretch"]
 _DECISIVE = ("tensorflow", "keras", "jax", "jaxlib", "numpy")  # another version may compute other numbers
@@ -107,6 +109,13 @@ def last_state(run: Run, job: Job, force: bool, out: TextIO) -> State | None:
     state, damaged = load_state(run)
     for line in damaged:
         print(line, file=out)
+    mended = [layer.name for layer in job.classifier.augmentation if isinstance(layer, Recolour)]
+    if state and mended and state.progress.flip_stream == OLD_FLIP_STREAM:  # a state from before
+        print(
+            f"{run.name}: {', '.join(mended)} had faults of Keras when the run began and has none now; "
+            "from here on its images are other ones",
+            file=out,
+        )
     if state:
         restore_state(job.classifier, state)
         state.progress.resumed_epochs.append(state.progress.epoch + 1)

@@ -61,7 +61,7 @@ def test_folders_that_may_be_splits_or_classes(load, write_images, data_root, la
 
 def test_of_many_folders_some_are_named(load, write_images):
     write_images("image_folder", classes=(*map(str, range(40)), "test"), count=1)
-    with pytest.raises(UserError, match=" 11/ and 29 more. Either"):
+    with pytest.raises(UserError, match=" 11/ and 29 more. There may be"):
         load()
 
 

@@ -169,15 +169,23 @@ def test_unedited_file_is_not_mentioned_though_the_run_had_changes(home):
 
 @pytest.mark.parametrize("recorded", [True, False])
 def test_an_older_run_keeps_the_coins_of_its_alternating_flip(unfinished, monkeypatch, recorded):
-    (path,) = sorted(unfinished.states.glob("state-*.npz"))[-1:]
+    """What its colour layers do has changed, on the other hand, and is said."""
+    experiment = unfinished.experiment.read_text()
+    flip, saturation = (
+        "  - random_flip:\n      mode: horizontal\n",
+        "  - random_saturation:\n      factor: 0.5\n",
+    )
+    assert flip in experiment
+    unfinished.experiment.write_text(experiment.replace(flip, saturation))
+    path = sorted(unfinished.states.glob("state-*.npz"))[-1]
     with np.load(path) as file:
         arrays = dict(file)
-    header = json.loads(arrays["header"].tobytes())
+    header = json.loads(arrays["header"].tobytes().replace(b"random_flip", b"random_saturation"))
     assert header["progress"]["flip_stream"] == FLIP_STREAM
     if not recorded:  # as states were before
         del header["progress"]["flip_stream"]
-        arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
-        np.savez(path, **arrays)
+    arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    np.savez(path, **arrays)
     asked = []
     monkeypatch.setattr("app.training.job.training_batches", lambda *_, **options: asked.append(options))
 
@@ -187,8 +195,9 @@ def test_an_older_run_keeps_the_coins_of_its_alternating_flip(unfinished, monkey
         return run
 
     monkeypatch.setattr(runner, "_fit", stop)
-    resume(unfinished)
+    said = resume(unfinished)
     assert asked[0]["flip_stream"] == (FLIP_STREAM if recorded else OLD_FLIP_STREAM)
+    assert ("random_saturation had faults of Keras" in said) != recorded
 
 
 def test_run_that_is_being_trained_is_not_resumed(unfinished):
