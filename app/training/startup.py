@@ -150,11 +150,12 @@ def _accelerators(devices: str) -> list[Any]:
         if devices == "cpu":
             jax.config.update("jax_platforms", "cpu")
         return [device for device in jax.devices() if device.platform != "cpu"]
-    if devices == "cpu":
+    tf: Any = sys.modules.get("tensorflow")
+    if tf is None or devices == "cpu":
         return []
     # Without a driver TensorFlow reports its failed look for one as an error.
     with silence() if not Path("/proc/driver/nvidia").exists() else contextlib.nullcontext():
-        return sys.modules["tensorflow"].config.list_physical_devices("GPU")
+        return tf.config.list_physical_devices("GPU")
 
 
 def describe_environment(deterministic: bool) -> dict[str, Any]:
