@@ -115,7 +115,7 @@ def _published(
         files: These files in words, for messages.
     """
     image_format, cache_folder = _image_format(config, channels), data_root / CACHE_FOLDER
-    path = _local_path(config, data_root)
+    path = local_path(config, data_root)
     if path.exists():
         npz_reader: Reader = partial(_read_npz_in, name=config.name)
         for reader in (npz_reader, *readers):
@@ -178,7 +178,7 @@ def _digits(config: "DatasetConfig", data_root: Path) -> Source:
 
 def _image_folder(config: "DatasetConfig", data_root: Path) -> Source:
     """Load a user's own class folders, or npz file."""
-    path, cache_folder = _local_path(config, data_root), data_root / CACHE_FOLDER
+    path, cache_folder = local_path(config, data_root), data_root / CACHE_FOLDER
     if not path.exists():
         raise UserError(
             f"dataset.data_dir: {shown(path)} does not exist. Put class folders there (CLASS/*.jpg, or "
@@ -192,7 +192,7 @@ def _image_folder(config: "DatasetConfig", data_root: Path) -> Source:
     return source_of(arrays, arrays.class_names or numbered(arrays), image_format, cache_folder)
 
 
-def _local_path(config: "DatasetConfig", data_root: Path) -> Path:
+def local_path(config: "DatasetConfig", data_root: Path) -> Path:
     """Return where local files are looked for; a folder that was asked for must exist."""
     if config.data_dir is None:
         return data_root / config.name

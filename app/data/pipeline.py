@@ -121,30 +121,58 @@ def evaluation_batches(
 ) -> Any:
     """Return every image once, in the order of the split; see `training_batches` for what is returned.
 
+    It can be read again and again; where TensorFlow is not installed it is a `keras.utils.PyDataset`.
+
     Args:
         split: The images.
         batch_size: Images in a batch; the last may be smaller.
         view: How the network is to see them, see app/data/views.py; as they are by default.
         share: Deliver only these parts of each batch, one after the other.
     """
+    steps = num_steps(len(split), batch_size)
 
-    def batches() -> Iterator[Batch]:
-        for start in range(0, len(split), batch_size):
-            positions = np.arange(start, min(start + batch_size, len(split)))
-            for part, *weights in [(positions,)] if share is None else share.parts(positions):
-                images, labels = split.take(part)
-                yield (images if view is None else view.of(images)), labels, *weights
+    def batch(step: int) -> Iterator[Batch]:
+        positions = np.arange(step * batch_size, min((step + 1) * batch_size, len(split)))
+        for part, *weights in [(positions,)] if share is None else share.parts(positions):
+            images, labels = split.take(part)
+            yield (images if view is None else view.of(images)), labels, *weights
 
-    return _stream(batches, split, num_steps(len(split), batch_size), share)
+    if share is None and not _tensorflow():
+        return _readable_again(lambda step: next(batch(step)), steps)
+    return _stream(lambda: (part for step in range(steps) for part in batch(step)), split, steps, share)
+
+
+def _readable_again(batch: Callable[[int], Batch], steps: int) -> Any:
+    """Return batches by number, to be read after every epoch; a generator is used up by the first."""
+    import keras  # here: the order of images is asked for where no backend is needed
+
+    class Batches(keras.utils.PyDataset):
+        def __len__(self) -> int:
+            return steps
+
+        def __getitem__(self, step: int) -> Batch:
+            if not 0 <= step < steps:
+                raise IndexError(step)
+            return batch(step)
+
+    return Batches()
+
+
+def _tensorflow() -> Any:
+    """Return TensorFlow, None where it is not installed."""
+    try:
+        import tensorflow
+    except ImportError:
+        return None
+    return tensorflow
 
 
 def _stream(
     batches: Callable[[], Iterator[Batch]], split: Split, num_batches: int, share: Share | None
 ) -> Any:
     """Hand NumPy batches to TensorFlow's input pipeline, or on as they are where it is not installed."""
-    try:
-        import tensorflow as tf
-    except ImportError:
+    tf = _tensorflow()
+    if tf is None:
         return batches()
     signature = [tf.TensorSpec((None, *split.images.shape[1:]), tf.uint8), tf.TensorSpec((None,), tf.int32)]
     if share is not None:

@@ -105,8 +105,6 @@ def configure(*, seed: int, precision: str, devices: str, determinism: str | Non
             oneDNN bars the precision, or strict determinism is asked of JAX, which does not offer it.
     """
     backend = keras.backend.backend()
-    if backend not in ("tensorflow", "jax"):
-        raise UserError(f"KERAS_BACKEND: received '{backend}'; this program trains on 'tensorflow' or 'jax'")
     # Names of layers and variables count from one again. It also forgets the dtype policy, so it comes first.
     keras.utils.clear_session(free_memory=False)
     keras.config.set_floatx("float32")

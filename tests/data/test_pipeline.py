@@ -1,5 +1,8 @@
 """The order of training images, and streams that start anywhere."""
 
+import sys
+
+import keras
 import numpy as np
 import pytest
 
@@ -61,7 +64,17 @@ def test_a_batch_larger_than_the_data(split, backend):
 
 
 def test_evaluation_keeps_the_order(split, backend):
-    assert sum(collect(evaluation_batches(split, 8)), []) == split.labels.tolist()
+    batches = evaluation_batches(split, 8)
+    assert sum(collect(batches), []) == split.labels.tolist()
+    assert sum(collect(batches), []) == split.labels.tolist()  # the same after the next epoch
+
+
+def test_validation_without_tensorflow_sees_every_image_after_every_epoch(split, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    adapter = keras.src.trainers.data_adapters.get_data_adapter(evaluation_batches(split, 3))
+    for _ in range(2):
+        assert [len(labels) for _, labels in adapter.get_numpy_iterator()] == [3] * 7
+        adapter.on_epoch_end()
 
 
 def test_what_tensorflow_is_told(split):

@@ -1,8 +1,4 @@
 import inspect
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -87,15 +83,6 @@ def test_every_admitted_layer_draws_per_image(name):
 def test_every_admitted_layer_draws_per_image_when_compiled(name):
     layer = augmentation_layer(name, seed=1, **ARGUMENTS[name])
     assert num_distinct(compiled(layer)(BATCH)) > 1
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(keras.backend.backend() == "jax", reason="this is the run on JAX")
-def test_layers_pass_on_jax():
-    files = [__file__, str(Path(__file__).with_name("test_color_layers.py"))]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "", *files]
-    done = subprocess.run(command, env={**os.environ, "KERAS_BACKEND": "jax"}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("name", sorted(OUR_LAYERS))

@@ -313,37 +313,41 @@ def test_fused_equals_keras_on_two_replicas():
 
 OTHER_BACKEND = """
 import sys, keras, numpy as np, models
-network = keras.saving.load_model(sys.argv[1] + "/network.keras")
-images = np.load(sys.argv[1] + "/images.npy")
-outputs = [keras.ops.convert_to_numpy(network(images, training=training)) for training in (False, True)]
-np.save(sys.argv[1] + "/outputs.npy", [*outputs, keras.ops.convert_to_numpy(network(images))])
+for folder in sys.argv[1:]:
+    network = keras.saving.load_model(folder + "/network.keras")
+    images = np.load(folder + "/images.npy")
+    outputs = [keras.ops.convert_to_numpy(network(images, training=training)) for training in (False, True)]
+    np.save(folder + "/outputs.npy", [*outputs, keras.ops.convert_to_numpy(network(images))])
 assert keras.backend.backend() == "jax"
 """
+# Our own layers, and PyTorch's padding; what else the networks are made of is Keras' own.
+ON_JAX = [
+    ("inception10", 32, {}),
+    ("resnet18_d2l", 71, {}),
+    ("cifar_resnet", 32, {"depth": 8}),
+    ("fast_cifar10", 32, {"widths": [16, 16, 16]}),
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "pixels"),
-    [
-        ("resnet18", 32),
-        ("inception10", 32),
-        ("resnet50", 64),
-        ("resnet18_d2l", 71),
-        ("cifar_resnet", 32),
-        ("fast_cifar10", 32),
-    ],
-)
-def test_networks_give_the_same_on_jax(name, pixels, tmp_path):
+def test_networks_give_the_same_on_jax(tmp_path):
     pytest.importorskip("jax")
-    keras.utils.set_random_seed(0)
-    network = build_model(name, (pixels, pixels, 3), 4)
-    images = np.random.RandomState(0).standard_normal((8, pixels, pixels, 3)).astype("float32")
-    network(images, training=True)  # moving statistics other than the initial ones
-    network.save(tmp_path / "network.keras")
-    np.save(tmp_path / "images.npy", images)
+    expected = {}
+    for name, pixels, arguments in ON_JAX:
+        keras.utils.set_random_seed(0)
+        network = build_model(name, (pixels, pixels, 3), 4, **arguments)
+        images = np.random.RandomState(0).standard_normal((8, pixels, pixels, 3)).astype("float32")
+        network(images, training=True)  # moving statistics other than the initial ones
+        folder = tmp_path / name
+        folder.mkdir()
+        network.save(folder / "network.keras")
+        np.save(folder / "images.npy", images)
+        # Inference, training, and inference after the training call has moved the statistics.
+        expected[folder] = [network(images, training=training).numpy() for training in (False, True, False)]
     environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", OTHER_BACKEND, str(tmp_path)]
-    subprocess.run(command, check=True, env=environment, timeout=300)
-    # Inference, training, and inference after the training call has moved the statistics.
-    expected = [network(images, training=training).numpy() for training in (False, True, False)]
-    np.testing.assert_allclose(np.load(tmp_path / "outputs.npy"), expected, rtol=1e-3, atol=1e-3)
+    environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"  # quick to compile
+    command = [sys.executable, "-c", OTHER_BACKEND, *map(str, expected)]
+    subprocess.run(command, check=True, env=environment, timeout=600)
+    for folder, outputs in expected.items():
+        found = np.load(folder / "outputs.npy")
+        np.testing.assert_allclose(found, outputs, rtol=1e-3, atol=1e-3, err_msg=folder.name)

@@ -103,7 +103,7 @@ def test_a_bfloat16_network_is_exported_in_float32(format, bfloat16_run, tmp_pat
     network.set_weights(trained.classifier.network.get_weights())
     images = load_split(trained, "validation")[1].take(np.arange(20))[0]
     pixels = images.astype(np.float32) / 255.0
-    constants = trained.facts["normalization"]
+    constants = trained.data.content["normalization"]
     logits = network((pixels - np.float32(constants["mean"])) / np.float32(constants["deviation"]))
     found = FORMATS[format].load(folder / FORMATS[format].filename)(images)
     np.testing.assert_allclose(found, softmax(logits), atol=1e-4)

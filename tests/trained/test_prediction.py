@@ -11,11 +11,12 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from app.data.chosen import find_images
 from app.errors import UserError
 from app.runs import Run
 from app.trained import prediction
 from app.trained.loading import load_split, load_trained
-from app.trained.prediction import COLUMNS, find_images, predict, read_images
+from app.trained.prediction import COLUMNS, predict, read_images
 from app.training.saved import load_classifier
 
 

@@ -16,6 +16,7 @@ from app.config import load_experiment
 from app.errors import Interrupted
 from app.runs import read_json
 from app.training.job import prepare
+from tests.training.conftest import on_jax
 from tests.training.test_runner import assert_same_bits
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,7 +129,7 @@ def test_run_with_all_pieces_resumes_to_the_same_bits(fast, monkeypatch):
 @pytest.mark.slow
 def test_pieces_train_on_jax(fast):
     pytest.importorskip("jax")
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | on_jax(fast / "jax")
     done = subprocess.run(
         [sys.executable, "-m", "app", "train", "fast"],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300,

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,10 @@ import app.training.runner as runner
 from app.config import load_experiment
 from app.data.pipeline import FLIP_STREAM, OLD_FLIP_STREAM
 from app.errors import UserError
+from app.lock import locked
 from app.runs import Run, list_runs, load_run_experiment, read_history
+from app.training import resuming
 from app.training.checkpoint import load_state
-from app.training.lock import locked
 
 from .conftest import TINY
 from .test_runner import assert_same_bits, comparable_history, train
@@ -213,7 +215,7 @@ def test_run_that_is_being_trained_is_not_resumed(unfinished):
 def test_lock_of_a_killed_process_is_free(unfinished):
     program = (
         "import sys, time\nfrom pathlib import Path\nfrom app.runs import Run\n"
-        "from app.training.lock import locked\n"
+        "from app.lock import locked\n"
         "with locked(Run(Path(sys.argv[1]))):\n    print('held', flush=True)\n    time.sleep(600)\n"
     )
     command = [sys.executable, "-c", program, str(unfinished.path)]
@@ -260,12 +262,19 @@ runner.train(load_experiment("tiny"), out=sys.stderr)
 
 
 @pytest.mark.slow
-def test_two_runs_at_a_time_have_folders_of_their_own(home):
-    command = [sys.executable, "-m", "app", "train", "tiny"]
-    processes = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) for _ in range(2)]
-    assert [process.wait(timeout=300) for process in processes] == [0, 0]
-    one, other = list_runs("tiny")
-    assert_same_bits(one, other)
+def test_two_runs_at_a_time_have_folders_of_their_own(home, straight):
+    """One of them with the other kind of determinism, which a process cannot change."""
+    command = [sys.executable, "-m", "app", "train", "tiny", "--set", "training.determinism=fast"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    while not list_runs("tiny"):
+        assert process.poll() is None
+        time.sleep(0.01)
+    assert_same_bits(train(), straight)
+    assert process.wait(timeout=300) == 0
+    fast, strict = list_runs("tiny")
+    assert fast.finished and strict.finished
+    assert json.loads(fast.environment.read_text())["deterministic"] is False
+    assert json.loads(strict.environment.read_text())["deterministic"] is True
 
 
 def test_weights_that_are_not_finite_are_never_saved(home, monkeypatch):
@@ -297,15 +306,6 @@ def test_failure_goes_when_the_run_goes_on(unfinished):
 
 
 @pytest.mark.slow
-def test_fast_determinism_is_possible_and_recorded(home):
-    for choice, expected in (("fast", False), ("strict", True)):
-        command = [sys.executable, "-m", "app", "train", "tiny", "--set", f"training.determinism={choice}"]
-        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-        run = list_runs("tiny")[-1]
-        assert json.loads(run.environment.read_text())["deterministic"] is expected
-
-
-@pytest.mark.slow
 def test_jax_offers_no_strict_determinism():
     program = (
         "from app.training import startup\n"
@@ -316,3 +316,83 @@ def test_jax_offers_no_strict_determinism():
         capture_output=True, text=True,
     )  # fmt: skip
     assert "training.determinism: 'strict' is not offered on JAX" in result.stderr
+
+
+def content(run):
+    return {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+
+
+def without_data(run):
+    text = run.experiment.read_text().replace("name: digits", "name: image_folder")
+    run.experiment.write_text(text.replace("data_dir: null", "data_dir: gone"))
+
+
+def with_other_data(run):
+    plant(run.dataset, fingerprint="0" * 64)
+
+
+def with_other_versions(run):
+    plant(run.environment, versions={})
+
+
+def with_damaged_states(run):
+    for path in run.states.iterdir():
+        path.write_bytes(b"PK")
+
+
+def without_states(run):
+    shutil.rmtree(run.states)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "epochs", "words"),
+    [
+        (lambda run: None, 100_001, "training.epochs: .*100001"),
+        (without_data, 3, "gone does not exist"),
+        (with_other_data, 3, "the data have changed"),
+        (with_other_versions, 3, "keras: .* when the run began"),
+        (with_damaged_states, 3, "damaged, cannot be resumed"),
+        (without_states, 3, "has no state to go on from.*make train FROM=tiny/"),
+    ],
+    ids=["too many", "no data", "other data", "other versions", "damaged", "no state"],
+)
+def test_more_epochs_that_cannot_be_trained_leave_the_run_as_it_was(finished, spoil, epochs, words):
+    spoil(finished)
+    before = content(finished)
+    with pytest.raises(UserError, match=words):
+        resume(finished, epochs=epochs, schedule="stretch")
+    assert content(finished) == before
+
+
+def test_kill_while_a_finished_run_is_opened_again_leaves_one_to_resume(finished, straight, monkeypatch):
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(resuming, "write_text", killed)
+        with pytest.raises(KeyboardInterrupt):
+            resume(finished, epochs=3, schedule="keep")
+    resume(finished)
+    assert_same_bits(finished, straight)
+    assert finished.finished
+
+
+def test_starting_weights_are_recorded_by_the_name_of_their_run_and_needed_once(home, finished):
+    latest = home / "runs" / "tiny" / "latest"
+    latest.symlink_to(finished.path.name)
+    out = io.StringIO()
+    run = runner.train(load_experiment("tiny", ["model.weights=tiny/latest"]), out, overrides=[])
+    assert latest.resolve() == run.path
+    assert load_run_experiment(run).model.weights == finished.name
+    assert f"starts from the weights of {finished.name}\n" in out.getvalue()
+
+    plant(run.environment, overrides=["model.weights=tiny/latest"])
+    shutil.rmtree(finished.path)
+    run.metrics.unlink()
+    assert "has changed since" not in resume(run)
+    assert run.finished
+
+    run.metrics.unlink()
+    without_states(run)
+    with pytest.raises(UserError, match=f"model.weights: {finished.name}: no run folder of that name"):
+        resume(run)
