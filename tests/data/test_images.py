@@ -105,6 +105,7 @@ def png(bits, kind, row, transparent):
         (8, 2, bytes([1, 1, 1, 5, 5, 5]), [5, 5, 5], [1, 9]),
         (16, 2, struct.pack(">6H", *[256] * 3, *[0x1234] * 3), [0x1234] * 3, [1, 9]),
     ],
+    ids=["gray1", "gray2", "gray4", "gray8", "gray16", "rgb8", "rgb16"],
 )
 def test_transparent_colour_of_a_png(tmp_path, bits, kind, row, transparent, pixels):
     (tmp_path / "a.png").write_bytes(png(bits, kind, row, struct.pack(f">{len(transparent)}H", *transparent)))
