@@ -2,7 +2,12 @@
 
 import sys
 
-from app.cli import main
+from app.errors import UserError, not_whole
 
 if __name__ == "__main__":
+    try:
+        from app.cli import main
+    except ImportError as error:
+        print(not_whole(error), file=sys.stderr)
+        sys.exit(UserError.exit_code)
     sys.exit(main())

@@ -4,6 +4,8 @@ import os
 import sys
 from pathlib import Path
 
+from app.errors import UserError
+
 HOME_VARIABLE = "TRAINER_HOME"
 
 
@@ -14,6 +16,15 @@ def project_root() -> Path:
     """
     home = os.environ.get(HOME_VARIABLE)
     return Path(home).resolve() if home else Path(__file__).resolve().parents[1]
+
+
+def check_home() -> None:
+    """Raise a UserError where TRAINER_HOME names a folder that does not exist."""
+    if not os.path.isdir(project_root()):
+        raise UserError(
+            f"{HOME_VARIABLE}: {project_root()} is no folder; name the one that holds experiments/, data/ "
+            "and runs/, or leave it out"
+        )
 
 
 def experiments_dir() -> Path:
@@ -42,4 +53,5 @@ def shown(path: Path) -> str:
 def module_command(module: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
     """Return command and environment that run a module of this program in a process of its own."""
     code = str(Path(__file__).resolve().parents[1])
-    return [sys.executable, "-m", module, *arguments], os.environ | {"PYTHONPATH": code}
+    path = os.pathsep.join([code, *filter(None, [os.environ.get("PYTHONPATH")])])
+    return [sys.executable, "-m", module, *arguments], os.environ | {"PYTHONPATH": path}

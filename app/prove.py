@@ -4,6 +4,7 @@ Runs and kills are real: processes of `python -m app`, ended by SIGKILL. Everyth
 that the runs leave behind.
 """
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -25,7 +26,9 @@ from app.config import load_experiment
 from app.data.pipeline import num_steps
 from app.errors import UserError
 from app.paths import module_command, project_root
-from app.runs import HISTORY_COLUMNS, Run, find_run, load_run_experiment, read_history, read_json
+from app.reading import HISTORY_COLUMNS, read_history, read_record
+from app.records import DatasetRecord
+from app.runs import Run, find_run, load_run_experiment
 
 SAVES_PER_EPOCH = 3  # so that runs are taken up in the middle of an epoch too
 CLOCK_COLUMNS = ("seconds", "images_per_second")
@@ -119,7 +122,8 @@ def _process(command: Sequence[str], kill: Kill | None) -> tuple[Run, str | None
     with subprocess.Popen(
         program, cwd=project_root(), env=environment,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    ) as process:  # fmt: skip
+    ) as process, contextlib.ExitStack() as stack:  # fmt: skip
+        stack.callback(process.kill)  # where this process is stopped, it must not go on alone
         assert process.stdout is not None
         lines: list[str] = []
         run = None
@@ -177,7 +181,7 @@ def _share_saved(run: Run) -> float:
 def _length(run: Run) -> tuple[int, int]:
     """Return the number of epochs and of steps an epoch."""
     training = load_run_experiment(run).training
-    num_images = read_json(run.dataset)["num_images"]["train"]
+    num_images = read_record(run.dataset, DatasetRecord).num_images.train
     return training.epochs, num_steps(num_images, training.batch_size)
 
 

@@ -198,5 +198,6 @@ def read_predictions(
     except FileNotFoundError as error:
         raise UserError(f"{shown(path)} is missing") from error
     except Exception as error:  # a damaged archive raises nearly anything
-        raise UserError(f"{shown(path)} is damaged ({error})") from error
+        reason = "no arrays of numbers" if "pickle" in str(error) else error
+        raise UserError(f"{shown(path)} is damaged ({reason})") from error
     return labels, logits

@@ -120,6 +120,7 @@ class EnvironmentRecord(Record):
     cpu: CpuRecord
     devices: list[str]
     threads: dict[str, int]
+    onednn: dict[str, Any] = {}
     deterministic: bool
     commit: str | None = None
     workers: Count = 1
@@ -206,8 +207,8 @@ class FailureRecord(Record):
 
     advice = f"Delete it; {FROM_STATE}, should it blow up again"
 
-    epoch: Epoch
-    step: Epoch
+    epoch: Count
+    step: Count
     what: str
 
 

@@ -4,16 +4,25 @@ Nothing here imports TensorFlow or Keras at module level, so that the quick verb
 """
 
 import argparse
+import itertools
+import os
+import shlex
 import sys
 from collections.abc import Callable
 
 from app.config import load_experiment
+from app.config.wording import unknown_name
+from app.data.chosen import find_images
 from app.errors import UserError
 from app.paths import shown
+from app.reading import read_history, read_record
+from app.records import MetricsRecord
 from app.reports.compare import compare as compare_runs
 from app.reports.compare import newest_seeds
 from app.reports.plots import draw_history
-from app.runs import Run, find_run, list_runs, load_run_experiment, newest_run, read_history, read_json
+from app.runs import Run, find_run, list_runs, load_finished, load_run_experiment, newest_run
+
+FORMAT_NAMES = ("keras", "saved_model", "onnx", "tflite")
 
 
 def newest(experiment_name: str) -> Run:
@@ -38,20 +47,47 @@ def _of(name: str, pick: Callable[[str], Run]) -> Run:
     return pick(name)
 
 
+def _trained_run(options: argparse.Namespace) -> Run:
+    """Return a run whose network is to be used; what is wrong with its files or IMAGES is found at once."""
+    run = chosen_run(options)
+    if getattr(options, "images", None) is not None:
+        find_images(options.images)
+    load_finished(run)
+    return run
+
+
 def curves(options: argparse.Namespace) -> int:
     """Draw the curves of a run again."""
     run = chosen_run(options)
     experiment = load_run_experiment(run)
-    resumed = read_json(run.metrics)["timing"]["resumed_epochs"] if run.finished else []
+    resumed = read_record(run.metrics, MetricsRecord).timing.resumed_epochs if run.finished else []
     draw_history(run, experiment, read_history(run.history), resumed)
     print(f"curves {shown(run.curves)}")
     return 0
 
 
+def _names(variable: str, text: str) -> list[str]:
+    """Return the names in a text, split as a shell would, so that one with spaces can be quoted."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise UserError(
+            f"{variable}={text}: {error}; put a name with spaces into a pair of quotes"
+        ) from error
+
+
 def compare(options: argparse.Namespace) -> int:
     """Compare several runs: a picture and a page."""
-    chosen = [find_run(name) for name in options.runs.split()]
-    for name in options.exps.split():
+    names = _names("RUNS", options.runs)
+    try:
+        chosen = [find_run(name) for name in names]
+    except UserError as error:
+        parts = itertools.combinations(range(len(names) + 1), 2)
+        if any(end - start > 1 and os.path.isdir(" ".join(names[start:end])) for start, end in parts):
+            example = "RUNS=\"'my runs/a/latest' b/latest\""
+            raise UserError(f"{error}; quotes keep a path with spaces together: {example}") from error
+        raise
+    for name in _names("EXPS", options.exps):
         _of(name, newest)
         chosen += newest_seeds(name)
     for line in compare_runs(chosen):
@@ -70,7 +106,7 @@ def report(options: argparse.Namespace) -> int:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Judge a trained network by the validation or the test images."""
-    run = chosen_run(options)
+    run = _trained_run(options)
     from app.trained.evaluation import evaluate  # brings up the backend, which takes seconds
 
     evaluate(run, options.split, options.checkpoint, options.views, sys.stdout)
@@ -81,7 +117,7 @@ def predict(options: argparse.Namespace) -> int:
     """Tell the classes of any images."""
     if not options.images:
         raise UserError('predict: name the images: IMAGES=photo.jpg, a folder, or a pattern such as "*.jpg"')
-    run = chosen_run(options)
+    run = _trained_run(options)
     from app.trained.prediction import predict  # brings up the backend, which takes seconds
 
     predict(run, options.images, options.checkpoint, sys.stdout)
@@ -90,7 +126,7 @@ def predict(options: argparse.Namespace) -> int:
 
 def explain(options: argparse.Namespace) -> int:
     """Draw the filters of the first layer, and where the network looks in some images."""
-    run = chosen_run(options)
+    run = _trained_run(options)
     from app.trained.explanation import explain  # brings up the backend, which takes seconds
 
     explain(run, options.images, options.checkpoint, sys.stdout)
@@ -101,7 +137,9 @@ def export(options: argparse.Namespace) -> int:
     """Write a trained network in a format that other programs run."""
     if not options.format:
         raise UserError("export: name a format: FORMAT=keras, saved_model, onnx or tflite")
-    run = chosen_run(options)
+    if options.format not in FORMAT_NAMES:
+        raise UserError(f"FORMAT={options.format}: {unknown_name('format', options.format, FORMAT_NAMES)}")
+    run = _trained_run(options)
     from app.trained.export import export  # brings up the backend, which takes seconds
 
     export(run, options.format, options.checkpoint, sys.stdout)

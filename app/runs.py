@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import io
-import itertools
 import json
 import os
 import re
@@ -15,7 +14,8 @@ from typing import Any
 from app.config import Experiment, load_experiment
 from app.errors import UserError
 from app.paths import runs_root, shown
-from app.reading import HISTORY_COLUMNS, Row, read_history, read_json  # noqa: F401 - read from here, too
+from app.reading import HISTORY_COLUMNS, Row, read_history, read_json, read_record  # noqa: F401 - for others
+from app.records import DatasetRecord, MetricsRecord
 
 _FOLDER_NAME = re.compile(r"(\d{8}-\d{6})(?:-(\d+))?")
 
@@ -70,16 +70,36 @@ def create_run(experiment_name: str) -> Run:
 def new_folder(parent: Path) -> Path:
     """Make and return an empty folder of `parent` that is named by the time.
 
-    Two made in the same second differ: mkdir decides, not a look beforehand.
+    It sorts behind all that are there, even where the clock was set back or two are made in the same second:
+    mkdir decides, not a look beforehand.
+
+    Raises:
+        UserError: A file stands where a folder should.
     """
-    stamp = time.strftime("%Y%m%d-%H%M%S")
+    check_folder(parent)
     parent.mkdir(parents=True, exist_ok=True)
-    for number in itertools.count(1):
-        path = parent / (stamp if number == 1 else f"{stamp}-{number}")
+    while True:
+        stamp, number = max([_in_order(name) for name in os.listdir(parent)], default=("", 0))
+        now = time.strftime("%Y%m%d-%H%M%S")
+        path = parent / (now if now > stamp else f"{stamp}-{number + 1}")
         with contextlib.suppress(FileExistsError):
             path.mkdir()
             return path
-    raise AssertionError("unreachable")
+
+
+def _in_order(name: str) -> tuple[str, int]:
+    """Return the time and the number in a folder's name; of any other name what sorts before all."""
+    match = _FOLDER_NAME.fullmatch(name)
+    return (match[1], int(match[2] or 1)) if match else ("", 0)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise a UserError where `folder`, or one above it, is a file."""
+    for path in (*reversed(folder.parents), folder):
+        if os.path.lexists(path) and not os.path.isdir(path):
+            raise UserError(
+                f"{shown(path)}: is no folder, but run folders belong there; move it away or rename it"
+            )
 
 
 def _point_latest_at(path: Path) -> None:
@@ -91,14 +111,16 @@ def _point_latest_at(path: Path) -> None:
 
 
 def list_runs(experiment_name: str) -> list[Run]:
-    """Return the runs of an experiment, oldest first."""
+    """Return the runs of an experiment, oldest first.
+
+    Raises:
+        UserError: A file stands where a folder should.
+    """
     folder = runs_root() / experiment_name
-    found = []
-    for path in folder.iterdir() if os.path.isdir(folder) else ():  # false, too, for an impossible name
-        match = _FOLDER_NAME.fullmatch(path.name)
-        if match and path.is_dir():
-            found.append((match[1], int(match[2] or 1), path))
-    return [Run(path) for *_, path in sorted(found)]
+    check_folder(folder)
+    found = folder.iterdir() if os.path.isdir(folder) else ()  # false, too, for an impossible name
+    runs = [path for path in found if _FOLDER_NAME.fullmatch(path.name) and path.is_dir()]
+    return [Run(path) for path in sorted(runs, key=lambda path: _in_order(path.name))]
 
 
 def find_run(name: str) -> Run:
@@ -118,17 +140,17 @@ def find_run(name: str) -> Run:
     )
 
 
-def newest_run(experiment_name: str, *, finished: bool) -> Run:
-    """Return the newest finished (or newest unfinished) run of an experiment.
+def newest_run(experiment_name: str, *, finished: bool | None) -> Run:
+    """Return the newest finished (or newest unfinished, or with None newest) run of an experiment.
 
     Raises:
         UserError: There is none.
     """
     runs = list_runs(experiment_name)
     for run in reversed(runs):
-        if run.finished == finished and run.experiment.is_file():
+        if finished in (run.finished, None) and run.experiment.is_file():
             return run
-    kind = "finished" if finished else "unfinished"
+    kind = {None: "whole", True: "finished", False: "unfinished"}[finished]
     others = f" ({len(runs)} {'unfinished' if finished else 'finished'})" if runs else ""
     advice = "train it first" if finished or not runs else "there is nothing to resume"
     raise UserError(
@@ -140,6 +162,24 @@ def load_run_experiment(run: Run, overrides: Sequence[str] = ()) -> Experiment:
     """Return the experiment that a run recorded, under the name of the folder that holds the run."""
     experiment = load_experiment(run.experiment, overrides)
     return experiment.model_copy(update={"name": run.path.parent.name})
+
+
+def load_finished(run: Run) -> tuple[Experiment, MetricsRecord, DatasetRecord]:
+    """Return what a finished run recorded, where its trained network can be used.
+
+    Raises:
+        UserError: The run is not finished, or a file of it is missing or damaged.
+    """
+    if not run.finished:
+        raise UserError(f"{run.name}: this run is not finished; finish it first: make resume RUN={run.name}")
+    experiment = load_run_experiment(run)
+    metrics, dataset = read_record(run.metrics, MetricsRecord), read_record(run.dataset, DatasetRecord)
+    if not run.best_model.is_file():
+        raise UserError(
+            f"{shown(run.best_model)}: no such file; it holds the trained network. Restore it, or train "
+            f"anew: make train FROM={run.name}"
+        )
+    return experiment, metrics, dataset
 
 
 @contextlib.contextmanager

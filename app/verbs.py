@@ -10,12 +10,26 @@ import statistics
 import sys
 from pathlib import Path
 
-from app.config import Experiment, list_experiments, load_experiment
+from app.backend import check_backend
+from app.config import Experiment, list_experiments, load_experiment, misnamed_files
+from app.data.datasets import Dataset
 from app.errors import UserError
+from app.lock import locked
+from app.paths import runs_root
+from app.preflight import (
+    changed_data,
+    check_data,
+    check_resumable,
+    load_images,
+    refuse_or_force,
+    settle_weights,
+)
+from app.reading import read_record
+from app.records import MetricsRecord
 from app.reports.results_table import write_results_table
-from app.run_verbs import chosen_run, newest
-from app.runs import find_run, list_runs, load_run_experiment, newest_run, read_json
-from app.workers.cluster import find_cluster, local_workers
+from app.run_verbs import chosen_run
+from app.runs import check_folder, find_run, list_runs, load_run_experiment, newest_run
+from app.workers.cluster import find_cluster, is_alone, local_workers
 
 DEFAULT_EXPERIMENT = "quickstart"
 
@@ -39,9 +53,24 @@ def _overrides(options: argparse.Namespace) -> list[str]:
     return pairs
 
 
+def _chosen(options: argparse.Namespace) -> Experiment:
+    """Return the experiment that EXP names, changed by SET and DATA_DIR."""
+    return load_experiment(options.experiment or DEFAULT_EXPERIMENT, _overrides(options))
+
+
+def _to_prepare(experiment: Experiment) -> Experiment:
+    """Return an experiment whose data, weights and backend are there, as far as can be seen at once."""
+    check_data(experiment)
+    settle_weights(experiment)
+    check_backend()
+    return experiment
+
+
 def train(options: argparse.Namespace) -> int:
     """Train an experiment, or that of an earlier run."""
     overrides = _overrides(options)
+    overrides += [f"training.epochs={options.epochs}"] if options.epochs else []
+    overrides += [f"seed={options.seed}"] if options.seed else []
     if options.from_run and options.experiment:
         raise UserError("train: received both EXP and FROM; EXP trains a file, FROM the experiment of a run")
     if options.from_run:
@@ -51,26 +80,34 @@ def train(options: argparse.Namespace) -> int:
         experiment = load_experiment(options.experiment or DEFAULT_EXPERIMENT, overrides)
     if options.seeds < 1:
         raise UserError(f"train: SEEDS={options.seeds}; train once at least")
-    if options.seeds > 1 and (options.workers > 1 or find_cluster().size > 1):
+    if options.seeds > 1 and (options.workers > 1 or not is_alone()):
         raise UserError(
             "train: SEEDS= trains several runs, one after the other; several workers train one run"
         )
+    check_folder(runs_root() / experiment.name)
+    dataset = None
+    if is_alone():
+        settle_weights(experiment)  # which the run does for itself: see that they are there
+        dataset = load_images(experiment) if options.workers == 1 else None
     command = ["train", *([options.experiment] if options.experiment else [])]
     command += ["--from", str(run.path)] if options.from_run else []
     with local_workers(options.workers, [*command, "--set", shlex.join(overrides)], experiment.name):
-        return _train(options, experiment, overrides)
+        return _train(options, experiment, overrides, dataset)
 
 
-def _train(options: argparse.Namespace, experiment: Experiment, overrides: list[str]) -> int:
+def _train(
+    options: argparse.Namespace, experiment: Experiment, overrides: list[str], dataset: Dataset | None
+) -> int:
     """Train an experiment once, or once a seed."""
     from app.training import runner  # brings up the backend, which takes seconds
 
     accuracies = []
     for seed in range(experiment.seed, experiment.seed + options.seeds):
         recorded = None if options.from_run else overrides + [f"seed={seed}"] * (options.seeds > 1)
-        run = runner.train(experiment.model_copy(update={"seed": seed}), overrides=recorded)
+        one = experiment.model_copy(update={"seed": seed})
+        run = runner.train(one, overrides=recorded, dataset=dataset)
         if options.seeds > 1:
-            accuracies.append(100 * read_json(run.metrics)["headline"]["val_accuracy"])
+            accuracies.append(100 * read_record(run.metrics, MetricsRecord).headline.val_accuracy)
     if options.seeds > 1:
         low, high = min(accuracies), max(accuracies)
         print(
@@ -83,7 +120,7 @@ def _train(options: argparse.Namespace, experiment: Experiment, overrides: list[
 
 def preview(options: argparse.Namespace) -> int:
     """Draw what can be seen of an experiment before any training."""
-    experiment = load_experiment(options.experiment or DEFAULT_EXPERIMENT, _overrides(options))
+    experiment = _to_prepare(_chosen(options))
     from app.training.preview import preview  # brings up the backend, which takes seconds
 
     preview(experiment, sys.stdout)
@@ -92,13 +129,22 @@ def preview(options: argparse.Namespace) -> int:
 
 def resume(options: argparse.Namespace) -> int:
     """Go on with a run."""
-    run = None
+    run = dataset = None
     if find_cluster().index == 0:  # other workers are told by the chief, and may have no run folder
-        run = chosen_run(options, newest if options.epochs else lambda name: newest_run(name, finished=False))
+        finished = None if options.epochs is not None else False
+        run = chosen_run(options, lambda name: newest_run(name, finished=finished))
+        with locked(run):
+            check_resumable(run, options.epochs)
+        if options.workers == 1 and is_alone():
+            dataset = load_images(load_run_experiment(run))
+            if dataset is not None:
+                refuse_or_force(run, changed_data(run, dataset), options.force)
     with local_workers(options.workers, ["resume"], run.path.parent.name if run else "resume"):
         from app.training import runner  # brings up the backend, which takes seconds
 
-        runner.resume(run, epochs=options.epochs, schedule=options.schedule, force=options.force)
+        runner.resume(
+            run, epochs=options.epochs, schedule=options.schedule, force=options.force, dataset=dataset
+        )
     return 0
 
 
@@ -114,7 +160,7 @@ def doctor(options: argparse.Namespace) -> int:
 
         replay(run, sys.stdout)
         return 0
-    experiment = load_experiment(options.experiment, _overrides(options))
+    experiment = _to_prepare(_chosen(options))
     from app.training.doctor import examine  # brings up the backend, which takes seconds
 
     return 0 if examine(experiment, sys.stdout) else 1
@@ -137,9 +183,15 @@ def bench(options: argparse.Namespace) -> int:
     against = options.against.replace(",", " ").split()
     if not set(against) <= {"keras", "torch"} or len(set(against)) < len(against):
         raise UserError(f"bench: AGAINST={options.against}; there are keras and torch, each once")
-    experiment = load_experiment(options.experiment or DEFAULT_EXPERIMENT, _overrides(options))
     if options.workers != 1 and against:
         raise UserError("bench: received both WORKERS and AGAINST; compare with one worker, or with others")
+    experiment = _chosen(options)
+    from app.bench import rival
+
+    for kind in against:
+        rival.require(kind, experiment)
+    _to_prepare(experiment)
+    rival.share_gpu()
     import app.training  # noqa: F401 - first: it keeps TensorFlow quiet while it comes up
 
     if options.workers != 1:
@@ -156,10 +208,12 @@ def bench(options: argparse.Namespace) -> int:
 def check(options: argparse.Namespace) -> int:
     """Check experiment files."""
     names = [options.experiment] if options.experiment else list_experiments()
-    problems = []
+    problems = [] if options.experiment else list(misnamed_files().values())
     for name in names:
         try:
-            load_experiment(name, _overrides(options))
+            experiment = load_experiment(name, _overrides(options))
+            if options.data_dir:
+                check_data(experiment)
         except UserError as error:
             problems.append(str(error))
     if problems:
@@ -180,6 +234,8 @@ def list_all(options: argparse.Namespace) -> int:
         except UserError:
             about = "has errors: see `make check`"
         print(f"{name:<{width}}  {count:>7}  {about}")
+    for line in misnamed_files().values():
+        print(line)
     return 0
 
 

@@ -1,7 +1,8 @@
 """Which image layers an experiment may name under `augmentation`, and the function that makes one.
 
-Our own (augmentation_layers.py, affine_layers.py) come first, then those of Keras that draw for each image,
-keep the shape, and can be compiled on every backend. The others are refused, each with its reason.
+Our own (augmentation_layers.py, affine_layers.py, color_layers.py, tone_layers.py) come first, then those of
+Keras that draw for each image, keep the shape, do what their documentation says, and can be compiled on every
+backend. The others are refused, each with its reason.
 """
 
 import re
@@ -11,27 +12,34 @@ import keras
 
 from models.affine_layers import RandomAffine, RandomRotation, RandomTranslation
 from models.augmentation_layers import RandomCrop, RandomFlip
+from models.color_layers import (
+    RandomColorDegeneration,
+    RandomColorJitter,
+    RandomContrast,
+    RandomSaturation,
+)
+from models.tone_layers import RandomPosterization, RandomSharpness, Solarization
 
 OUR_LAYERS: dict[str, type[keras.layers.Layer]] = {
     "random_affine": RandomAffine,
+    "random_color_degeneration": RandomColorDegeneration,
+    "random_color_jitter": RandomColorJitter,
+    "random_contrast": RandomContrast,
     "random_crop": RandomCrop,
     "random_flip": RandomFlip,
+    "random_posterization": RandomPosterization,
     "random_rotation": RandomRotation,
+    "random_saturation": RandomSaturation,
+    "random_sharpness": RandomSharpness,
     "random_translation": RandomTranslation,
+    "solarization": Solarization,
 }
 _KERAS_LAYERS = (
     "RandomBrightness",
-    "RandomColorDegeneration",
-    "RandomColorJitter",
-    "RandomContrast",
     "RandomErasing",
     "RandomGrayscale",
     "RandomHue",
     "RandomInvert",
-    "RandomPosterization",
-    "RandomSaturation",
-    "RandomSharpness",
-    "Solarization",
 )
 # Done while batches are made, where an image's place in the dataset is known: see app/data/pipeline.py.
 ALTERNATING_FLIP = "alternating_flip"

@@ -1,4 +1,8 @@
-"""Layers that networks share, each at the speed of one pass over its data."""
+"""Layers that networks share, each at the speed of one pass over its data.
+
+Forward and back, at the sizes of our networks, each measured at least as quick as Keras' own with oneDNN's
+instructions limited to AVX2, to AVX512_CORE and not at all; so none of them is left out on any processor.
+"""
 
 import contextlib
 import functools
@@ -80,25 +84,30 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return outputs
 
     def _moments(self, inputs: Any, mask: Any) -> Any:
-        """Returns mean and variance over the batch; over that of all replicas if `synchronized`."""
-        if mask is not None or not (self.synchronized and _is_quick()):
+        """Returns mean and variance over the batch; over that of all replicas if `synchronized`.
+
+        Keras' synchronised E[x^2] - E[x]^2 would lose a small variance beside a large mean. Here the replicas
+        exchange centred moments, which Chan, Golub and LeVeque 1983 (doi:10.2307/2683386) combine.
+        """
+        if mask is not None or _modes["stock"]:
             return super()._moments(inputs, mask)
+        context = _replica_context() if self.synchronized else None
+        if context is None or context.num_replicas_in_sync == 1:
+            return ops.moments(inputs, axes=self._reduction_axes)
 
         import tensorflow as tf
 
-        context = tf.distribute.get_replica_context()
-        if context is None or context.num_replicas_in_sync == 1:
-            return super()._moments(inputs, mask)
-        values = tf.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
-        mean, variance = tf.nn.moments(values, self._reduction_axes)
-        num_values = tf.cast(tf.size(values) / tf.size(mean), values.dtype)
-        count = tf.fill(tf.shape(mean), num_values)
-        counts, sums, squares = tf.unstack(
-            context.all_reduce("SUM", tf.stack([count, count * mean, count * (variance + tf.square(mean))]))
-        )
-        mean = sums / counts
-        variance = tf.maximum(squares / counts - tf.square(mean), 0.0)
-        return tf.cast(mean, inputs.dtype), tf.cast(variance, inputs.dtype)
+        mean, variance = tf.nn.moments(inputs, self._reduction_axes)
+        count = tf.fill(tf.shape(mean), tf.cast(tf.size(inputs) / tf.size(mean), inputs.dtype))
+        # A replica without images has no moments, and counts for nothing.
+        moments = tf.math.multiply_no_nan(tf.stack([count, mean, variance]), tf.minimum(count, 1.0))
+        own = tf.one_hot(context.replica_id_in_sync_group, context.num_replicas_in_sync, dtype=inputs.dtype)
+        everyones = context.all_reduce("SUM", own[:, None, None] * moments)  # (replica, moment, channel)
+        counts, means, variances = tf.unstack(everyones, axis=1)
+        total = tf.reduce_sum(counts, axis=0)
+        mean = tf.reduce_sum(counts * means, axis=0) / total
+        squares = tf.reduce_sum(counts * (variances + tf.square(means - mean)), axis=0)
+        return mean, squares / total
 
     def _is_fusible(self, inputs: Any) -> bool:
         plain = not (self.synchronized or self.renorm)
@@ -111,6 +120,16 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def _update(self, moving: Any, value: Any) -> None:
         moving.assign(ops.cast(moving, "float32") * self.momentum + value * (1.0 - self.momentum))
+
+
+def _replica_context() -> Any:
+    """Returns TensorFlow's replica that is being computed; on JAX one program computes the whole batch."""
+    if keras.backend.backend() != "tensorflow":
+        return None
+
+    import tensorflow as tf
+
+    return tf.distribute.get_replica_context()
 
 
 @keras.saving.register_keras_serializable("models")

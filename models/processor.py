@@ -12,6 +12,8 @@ _INSTRUCTIONS = {
 # Parts of the names that ONEDNN_MAX_CPU_ISA gives to what includes them, besides no limit at all.
 _UNLIMITED = {"DEFAULT", "ALL"}
 _WITHIN_LIMIT = {"bfloat16": ("BF16", "FP16", "AMX", "AVX10"), "float16": ("FP16", "AVX10")}
+# TensorFlow hands a format over to oneDNN wherever it sees this flag, and fails if the limit forbids that.
+_HANDED_OVER = {"bfloat16": ("avx512f", ("AVX512", "AVX10")), "float16": ("avx512_fp16", ("FP16", "AVX10"))}
 
 
 def cpuinfo(*keys: str) -> str:
@@ -45,5 +47,18 @@ def computes_in(precision: str) -> bool:
     if precision == "float32":
         return True
     enabled, limit = onednn_settings().values()
-    allowed = limit in _UNLIMITED or any(name in limit for name in _WITHIN_LIMIT[precision])
+    allowed = _includes(limit, _WITHIN_LIMIT[precision])
     return enabled == "1" and allowed and bool(_INSTRUCTIONS[precision] & cpu_flags())
+
+
+def is_barred(precision: str) -> bool:
+    """Return whether TensorFlow fails in a number format because of the limit that is set for oneDNN."""
+    if precision == "float32":
+        return False
+    enabled, limit = onednn_settings().values()
+    flag, within = _HANDED_OVER[precision]
+    return enabled == "1" and flag in cpu_flags() and not _includes(limit, within)
+
+
+def _includes(limit: str, names: tuple[str, ...]) -> bool:
+    return limit in _UNLIMITED or any(name in limit for name in names)

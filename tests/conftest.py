@@ -1,8 +1,9 @@
 """What every test starts from: a quiet TensorFlow, no settings of the user's, GPU tests only beside a GPU."""
 
+import gc
 import os
-import re
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -10,12 +11,11 @@ from pathlib import Path
 import pytest
 
 import app  # noqa: F401 - before any import of TensorFlow: the kernels that the program's processes have
+from app.options import all_variables
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Set by make for its own children, or by a user for the program: neither may reach a test.
-_makefile = (Path(__file__).resolve().parents[1] / "Makefile").read_text(encoding="utf-8")
-_users = re.search(r"^USER_VARIABLES := (.+)$", _makefile, re.MULTILINE)[1].split()
-for _name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "TRAINER_HOME", *_users):
+for _name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "TRAINER_HOME", "ARGS", *all_variables()):
     os.environ.pop(_name, None)
 
 # Keras reads and writes its own home folder at import; tests get one that goes away with them.
@@ -23,7 +23,14 @@ _keras_home = Path(tempfile.mkdtemp(prefix="keras-home-"))
 os.environ["KERAS_HOME"] = str(_keras_home)
 
 
+# The files that take longest: begun first, two processes that share the files end at about the same time.
+LONG = ["training/test_workers.py", "test_notebooks.py", "models/test_zoo_training.py"]
+
+
 def pytest_collection_modifyitems(items):
+    tests = Path(__file__).parent
+    ranks = {tests / name: rank for rank, name in enumerate(LONG)}
+    items.sort(key=lambda item: ranks.get(item.path, len(LONG)))
     if shutil.which("nvidia-smi"):
         return
     for item in items:
@@ -31,8 +38,26 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU on this machine"))
 
 
+def pytest_collection_finish():
+    """Spare the garbage collector the objects of imported libraries, which each of its rounds would visit."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_unconfigure():
     shutil.rmtree(_keras_home, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def interruptible():
+    """SIGINT as a user at a terminal has it, for the test and the processes that it starts.
+
+    Where pytest is started in the background (`&` in a script, nohup, cron) SIGINT is ignored, and every
+    process inherits that.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True)

@@ -1,16 +1,23 @@
 """`make bench`: what it prints and writes; no time is asserted, only how figures hang together."""
 
 import importlib.util
+import inspect
 import io
 import json
+import math
+import os
+import subprocess
 
+import numpy as np
 import pytest
 
-from app.bench import rival
+from app.bench import report, rival, scaling
+from app.bench.ours import compare_draws
 from app.bench.report import bench, ratios
 from app.config import load_experiment
 from app.errors import UserError
-from models import build_model
+from app.paths import module_command
+from models import build_model, processor, published_networks
 from models.macs import count_weights
 
 TINY = """\
@@ -34,14 +41,26 @@ def tiny(tmp_path, monkeypatch):
     return load_experiment("tiny")
 
 
+def test_draws_are_compared_in_distribution():
+    random = np.random.default_rng(0)
+    one, other = random.normal(100, 20, (2, 3, 400, 50))
+    assert compare_draws(one, one + 0.1).startswith("equal: 100.0% the same")
+    assert compare_draws(one, other).startswith("equal: ")
+    assert compare_draws(one, other + 5).startswith("NOT EQUAL: ")
+    assert compare_draws(one, 1.2 * (other - 100) + 100).startswith("NOT EQUAL: ")
+
+
 @pytest.mark.slow
-def test_bench_against_plain_keras(tiny, tmp_path):
+def test_bench_against_plain_keras(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "ROUND_SECONDS", 0.2)  # no figure is judged here
+    kernels = {"here": True, "by_itself": False}  # as on every processor without AVX-512
+    monkeypatch.setattr(rival, "onednn_kernels", lambda: kernels)
     out = io.StringIO()
     path = bench(tiny, ["keras"], rounds=2, out=out)
     result = json.loads(path.read_text())
     assert path.parent.parent == tmp_path / "runs" / "bench" and path.name == "bench.json"
     assert sorted(folder.name for folder in (tmp_path / "runs").iterdir()) == ["bench"]  # no run is left
-    for name in ("fit", "bare", "keras"):
+    for name in ("fit", "bare", "keras", "keras_default"):
         assert len(result[name]["rounds"]) == 2 and min(result[name]["rounds"]) > 0
     ratios = [a / b for a, b in zip(result["keras"]["rounds"], result["fit"]["rounds"], strict=True)]
     assert result["keras"]["times_as_fast"]["least"] == pytest.approx(min(ratios))
@@ -52,33 +71,76 @@ def test_bench_against_plain_keras(tiny, tmp_path):
     assert start["total"] == pytest.approx(start["imports"] + start["preparation"] + start["first_step"])
     assert 0 < start["own_code"] < start["total"]
     text = out.getvalue()
-    assert "tiny: float32, batches of 128" in text and "-bound" in text and "times as fast" in text
+    assert "tiny: float32, batches of 128" in text and "-bound" in text and text.count("times as fast") == 2
+    assert "with oneDNN kernels on, as ours:" in text and "as it comes, oneDNN kernels off:" in text
+
+
+@pytest.mark.slow
+def test_tensorflow_is_asked_which_kernels_it_would_choose(tmp_path):
+    kernels = rival.onednn_kernels()
+    flags = processor.cpu_flags()
+    if processor.onednn_settings()["TF_ENABLE_ONEDNN_OPTS"] == "1":
+        assert kernels["here"]
+    if {"avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile"} & flags:
+        assert kernels["by_itself"]
+    elif "avx2" in flags:
+        assert not kernels["by_itself"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="workers get cores by affinity")
+def test_a_killed_worker_leaves_nothing_outside_its_folder(tiny, tmp_path, monkeypatch):
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "folder"
+    for each in (elsewhere, folder):
+        each.mkdir()
+    monkeypatch.setenv("TMPDIR", str(elsewhere))
+    file = folder / "tiny.yaml"
+    file.write_text(TINY)
+    team = scaling._Team(file, sorted(os.sched_getaffinity(0))[:1])
+    try:
+        assert len(team.seconds(2)) == 2
+    finally:
+        team.close()
+    assert list(elsewhere.iterdir()) == []
+    assert len(list(folder.iterdir())) > 1  # what it leaves, and what the bench removes
 
 
 def test_ratios_are_those_of_neighbours():
     assert ratios([2.0, 9.0, 4.0], [1.0, 3.0, 4.0]) == {"median": 2.0, "least": 1.0, "most": 3.0}
 
 
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (["model.name=lenet5"], "twins in PyTorch are resnet18, minimodel, fast_cifar10"),
-        (["model={name: fast_cifar10, widths: [8, 8, 8]}"], "received fast_cifar10 {'widths': (8, 8, 8)}"),
-        (["model.name=resnet18", "optimizer={name: lion, learning_rate: 0.1}"], "knows sgd and adam"),
-        (["model.name=resnet18", "training.precision=float16"], "knows sgd and adam"),
-    ],
-)
-def test_what_pytorch_cannot_take_is_said_at_once(tiny, overrides, message, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    with pytest.raises(UserError, match="AGAINST=torch") as error:
-        rival.require("torch", load_experiment("tiny", overrides))
-    assert message in str(error.value)
+def test_what_pytorch_cannot_take_is_said_before_tensorflow_is_imported(tiny):
+    code = """
+import sys
+sys.modules |= dict.fromkeys(("tensorflow", "keras", "torch", "jax"))  # an import of any of them fails
+from app.cli import main
+lion = "optimizer={name: lion, learning_rate: 0.1}"
+for change in (f"'{lion}'", "training.precision=float16", "seed=1"):
+    assert main(["bench", "tiny", "--against", "keras torch", "--set", change]) == 2
+"""
+    command, environment = module_command("")
+    done = subprocess.run([command[0], "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    optimizer, precision, missing = done.stderr.splitlines()
+    assert "optimizer.name: received lion; the PyTorch loop knows sgd and adam" in optimizer
+    assert "training.precision: received float16; the PyTorch loop knows float32" in precision
+    assert missing.startswith("AGAINST=torch: PyTorch is not installed")
 
 
-def test_missing_pytorch_is_said_at_once(tiny, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match="PyTorch is not installed"):
-        rival.require("torch", tiny)
+def test_networks_without_a_twin_in_pytorch(tiny, monkeypatch):
+    monkeypatch.setitem(rival.TORCH_NETWORKS, "vgg", ())
+    with pytest.raises(UserError, match="twin of vgg in PyTorch does not take depth=19"):
+        rival.require("torch", load_experiment("tiny", ["model={name: vgg, depth: 19}"]))
+    monkeypatch.delitem(rival.TORCH_NETWORKS, "vgg")
+    with pytest.raises(UserError, match="vgg has no twin in PyTorch; there are baseline, lenet5"):
+        rival.require("torch", load_experiment("tiny", ["model={name: vgg, depth: 19}"]))
+
+
+def test_a_users_pythonpath_reaches_the_processes_that_are_started(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["one", "two"]))
+    _, environment = module_command("app")
+    code, *rest = environment["PYTHONPATH"].split(os.pathsep)
+    assert os.path.samefile(code, os.path.dirname(os.path.dirname(__file__))) and rest == ["one", "two"]
 
 
 def test_rival_that_dies_is_a_message(tiny, tmp_path):
@@ -87,12 +149,57 @@ def test_rival_that_dies_is_a_message(tiny, tmp_path):
 
 
 @needs_torch
-@pytest.mark.parametrize("name", rival.TORCH_NETWORKS)
-def test_pytorch_twins_train_the_same_weights(name):
-    torch = pytest.importorskip("torch")
+@pytest.mark.parametrize(
+    "row",
+    [row for row in published_networks() if row.name in rival.TORCH_NETWORKS],
+    ids=lambda row: row.label,
+)
+def test_pytorch_twins_are_the_same_networks(row):
+    """Tests of the zoo hold our networks to the same numbers."""
+    import torch
+
     from app.bench import torch_networks
 
-    twin = torch_networks.build(name, 10)
+    macs = []
+
+    def count(layer, inputs, outputs):
+        macs.append(layer.weight.numel() * math.prod(outputs.shape[2:]))
+
+    with torch.device("meta"):  # shapes without values
+        twin = torch_networks.build(row.name, (row.pixels, row.pixels, 3), row.num_classes, **row.arguments)
+        for layer in twin.modules():
+            if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
+                layer.register_forward_hook(count)
+        logits = twin(torch.zeros(2, 3, row.pixels, row.pixels))
+    assert sum(weight.numel() for weight in twin.parameters() if weight.requires_grad) == row.trainable
+    assert sum(macs) == row.macs and logits.shape == (2, row.num_classes)
+
+
+@needs_torch
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("fast_cifar10", {"widths": [8, 16, 24], "whitening": False}),
+        ("cifar_resnet", {"depth": 8, "preactivation": True}),
+        ("vgg16", {}),
+    ],
+)
+def test_pytorch_twins_take_arguments_and_image_sizes(name, arguments):
+    import torch
+
+    from app.bench import torch_networks
+
+    assert set(arguments) <= set(rival.TORCH_NETWORKS[name])
+    with torch.device("meta"):
+        twin = torch_networks.build(name, (40, 36, 1), 5, **arguments)
     trained = sum(weight.numel() for weight in twin.parameters() if weight.requires_grad)
-    assert trained == count_weights(build_model(name, (32, 32, 3), 10).trainable_weights)
-    assert twin(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+    assert trained == count_weights(build_model(name, (40, 36, 1), 5, **arguments).trainable_weights)
+
+
+@needs_torch
+def test_every_twin_is_known_without_pytorch():
+    from app.bench import torch_networks
+
+    assert set(torch_networks.NETWORKS) == set(rival.TORCH_NETWORKS)
+    for name, function in torch_networks.NETWORKS.items():
+        assert set(inspect.signature(function).parameters) == {"num_classes", *rival.TORCH_NETWORKS[name]}

@@ -1,13 +1,19 @@
 import errno
+import importlib.util
+import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from app import cli, runs, verbs
-from app.paths import project_root
 
+ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENT = """\
 # A small experiment.
 dataset: {name: digits, image_size: [16, 16]}
@@ -34,7 +40,7 @@ def test_quick_verbs_import_no_backend():
         "assert not heavy, heavy\n"
     )
     command = [sys.executable, "-c", program]
-    result = subprocess.run(command, cwd=project_root(), capture_output=True, text=True)
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "quickstart" in result.stdout and "no error" in result.stdout
 
@@ -67,6 +73,15 @@ def test_unknown_experiment_names_the_nearest_and_makes_nothing(home, capsys):
         (["export", "tiny", "--format", "keras"], "no finished run"),
         (["export", "tiny"], "export: name a format"),
         (["check", "tinny"], "Did you mean 'tiny'"),
+        (["train", "tiny", "--sedes", "3"], "unrecognized arguments: --sedes"),
+        (["train", "tiny", "--epochs", "100001"], "training.epochs: must be at most 100000"),
+        (
+            ["train", "tiny", "--set", "model.weights=tiny/latest"],
+            "model.weights: tiny/latest: no run folder",
+        ),
+        (["evaluate", "tiny", "--split", "tset"], "invalid choice: 'tset'"),
+        (["export", "tiny", "--format", "onx"], "did you mean 'onnx'?"),
+        (["doctor", "tiny", "--data-dir", "nowhere"], "nowhere does not exist"),
         (
             ["train", "tiny", "--set", "dataset.name=image_folder", "--data-dir", "no such: folder"],
             "no such: folder",
@@ -108,3 +123,232 @@ def test_full_disk_is_one_message(home, capsys, monkeypatch):
     monkeypatch.setattr(verbs, "train", full)
     assert cli.main(["train", "tiny"]) == 2
     assert "x.csv: cannot be read or written (No space left on device)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.EIO, os.strerror(errno.EIO), "a.csv"), "a.csv: Input/output error"),
+        (
+            FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "b.csv"),
+            "b.csv: No such file or directory",
+        ),
+        (TimeoutError("timed out"), "the system refused something: timed out"),
+        (ModuleNotFoundError("No module named 'keras'", name="keras"), "No module named 'keras'"),
+        (
+            ImportError("Traceback (most recent call last):\n  File x\nno libtensorflow.so"),
+            "no libtensorflow.so",
+        ),
+    ],
+    ids=repr,
+)
+def test_errors_of_system_and_installation_are_one_message(home, capsys, monkeypatch, error, words):
+    def fail(options):
+        raise error
+
+    monkeypatch.setattr(verbs, "train", fail)
+    assert cli.main(["train", "tiny"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(words) and ("make" in line) == isinstance(error, ImportError)
+
+
+def test_a_fault_of_the_program_is_no_fault_of_the_installation(home, monkeypatch):
+    def fail(options):
+        raise ImportError("cannot import name 'x'", name="app.runs")
+
+    monkeypatch.setattr(verbs, "train", fail)
+    with pytest.raises(ImportError):
+        cli.main(["train", "tiny"])
+
+
+def test_a_python_without_the_libraries_is_told_which_one_has_them():
+    result = subprocess.run(
+        [sys.executable, "-S", "-m", "app", "list"], cwd=ROOT, capture_output=True, text=True
+    )
+    (line,) = result.stderr.splitlines()
+    assert result.returncode == 2 and "No module named" in line and "make" in line
+
+
+@pytest.mark.parametrize("name", ["no such folder", "experiments/tiny.yaml"])
+def test_a_home_that_is_no_folder(home, capsys, monkeypatch, name):
+    monkeypatch.setenv("TRAINER_HOME", str(home / name))
+    for verb in ("list", "check", "train"):
+        assert cli.main([verb]) == 2
+        assert "TRAINER_HOME: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_before_training_unwinds(home, capsys, monkeypatch, number):
+    """Temporary files are removed on the way; a closed terminal sends SIGHUP twice."""
+    unwound = []
+
+    def decode(options):
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(60)
+        finally:
+            if number == signal.SIGHUP:
+                os.kill(os.getpid(), number)
+            unwound.append(number)
+
+    monkeypatch.setattr(verbs, "train", decode)
+    before = signal.getsignal(number)
+    assert cli.main(["train", "tiny"]) == 128 + number
+    assert capsys.readouterr().err == "\nstopped\n" and unwound == [number]
+    assert signal.getsignal(number) == before == signal.SIG_DFL
+
+
+def test_a_signal_that_is_ignored_stays_so(home, monkeypatch):
+    def train(options):
+        os.kill(os.getpid(), signal.SIGHUP)
+        return 0
+
+    monkeypatch.setattr(verbs, "train", train)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert cli.main(["train", "tiny"]) == 0
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_streams_that_are_closed_from_the_start_are_no_files_of_a_run(tmp_path):
+    program = (
+        "import sys; from app.process import open_standard_streams; open_standard_streams()\n"
+        "file = open(sys.argv[1], 'w')\n"
+        "assert file.fileno() > 2, file.fileno()\n"
+        "print('out'); print('err', file=sys.stderr); sys.stdin.read(); sys.stdout.flush()\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "file")]
+    done = subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command], cwd=ROOT)
+    assert done.returncode == 0 and (tmp_path / "file").read_text() == ""
+
+
+def test_a_quick_verb_ends_silently_where_nobody_reads_it(home, capsys, monkeypatch):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w", buffering=1) as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        assert cli.main(["list"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        (
+            "KERAS_BACKEND",
+            "torch",
+            "must be one of tensorflow, jax, on which this program trains; got 'torch'",
+        ),
+        ("KERAS_BACKEND", "tensorflw", "did you mean 'tensorflow'?"),
+        ("KERAS_BACKEND", "jax", "jax is not installed here"),
+        ("TF_NUM_INTRAOP_THREADS", "many", "must be a whole number; got 'many'"),
+        ("OMP_NUM_THREADS", "-1", "must be a whole number from 1 on; got '-1'"),
+        ("KERAS_MAX_EPOCHS", "few", "leave it out"),
+        ("SLURM_STEP_NUM_TASKS", "two", "must be a whole number; got 'two'"),
+    ],
+)
+def test_environment_that_keras_would_trip_over(home, capsys, monkeypatch, name, value, words):
+    original = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == "jax" else original(name, *more)
+    )
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    monkeypatch.setenv(name, value)
+    assert cli.main(["train", "tiny"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{name}: ") and words in line
+    assert not (home / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"floatx": "float31"}, "floatx: must be one of float16, float32, float64; got 'float31'"),
+        ({"backend": "theano"}, "backend: must be one of tensorflow, jax"),
+        ({"image_data_format": None}, "image_data_format: must be one of channels_last"),
+        ({"epsilon": "small"}, "epsilon: must be a number"),
+        ([1], "must be a mapping of keys"),
+        ("{", "cannot be read"),
+    ],
+    ids=str,
+)
+def test_settings_of_keras_that_it_would_trip_over(home, capsys, monkeypatch, content, words):
+    file = home / "keras.json"
+    file.write_text(content if isinstance(content, str) else json.dumps(content))
+    monkeypatch.setenv("KERAS_HOME", str(home))
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    assert cli.main(["train", "tiny"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{file}: ") and words in line
+
+
+@pytest.mark.parametrize(("file", "better"), [("my exp.yaml", "my_exp"), ("b.yml", "b"), ("a+b.yaml", "a_b")])
+def test_files_that_are_no_experiments_by_their_name_say_what_to_rename(home, capsys, file, better):
+    (home / "experiments" / file).write_text(EXPERIMENT)
+    rule = f"rename it, such as to {better}.yaml"
+    assert cli.main(["list"]) == 0
+    out = capsys.readouterr().out
+    assert "tiny " in out and f"{file}'" in out and rule in out
+    for arguments in (["check"], ["train", file], ["train", file.rpartition(".")[0]]):
+        assert cli.main(arguments) == 2
+        assert rule in capsys.readouterr().err
+
+
+def test_a_name_may_have_letters_of_any_script(home, capsys):
+    (home / "experiments" / "blüten.yaml").write_text(EXPERIMENT)
+    assert cli.main(["check", "blüten"]) == 0
+    assert cli.main(["list"]) == 0
+    assert "blüten" in capsys.readouterr().out
+
+
+def test_with_more_epochs_an_experiment_stands_for_its_newest_run(home, capsys):
+    for stamp in ("20260101-000000", "20260102-000000"):
+        folder = home / "runs" / "tiny" / stamp
+        folder.mkdir(parents=True)
+        shutil.copy(home / "experiments" / "tiny.yaml", folder / "experiment.yaml")
+    (home / "runs" / "tiny" / "20260101-000000" / "metrics.json").write_text("{}")
+    assert cli.main(["resume", "tiny", "--epochs", "1"]) == 2
+    assert "EPOCHS=1: tiny/20260102-000000 has 1 epochs already" in capsys.readouterr().err
+
+
+def test_what_is_wrong_with_runs_and_data_is_found_before_tensorflow_comes_up(home):
+    run = home / "runs" / "tiny" / "20260101-000000"
+    run.mkdir(parents=True)
+    (home / "bad" / "a").mkdir(parents=True)
+    (home / "bad" / "a" / "1.png").write_bytes(b"no image")
+    folder = EXPERIMENT.replace("name: digits", "name: image_folder, data_dir: bad")
+    (home / "experiments" / "folder.yaml").write_text(folder)
+    (run / "experiment.yaml").write_text(folder)
+    (run / "metrics.json").write_text("{}")
+    (run / "dataset.json").write_text('{"fingerprint": "0"}')
+    name = "tiny/20260101-000000"
+    commands = {
+        "train folder": "one class only",
+        "train folder --data-dir nowhere": "nowhere does not exist",
+        f"train tiny --set model.weights={name}": f"model.weights: {name} has no best.keras yet",
+        "train tiny --set training.batch_size=5000": "only 1618 training images",
+        "preview folder --data-dir nowhere": "nowhere does not exist",
+        "bench folder --data-dir nowhere": "nowhere does not exist",
+        f"resume --run {name}": "this run is finished",
+        f"resume --run {name} --epochs 1": "has 1 epochs already",
+        f"predict --run {name} --images no.jpg": "IMAGES=no.jpg: no such file or folder",
+        f"explain --run {name} --images no/*.jpg": "this pattern finds no file that is an image",
+        f"export --run {name} --format onx": "did you mean 'onnx'?",
+    }
+    program = (
+        "import sys; from app.cli import main\n"
+        "for command in sys.argv[1:]:\n"
+        "    assert main(command.split()) == 2, command\n"
+        "    assert not {'tensorflow', 'keras', 'jax'} & set(sys.modules), command\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program, *commands],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    for line, words in zip(result.stderr.splitlines(), commands.values(), strict=True):
+        assert words in line

@@ -1,7 +1,11 @@
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
-from app import runs
+from app import cli, runs
 from app.errors import UserError
+from app.reports.results_table import END, START
 
 
 @pytest.fixture(autouse=True)
@@ -15,6 +19,63 @@ def test_runs_of_one_second_get_folders_of_their_own_in_order(home):
     assert len({run.path for run in made}) == 12
     assert [run.path for run in runs.list_runs("x")] == [run.path for run in made]
     assert (home / "runs" / "x" / "latest").resolve() == made[-1].path
+
+
+def test_names_stay_in_order_where_the_clock_is_set_back(home, monkeypatch):
+    times = iter(["20260102-000000", "20260101-235959", "20260101-000000", "20260102-000001"])
+    monkeypatch.setattr(runs.time, "strftime", lambda _: next(times, "20260101-120000"))
+    made = [runs.create_run("x") for _ in range(5)]
+    names = [
+        "20260102-000000",
+        "20260102-000000-2",
+        "20260102-000000-3",
+        "20260102-000001",
+        "20260102-000001-2",
+    ]
+    assert [run.path.name for run in made] == names
+    assert [run.path for run in runs.list_runs("x")] == [run.path for run in made]
+    for run in made:
+        run.experiment.write_text("")
+    assert runs.newest_run("x", finished=False).path == runs.find_run("x/latest").path == made[-1].path
+
+
+def test_many_processes_at_once_get_folders_of_their_own(home):
+    with ThreadPoolExecutor(16) as pool:
+        made = list(pool.map(lambda _: runs.new_folder(home / "runs" / "x"), range(64)))
+    assert len(set(made)) == 64 and sorted(made) == sorted(run.path for run in runs.list_runs("x"))
+
+
+@pytest.mark.parametrize("name", ["runs", "runs/quickstart"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train", "quickstart"], ["resume", "quickstart"], ["curves", "quickstart"], ["list"],
+        ["compare", "--exps", "quickstart quickstart"], ["evaluate", "--run", "quickstart/latest"],
+        ["predict", "--run", "quickstart/latest", "--images", "a.png"], ["results"],
+    ],
+    ids=lambda command: command[0],
+)  # fmt: skip
+def test_a_file_where_runs_belong_is_one_message(home, capsys, monkeypatch, name, command):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)  # found before it would come up
+    (home / "experiments").mkdir()
+    (home / "experiments" / "quickstart.yaml").write_text(
+        "dataset: {name: digits}\nmodel: {name: lenet5}\noptimizer: {name: sgd, learning_rate: 0.1}\n"
+        "training: {epochs: 1, batch_size: 32}\n"
+    )
+    (home / "README.md").write_text(f"{START}\n{END}\n")
+    (home / name).parent.mkdir(exist_ok=True)
+    (home / name).write_text("no folder")
+    assert cli.main(command) == 2
+    error = capsys.readouterr().err
+    assert error == f"{home / name}: is no folder, but run folders belong there; move it away or rename it\n"
+    assert (home / name).read_text() == "no folder"
+
+
+def test_a_file_where_comparisons_belong_is_one_message(home):
+    (home / "runs").mkdir()
+    (home / "runs" / "comparisons").write_text("")
+    with pytest.raises(UserError, match="comparisons: is no folder"):
+        runs.new_folder(home / "runs" / "comparisons")
 
 
 def test_atomic_path_keeps_the_old_file_when_writing_fails(tmp_path):

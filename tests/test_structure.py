@@ -26,11 +26,17 @@ MAY_IMPORT = {
     "app.config": BASE,
     "app.records": set(),
     "app.reading": BASE | {"app.config", "app.records"},
-    "app.runs": BASE | {"app.config", "app.reading"},
+    "app.runs": BASE | {"app.config", "app.records", "app.reading"},
+    "app.lock": BASE | {"app.runs"},
+    "app.backend": BASE | {"app.config"},
+    "app.preflight": BASE | RUNS | {"app.backend", "app.config", "app.data"},
     "app.data": BASE | {"app.config", "app.runs"},
     "app.reports": BASE | RUNS | {"app.config", "app.data", "models"},
     "app.workers": BASE,
-    "app.training": BASE | RUNS | {"app.config", "app.data", "app.reports", "app.workers", "models"},
+    "app.training": BASE
+    | RUNS
+    | {"app.config", "app.data", "app.reports", "app.workers", "models"}
+    | {"app.lock", "app.backend", "app.preflight"},
     "app.trained": BASE | RUNS | {"app.config", "app.data", "app.reports", "app.training", "models"},
     "app": {"app", "models"},
 }
@@ -43,6 +49,7 @@ QUICK = (
     "app.config",
     "app.errors",
     "app.paths",
+    "app.preflight",
     "app.reading",
     "app.records",
     "app.runs",

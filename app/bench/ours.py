@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import inspect
 import io
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,19 @@ from app.runs import Run
 from app.training.checkpoint import Progress
 from app.training.job import Job
 from app.training.runner import callbacks_of
+from models.augmentation import OUR_LAYERS, augmentation_layer, keras_layers
 
+_ARGUMENTS = {  # of augmentation layers
+    "addition_factor": 0.5,
+    "brightness_factor": 0.2,
+    "degrees": 20,
+    "factor": 0.5,
+    "height_pixels": 3,
+    "hue_factor": 0.2,
+    "saturation_factor": 0.4,
+    "threshold_factor": 0.9,
+    "width_pixels": 3,
+}
 PEAK_SIDE = 2048  # of the square matrices whose product shows the processor's peak
 
 
@@ -119,6 +132,59 @@ def augmentation_seconds(job: Job, steps: int) -> list[float]:
     images = tf.constant(job.dataset.train.take(np.arange(job.experiment.training.batch_size))[0])
     augment(images)
     return _timed(lambda: augment(images), steps)
+
+
+def compare_augmentation(images: np.ndarray, draws: int) -> dict[str, str]:
+    """Compare what each layer draws, compiled, on the default device with what it draws on the CPU.
+
+    Args:
+        images: (images, height, width, channels), uint8.
+        draws: How often each image is changed.
+
+    Returns:
+        For each layer, see `compare_draws`.
+    """
+    found = {}
+    for name, layer in sorted((keras_layers() | OUR_LAYERS).items()):
+        takes = inspect.signature(layer).parameters
+        arguments: dict[str, Any] = {key: value for key, value in _ARGUMENTS.items() if key in takes}
+        arguments |= {"factor": [1, 8]} if name == "random_posterization" else {}
+        both = []
+        for device in (contextlib.nullcontext(), keras.device("cpu:0")):
+            with device:
+                model = _Augmented(augmentation_layer(name, seed=1, **arguments))
+                pixels = model.predict(images.repeat(draws, axis=0).astype("float32"), 256, verbose=0)
+            both.append(pixels.reshape(len(images), draws, -1))
+        found[name] = compare_draws(*both)
+    return found
+
+
+def compare_draws(ones: np.ndarray, others: np.ndarray) -> str:
+    """Return whether draws (images, draws, values) are the same, or else equally distributed.
+
+    The numbers are the fraction of the same values (within half a grey level), the root mean square distance
+    of the means in standard errors (1 is expected, more where values move together), and the ratio of the
+    standard deviations.
+    """
+    ones, others = ones.astype("float64"), others.astype("float64")
+    same = np.mean(np.abs(ones - others) < 0.5)
+    error = np.sqrt((ones.var(axis=1) + others.var(axis=1)) / ones.shape[1] + 1e-6)
+    apart = np.sqrt(np.mean(((ones.mean(axis=1) - others.mean(axis=1)) / error) ** 2))
+    wider = ones.std(axis=1).mean() / others.std(axis=1).mean()
+    equal = same > 0.999 or (apart < 3 and abs(wider - 1) < 0.1)
+    numbers = f"{same:.1%} the same, means {apart:.2f} errors apart, deviations {wider:.3f} to 1"
+    return f"{'equal' if equal else 'NOT EQUAL'}: {numbers}"
+
+
+class _Augmented(keras.Model):
+    """A layer as in training, to be compiled by `predict`."""
+
+    def __init__(self, layer: keras.layers.Layer):
+        super().__init__()
+        self.layer = layer
+
+    def call(self, images: Any) -> Any:
+        return self.layer(images, training=True)
 
 
 def matmul_peak(dtype: str, repeats: int = 12) -> float:

@@ -18,7 +18,7 @@ from app.runs import new_folder, write_json
 from app.training.display import duration
 from app.training.job import Job, prepare
 from app.training.results import peak_memory_megabytes
-from app.training.startup import describe_environment
+from app.training.startup import describe_environment, precision_advice, resolve_precision
 from models.macs import count_macs, count_weights
 
 ROUND_SECONDS = 5.0  # of each contender in each round, or two steps where those take longer
@@ -31,7 +31,8 @@ def bench(experiment: Experiment, against: Sequence[str], rounds: int, out: Text
 
     Args:
         experiment: What would be trained.
-        against: Any of keras and torch.
+        against: Any of keras and torch. Keras is shown twice where TensorFlow by itself would compute with
+            other kernels than this process does: with the same ones, and as it comes (`keras_default`).
         rounds: How often everybody has a turn.
         out: Receives each line as soon as it is known.
 
@@ -39,10 +40,9 @@ def bench(experiment: Experiment, against: Sequence[str], rounds: int, out: Text
         The file bench.json, in a new folder of `runs/bench/`.
 
     Raises:
-        UserError: The experiment cannot be trained, or not by a competitor.
+        UserError: The experiment cannot be trained, or a competitor does not start.
     """
-    for kind in against:
-        rival.require(kind, experiment)
+    experiment = resolve_precision(experiment)
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         file = folder / f"{experiment.name}.yaml"
@@ -59,10 +59,17 @@ def bench(experiment: Experiment, against: Sequence[str], rounds: int, out: Text
         }
         say = _Sayer(result, out)
         say.header()
+        if advice := precision_advice(experiment.training.precision, experiment.training.devices):
+            say.line("precision", advice.removeprefix("training.precision: "))
         say.start_up()
         others = []
         mine = count_weights(job.classifier.network.trainable_weights)
-        for kind in against:
+        kinds = list(against)
+        if "keras" in kinds and (kernels := rival.onednn_kernels()):
+            result["onednn_kernels"] = kernels
+            if kernels["here"] != kernels["by_itself"]:
+                kinds.insert(kinds.index("keras") + 1, "keras_default")
+        for kind in kinds:
             other = rival.Rival(kind, file, job.dataset.image_shape, len(job.dataset.class_names))
             stack.callback(other.close)
             if (theirs := other.facts["trainable"]) != mine:
@@ -211,11 +218,17 @@ class _Sayer:
         )
 
     def ratio(self, kind: str) -> None:
-        found = self.result[kind]
+        found, kernels = self.result[kind], self.result.get("onednn_kernels", {})
+        which = ""
+        if kind == "keras_default":
+            which = f" as it comes, oneDNN kernels {'on' if kernels['by_itself'] else 'off'}"
+        elif kind == "keras" and kernels:
+            which = f" with oneDNN kernels {'on' if kernels['here'] else 'off'}, as ours"
+            which += " and as it comes" if kernels["here"] == kernels["by_itself"] else ""
         self.line(
-            f"against {kind}",
-            f"{found['version']}: {found['seconds_per_step']:.4g} s a step without augmentation; ours is "
-            f"{in_words(found['times_as_fast'], 2)} times as fast",
+            f"against {kind.partition('_')[0]}",
+            f"{found['version']}{which}: {found['seconds_per_step']:.4g} s a step without augmentation; "
+            f"ours is {in_words(found['times_as_fast'], 2)} times as fast",
         )
 
     def end(self, job: Job) -> None:

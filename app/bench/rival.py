@@ -1,11 +1,15 @@
 """A competitor in a process of its own: the same network in plain Keras, or in PyTorch, in a plain loop.
 
-`python -m app.bench.rival keras|torch EXPERIMENT.yaml HEIGHT WIDTH CHANNELS CLASSES` prints a line of JSON
-once it is ready, then reads numbers of steps, one a line, and answers each with the seconds of every step.
-Both take normalised float32 images from memory and augment nothing, which favours them.
+`python -m app.bench.rival KIND EXPERIMENT.yaml HEIGHT WIDTH CHANNELS CLASSES` prints a line of JSON once it
+is ready, then reads numbers of steps, one a line, and answers each with the seconds of every step. KIND is
+keras (with the same oneDNN kernels as ours), keras_default (with those that TensorFlow chooses by itself) or
+torch. All take normalised float32 images from memory and augment nothing, which favours them.
+`python -m app.bench.rival onednn` prints whether TensorFlow uses its oneDNN kernels.
 """
 
+import importlib.util
 import json
+import os
 import subprocess
 import sys
 import time
@@ -18,8 +22,21 @@ from app.errors import UserError
 from app.paths import module_command
 
 BATCHES_IN_MEMORY = 8
-FREE_ARGUMENTS = {"head_l2", "bn_momentum", "bn_epsilon", "dropout"}  # they change no layer's size
-TORCH_NETWORKS = ("resnet18", "minimodel", "fast_cifar10")  # those of torch_networks.py, named without torch
+ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
+BY_ITSELF = ""  # neither on nor off: TensorFlow chooses, and nobody else, as the variable is set
+# The twins of torch_networks.py, named without torch, each with the arguments that change its layers.
+TORCH_NETWORKS: dict[str, tuple[str, ...]] = dict.fromkeys(
+    ("baseline", "lenet5", "alexnet8", "vgg16", "inception10", "resnet18", "shallow_res", "minimodel"), ()
+)
+TORCH_NETWORKS |= {
+    "resnet50": (),
+    "resnet18_d2l": (),
+    "fast_cifar10": ("widths", "whitening"),
+    "resnet": ("depth", "stem", "stride_on"),
+    "cifar_resnet": ("depth", "shortcuts", "preactivation"),
+    "vgg": ("depth",),
+}
+FREE_ARGUMENTS = ("head_l2", "bn_momentum", "bn_epsilon", "stem_bn_epsilon", "dropout", "partial_identity")
 Shape = tuple[int, int, int]  # height, width, channels
 Times = Callable[[int], list[float]]
 
@@ -31,7 +48,7 @@ class Rival:
         """Start the competitor and wait until it is warm.
 
         Args:
-            kind: keras or torch.
+            kind: keras, keras_default or torch.
             file: The experiment's: network, batch size, precision and optimizer.
             image_shape: Height, width and channels.
             classes: Number of classes.
@@ -41,6 +58,11 @@ class Rival:
         """
         arguments = [kind, str(file), *map(str, image_shape), str(classes)]
         command, environment = module_command("app.bench.rival", *arguments)
+        environment["TMPDIR"] = str(
+            file.parent
+        )  # what it leaves there when it is killed goes with that folder
+        if kind == "keras_default":
+            environment[ONEDNN] = BY_ITSELF
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(
             command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True
@@ -71,22 +93,60 @@ class Rival:
 
 
 def require(kind: str, experiment: Experiment) -> None:
-    """Raise a UserError where this competitor cannot run the experiment."""
-    import importlib.util
-
+    """Raise a UserError where this competitor cannot run the experiment, without importing it."""
     if kind != "torch":
         return
+    name, given = experiment.model.name, experiment.model.arguments
+    if name not in TORCH_NETWORKS:
+        raise UserError(
+            f"AGAINST=torch: model.name: {name} has no twin in PyTorch; there are {', '.join(TORCH_NETWORKS)}"
+        )
+    known = (*TORCH_NETWORKS[name], *FREE_ARGUMENTS)
+    if unknown := [f"{key}={value}" for key, value in given.items() if key not in known]:
+        raise UserError(
+            f"AGAINST=torch: model: the twin of {name} in PyTorch does not take {', '.join(unknown)}; "
+            "leave it out, or bench without torch"
+        )
+    if experiment.optimizer.name not in ("sgd", "adam"):
+        raise UserError(
+            f"AGAINST=torch: optimizer.name: received {experiment.optimizer.name}; the PyTorch loop knows "
+            "sgd and adam, such as SET='\"optimizer={name: sgd, learning_rate: 0.1}\"'"
+        )
+    if experiment.training.precision == "float16":
+        raise UserError(
+            "AGAINST=torch: training.precision: received float16; the PyTorch loop knows float32 and bfloat16"
+        )
     if importlib.util.find_spec("torch") is None:
         raise UserError("AGAINST=torch: PyTorch is not installed; `pip install torch`, or the extra 'torch'")
-    name = experiment.model.name
-    arguments = {k: v for k, v in experiment.model.arguments.items() if k not in FREE_ARGUMENTS}
-    if name not in TORCH_NETWORKS or arguments:
-        raise UserError(
-            f"AGAINST=torch: twins in PyTorch are {', '.join(TORCH_NETWORKS)} by default arguments; "
-            f"received {name} {arguments or ''}".rstrip()
-        )
-    if experiment.optimizer.name not in ("sgd", "adam") or experiment.training.precision == "float16":
-        raise UserError("AGAINST=torch: the PyTorch loop knows sgd and adam, in float32 and bfloat16")
+
+
+def share_gpu() -> None:
+    """Let this process and the competitors' have a GPU's memory together; before a backend comes up."""
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
+def onednn_kernels() -> dict[str, bool] | None:
+    """Return whether TensorFlow uses its oneDNN kernels `here`, and whether it would `by_itself`.
+
+    None where it is not the backend. TensorFlow is asked, in a process of its own for the second.
+    """
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        return None
+    command, environment = module_command("app.bench.rival", "onednn")
+    done = subprocess.run(
+        command, env=environment | {ONEDNN: BY_ITSELF}, capture_output=True, text=True, check=True
+    )
+    return {"here": _uses_onednn(), "by_itself": json.loads(done.stdout)}
+
+
+def _uses_onednn() -> bool:
+    import app.training  # noqa: F401, I001 - first: it keeps TensorFlow quiet while it comes up
+    from tensorflow.python.util import _pywrap_util_port
+
+    return bool(_pywrap_util_port.IsMklEnabled())
 
 
 def _keras(experiment: Experiment, shape: Shape, classes: int) -> tuple[dict[str, Any], Times]:
@@ -135,7 +195,9 @@ def _torch(experiment: Experiment, shape: Shape, classes: int) -> tuple[dict[str
     training, arguments = experiment.training, experiment.optimizer.arguments
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
-    network = torch_networks.build(experiment.model.name, classes).to(device)
+    model = experiment.model
+    sizes = {key: value for key, value in model.arguments.items() if key not in FREE_ARGUMENTS}
+    network = torch_networks.build(model.name, shape, classes, **sizes).to(device)
     trained = [weight for weight in network.parameters() if weight.requires_grad]
     rate = experiment.optimizer.learning_rate.peak
     if experiment.optimizer.name == "adam":
@@ -172,10 +234,14 @@ def _torch(experiment: Experiment, shape: Shape, classes: int) -> tuple[dict[str
 
 def main(arguments: list[str]) -> None:
     """Be the competitor."""
-    kind, file, *numbers = arguments
-    height, width, channels, classes = map(int, numbers)
+    kind, *rest = arguments
     answers, sys.stdout = sys.stdout, sys.stderr  # nothing but answers may reach the parent
-    compete = {"keras": _keras, "torch": _torch}[kind]
+    if kind == "onednn":
+        print(json.dumps(_uses_onednn()), file=answers)
+        return
+    file, *numbers = rest
+    height, width, channels, classes = map(int, numbers)
+    compete = {"keras": _keras, "keras_default": _keras, "torch": _torch}[kind]
     facts, seconds = compete(load_experiment(Path(file)), (height, width, channels), classes)
     print(json.dumps(facts), file=answers, flush=True)
     for line in sys.stdin:

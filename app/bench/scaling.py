@@ -92,6 +92,7 @@ class _Team:
     def __init__(self, file: Path, cores: Sequence[int]):
         """Start a worker on each core and wait until all are warm."""
         command, environment = module_command("app.bench.scaling", str(file))
+        environment["TMPDIR"] = str(file.parent)  # what they leave there when killed goes with that folder
         addresses = [f"localhost:{port}" for port in free_ports(len(cores))]
         self.workers = []
         for index, core in enumerate(cores):

@@ -1,6 +1,6 @@
 """Experiment files: strict loading into frozen objects, without TensorFlow or Keras."""
 
-from app.config.loader import dump_experiment, list_experiments, load_experiment
+from app.config.loader import dump_experiment, list_experiments, load_experiment, misnamed_files
 from app.config.schema import (
     AnySchedule,
     ConstantSchedule,
@@ -38,4 +38,5 @@ __all__ = [
     "dump_experiment",
     "list_experiments",
     "load_experiment",
+    "misnamed_files",
 ]

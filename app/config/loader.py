@@ -1,5 +1,6 @@
 """Loads an experiment by name or path, and reports everything that is wrong with it in one message."""
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from app.config.wording import nearest, received
 from app.errors import UserError
 from app.paths import experiments_dir, shown
 
-NAME = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+NAME = re.compile(r"(?!.*\.\.)\w[\w.-]{0,99}")  # letters of any script: names of run folders come from it
 MAX_LINES = 50  # of a message; a file with more mistakes is no experiment
 DERIVED_KEY = "unknown key; the file's name is the experiment's, its first comment line the description"
 
@@ -33,6 +34,22 @@ def list_experiments() -> list[str]:
     """Return the names of all experiment files, sorted."""
     files = experiments_dir().glob("*.yaml")
     return sorted(path.stem for path in files if NAME.fullmatch(path.stem) and path.is_file())
+
+
+def misnamed_files() -> dict[str, str]:
+    """Return the files that would be experiments but for their names, each with a line on what to do."""
+    found = {}
+    for path in sorted(experiments_dir().glob("[!.]*")):
+        if path.suffix not in (".yaml", ".yml") or not path.is_file():
+            continue
+        if NAME.fullmatch(path.stem) and path.suffix == ".yaml":
+            continue
+        better = re.sub(r"[^\w-]+", "_", path.stem).strip("_") or "experiment"
+        rule = "consists of letters, digits, _ - and ." if path.suffix == ".yaml" else "ends in .yaml"
+        found[path.name] = (
+            f"{shown(path)!r}: the name of an experiment's file {rule}; rename it, such as to {better}.yaml"
+        )
+    return found
 
 
 def load_experiment(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
@@ -121,12 +138,16 @@ def _experiment_path(name: str) -> Path:
     folder = experiments_dir()
     names = list_experiments()
     path = folder / f"{name}.yaml"
-    if NAME.fullmatch(name) and path.is_file():
+    if NAME.fullmatch(name) and os.path.isfile(path):  # false, too, for a name that is too long
         if path.resolve().is_relative_to(folder.resolve()):
             return path
         raise UserError(
             f"experiment {received(name)}: {shown(path)} is a link that leads out of {shown(folder)}/"
         )
+    misnamed = misnamed_files()
+    for ending in ("", ".yaml", ".yml"):
+        if f"{name}{ending}" in misnamed:
+            raise UserError(misnamed[f"{name}{ending}"])
     meant = nearest(name, names)
     guess = f" Did you mean '{meant}'?" if meant else ""
     available = f"Available: {', '.join(names)}." if names else f"There is no *.yaml in {shown(folder)}/."

@@ -13,6 +13,7 @@ Rate = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Pixels = Annotated[int, Field(ge=1, le=4096)]
+Level = Annotated[int, Field(ge=0, le=255)]
 Text = Annotated[str, Field(min_length=1)]
 
 
@@ -31,6 +32,7 @@ class DatasetConfig(Section):
     channels: Literal[1, 3] | None = None
     interpolation: Literal["bilinear", "nearest", "bicubic", "lanczos", "area"] = "bilinear"
     resize: Literal["stretch", "crop"] = "stretch"
+    background: Level | tuple[Level, Level, Level] = 255  # behind transparent pixels: a gray, or RGB
     on_bad_image: Literal["fail", "skip"] = "fail"
     validation: float | Literal["test"] = 0.1
     train_share: Annotated[float, Field(gt=0, le=1)] | None = None  # of the training split; all that is left
@@ -43,6 +45,19 @@ class DatasetConfig(Section):
         if value is not None and (type(value) is not int or value not in (1, 3)):
             raise ValueError("must be 1 or 3")
         return value
+
+    @field_validator("background", mode="before")
+    @classmethod
+    def _background_is_a_colour(cls, value: object) -> object:
+        levels = value if isinstance(value, tuple) and len(value) == 3 else (value,)
+        if all(type(level) is int and 0 <= level <= 255 for level in levels):
+            return value
+        raise ValueError("must be a gray from 0 to 255, or [red, green, blue] of these")
+
+    @property
+    def background_colour(self) -> tuple[int, int, int]:
+        """The background as RGB."""
+        return (self.background,) * 3 if isinstance(self.background, int) else self.background
 
     @field_validator("validation", mode="before")
     @classmethod
@@ -133,7 +148,9 @@ class OptimizerConfig(Section):
 
     name: Text
     learning_rate: AnySchedule
-    rate_multipliers: dict[Text, Annotated[float, Field(ge=0)]] = {}  # by a pattern of the variables' paths
+    rate_multipliers: dict[
+        Text, Annotated[float, Field(ge=0)]
+    ] = {}  # by a pattern of the variables' paths; 0 is no freeze
     arguments: dict[str, Any] = {}
 
 

@@ -27,6 +27,7 @@ from app.data.splits import (
     stratified,
     train_share,
 )
+from app.data.store import remove_stale_temporaries
 from app.errors import UserError
 from app.paths import project_root, shown
 
@@ -53,6 +54,7 @@ def load_dataset(config: "DatasetConfig", data_root: Path) -> Dataset:
     Raises:
         UserError: Whatever is wrong with the files or missing.
     """
+    remove_stale_temporaries(data_root / CACHE_FOLDER)
     source = LOADERS[config.name](config, data_root)
     train, val, test, rule = _divide(source, config.validation, config.split_seed)
     if config.train_share is not None:
@@ -113,7 +115,7 @@ def _published(
         files: These files in words, for messages.
     """
     image_format, cache_folder = _image_format(config, channels), data_root / CACHE_FOLDER
-    path = _local_path(config, data_root)
+    path = local_path(config, data_root)
     if path.exists():
         npz_reader: Reader = partial(_read_npz_in, name=config.name)
         for reader in (npz_reader, *readers):
@@ -176,7 +178,7 @@ def _digits(config: "DatasetConfig", data_root: Path) -> Source:
 
 def _image_folder(config: "DatasetConfig", data_root: Path) -> Source:
     """Load a user's own class folders, or npz file."""
-    path, cache_folder = _local_path(config, data_root), data_root / CACHE_FOLDER
+    path, cache_folder = local_path(config, data_root), data_root / CACHE_FOLDER
     if not path.exists():
         raise UserError(
             f"dataset.data_dir: {shown(path)} does not exist. Put class folders there (CLASS/*.jpg, or "
@@ -190,7 +192,7 @@ def _image_folder(config: "DatasetConfig", data_root: Path) -> Source:
     return source_of(arrays, arrays.class_names or numbered(arrays), image_format, cache_folder)
 
 
-def _local_path(config: "DatasetConfig", data_root: Path) -> Path:
+def local_path(config: "DatasetConfig", data_root: Path) -> Path:
     """Return where local files are looked for; a folder that was asked for must exist."""
     if config.data_dir is None:
         return data_root / config.name
@@ -206,7 +208,8 @@ def _local_path(config: "DatasetConfig", data_root: Path) -> Path:
 
 
 def _image_format(config: "DatasetConfig", channels: int) -> ImageFormat:
-    return ImageFormat(config.image_size, config.channels or channels, config.interpolation, config.resize)
+    size, channels = config.image_size, config.channels or channels
+    return ImageFormat(size, channels, config.interpolation, config.resize, config.background_colour)
 
 
 def _cifar(archive: str, train: tuple[str, ...], test: str, label_bytes: int) -> tuple[Reader, ...]:

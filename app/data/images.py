@@ -34,21 +34,25 @@ class ImageFormat:
 
     Attributes:
         image_size: `(height, width)` in pixels; None keeps the size.
-        channels: 1 (luminance) or 3 (RGB). Transparency is dropped.
+        channels: 1 (luminance) or 3 (RGB).
         interpolation: A key of RESAMPLING; all but "nearest" average over the source pixels when shrinking.
         resize: "stretch", or "crop": the largest centred part of the wanted proportions, scaled.
+        background: The colour that shows through transparent pixels, RGB.
     """
 
     image_size: tuple[int, int] | None
     channels: int
     interpolation: str = "bilinear"
     resize: str = "stretch"
+    background: tuple[int, int, int] = (255, 255, 255)
 
     def convert(self, image: Image.Image) -> np.ndarray:
         """Return the pixels of an image, `(height, width, channels)` uint8."""
-        if "transparency" in image.info:
-            image = image.convert("RGBA")  # Pillow warns of palettes with transparency otherwise
         image, mode = _eight_bits(image), "L" if self.channels == 1 else "RGB"
+        if image.has_transparency_data:
+            canvas = Image.new("RGBA", image.size, self.background)
+            canvas.alpha_composite(image.convert("RGBA"))
+            image = canvas
         if image.mode != mode:  # Pillow would copy it
             image = image.convert(mode)
         if self.image_size is not None and image.size != self.image_size[::-1]:
@@ -89,6 +93,7 @@ def decode_file(path: str | Path, image_format: ImageFormat) -> np.ndarray:
         with Image.open(content, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise BadImageError(f"declares {image.width}x{image.height} pixels, more than {MAX_PIXELS:,}")
+            _scale_transparent_colour(image)
             image.load()
             if image.getexif():
                 ImageOps.exif_transpose(image, in_place=True)
@@ -103,8 +108,24 @@ def decode_file(path: str | Path, image_format: ImageFormat) -> np.ndarray:
         raise BadImageError(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
 
 
+def _scale_transparent_colour(image: Image.Image) -> None:
+    """Bring the colour that a PNG file declares transparent to the 8 bits that its pixels are scaled to.
+
+    Pillow scales pixels of 2, 4 and three times 16 bits, but not that colour. To be called before `load`.
+    """
+    colour, tiles = image.info.get("transparency"), getattr(image, "tile", None)
+    depth = tiles[0][3] if tiles else None
+    if isinstance(colour, int) and depth in ("L;2", "L;4"):
+        image.info["transparency"] = colour * (85 if depth == "L;2" else 17)
+    elif isinstance(colour, tuple) and depth == "RGB;16B":
+        image.info["transparency"] = tuple(value >> 8 for value in colour)
+
+
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Scale 16-bit grayscale down to 8 bits, which Pillow's own conversion would clip."""
+    """Scale grayscale of 16 bits down to 8 bits, which Pillow's own conversion would clip.
+
+    Pixels of 32 bits have no agreed range: they count as 8 bits where the largest is at most 255, else as 16.
+    """
     if image.mode == "F":
         raise BadImageError("floating-point pixels have no agreed range")
     if not image.mode.startswith("I"):
@@ -112,4 +133,9 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
     if values.min() < 0 or values.max() > 65_535:
         raise BadImageError("pixels need more than 16 bits")
-    return Image.fromarray((values >> 8).astype(np.uint8))
+    wide = image.mode != "I" or values.max() > 255
+    gray = Image.fromarray((values >> (8 if wide else 0)).astype(np.uint8))
+    if "transparency" not in image.info:
+        return gray
+    opaque = Image.fromarray(np.where(values == image.info["transparency"], 0, 255).astype(np.uint8))
+    return Image.merge("LA", (gray, opaque))

@@ -3,6 +3,8 @@
     folder/train/<class>/**.jpg    with folder/test/ and folder/val/ where they exist, or
     folder/<class>/**.jpg          one tree, from which validation data is drawn
 
+The folders of the splits have the names in PART_FOLDERS, in upper or lower case. One such name among the
+folders makes all of them splits; what does not fit that is refused, because it may be meant in two ways.
 Classes are in natural order ("2" before "10"), images in natural order of their paths within a class.
 """
 
@@ -21,7 +23,16 @@ from app.data.images import SUFFIXES
 from app.errors import UserError
 from app.paths import shown
 
-PART_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+PART_FOLDERS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+MAX_SHOWN = 12  # folders named in a message
 
 
 @dataclass(frozen=True)
@@ -64,19 +75,19 @@ def index_folder(root: Path, official: Sequence[str] | None = None) -> FolderInd
 
     Raises:
         UserError: The folder is missing, empty or unreadable, has no class folders, a single class, a class
-            without images, or links that lead nowhere in place of class folders; names of classes cannot be
-            told apart; parts have different classes, or not the official ones.
+            without images, or links that lead nowhere in place of class folders; splits and classes, or the
+            names of classes, cannot be told apart; parts have different classes, or not the official ones.
     """
-    part_folders = _part_folders(root)
+    part_folders = _part_folders(root, official)
     names = {part: subfolders(folder) for part, folder in part_folders.items()}
     for part, folder in part_folders.items():
         if not names[part]:
             raise UserError(f"{shown(folder)}: no class folders; images must lie in one folder a class")
-        _compare(f"{shown(folder)}/ and {shown(part_folders['train'])}/", names[part], names["train"])
+        _compare(f"{shown(folder)}/", names[part], f"{shown(part_folders['train'])}/", names["train"])
     order = names["train"]
     if official is not None:
-        order = [name.replace("/", "_") for name in official]
-        _compare(f"{shown(part_folders['train'])}/ and the dataset", names["train"], order)
+        order = _folders_of(official)
+        _compare(f"{shown(part_folders['train'])}/", names["train"], "the dataset", order)
     if len(order) == 1:
         raise UserError(f"{shown(root)}: one class only ({printable(order[0])!r}); a classifier needs two")
     unnameable = [printable(name) for name in order if not name.isprintable()]
@@ -116,14 +127,32 @@ def index_folder(root: Path, official: Sequence[str] | None = None) -> FolderInd
     return FolderIndex(root, class_names, files, np.array(labels, np.int32), parts, num_ignored)
 
 
-def _part_folders(root: Path) -> dict[str, Path]:
+def _folders_of(official: Sequence[str]) -> list[str]:
+    """Return the names that class folders of a published dataset have."""
+    return [name.replace("/", "_") for name in official]
+
+
+def _part_folders(root: Path, official: Sequence[str] | None) -> dict[str, Path]:
     """Return the folder of each part: train/, val/ and test/, or the root itself as "train"."""
     children = subfolders(root)
-    train = root / "train"
-    if "train" in children and (set(children) <= set(PART_FOLDERS) or subfolders(train)):
-        folders = {PART_FOLDERS[name]: root / name for name in children if name in PART_FOLDERS}
-        return {part: folders[part] for part in ("train", "val", "test") if part in folders}
-    return {"train": root}
+    parts = [PART_FOLDERS.get(name.lower()) for name in children]
+    is_class = official is not None and set(children) == set(
+        _folders_of(official)
+    )  # "train" is one of CIFAR-100
+    if is_class or not any(parts):
+        return {"train": root}
+    if None in parts or "train" not in parts or len(set(parts)) < len(parts):
+        named = ", ".join(f"{printable(name)}/" for name in children[:MAX_SHOWN])
+        more = f" and {len(children) - MAX_SHOWN} more" if len(children) > MAX_SHOWN else ""
+        raise UserError(
+            f"{shown(root)}: cannot tell whether these folders are splits or classes: {named}{more}. "
+            "There may be\n  one folder a class, none of them named like a split, or\n"
+            "  the folders of the splits and nothing else: one train/ (or training/) and, where they exist, "
+            "one val/ (valid/, validation/) and one test/ (testing/), in upper or lower case, each with one "
+            "folder a class\nIf all of these are classes, put them into a folder train/."
+        )
+    folders = {part: root / name for part, name in zip(parts, children, strict=True) if part}
+    return {part: folders[part] for part in ("train", "val", "test") if part in folders}
 
 
 def subfolders(folder: Path) -> list[str]:
@@ -151,16 +180,16 @@ def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _compare(places: str, names: list[str], expected: list[str]) -> None:
+def _compare(place: str, names: list[str], other_place: str, expected: list[str]) -> None:
     surplus = [name for name in names if name not in set(expected)]
     missing = [name for name in expected if name not in set(names)]
     if surplus or missing:
         alike = set(map(_composed, surplus)) & set(map(_composed, missing))
         show, hint = (ascii, "; some look the same, in different Unicode forms") if alike else (printable, "")
-        first, second = places.split(" and ")
         raise UserError(
-            f"{places} have different classes: only in {first}: {', '.join(map(show, surplus)) or 'none'}; "
-            f"only in {second}: {', '.join(map(show, missing)) or 'none'}{hint}"
+            f"{place} and {other_place} have different classes: only in {place}: "
+            f"{', '.join(map(show, surplus)) or 'none'}; only in {other_place}: "
+            f"{', '.join(map(show, missing)) or 'none'}{hint}"
         )
 
 

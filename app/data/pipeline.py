@@ -17,7 +17,8 @@ from app.data.views import View
 # images (batch, height, width, channels) uint8, labels (batch,) int32; for a share, weights and size besides
 Batch = tuple[np.ndarray, ...]
 PREFETCH_BATCHES = 4
-FLIP_STREAM = SPLIT_STREAM + 1  # of the Philox key, beside those of the epochs' orders
+FLIP_STREAM = 2**62  # of the Philox key; epochs use 0, 1, 2, ..., splits SPLIT_STREAM + the class
+OLD_FLIP_STREAM = SPLIT_STREAM + 1  # of runs whose states do not name theirs: the split's of class 1, too
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,14 @@ def epoch_order(seed: int, epoch: int, num_images: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(key=key)).permutation(num_images)
 
 
-def flipped_images(seed: int, epoch: int, num_images: int) -> np.ndarray:
+def flipped_images(seed: int, epoch: int, num_images: int, stream: int = FLIP_STREAM) -> np.ndarray:
     """Return which images an alternating flip mirrors in an epoch (counted from 0), `(num_images,)` bool.
 
     A coin for each image decides in the first epoch; from then on every image is mirrored in every second
     epoch. Each pair of epochs thus shows each image both ways, where independent coins would show half of
     the images the same way twice. Jordan 2024, arXiv:2404.00498, section 3.6.
     """
-    key = np.array([seed, FLIP_STREAM], np.uint64)
+    key = np.array([seed, stream], np.uint64)
     coins = np.random.Generator(np.random.Philox(key=key)).random(num_images) < 0.5
     return coins ^ bool(epoch % 2)
 
@@ -74,6 +75,7 @@ def training_batches(
     epoch: int = 0,
     step: int = 0,
     alternating_flip: bool = False,
+    flip_stream: int = FLIP_STREAM,
     share: Share | None = None,
 ) -> Any:
     """Return shuffled batches from a position to the end of the last epoch.
@@ -86,6 +88,7 @@ def training_batches(
         epoch: Where it starts, counted from 0.
         step: The first batch of that epoch to be delivered.
         alternating_flip: Whether to mirror images left to right, see `flipped_images`.
+        flip_stream: Names the coins of that.
         share: Deliver only these parts of each batch, one after the other.
 
     Returns:
@@ -98,7 +101,9 @@ def training_batches(
     def batches() -> Iterator[Batch]:
         for current in range(epoch, epochs):
             order = epoch_order(seed, current, len(split))
-            flipped = flipped_images(seed, current, len(split)) if alternating_flip else None
+            flipped = None
+            if alternating_flip:
+                flipped = flipped_images(seed, current, len(split), flip_stream)
             for index in range(step if current == epoch else 0, steps):
                 positions = order[index * batch_size : (index + 1) * batch_size]
                 for part, *weights in [(positions,)] if share is None else share.parts(positions):
@@ -116,30 +121,58 @@ def evaluation_batches(
 ) -> Any:
     """Return every image once, in the order of the split; see `training_batches` for what is returned.
 
+    It can be read again and again; where TensorFlow is not installed it is a `keras.utils.PyDataset`.
+
     Args:
         split: The images.
         batch_size: Images in a batch; the last may be smaller.
         view: How the network is to see them, see app/data/views.py; as they are by default.
         share: Deliver only these parts of each batch, one after the other.
     """
+    steps = num_steps(len(split), batch_size)
 
-    def batches() -> Iterator[Batch]:
-        for start in range(0, len(split), batch_size):
-            positions = np.arange(start, min(start + batch_size, len(split)))
-            for part, *weights in [(positions,)] if share is None else share.parts(positions):
-                images, labels = split.take(part)
-                yield (images if view is None else view.of(images)), labels, *weights
+    def batch(step: int) -> Iterator[Batch]:
+        positions = np.arange(step * batch_size, min((step + 1) * batch_size, len(split)))
+        for part, *weights in [(positions,)] if share is None else share.parts(positions):
+            images, labels = split.take(part)
+            yield (images if view is None else view.of(images)), labels, *weights
 
-    return _stream(batches, split, num_steps(len(split), batch_size), share)
+    if share is None and not _tensorflow():
+        return _readable_again(lambda step: next(batch(step)), steps)
+    return _stream(lambda: (part for step in range(steps) for part in batch(step)), split, steps, share)
+
+
+def _readable_again(batch: Callable[[int], Batch], steps: int) -> Any:
+    """Return batches by number, to be read after every epoch; a generator is used up by the first."""
+    import keras  # here: the order of images is asked for where no backend is needed
+
+    class Batches(keras.utils.PyDataset):
+        def __len__(self) -> int:
+            return steps
+
+        def __getitem__(self, step: int) -> Batch:
+            if not 0 <= step < steps:
+                raise IndexError(step)
+            return batch(step)
+
+    return Batches()
+
+
+def _tensorflow() -> Any:
+    """Return TensorFlow, None where it is not installed."""
+    try:
+        import tensorflow
+    except ImportError:
+        return None
+    return tensorflow
 
 
 def _stream(
     batches: Callable[[], Iterator[Batch]], split: Split, num_batches: int, share: Share | None
 ) -> Any:
     """Hand NumPy batches to TensorFlow's input pipeline, or on as they are where it is not installed."""
-    try:
-        import tensorflow as tf
-    except ImportError:
+    tf = _tensorflow()
+    if tf is None:
         return batches()
     signature = [tf.TensorSpec((None, *split.images.shape[1:]), tf.uint8), tf.TensorSpec((None,), tf.int32)]
     if share is not None:

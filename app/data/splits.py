@@ -12,7 +12,7 @@ import numpy as np
 from app.errors import UserError
 
 CHUNK_ELEMENTS = 4_000_000  # pixel values handled at a time: 32 MB as float64
-SPLIT_STREAM = 2**63  # second half of the Philox key; epochs use 0, 1, 2, ..., so the streams never meet
+SPLIT_STREAM = 2**63  # second half of the Philox key, plus the class; epochs use 0, 1, 2, ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,28 +140,30 @@ class Dataset:
 
     @functools.cached_property
     def duplicates(self) -> dict[str, int]:
-        """How many images outside of `train` equal one inside, pixel for pixel; counted at the first use."""
-        train = self.train.hashes()
-        return {
-            f"train_and_{name}": int(np.isin(split.hashes(), train).sum())
-            for name, split in (("val", self.val), ("test", self.test))
-            if split is not None
-        }
+        """How many images of a split equal one of an earlier split, pixel for pixel; counted at first use."""
+        train, val = self.train.hashes(), self.val.hashes()
+        counts = {"train_and_val": int(np.isin(val, train).sum())}
+        if self.test is not None:
+            test = self.test.hashes()
+            counts["train_and_test"] = int(np.isin(test, train).sum())
+            counts["val_and_test"] = int(np.isin(test, val).sum())
+        return counts
 
     def duplicates_warning(self) -> str | None:
         """Return a line that warns of images which are in two splits; None where there are none."""
         found = [
-            f"{self.duplicates[key]:,} of {len(split):,} {name} images"
-            for key, name, split in (
-                ("train_and_val", "validation", self.val),
-                ("train_and_test", "test", self.test),
+            f"{self.duplicates[key]:,} of {len(split):,} {name} images are {other} images too"
+            for key, name, split, other in (
+                ("train_and_val", "validation", self.val, "training"),
+                ("train_and_test", "test", self.test, "training"),
+                ("val_and_test", "test", self.test, "validation"),
             )
             if split is not None and self.duplicates[key]
         ]
         if not found:
             return None
         return (
-            f"warning: {' and '.join(found)} are training images too, pixel for pixel; "
+            f"warning: {', '.join(found)}, pixel for pixel; "
             "accuracy on them says nothing of new images. Remove the copies."
         )
 

@@ -7,23 +7,32 @@ import contextlib
 import json
 import math
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from app.data.images import BadImageError, quiet_pillow
+from app.data.progress import progress
 from app.errors import UserError
 from app.paths import shown
 from app.runs import atomic_path, write_text
+
+try:
+    import fcntl
+except ImportError:  # Windows: left-over files stay until the cache is deleted
+    fcntl = None  # type: ignore[assignment]
 
 MEMORY_SHARE = 0.25  # decoded images above this share of the available memory go to disk
 KEPT_AFTER_SECONDS = 5.0  # of decoding
 BLOCK_BYTES = 64 * 2**20  # decoded between two writes
 FILES_PER_TASK = 64
+PID_REUSED_SECONDS = 86_400.0  # a file untouched for so long is not of the process that has its number now
 
 BadImages = dict[int, str]  # position -> reason
 
@@ -78,8 +87,9 @@ def store_images(
     if in_memory:
         began = time.monotonic()
         images, bad = np.zeros((num_images, *shape), np.uint8), {}
-        for start, stop in _blocks(num_images, shape):
-            bad |= _fill(images[start:stop], decode, start, num_threads)
+        with _decoding(num_images) as advance:
+            for start, stop in _blocks(num_images, shape):
+                bad |= _fill(images[start:stop], decode, start, num_threads, advance)
         check(bad)
         if time.monotonic() - began > KEPT_AFTER_SECONDS:
             _keep(path, reasons, images, bad)
@@ -104,7 +114,7 @@ def _keep(path: Path, reasons: Path, images: np.ndarray, bad: BadImages) -> None
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         if images.nbytes <= 0.1 * shutil.disk_usage(path.parent).free:
-            with atomic_path(path) as temporary, open(temporary, "wb") as file:
+            with atomic_path(path) as temporary, _open_held(temporary) as file:
                 np.save(file, images)
             write_text(reasons, json.dumps(bad))
 
@@ -130,15 +140,53 @@ def _write_cache(
     """Write images block by block through the file, so that a full disk is an error, not a crash."""
     bad: BadImages = {}
     with atomic_path(path) as temporary:
-        with open(temporary, "wb") as file:
+        with _open_held(temporary) as file, _decoding(shape[0]) as advance:
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
             for start, stop in _blocks(shape[0], shape[1:]):
                 block = np.zeros((stop - start, *shape[1:]), np.uint8)
-                bad |= _fill(block, decode, start, num_threads)
+                bad |= _fill(block, decode, start, num_threads, advance)
                 file.write(block.data)
         check(bad)
         write_text(reasons, json.dumps(bad))
+
+
+def _open_held(path: Path) -> BinaryIO:
+    """Open a new file for writing, with the lock that tells others that its process lives."""
+    file = open(path, "wb")
+    if fcntl is not None:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return file
+
+
+def remove_stale_temporaries(folder: Path) -> None:
+    """Delete what killed processes left half-written in the cache.
+
+    A file is left alone while its process lives, or while it is locked: processes of other machines and
+    containers have numbers of their own.
+    """
+    for path in folder.glob(".tmp-*") if fcntl is not None else ():
+        number = re.match(r"\.tmp-(\d+)-", path.name)
+        with contextlib.suppress(OSError), open(path, "rb+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # an OSError where another process holds it
+            untouched = time.time() - os.fstat(file.fileno()).st_mtime
+            if untouched > PID_REUSED_SECONDS or (number and not _lives(int(number[1]))):
+                path.unlink()
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
+
+
+def _decoding(num_images: int) -> contextlib.AbstractContextManager[Callable[[int], None]]:
+    return progress("decoding images", num_images)
 
 
 def _blocks(num_images: int, shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
@@ -147,13 +195,19 @@ def _blocks(num_images: int, shape: tuple[int, ...]) -> Iterator[tuple[int, int]
         yield start, min(start + size, num_images)
 
 
-def _fill(block: np.ndarray, decode: Callable[[int], np.ndarray], offset: int, num_threads: int) -> BadImages:
+def _fill(
+    block: np.ndarray,
+    decode: Callable[[int], np.ndarray],
+    offset: int,
+    num_threads: int,
+    advance: Callable[[int], None],
+) -> BadImages:
     """Decode the images from position `offset` on into `block`; return the bad ones."""
     size = max(1, min(FILES_PER_TASK, len(block) // (4 * num_threads)))
 
-    def task(start: int) -> BadImages:
+    def task(rows: range) -> BadImages:
         bad = {}
-        for row in range(start, min(start + size, len(block))):
+        for row in rows:
             try:
                 block[row] = decode(offset + row)
             except BadImageError as error:
@@ -161,7 +215,13 @@ def _fill(block: np.ndarray, decode: Callable[[int], np.ndarray], offset: int, n
         return bad
 
     bad: BadImages = {}
+    tasks = [range(start, min(start + size, len(block))) for start in range(0, len(block), size)]
     with quiet_pillow(), ThreadPoolExecutor(num_threads) as pool:
-        for found in pool.map(task, range(0, len(block), size)):
-            bad |= found
+        try:
+            for rows, found in zip(tasks, pool.map(task, tasks), strict=True):
+                bad |= found
+                advance(len(rows))
+        except BaseException:  # also a signal's: the tasks under way suffice to wait for
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return bad

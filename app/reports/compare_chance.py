@@ -15,12 +15,37 @@ import numpy as np
 from app.errors import UserError
 from app.paths import shown
 from app.reading import read_predictions
-from app.reports.compare_groups import Group, same_images
+from app.reports.compare_groups import Group, Trial
 from app.reports.figures import mcnemar
 
 LEVEL = 0.05
 MOST_WITH_ALL_PAIRS = 5  # more groups than this are compared with the best one alone
 LEAST_SEEDS = 3  # for a word on recipes
+
+
+def same_images(one: Trial, other: Trial) -> bool:
+    """Return whether two runs were validated on the same images in the same order.
+
+    Runs record a fingerprint of these images. Runs of earlier versions did not: of them the whole data and
+    the settings of the draw have to be equal.
+    """
+    if one.dataset is None or other.dataset is None:
+        return False
+    fingerprints = one.dataset.validation_fingerprint, other.dataset.validation_fingerprint
+    if all(fingerprints):
+        return fingerprints[0] == fingerprints[1]
+    settings, others = one.experiment.dataset, other.experiment.dataset
+    return (
+        one.dataset.fingerprint == other.dataset.fingerprint
+        and settings.validation == others.validation
+        and settings.split_seed == others.split_seed
+        and settings.train_share == others.train_share
+    )
+
+
+def all_on_same_images(groups: Sequence[Group]) -> bool:
+    """Return whether all groups were validated on the same images."""
+    return all(same_images(groups[0].first, group.first) for group in groups[1:])
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from app.reading import read_record
 from app.records import EvaluationRecord, EvaluationsOnTestRecord, MetricsRecord
 from app.reports.evaluation_plots import draw_classes, draw_confusion, draw_reliability
-from app.reports.figures import classification_figures, confusion_matrix
+from app.reports.figures import confusion_matrix
 from app.reports.pictures import draw_doubts, draw_mistakes
 from app.runs import Run, write_json
 
@@ -29,48 +29,43 @@ def evaluation_folder(run: Run, split: str, checkpoint: str, views: str = "none"
     return run.evaluations / f"{split}-{checkpoint}{'' if views == 'none' else f'-{views}'}"
 
 
-def evaluation_title(facts: dict[str, Any], num_images: int) -> str:
-    """Return the heading of an evaluation's pictures and table; for `facts` see `write_evaluation`."""
+def evaluation_title(content: dict[str, Any]) -> str:
+    """Return the heading of an evaluation's pictures and table; for `content` see `write_evaluation`."""
     return (
-        f"{facts['run']}, {facts['checkpoint']} epoch ({facts['epoch']}), "
-        f"{num_images:,} {facts['split']} images"
+        f"{content['run']}, {content['checkpoint']} epoch ({content['epoch']}), "
+        f"{content['images']:,} {content['split']} images"
     )
 
 
 def write_evaluation(
     folder: Path,
+    content: dict[str, Any],
     labels: np.ndarray,
     logits: np.ndarray,
     class_names: Sequence[str],
     take: Callable[[np.ndarray], np.ndarray],
-    facts: dict[str, Any],
-) -> dict[str, Any]:
+) -> None:
     """Write evaluation.json and the pictures of an evaluation into `folder`; the same again replaces them.
 
     Args:
         folder: Is made where it is missing.
+        content: That of evaluation.json: the names of `run`, `checkpoint`, `split` and `test_time_views`, and
+            the `epoch`; whatever else belongs to it; and `classification_figures`.
         labels: (images,), integers.
         logits: (images, classes), float32.
         class_names: One a class.
         take: Returns the images (n, height, width, channels) uint8 at positions (n,).
-        facts: What was evaluated: the names of its `run`, `checkpoint`, `split` and `test_time_views`, and
-            the `epoch`; and whatever else belongs to it.
-
-    Returns:
-        The content of evaluation.json.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    title = evaluation_title(facts, len(labels))
-    found = {**facts, **classification_figures(labels, logits, class_names)}
+    title = evaluation_title(content)
     confusion = confusion_matrix(labels, logits.argmax(-1), len(class_names))
     draw_confusion(folder / "confusion.png", confusion, class_names, title)
-    draw_classes(folder / "classes.png", found["classes"], title)
+    draw_classes(folder / "classes.png", content["classes"], title)
     draw_mistakes(folder / "mistakes.png", take, labels, logits, class_names, title)
     draw_doubts(folder / "doubts.png", take, labels, logits, class_names, title)
-    error = found["expected_calibration_error"]
-    draw_reliability(folder / "reliability.png", found["reliability"], error, title)
-    write_json(folder / "evaluation.json", found)
-    return found
+    error = content["expected_calibration_error"]
+    draw_reliability(folder / "reliability.png", content["reliability"], error, title)
+    write_json(folder / "evaluation.json", content)
 
 
 def list_evaluations(run: Run) -> list[tuple[Path, EvaluationRecord]]:

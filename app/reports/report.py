@@ -18,6 +18,7 @@ from app.reports.evaluation import (
     looks_at_test,
     write_evaluation,
 )
+from app.reports.figures import classification_figures
 from app.reports.plots import draw_history
 from app.reports.results_table import percent, source_figures
 from app.runs import Run, load_run_experiment
@@ -68,19 +69,16 @@ def _evaluate_validation(
         labels, logits = read_predictions(run.predictions, metrics.checkpoint, len(dataset.class_names))
     except UserError as error:
         return str(error)
+    content = {
+        "run": run.name,
+        "checkpoint": metrics.checkpoint,
+        "epoch": epoch,
+        "split": metrics.split,
+        "test_time_views": "none",
+        **classification_figures(labels, logits, dataset.class_names),
+    }
     write_evaluation(
-        folder,
-        labels,
-        logits,
-        dataset.class_names,
-        lambda positions: dataset.val.take(positions)[0],
-        {
-            "run": run.name,
-            "checkpoint": metrics.checkpoint,
-            "epoch": epoch,
-            "split": metrics.split,
-            "test_time_views": "none",
-        },
+        folder, content, labels, logits, dataset.class_names, lambda positions: dataset.val.take(positions)[0]
     )
     return None
 
@@ -118,7 +116,8 @@ def _parts(run: Run, experiment: Experiment, metrics: MetricsRecord, remark: str
     yield page.heading("The same again")
     yield page.code("\n".join(_commands(run, experiment, environment)))
     yield page.folded("experiment.yaml, defaults included", page.code(read_text(run.experiment)))
-    yield page.folded("summary.txt, the network's layers", page.code(read_text(run.summary)))
+    if run.summary.is_file():
+        yield page.folded("summary.txt, the network's layers", page.code(read_text(run.summary)))
     versions = page.table(("package", "version"), list(environment.versions.items()))
     yield page.folded("versions", versions)
 

@@ -17,7 +17,7 @@ from app.reports.evaluation import (
     evaluation_title,
     write_evaluation,
 )
-from app.reports.figures import mcnemar
+from app.reports.figures import classification_figures, mcnemar
 from app.reports.networks import named_layers
 from app.runs import Run, atomic_path
 from app.trained.loading import CheckpointName, SplitName, batches_of, load_split, load_trained
@@ -68,22 +68,26 @@ def evaluate(
     if images := recalibrate(classifier, dataset.train, size):
         again = split_logits(classifier, chosen, size, VIEWS[views])
         facts["recalibrated"] = {"training_images": images, **_compare(chosen.labels, logits, again)}
-    folder = evaluation_folder(run, split, trained.checkpoint, views)
-    found = write_evaluation(
-        folder,
-        chosen.labels,
-        logits,
-        classifier.class_names,
-        lambda positions: chosen.take(positions)[0],
-        facts,
-    )
-    with atomic_path(folder / "predictions.npz") as temporary:
-        np.savez(temporary, allow_pickle=False, labels=chosen.labels, logits=logits)
+    names = classifier.class_names
+    found = facts | classification_figures(chosen.labels, logits, names)
     _print_table(found, out)
-    if chosen is dataset.test:
-        looks = count_test_evaluation(
-            run, found["accuracy"], checkpoint=trained.checkpoint, test_time_views=views
+    folder, looks = evaluation_folder(run, split, trained.checkpoint, views), 0
+    try:
+        write_evaluation(
+            folder, found, chosen.labels, logits, names, lambda positions: chosen.take(positions)[0]
         )
+        with atomic_path(folder / "predictions.npz") as temporary:
+            np.savez(temporary, allow_pickle=False, labels=chosen.labels, logits=logits)
+        if chosen is dataset.test:
+            looks = count_test_evaluation(
+                run, found["accuracy"], checkpoint=trained.checkpoint, test_time_views=views
+            )
+    except OSError as error:
+        raise UserError(
+            f"{shown(folder)}: cannot be written ({error.strerror or error}); only what was printed is left "
+            "of this evaluation. Make the folder writable, or evaluate a copy of the run"
+        ) from error
+    if looks:
         print(
             f"test images looked at: {looks} time{'s' if looks > 1 else ''} in this run; every choice made "
             "by them makes them worth less as a test",
@@ -175,7 +179,7 @@ def _print_table(found: dict[str, Any], out: TextIO) -> None:
         f"mean F1 {found['macro_f1']:.4f}",
         f"calibration error {100 * found['expected_calibration_error']:.2f} %",
     ]
-    title = evaluation_title(found, found["images"])
+    title = evaluation_title(found)
     print(title, "   ".join(figures), sep="\n", file=out)
     width = max(5, *(len(each["name"]) for each in found["classes"]))
     print(f"{'class':<{width}}  images  precision  recall      F1", file=out)

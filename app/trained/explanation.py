@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from app.config.wording import printable
+from app.data.chosen import find_images
 from app.errors import UserError
 from app.paths import shown
 from app.reports.canvas import percent_of
@@ -30,7 +31,7 @@ def explain(run: Run, images: str | None, checkpoint: CheckpointName | None, out
 
     Args:
         run: A finished run.
-        images: Files, see `app.trained.prediction.find_images`; validation images of all classes by default.
+        images: Files, see `app.data.chosen.find_images`; validation images of all classes by default.
         checkpoint: Whose weights; see `load_trained`.
         out: Receives a line a picture.
 
@@ -45,8 +46,6 @@ def explain(run: Run, images: str | None, checkpoint: CheckpointName | None, out
             f"explain: it needs TensorFlow, and KERAS_BACKEND is '{keras.backend.backend()}' here; unset it: "
             "a run that was trained on another backend can be explained, too"
         )
-    from app.trained.prediction import find_images
-
     paths = find_images(images) if images is not None else None
     trained = load_trained(run, checkpoint, precision="float32")
     if paths is None:

@@ -56,7 +56,7 @@ def export(run: Run, format: str, checkpoint: CheckpointName | None, out: TextIO
     chosen = _available(format)
     _use_whole_float32()
     trained = load_trained(run, checkpoint, precision="float32")
-    height, width, channels = trained.facts["image_shape"]
+    height, width, channels = trained.data.image_shape
     classifier = in_float32(trained.classifier, (height, width, channels))
     images, origin = _check_images(trained, out)
     shares = _reference(trained, classifier, images, out)
@@ -130,7 +130,7 @@ def _check_images(trained: Trained, out: TextIO) -> tuple[np.ndarray, str]:
     try:
         split = load_split(trained, "validation")[1]
     except UserError as error:
-        shape = (CHECKED_IMAGES, *trained.facts["image_shape"])
+        shape = (CHECKED_IMAGES, *trained.data.image_shape)
         print(
             f"no validation images, so random ones are used for the check: {str(error).splitlines()[0]}",
             file=out,
@@ -196,7 +196,7 @@ def _quietly(what: str, work: Callable[[], Result]) -> Result:
 
 def _facts(trained: Trained, format: str, chosen: Format) -> dict[str, Any]:
     """Return what export.json says besides the check."""
-    shape = trained.facts["image_shape"]
+    shape = trained.data.image_shape
     packages = ("keras", "tensorflow", "numpy", *(name.replace("_", "-") for name in chosen.modules))
     versions = {"python": platform.python_version()}
     for package in packages:
@@ -227,7 +227,7 @@ def _facts(trained: Trained, format: str, chosen: Format) -> dict[str, Any]:
 
 def _how_to_run(trained: Trained, chosen: Format) -> list[str]:
     """Return lines of Python that classify a photograph, read as the run read its images."""
-    height, width, channels = trained.facts["image_shape"]
+    height, width, channels = trained.data.image_shape
     dataset = trained.experiment.dataset
     mode = "L" if channels == 1 else "RGB"
     fit = "ImageOps.fit(image, " if dataset.resize == "crop" else "image.resize("

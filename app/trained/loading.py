@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -10,7 +10,8 @@ from app.config import Experiment
 from app.data.datasets import Dataset, Split, load_dataset
 from app.errors import UserError
 from app.paths import data_root, shown
-from app.runs import Run, load_run_experiment, read_json
+from app.records import DatasetRecord
+from app.runs import Run, load_finished
 from app.training import startup
 from app.training.checkpoint import load_state
 from app.training.saved import load_classifier
@@ -30,7 +31,7 @@ class Trained:
         classifier: Takes raw uint8 images; not compiled.
         checkpoint: Whose weights it has, those of the best epoch or of the last.
         epoch: That epoch, from 1.
-        facts: The run's dataset.json.
+        data: The run's dataset.json.
     """
 
     run: Run
@@ -38,7 +39,7 @@ class Trained:
     classifier: ImageClassifier
     checkpoint: CheckpointName
     epoch: int
-    facts: dict[str, Any]
+    data: DatasetRecord
 
     @property
     def title(self) -> str:
@@ -63,10 +64,8 @@ def load_trained(
     Raises:
         UserError: The run is not finished, or its files are damaged or fit each other no longer.
     """
-    if not run.finished:
-        raise UserError(f"{run.name}: this run is not finished; finish it first: make resume RUN={run.name}")
-    experiment = startup.resolve_precision(load_run_experiment(run))
-    facts, metrics = read_json(run.dataset), read_json(run.metrics)
+    experiment, metrics, data = load_finished(run)
+    experiment = startup.resolve_precision(experiment)
     startup.configure(
         seed=experiment.seed,
         precision=precision or experiment.training.precision,
@@ -74,19 +73,18 @@ def load_trained(
         determinism=experiment.training.determinism,
     )
     classifier = load_classifier(run.best_model)
-    names = tuple(facts.get("class_names", ()))
+    names = tuple(data.class_names)
     if classifier.class_names != names:
         raise UserError(
             f"{shown(run.best_model)}: its classes are not those of {shown(run.dataset)}: "
             f"{_first_difference(classifier.class_names, names)}; one of the two files is another run's"
         )
-    best = metrics["best"] or metrics["final"]
-    if checkpoint is None:
-        checkpoint = "last" if metrics["headline"]["which"] == "last epoch" else "best"
-    chosen = metrics["final"] if checkpoint == "last" else best
-    if checkpoint == "last" and best["epoch"] != chosen["epoch"]:
+    best = metrics.best or metrics.final
+    checkpoint = checkpoint or metrics.checkpoint
+    chosen = metrics.final if checkpoint == "last" else best
+    if checkpoint == "last" and best.epoch != chosen.epoch:
         _give_last_weights(run, classifier)
-    return Trained(run, experiment, classifier, checkpoint, chosen["epoch"], facts)
+    return Trained(run, experiment, classifier, checkpoint, chosen.epoch, data)
 
 
 def _first_difference(have: Sequence[str], want: Sequence[str]) -> str:
@@ -127,10 +125,10 @@ def load_split(trained: Trained, split: SplitName) -> tuple[Dataset, Split]:
             f"{trained.run.name}: the data's classes have changed since it was trained: "
             f"{_first_difference(dataset.class_names, trained.classifier.class_names)}"
         )
-    if dataset.fingerprint != trained.facts["fingerprint"]:
+    if dataset.fingerprint != trained.data.fingerprint:
         raise UserError(
             f"{trained.run.name}: the images have changed since it was trained ({dataset.source}; then: "
-            f"{trained.facts['source']}); put the old ones back, or judge it by other images with "
+            f"{trained.data.source}); put the old ones back, or judge it by other images with "
             f"make predict RUN={trained.run.name} IMAGES=folder"
         )
     if split == "validation":

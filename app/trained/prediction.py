@@ -1,7 +1,6 @@
 """The classes of any images, by a run's network and with the run's own preprocessing."""
 
 import csv
-import glob
 import io
 import os
 from collections.abc import Sequence
@@ -12,9 +11,9 @@ from typing import TextIO
 
 import numpy as np
 
-from app.config.wording import clipped, printable
-from app.data.images import SUFFIXES, BadImageError, ImageFormat, decode_file, quiet_pillow
-from app.data.listing import natural_key, visible_files
+from app.config.wording import printable
+from app.data.chosen import find_images, shown_pattern
+from app.data.images import BadImageError, ImageFormat, decode_file, quiet_pillow
 from app.errors import UserError
 from app.paths import shown
 from app.reports.canvas import percent_of
@@ -55,46 +54,6 @@ class Prediction:
     problem: str = ""
 
 
-def find_images(text: str) -> list[Path]:
-    """Return the files that `text` names, in natural order.
-
-    Args:
-        text: A file, whatever its suffix; a folder, searched with everything below it but hidden files; or
-            a pattern with `*`, `?`, `[...]` or `**`.
-
-    Raises:
-        UserError: There is no such thing, or no image by its suffix in it.
-    """
-    name = os.path.expanduser(text)
-    if os.path.isdir(name):
-        found, place = (
-            [os.path.join(here, file) for here, files in visible_files(name) for file in files],
-            "this folder holds",
-        )
-    elif os.path.lexists(name):
-        return [Path(name)]
-    elif glob.has_magic(name):
-        try:
-            found = [path for path in glob.glob(name, recursive=True) if not os.path.isdir(path)]
-        except ValueError:  # a NUL in a folder's name
-            found = []
-        place = "this pattern finds"
-    else:
-        raise UserError(
-            f"IMAGES={_clip(text)}: no such file or folder. It may be an image, a folder of images, "
-            'or a pattern such as "photos/**/*.jpg"'
-        )
-    images = [path for path in found if os.path.splitext(path)[1].lower() in SUFFIXES]
-    if not images:
-        others = f"none of the {len(found):,} files that {place} is" if found else f"{place} no file that is"
-        raise UserError(f"IMAGES={_clip(text)}: {others} an image by its name ({' '.join(sorted(SUFFIXES))})")
-    return [Path(path) for path in sorted(images, key=natural_key)]
-
-
-def _clip(text: str) -> str:
-    return clipped(printable(text), 200)
-
-
 def read_images(paths: Sequence[Path], trained: Trained) -> tuple[np.ndarray, BadFiles]:
     """Read image files as the run read its own: the same size, channels and way of resizing.
 
@@ -106,9 +65,11 @@ def read_images(paths: Sequence[Path], trained: Trained) -> tuple[np.ndarray, Ba
         The images that can be read, in order, `(n, height, width, channels)` uint8, and the files that
         cannot be read, each with the reason.
     """
-    height, width, channels = trained.facts["image_shape"]
+    height, width, channels = trained.data.image_shape
     dataset = trained.experiment.dataset
-    image_format = ImageFormat((height, width), channels, dataset.interpolation, dataset.resize)
+    image_format = ImageFormat(
+        (height, width), channels, dataset.interpolation, dataset.resize, dataset.background_colour
+    )
 
     def decode(path: Path) -> np.ndarray | str:
         try:
@@ -202,9 +163,11 @@ def _say_what_is_bad(bad: Sequence[Prediction], num_paths: int, text: str, out: 
     if len(bad) < num_paths:
         print(f"{len(bad):,} of {num_paths:,} files cannot be read and are left out:\n{listing}", file=out)
     elif num_paths == 1:
-        raise UserError(f"IMAGES={_clip(text)}: {_name(bad[0].path)} cannot be read: {bad[0].problem}")
+        raise UserError(
+            f"IMAGES={shown_pattern(text)}: {_name(bad[0].path)} cannot be read: {bad[0].problem}"
+        )
     else:
-        raise UserError(f"IMAGES={_clip(text)}: none of {num_paths:,} files can be read:\n{listing}")
+        raise UserError(f"IMAGES={shown_pattern(text)}: none of {num_paths:,} files can be read:\n{listing}")
 
 
 def _name(path: Path) -> str:

@@ -1,11 +1,15 @@
 """The training run. Importing this package brings up Keras and its backend without their start-up noise."""
 
 import contextlib
+import logging
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
 
+from app.backend import check_backend
+
+check_backend()
 # Before any import of TensorFlow: hide its C++ INFO lines; warnings and errors still show. Of several workers
 # none shows them: what becomes of another one is told by app.workers, in one line instead of twenty.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if os.environ.get("TF_CONFIG") else "1")
@@ -23,7 +27,7 @@ def silence() -> Iterator[None]:
         os.dup2(held.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:
             os.dup2(saved, 2)
             held.seek(0)
             os.write(2, held.read())
@@ -38,3 +42,7 @@ with silence():
 
     with contextlib.suppress(ImportError):  # where JAX trains, TensorFlow may be absent, or feed it
         import tensorflow  # noqa: F401
+
+# Every run in a process (SEEDS=, bench) has functions of its own. TensorFlow takes them for one that is
+# traced again and again, and warns.
+logging.getLogger("tensorflow").addFilter(lambda record: "tf.function retracing" not in str(record.msg))

@@ -6,7 +6,9 @@ from typing import Any, TextIO
 import keras
 from keras import ops
 
-from app.runs import Run, load_run_experiment, read_json
+from app.reading import read_record
+from app.records import FailureRecord
+from app.runs import Run, load_run_experiment
 from app.training.checkpoint import load_state, non_finite_variable, restore_state
 from app.training.job import Job, prepare
 from app.training.layerwise import Culprit, find_in_step, find_in_weights
@@ -35,10 +37,10 @@ def replay(run: Run, out: TextIO) -> bool:
     if not run.failure.is_file():
         print(f"{run.name}: this run did not blow up (it has no {run.failure.name})", file=out)
         return False
-    failure = read_json(run.failure)
+    failure = read_record(run.failure, FailureRecord)
     job, start = _prepare(run, out)
-    target = (failure["epoch"] - 1) * job.steps + failure["step"]
-    print(f"{run.name}: {failure['what']} in {_place(job, target - 1)}", file=out)
+    target = (failure.epoch - 1) * job.steps + failure.step
+    print(f"{run.name}: {failure.what} in {_place(job, target - 1)}", file=out)
     if target <= start:
         print("The newest state was saved after that step: there is nothing to replay", file=out)
         return False
@@ -71,17 +73,18 @@ def _prepare(run: Run, out: TextIO | None = None) -> tuple[Job, int]:
     Returns:
         The run's experiment with the state restored, and the steps that this state has behind it.
     """
-    job = prepare(load_run_experiment(run))
+    state, damaged = load_state(run)
+    job = prepare(load_run_experiment(run), from_state=state is not None)
     if out:
         environment = job.describe_environment()
         for line in [line for lines in differences(run, job, environment) for line in lines]:
             print(f"{run.name}: {line}; the replay may differ", file=out)
-    state, damaged = load_state(run)
     for line in damaged if out else []:
         print(line, file=out)
     if state is None:
         return job, 0
     restore_state(job.classifier, state)
+    job.flip_stream = state.progress.flip_stream
     return job, state.progress.epoch * job.steps + state.progress.step
 
 

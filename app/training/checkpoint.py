@@ -7,8 +7,6 @@ Early stopping and the best epoch need no place here: both follow from the histo
 """
 
 import json
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,9 +14,12 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from app.data.pipeline import FLIP_STREAM, OLD_FLIP_STREAM
 from app.errors import UserError
 from app.paths import shown
-from app.runs import Row, Run, atomic_path
+from app.reading import Row, parse_record
+from app.records import StateHeader
+from app.runs import Run, atomic_path
 
 FORMAT_VERSION = 1
 KEPT_STATES = 2
@@ -35,6 +36,7 @@ class Progress:
         rows: One history row a finished epoch.
         train_seconds: Time spent on the training steps of the epoch under way.
         resumed_epochs: Epochs (from 1) in which training was taken up again.
+        flip_stream: Names the coins of an alternating flip, see `app.data.pipeline`.
     """
 
     epoch: int = 0
@@ -42,6 +44,7 @@ class Progress:
     rows: list[Row] = field(default_factory=list)
     train_seconds: float = 0.0
     resumed_epochs: list[int] = field(default_factory=list)
+    flip_stream: int = FLIP_STREAM
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,7 @@ def load_state(run: Run) -> tuple[State | None, list[str]]:
     for path in reversed(files):
         try:
             return _read_state(path), damaged
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except Exception as error:  # a damaged archive raises nearly anything
             damaged.append(
                 f"{shown(path)}: damaged ({type(error).__name__}: {error}); using the state before it"
             )
@@ -164,16 +167,15 @@ def load_state(run: Run) -> tuple[State | None, list[str]]:
 def _read_state(path: Path) -> State:
     """Read a state file; reading a member of the zip checks its CRC."""
     with np.load(path, allow_pickle=False) as arrays:
-        header = json.loads(arrays[_HEADER].tobytes())
-        if header["format_version"] != FORMAT_VERSION:
-            raise ValueError(
-                f"format version {header['format_version']}, this program reads {FORMAT_VERSION}"
-            )
-        paths = header["paths"]
+        header = parse_record(arrays[_HEADER].tobytes(), StateHeader)
+        if header.format_version != FORMAT_VERSION:
+            raise ValueError(f"format version {header.format_version}, this program reads {FORMAT_VERSION}")
+        paths = header.paths
         values = {
             name: [arrays[f"{name}/{i:05d}"] for i in range(len(group))] for name, group in paths.items()
         }
-    return State(path, Progress(**header["progress"]), paths, values)
+    progress = Progress(**{"flip_stream": OLD_FLIP_STREAM, **header.progress.content})
+    return State(path, progress, paths, values)
 
 
 def restore_state(model: keras.Model, state: State) -> None:

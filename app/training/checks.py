@@ -4,10 +4,10 @@ Every check returns a `Finding`, which is a line of its report.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -24,6 +24,8 @@ UNSETTLED_SHARE = 0.05  # of batch normalisation's initial statistics, where val
 LOST_SHARE = 0.1  # of them at the end of training
 LEAST_MOMENTUM = 0.5
 NICE_MOMENTA = (0.99, 0.98, 0.95, 0.9, 0.8, 0.7, 0.5)
+LARGEST_INPUT = 50.0  # of the network; a pixel of 8 bits is rarely 20 standard deviations from the mean
+SAMPLE_VALUES = 4_000_000  # pixel values of training images that are looked at for it
 DRAWS = 8  # before an augmentation layer is said to do nothing
 
 
@@ -161,19 +163,38 @@ def check_augmentation(
     return Finding("ok", "augmentation", f"{', '.join(layer.name for layer in layers)}; {picture}")
 
 
-def check_pixels(normalized: np.ndarray, kind: str) -> Finding:
-    """Find inputs of the network that are far from mean 0 and deviation 1.
+def check_pixels(normalized: np.ndarray, kind: str, largest: float) -> Finding:
+    """Find inputs of the network that are far from mean 0 and deviation 1, or huge.
 
     Args:
         normalized: A batch as the network gets it.
         kind: The experiment's `normalization`.
+        largest: See `largest_input`.
     """
     values = normalized.astype(np.float32)
     mean, deviation = float(values.mean()), float(values.std())
-    measured = f"normalization {kind}: mean {mean:.3g}, deviation {deviation:.3g}"
+    measured = f"normalization {kind}: mean {mean:.3g}, deviation {deviation:.3g}, largest {largest:,.1f}"
+    if kind == "per_pixel" and not largest <= LARGEST_INPUT:
+        measured += f" in training images (limit {LARGEST_INPUT:g})"
+        advice = "Some pixels hardly differ between images. Set normalization: per_channel"
+        return Finding("warn", "pixels", measured, advice)
     if np.isfinite(values).all() and abs(mean) < 3 and 0.03 < deviation < 5:
         return Finding("ok", "pixels", measured)
     return Finding("warn", "pixels", measured, "Set normalization: per_channel, which gives about 0 and 1")
+
+
+def largest_input(split: Split, constants: Mapping[str, Any]) -> float:
+    """Return the largest |pixel - mean| / deviation over images of a split, evenly taken where they are many.
+
+    Args:
+        split: The images.
+        constants: What they are normalised by, see `normalization_constants`.
+    """
+    count = max(1, min(len(split), SAMPLE_VALUES // math.prod(split.images.shape[1:])))
+    images, _ = split.take(np.linspace(0, len(split) - 1, count).astype(int))
+    # The extremes of each pixel suffice.
+    ends = np.stack([images.min(axis=0), images.max(axis=0)]) / 255
+    return float(np.max(np.abs(ends - np.array(constants["mean"])) / np.array(constants["deviation"])))
 
 
 def check_batch_norm(job: Job) -> Finding:

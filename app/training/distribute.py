@@ -7,6 +7,7 @@ here, for the instance. On JAX the engine is Keras' own: see `jax_replicas`.
 """
 
 import contextlib
+import functools
 import hashlib
 import tempfile
 from collections.abc import Iterable
@@ -20,7 +21,7 @@ from keras import ops
 from app.data.pipeline import Share
 from app.errors import UserError
 from app.training.checkpoint import state_variables
-from app.training.replica_step import test_step, train_step
+from app.training.replica_step import apply_accumulated, test_step, train_step
 from app.training.saved import load_classifier
 from app.workers.team import Team
 from models import ImageClassifier
@@ -88,7 +89,10 @@ class Replicas:
                 generator.next = _own_stream(generator)
         # Keras would take a batch to build what is built, and add up gradients that are added up.
         classifier._maybe_symbolic_build = lambda **_: None
-        _innermost(classifier.optimizer)._all_reduce_sum_gradients = list
+        optimizer = _innermost(classifier.optimizer)
+        optimizer._all_reduce_sum_gradients = list
+        if optimizer.gradient_accumulation_steps:
+            optimizer._backend_apply_gradients = functools.partial(apply_accumulated, optimizer)
         classifier.train_function = self._compiled(classifier, train_step)
         classifier.test_function = self._compiled(classifier, test_step)
 

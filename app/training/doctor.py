@@ -58,7 +58,8 @@ def _findings(experiment: Experiment) -> Iterator[Finding]:
     yield checks.check_classes(dataset, training.class_weight)
     yield checks.check_augmentation(job.classifier.augmentation, images, names, picture, experiment.name)
     normalized = keras.ops.convert_to_numpy(keras.ops.cast(job.classifier.normalization(images), "float32"))
-    yield checks.check_pixels(normalized, experiment.normalization)
+    largest = checks.largest_input(dataset.train, job.constants)
+    yield checks.check_pixels(normalized, experiment.normalization, largest)
     yield checks.check_batch_norm(job)
     yield _check_precision(experiment, job.experiment)
     yield resources.check_room(

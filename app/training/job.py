@@ -11,10 +11,11 @@ import numpy as np
 
 from app.config import Experiment
 from app.data.datasets import Dataset, load_dataset, normalization_constants
-from app.data.pipeline import epoch_order, evaluation_batches, num_steps, training_batches
+from app.data.pipeline import FLIP_STREAM, epoch_order, evaluation_batches, num_steps, training_batches
 from app.errors import UserError
 from app.paths import data_root
-from app.runs import Run, find_run
+from app.preflight import check_batch, weights_run
+from app.runs import Run
 from app.training import startup
 from app.training.agreement import one_at_a_time, same_data
 from app.training.checkpoint import assign
@@ -22,7 +23,7 @@ from app.training.devices import connect, set_up
 from app.training.distribute import Replicas
 from app.training.lookahead import LookaheadAverage
 from app.training.losses import SparseCrossentropy, balanced_class_weight
-from app.training.optimizers import build_optimizer
+from app.training.optimizers import ACCUMULATION, build_optimizer, unapplied_steps
 from app.training.saved import load_classifier
 from app.workers.team import Team
 from models import ImageClassifier, Normalization, augmentation_layer, build_model
@@ -41,6 +42,7 @@ class Job:
     replicas: Replicas
     deterministic: bool
     lookahead: LookaheadAverage | None = None
+    flip_stream: int = FLIP_STREAM
 
     def batches(self, epoch: int = 0, step: int = 0, epochs: int | None = None) -> Any:
         """Return the training batches from a position (counted from 0) on, of all epochs by default."""
@@ -53,6 +55,7 @@ class Job:
             epoch=epoch,
             step=step,
             alternating_flip=_flips_alternately(self.experiment),
+            flip_stream=self.flip_stream,
             share=self.replicas.share,
         )
         return self.replicas.feed(batches)
@@ -79,6 +82,15 @@ class Job:
             f"({data.split_rule}), {len(data.class_names)} classes"
         )
 
+    def warnings(self) -> Iterator[str]:
+        """Yield what a user should know before the training starts, a line each."""
+        if duplicates := self.dataset.duplicates_warning():
+            yield duplicates
+        steps = self.steps * self.experiment.training.epochs
+        if left := unapplied_steps(self.experiment.optimizer, steps):
+            every = self.experiment.optimizer.arguments[ACCUMULATION]
+            yield f"the last {left} of {steps:,} steps are not applied: {ACCUMULATION} is {every}"
+
     def summary(self) -> str:
         """Return the table of the network's layers, shapes and parameter counts, as in summary.txt."""
         lines: list[str] = []
@@ -97,12 +109,21 @@ class Job:
         return self.dataset.as_json() | {"normalization": kind | self.constants}
 
 
-def prepare(experiment: Experiment, team: Team | None = None) -> Job:
+def prepare(
+    experiment: Experiment,
+    team: Team | None = None,
+    dataset: Dataset | None = None,
+    *,
+    from_state: bool = False,
+) -> Job:
     """Load the data, build and compile the classifier with all variables made.
 
     Args:
         experiment: What to make ready.
         team: The workers that train it, each on all its devices; without it there is a single replica.
+        dataset: Its data, where they are loaded already.
+        from_state: Whether a state will replace all weights, so that those the experiment starts from are
+            not needed.
 
     Raises:
         UserError: The experiment, the data or the devices do not allow it, or the workers differ.
@@ -117,15 +138,12 @@ def prepare(experiment: Experiment, team: Team | None = None) -> Job:
         devices=training.devices,
         determinism=training.determinism,
     )
-    with one_at_a_time(team):
-        dataset = load_dataset(experiment.dataset, data_root())
+    if dataset is None:
+        with one_at_a_time(team):
+            dataset = load_dataset(experiment.dataset, data_root())
     if team:
         same_data(team, dataset)
-    if training.batch_size > len(dataset.train):
-        raise UserError(
-            f"training.batch_size: received {training.batch_size}, but there are only {len(dataset.train)} "
-            "training images; choose a batch no larger than that"
-        )
+    check_batch(experiment, dataset)
     replicas = set_up(team) if team else Replicas()
     if training.batch_size < replicas.count:
         raise UserError(
@@ -136,10 +154,9 @@ def prepare(experiment: Experiment, team: Team | None = None) -> Job:
     steps = num_steps(len(dataset.train), training.batch_size)
     with replicas.scope():
         parts = _make_parts(experiment, dataset, constants)
-    source = experiment.model.weights
-    if source and replicas.team.is_chief:  # the others receive its values
-        with replicas.alone():
-            _start_from(find_run(source), parts["network"], dataset.class_names)
+    if replicas.team.is_chief and not from_state and (source := weights_run(experiment)):
+        with replicas.alone():  # the others receive its values
+            _start_from(source, parts["network"], dataset.class_names)
     with replicas.scope():
         classifier = ImageClassifier(class_names=dataset.class_names, **parts)
         lookahead = _compile(experiment, dataset, classifier, replicas, steps)
@@ -222,8 +239,6 @@ def _refusals_of(what: str) -> Iterator[None]:
 
 def _start_from(run: Run, network: keras.Model, class_names: tuple[str, ...]) -> None:
     """Copy the best weights of another run into `network`; the head stays new where the classes differ."""
-    if not run.best_model.is_file():
-        raise UserError(f"model.weights: {run.name} has no {run.best_model.name} yet; train it first")
     trained = load_classifier(run.best_model)
     theirs, ours = trained.network.weights, network.weights
     if type(trained.network) is not type(network) or len(theirs) != len(ours):

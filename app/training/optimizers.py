@@ -11,6 +11,8 @@ from keras import ops
 
 from app.errors import UserError
 
+ACCUMULATION = "gradient_accumulation_steps"
+
 
 def build_optimizer(config: Any, steps_per_epoch: int, epochs: int) -> keras.optimizers.Optimizer:
     """Make the optimizer of an experiment.
@@ -18,16 +20,19 @@ def build_optimizer(config: Any, steps_per_epoch: int, epochs: int) -> keras.opt
     `weight_decay` is Keras 3's: decoupled from the gradient (w -= learning_rate * weight_decay * w) and
     applied to every trainable weight, biases and batch normalisation included.
 
+    With `gradient_accumulation_steps` every so many steps are one update, by the mean of their gradients. The
+    learning rate goes by steps, not by updates.
+
     Args:
         config: `Experiment.optimizer`: name, learning_rate, arguments.
-        steps_per_epoch: Optimizer steps in an epoch.
+        steps_per_epoch: Batches in an epoch.
         epochs: Epochs of the whole run.
 
     Returns:
         The optimizer, not built.
 
     Raises:
-        UserError: The name is unknown, or the optimizer does not take the arguments.
+        UserError: The name is unknown, the optimizer does not take the arguments, or would never update.
     """
     known: dict[str, Any] = {
         name.lower(): found for name, found in vars(keras.optimizers).items() if inspect.isclass(found)
@@ -39,7 +44,12 @@ def build_optimizer(config: Any, steps_per_epoch: int, epochs: int) -> keras.opt
     rate: float | LearningRate = LearningRate(schedule, steps_per_epoch, epochs)
     if schedule["schedule"] == "constant" and not schedule["warmup_epochs"]:
         rate = float(schedule["peak"])
-    kind = known[config.name]
+    kind, steps = known[config.name], steps_per_epoch * epochs
+    if unapplied_steps(config, steps) == steps:
+        raise UserError(
+            f"optimizer.{ACCUMULATION}: received {config.arguments[ACCUMULATION]}, but the whole training "
+            f"has {steps:,} steps, so that the weights would never be updated; choose fewer"
+        )
     if config.rate_multipliers:
         kind = _with_multipliers(kind, config.rate_multipliers)
     try:
@@ -48,13 +58,19 @@ def build_optimizer(config: Any, steps_per_epoch: int, epochs: int) -> keras.opt
         raise UserError(f"optimizer: {config.name} refuses {dict(config.arguments)}: {error}") from error
 
 
+def unapplied_steps(config: Any, steps: int) -> int:
+    """Return how many of the last of a training's `steps` are too few for a further update of the weights."""
+    return steps % (config.arguments.get(ACCUMULATION) or 1)
+
+
 def _with_multipliers(kind: type, multipliers: Mapping[str, float]) -> type:
     """Return the optimizer class with a learning rate of its own for each variable.
 
     Args:
         kind: A Keras optimizer.
         multipliers: Factors by shell patterns of variable paths (`*` matches any text); the first that fits
-            a path decides, and where none does the factor is 1. Weight decay keeps the plain rate.
+            a path decides, and where none does the factor is 1. Weight decay keeps the plain rate, so that a
+            factor of 0 does not freeze a variable.
     """
 
     class Multiplied(kind):

@@ -35,6 +35,36 @@ def train_step(classifier: ImageClassifier, images: Any, labels: Any, weights: A
     return dict(zip(logs, tf.unstack(told, len(logs)), strict=True))
 
 
+def apply_accumulated(optimizer: Any, gradients: Any, variables: Any) -> None:
+    """Do in a replica what Keras' optimizers do there with `gradient_accumulation_steps`.
+
+    Keras asks in each replica whether this step updates the weights, where TensorFlow allows no update that
+    depends on a condition; here it is asked once for all.
+    """
+    import tensorflow as tf
+
+    def in_replica(gradients: Any, update: bool) -> None:
+        accumulators = [optimizer._accumulated_gradients[optimizer._get_variable_index(v)] for v in variables]
+        sums = [gradient + sum_ for gradient, sum_ in zip(gradients, accumulators, strict=True)]
+        if update:
+            means = [each / optimizer.gradient_accumulation_steps for each in sums]
+            means = optimizer._clip_gradients(means)
+            optimizer._apply_weight_decay(variables)
+            optimizer._backend_update_step(means, variables, optimizer.learning_rate)
+            sums = [tf.zeros_like(each) for each in sums]
+        for accumulator, value in zip(accumulators, sums, strict=True):
+            accumulator.assign(value)
+
+    def for_all(strategy: Any, gradients: Any) -> None:
+        due = (optimizer._iterations + 1) % optimizer.gradient_accumulation_steps == 0
+        each = strategy.extended.call_for_each_replica
+        tf.cond(
+            due, lambda: each(in_replica, (gradients, True)), lambda: each(in_replica, (gradients, False))
+        )
+
+    tf.distribute.get_replica_context().merge_call(for_all, args=(gradients,))
+
+
 def test_step(classifier: ImageClassifier, images: Any, labels: Any, weights: Any, size: Any) -> Any:
     """Judge a part of a batch, in a replica; return what this replica has seen so far."""
     logits = classifier(images, training=False)

@@ -13,7 +13,9 @@ from app.data.datasets import Dataset, Split
 from app.data.pipeline import evaluation_batches
 from app.data.views import VIEWS, View
 from app.paths import shown
-from app.runs import Run, atomic_path, read_json, write_json
+from app.reading import read_record
+from app.records import MetricsRecord
+from app.runs import Run, atomic_path, write_json
 from app.training.checkpoint import Progress
 from app.training.history import best_row
 from app.training.losses import SparseCrossentropy
@@ -153,21 +155,18 @@ def peak_memory_megabytes() -> int | None:
 
 def print_results(run: Run, out: TextIO) -> None:
     """Print accuracies of a finished run and where its curves and its page lie."""
-    metrics = read_json(run.metrics)
-    last, best, test = metrics["final"], metrics["best"], metrics["test"]
-    on_test = metrics["headline"]["which"] == "last epoch"
-    name, label = ("test", "best on test") if on_test else ("validation", "best")
-    lines = [f"{name} accuracy {last['val_accuracy']:.4f} at the last epoch ({last['epoch']})"]
+    metrics = read_record(run.metrics, MetricsRecord)
+    last, best, name = metrics.final, metrics.best, metrics.split
+    lines = [f"{name} accuracy {last.val_accuracy:.4f} at the last epoch ({last.epoch})"]
     if best:
-        lines.append(
-            f"{label}: {best['val_accuracy']:.4f} at epoch {best['epoch']} (by {metrics['monitor']})"
-        )
-    if views := metrics["test_time_views"]:
-        told = f"{name} accuracy {views['val_accuracy']:.4f}"
-        if "test_accuracy" in views:
-            told += f", test accuracy {views['test_accuracy']:.4f}"
-        lines.append(f"with test-time views ({views['views']}): {told}")
-    if test:
-        lines.append(f"test accuracy {test['accuracy']:.4f} (best checkpoint, evaluated once)")
+        label = "best on test" if metrics.on_test else "best"
+        lines.append(f"{label}: {best.val_accuracy:.4f} at epoch {best.epoch} (by {metrics.monitor})")
+    if views := metrics.test_time_views:
+        told = f"{name} accuracy {views.val_accuracy:.4f}"
+        if views.test_accuracy is not None:
+            told += f", test accuracy {views.test_accuracy:.4f}"
+        lines.append(f"with test-time views ({views.views}): {told}")
+    if metrics.test:
+        lines.append(f"test accuracy {metrics.test.accuracy:.4f} (best checkpoint, evaluated once)")
     lines += [f"curves {shown(run.curves)}", f"report {shown(run.report)}"]
     print("\n".join(lines), file=out, flush=True)

@@ -9,56 +9,50 @@ from typing import Any, Literal, TextIO
 import numpy as np
 
 from app.config import Experiment, dump_experiment, load_experiment
+from app.data.pipeline import OLD_FLIP_STREAM
 from app.errors import UserError
-from app.paths import experiments_dir, shown
+from app.paths import experiments_dir
+from app.preflight import changed_data, check_resumable, refuse_or_force
+from app.reading import read_history, read_record
+from app.records import DatasetRecord, EnvironmentRecord
 from app.runs import (
     Run,
     load_run_experiment,
-    read_history,
-    read_json,
     remove_temporaries,
     write_json,
     write_text,
 )
-from app.training.checkpoint import Progress, State, load_state, restore_state
+from app.training.checkpoint import Progress, State, restore_state
 from app.training.job import Job
 from app.training.optimizers import learning_rate_at
 from app.workers.team import Team
+from models.color_layers import Recolour
 
 ScheduleFate = Literal["keep", "stretch"]
+FoundState = tuple[State | None, list[str]]
 _DECISIVE = ("tensorflow", "keras", "jax", "jaxlib", "numpy")  # another version may compute other numbers
 
 
-def extend(run: Run, epochs: int, fate: ScheduleFate | None) -> None:
-    """Give a run more epochs, finished or not.
-
-    The metrics of a finished run stay beside the new ones as metrics-<epochs>-epochs.json.
+def longer(run: Run, epochs: int, fate: ScheduleFate | None) -> Experiment:
+    """Return the experiment of a run with more epochs; nothing is changed yet, see `last_state`.
 
     Args:
-        run: The run; its experiment.yaml is rewritten.
+        run: The run, finished or not.
         epochs: Epochs in all.
         fate: What becomes of a schedule that was laid out over the old number of epochs: "keep" leaves it
             there, so the rate stays at its last value; "stretch" lays it out over the new number.
 
     Raises:
-        UserError: There would be nothing to train, or the schedule's fate is missing or makes no sense.
+        UserError: There would be nothing to train, so many cannot be trained, or the schedule's fate is
+            missing or makes no sense.
     """
+    check_resumable(run, epochs)
     experiment = load_run_experiment(run)
     planned, schedule = experiment.training.epochs, experiment.optimizer.learning_rate
-    if epochs <= planned:
-        raise UserError(f"EPOCHS={epochs}: {run.name} has {planned} epochs already; choose more than that")
-    rows = read_history(run.history) if run.finished else []
-    if run.finished and len(rows) < planned:
-        raise UserError(
-            f"EPOCHS={epochs}: {run.name} was stopped early after {len(rows)} of {planned} epochs, because "
-            f"{experiment.training.monitor} no longer improved; more epochs would not be trained. "
-            f'Train anew: make train FROM={run.name} SET="training.epochs={epochs} '
-            'training.early_stopping=null"'
-        )
-    update: dict[str, Any] = {}
+    changes = [f"training.epochs={epochs}"]
     if schedule.schedule in ("cosine", "one_cycle"):
-        stretched = schedule.model_copy(update={"span_epochs": None})
         if fate is None:
+            stretched = schedule.model_copy(update={"span_epochs": None})
             kept, later = (
                 learning_rate_at(one, planned, 1, epochs)
                 for one in (schedule.model_copy(update={"span_epochs": planned}), stretched)
@@ -70,31 +64,34 @@ def extend(run: Run, epochs: int, fate: ScheduleFate | None) -> None:
                 f"  SCHEDULE=stretch  it is laid out over {epochs} epochs and goes on from about "
                 f"{later:.3g}; the epochs already trained stay as they are"
             )
-        span = None if fate == "stretch" else schedule.span_epochs or planned
-        update = {"span_epochs": span}
+        span = "null" if fate == "stretch" else schedule.span_epochs or planned
+        changes.append(f"optimizer.learning_rate.span_epochs={span}")
     elif fate == "stretch":
         raise UserError(
             f"SCHEDULE=stretch: the {schedule.schedule} schedule of {run.name} does not depend on the number "
             "of epochs; leave SCHEDULE out"
         )
-    longer = experiment.model_copy(
-        update={
-            "training": experiment.training.model_copy(update={"epochs": epochs}),
-            "optimizer": experiment.optimizer.model_copy(
-                update={"learning_rate": schedule.model_copy(update=update)}
-            ),
-        }
-    )
-    write_text(run.experiment, dump_experiment(longer))
-    if run.finished:
-        os.replace(run.metrics, run.path / f"metrics-{len(rows)}-epochs.json")
+    return load_run_experiment(run, changes)
 
 
-def last_state(run: Run, job: Job, force: bool, out: TextIO) -> State | None:
-    """Put the last whole state of a run into its classifier and record that it goes on."""
+def last_state(run: Run, job: Job, found: FoundState, force: bool, out: TextIO) -> State | None:
+    """Put the last whole state of a run into its classifier, and record that it goes on.
+
+    Everything that could forbid it is looked at before anything in the run folder is changed.
+
+    Args:
+        run: The run.
+        job: Its experiment, prepared again, perhaps with more epochs.
+        found: What `load_state` returned.
+        force: Go on although data or versions have changed.
+        out: Receives what has changed.
+    """
+    state, damaged = found
     environment = job.describe_environment()
     grave, slight = differences(run, job, environment)
     refuse_or_force(run, grave, force)
+    if state:
+        restore_state(job.classifier, state)
     for line in [*grave, *slight]:
         print(f"{run.name}: {line}; equal bits are not promised", file=out)
     if edited := edited_keys(run, job.experiment):
@@ -103,15 +100,33 @@ def last_state(run: Run, job: Job, force: bool, out: TextIO) -> State | None:
             "the run goes on with its own experiment.yaml",
             file=out,
         )
-    remove_temporaries(run)
-    state, damaged = load_state(run)
     for line in damaged:
         print(line, file=out)
+    mended = [layer.name for layer in job.classifier.augmentation if isinstance(layer, Recolour)]
+    if state and mended and state.progress.flip_stream == OLD_FLIP_STREAM:  # a state from before
+        print(
+            f"{run.name}: {', '.join(mended)} had faults of Keras when the run began and has none now; "
+            "from here on its images are other ones",
+            file=out,
+        )
     if state:
-        restore_state(job.classifier, state)
         state.progress.resumed_epochs.append(state.progress.epoch + 1)
+    remove_temporaries(run)
+    _open_again(run, job.experiment)
     record(run, job, state.progress if state else Progress(), grave, environment)
     return state
+
+
+def _open_again(run: Run, experiment: Experiment) -> None:
+    """Write an experiment that has more epochs now into its run, which is no longer finished.
+
+    The metrics of a finished run stay beside the new ones as metrics-<epochs>-epochs.json. They go first: a
+    kill in between leaves an unfinished run, which may be resumed with more epochs or without.
+    """
+    if run.finished:
+        os.replace(run.metrics, run.path / f"metrics-{len(read_history(run.history))}-epochs.json")
+    if experiment != load_run_experiment(run):
+        write_text(run.experiment, dump_experiment(experiment))
 
 
 def agreed_position(team: Team, state: State | None) -> tuple[Progress, list[np.ndarray] | None]:
@@ -137,14 +152,9 @@ def differences(run: Run, job: Job, environment: Mapping[str, Any]) -> tuple[lis
         What forbids going on: other data, another backend, other versions; and what only makes equal bits
         uncertain: another processor, other threads.
     """
-    recorded, dataset = read_json(run.environment), read_json(run.dataset)
-    grave: list[str] = []
+    recorded = read_record(run.environment, EnvironmentRecord).content
+    grave = changed_data(run, job.dataset)
     slight: list[str] = []
-    if dataset["fingerprint"] != job.dataset.fingerprint:
-        grave.append(
-            f"the data have changed: fingerprint {job.dataset.fingerprint[:12]}, recorded "
-            f"{dataset['fingerprint'][:12]} in {shown(run.dataset)}"
-        )
     for name, before, now in [
         ("backend", recorded["backend"], environment["backend"]),
         *((name, recorded["versions"].get(name), environment["versions"].get(name)) for name in _DECISIVE),
@@ -164,28 +174,18 @@ def differences(run: Run, job: Job, environment: Mapping[str, Any]) -> tuple[lis
     return grave, slight
 
 
-def refuse_or_force(run: Run, grave: Sequence[str], force: bool) -> None:
-    """Raise a UserError if anything forbids going on and nobody forces it."""
-    if grave and not force:
-        raise UserError(
-            "\n".join(f"{run.name}: {line}" for line in grave)
-            + "\nRestore what has changed, or go on all the same with FORCE=1 (this is then recorded), "
-            f"or train anew with FROM={run.name}"
-        )
-
-
 def record(
     run: Run, job: Job, progress: Progress, forced: Sequence[str], environment_now: Mapping[str, Any]
 ) -> None:
     """Add this resume to environment.json, and changed data to dataset.json."""
-    environment = read_json(run.environment)
+    environment = read_record(run.environment, EnvironmentRecord).content
     entry = {"time": time.strftime("%F %T"), "epoch": progress.epoch + 1, "step": progress.step}
     entry |= {name: environment_now[name] for name in ("commit", "workers", "replicas")}
     environment.setdefault("resumes", []).append(entry | ({"forced": list(forced)} if forced else {}))
     write_json(run.environment, environment)
-    dataset = read_json(run.dataset)
-    if dataset["fingerprint"] != job.dataset.fingerprint:
-        before = [*dataset.get("fingerprints_before", []), dataset["fingerprint"]]
+    dataset = read_record(run.dataset, DatasetRecord)
+    if dataset.fingerprint != job.dataset.fingerprint:
+        before = [*dataset.fingerprints_before, dataset.fingerprint]
         write_json(run.dataset, job.describe_dataset() | {"fingerprints_before": before})
 
 
@@ -194,18 +194,20 @@ def edited_keys(run: Run, experiment: Experiment) -> list[str]:
 
     Nothing where the file is gone, or the run was trained from another run.
     """
-    recorded = read_json(run.environment)
-    if recorded.get("overrides") is None or not (experiments_dir() / f"{experiment.name}.yaml").is_file():
+    overrides = read_record(run.environment, EnvironmentRecord).overrides
+    if overrides is None or not (experiments_dir() / f"{experiment.name}.yaml").is_file():
         return []
     try:
-        now = load_experiment(experiment.name, recorded["overrides"])
+        now = load_experiment(experiment.name, overrides)
     except UserError:
         return ["has errors now"]
-    length = {"training.epochs", "optimizer.learning_rate.span_epochs"}  # `extend` may have changed them
+    settled = {"training.epochs", "optimizer.learning_rate.span_epochs"}  # `longer` may have changed them
+    if (now.model.weights or "").endswith("/latest"):  # the run recorded what that was
+        settled.add("model.weights")
     exclude = {"name", "description", "reference"}
     now = now.with_auto_as(experiment.training.precision)
     found = _different(experiment.model_dump(exclude=exclude), now.model_dump(exclude=exclude))
-    return [key for key in found if key not in length]
+    return [key for key in found if key not in settled]
 
 
 def _different(one: Any, other: Any, path: str = "") -> list[str]:

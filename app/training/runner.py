@@ -8,8 +8,11 @@ import keras
 import numpy as np
 
 from app.config import Experiment, dump_experiment
+from app.data.datasets import Dataset
 from app.errors import UserError
-from app.paths import runs_root, shown
+from app.lock import locked
+from app.paths import runs_root
+from app.preflight import check_resumable, settle_weights
 from app.reports.report import write_report
 from app.runs import (
     Run,
@@ -21,21 +24,26 @@ from app.runs import (
 from app.training import startup
 from app.training.agreement import same_experiment, same_program
 from app.training.callbacks import FiniteLoss, Recorder, Settle, write_records
-from app.training.checkpoint import Progress
+from app.training.checkpoint import Progress, load_state
 from app.training.display import Display
 from app.training.history import is_complete
+from app.training.interruptions import not_deleted, told_on_stop
 from app.training.job import Job, prepare
-from app.training.lock import locked
 from app.training.optimizers import learning_rate_at
 from app.training.results import print_results, write_results
-from app.training.resuming import ScheduleFate, agreed_position, extend, last_state
+from app.training.resuming import ScheduleFate, agreed_position, last_state, longer
 from app.training.saving import StateSaver
 from app.workers.cluster import find_team, progress_output
 from models import ImageClassifier
 from models.layers import quick_inference
 
 
-def train(experiment: Experiment, out: TextIO | None = None, overrides: Sequence[str] | None = None) -> Run:
+def train(
+    experiment: Experiment,
+    out: TextIO | None = None,
+    overrides: Sequence[str] | None = None,
+    dataset: Dataset | None = None,
+) -> Run:
     """Train an experiment into a new run folder.
 
     Everything that can be wrong with the experiment or the data is found before the folder is made.
@@ -45,6 +53,7 @@ def train(experiment: Experiment, out: TextIO | None = None, overrides: Sequence
         out: Where progress is shown; the standard output by default.
         overrides: The `key=value` changes to the experiment's file that led to `experiment`, kept so that a
             later edit of the file can be told; None where it comes from elsewhere.
+        dataset: Its data, where they are loaded already.
 
     Returns:
         The finished run.
@@ -57,7 +66,9 @@ def train(experiment: Experiment, out: TextIO | None = None, overrides: Sequence
         same_program(team)
         same_experiment(team, experiment)
         out = out or progress_output(team, experiment.name)
-        job = prepare(experiment, team)
+        if team.is_chief:
+            experiment = settle_weights(experiment)
+        job = prepare(experiment, team, dataset)
         if team.is_chief:
             run = create_run(experiment.name)
             stack.enter_context(locked(run))
@@ -71,7 +82,9 @@ def train(experiment: Experiment, out: TextIO | None = None, overrides: Sequence
             run = Run(runs_root() / team.exchange("run", None)[0])
         team.advice = f"make resume RUN={run.name} goes on from its last state"
         print(f"{experiment.name}: {job.describe()}\nrun {run.name}", file=out, flush=True)
-        if warning := job.dataset.duplicates_warning():
+        if experiment.model.weights and team.is_chief:
+            print(f"starts from the weights of {experiment.model.weights}", file=out, flush=True)
+        for warning in job.warnings():
             print(warning, file=out, flush=True)
         if remark := startup.precision_remark(experiment, job.experiment):
             print(remark, file=out, flush=True)
@@ -85,6 +98,7 @@ def resume(
     epochs: int | None = None,
     schedule: ScheduleFate | None = None,
     force: bool = False,
+    dataset: Dataset | None = None,
 ) -> Run:
     """Take up a stopped run where its last whole state stands; it ends as if it had never stopped.
 
@@ -95,6 +109,7 @@ def resume(
         epochs: Train so many epochs in all instead; a finished run is taken up again.
         schedule: What then becomes of a learning rate that was laid out over the old number of epochs.
         force: Go on although data or versions have changed.
+        dataset: The run's data, where they are loaded already.
 
     Returns:
         The finished run.
@@ -109,16 +124,20 @@ def resume(
     with find_team() as team, locked(run) if run else contextlib.nullcontext():
         same_program(team)
         if run:
-            experiment = _to_resume(run, epochs, schedule)
+            check_resumable(run, epochs)
+            experiment = load_run_experiment(run) if epochs is None else longer(run, epochs, schedule)
+            found = load_state(run)
             team.exchange("run", [run.name, experiment.model_dump_json()])
         else:
             name, settings = team.exchange("run", None)[0]
             run, experiment = Run(runs_root() / name), Experiment.model_validate_json(settings)
+            found = None, []
         out = out or progress_output(team, experiment.name)
         team.advice = f"make resume RUN={run.name} goes on from its last state"
-        job = prepare(experiment, team)
-        state = last_state(run, job, force, out) if team.is_chief else None
+        job = prepare(experiment, team, dataset, from_state=found[0] is not None)
+        state = last_state(run, job, found, force, out) if team.is_chief else None
         progress, metrics = agreed_position(team, state)
+        job.flip_stream = progress.flip_stream
         job.replicas.spread(job.classifier)
         print(
             f"{run.name}: resumed at epoch {progress.epoch + 1}, step {progress.step} of {job.steps}",
@@ -128,18 +147,6 @@ def resume(
         if remark := startup.precision_remark(experiment, job.experiment):
             print(remark, file=out, flush=True)
         return _fit(run, job, progress, metrics, out)
-
-
-def _to_resume(run: Run, epochs: int | None, schedule: ScheduleFate | None) -> Experiment:
-    """Return the experiment of a run that is to go on, with more epochs if they are asked for."""
-    if run.finished and epochs is None:
-        raise UserError(
-            f"{run.name}: this run is finished; its curves are in {shown(run.curves)}. "
-            "EPOCHS=n trains it further, to n epochs in all"
-        )
-    if epochs is not None:
-        extend(run, epochs, schedule)
-    return load_run_experiment(run)
 
 
 def _fit(run: Run, job: Job, progress: Progress, metrics: Sequence[np.ndarray] | None, out: TextIO) -> Run:
@@ -156,7 +163,7 @@ def _fit(run: Run, job: Job, progress: Progress, metrics: Sequence[np.ndarray] |
     half_epoch = progress.step > 0
     callbacks = callbacks_of(run, job, progress, metrics if half_epoch else None, out)
     val_ds, val_steps = job.validation_batches()
-    with callbacks[-1], quick_inference(), team.watched():
+    with not_deleted(run), callbacks[-1], quick_inference(), team.watched():
         if half_epoch and progress.step == job.steps:
             _finish_validation(classifier, progress.epoch, val_ds, val_steps, callbacks)
         while not is_complete(experiment, progress.rows):
@@ -173,9 +180,11 @@ def _fit(run: Run, job: Job, progress: Progress, metrics: Sequence[np.ndarray] |
                 callbacks=callbacks,
             )
     if team.is_chief:
-        with job.replicas.alone():
-            write_results(run, experiment, dataset, job.replicas.single(classifier), progress)
-            write_report(run, dataset)
+        with job.replicas.alone(), not_deleted(run):
+            with told_on_stop(f"the metrics are not written yet: make resume RUN={run.name} does that"):
+                write_results(run, experiment, dataset, job.replicas.single(classifier), progress)
+            with told_on_stop(f"the training is whole; its page is not: make report RUN={run.name}"):
+                write_report(run, dataset)
         print_results(run, out)
     team.exchange("finished", True)  # nobody leaves before the chief has written everything
     job.replicas.leave()

@@ -20,8 +20,10 @@ def load_classifier(path: Path) -> ImageClassifier:
         The classifier, not compiled.
 
     Raises:
-        UserError: The file is damaged, asks for code to be run, or holds another kind of model.
+        UserError: The file is missing or damaged, asks for code to be run, or holds another kind of model.
     """
+    if not path.is_file():
+        raise UserError(f"{shown(path)}: no such file; it holds the trained network. Restore it from a copy")
     if not zipfile.is_zipfile(path):  # Keras would say that there is no file
         raise UserError(f"{shown(path)}: damaged: not a whole .keras file")
     try:

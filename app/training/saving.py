@@ -1,5 +1,6 @@
 """When states are saved and when training stops: on a signal, when it is time, together on all workers."""
 
+import contextlib
 import signal
 import sys
 import time
@@ -51,8 +52,10 @@ class StateSaver(keras.callbacks.Callback):
         self.previous_handlers: dict[int, Any] = {}
 
     def __enter__(self) -> "StateSaver":
-        """Take over SIGINT and SIGTERM."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+        """Take over SIGINT, SIGTERM and SIGHUP, but for those that are ignored, as under nohup."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_IGN:
+                continue
             try:
                 self.previous_handlers[number] = signal.signal(number, self._on_signal)
             except ValueError:  # not the main thread: whoever runs the thread handles signals
@@ -69,7 +72,9 @@ class StateSaver(keras.callbacks.Callback):
         self.stop_signal = number
         for each in self.previous_handlers:
             signal.signal(each, signal.SIG_DFL)  # Python's own handler would wait for the step to end
-        print("\nstopping at the next batch; again to stop at once ...", file=sys.stderr, flush=True)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # of a closed terminal there come two: shell and system
+        with contextlib.suppress(OSError):  # of the terminal that was closed
+            print("\nstopping at the next batch; again to stop at once ...", file=sys.stderr, flush=True)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Put back the metrics of a half-finished epoch; `fit` has just reset them."""

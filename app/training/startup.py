@@ -101,12 +101,10 @@ def configure(*, seed: int, precision: str, devices: str, determinism: str | Non
         Whether operations are deterministic: the same bits from the same state.
 
     Raises:
-        UserError: A GPU was asked for and there is none, the device was chosen too late, or strict
-            determinism is asked of JAX, which does not offer it.
+        UserError: A GPU was asked for and there is none, the device was chosen too late, a limit set for
+            oneDNN bars the precision, or strict determinism is asked of JAX, which does not offer it.
     """
     backend = keras.backend.backend()
-    if backend not in ("tensorflow", "jax"):
-        raise UserError(f"KERAS_BACKEND: received '{backend}'; this program trains on 'tensorflow' or 'jax'")
     # Names of layers and variables count from one again. It also forgets the dtype policy, so it comes first.
     keras.utils.clear_session(free_memory=False)
     keras.config.set_floatx("float32")
@@ -119,6 +117,12 @@ def configure(*, seed: int, precision: str, devices: str, determinism: str | Non
         raise UserError(
             "training.devices: received 'gpu', but no GPU is visible here; "
             "set it to 'auto' or 'cpu', or install the driver and run `make install` again"
+        )
+    if backend == "tensorflow" and not gpus and processor.is_barred(precision):
+        raise UserError(
+            f"training.precision: received '{precision}', which TensorFlow cannot compute on this processor "
+            f"with ONEDNN_MAX_CPU_ISA={processor.onednn_settings()['ONEDNN_MAX_CPU_ISA']}; unset that "
+            "variable, or choose 'auto' or 'float32'"
         )
     if tf and (devices == "cpu" or backend == "jax"):
         try:
@@ -144,11 +148,12 @@ def _accelerators(devices: str) -> list[Any]:
         if devices == "cpu":
             jax.config.update("jax_platforms", "cpu")
         return [device for device in jax.devices() if device.platform != "cpu"]
-    if devices == "cpu":
+    tf: Any = sys.modules.get("tensorflow")
+    if tf is None or devices == "cpu":
         return []
     # Without a driver TensorFlow reports its failed look for one as an error.
     with silence() if not Path("/proc/driver/nvidia").exists() else contextlib.nullcontext():
-        return sys.modules["tensorflow"].config.list_physical_devices("GPU")
+        return tf.config.list_physical_devices("GPU")
 
 
 def describe_environment(deterministic: bool) -> dict[str, Any]:

@@ -48,9 +48,27 @@ def find_cluster(environment: Mapping[str, str] = os.environ) -> Cluster:
     text = environment.get(VARIABLE, "")
     if text.strip():
         return _read(text)
-    if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_PROCID" in environment:
-        return _ask_slurm(environment)
-    return Cluster()
+    return Cluster() if is_alone(environment) else _ask_slurm(environment)
+
+
+def is_alone(environment: Mapping[str, str] = os.environ) -> bool:
+    """Return whether the environment names no other workers; unlike `find_cluster` asks nobody else.
+
+    Raises:
+        UserError: A number of Slurm's is none.
+    """
+    if environment.get(VARIABLE, "").strip():
+        return False
+    return "SLURM_PROCID" not in environment or _number(environment, "SLURM_STEP_NUM_TASKS", 1) < 2
+
+
+def _number(environment: Mapping[str, str], name: str, default: int) -> int:
+    """Return a variable that is a whole number."""
+    text = environment.get(name) or str(default)
+    try:
+        return int(text)
+    except ValueError as error:
+        raise UserError(f"{name}: must be a whole number; got {text!r}") from error
 
 
 def find_team() -> Team:
@@ -104,13 +122,14 @@ def _ask_slurm(environment: Mapping[str, str]) -> Cluster:
     """
     from tensorflow.python.distribute.cluster_resolver import slurm_cluster_resolver
 
+    index = _number(environment, "SLURM_PROCID", 0)
     try:
         hosts = slurm_cluster_resolver.expand_hostlist(environment["SLURM_STEP_NODELIST"])
         tasks = slurm_cluster_resolver.expand_tasks_per_node(environment["SLURM_STEP_TASKS_PER_NODE"])
         workers = [
             f"{host}:{SLURM_PORT + i}" for host, count in zip(hosts, tasks, strict=True) for i in range(count)
         ]
-        text = config_of(workers, int(environment["SLURM_PROCID"]))
+        text = config_of(workers, index)
     except (KeyError, ValueError, IndexError) as error:
         raise UserError(
             f"Slurm: its variables do not tell who takes part ({type(error).__name__}: {error}); "
@@ -214,7 +233,7 @@ def progress_output(team: Team, experiment: str) -> TextIO:
 
 def local_count() -> int:
     """Return how many workers `local_workers` started on this machine, 0 where it did not."""
-    return int(os.environ.get(_LOCAL, "0"))
+    return _number(os.environ, _LOCAL, 0)
 
 
 def config_of(addresses: Sequence[str], index: int) -> str:

@@ -66,7 +66,7 @@ def write_images(data_root):
             target = data_root / folder / name
             target.mkdir(parents=True, exist_ok=True)
             for number in range(count):
-                pixels = np.full((*size, 3), 20 * label + number, np.uint8)
+                pixels = np.full((*size, 3), (20 * label + number) % 256, np.uint8)
                 Image.fromarray(pixels).convert(mode).save(target / f"{number}.png")
         return data_root / folder
 

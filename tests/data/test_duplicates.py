@@ -22,15 +22,32 @@ def test_duplicates_across_the_parts(load, write_images):
     Image.new("RGB", (8, 6), (7, 8, 9)).save(folder / "cat" / "0.png")
     write_images("image_folder/test", count=5)
     data = load()
-    assert data.as_json()["duplicates"] == {"train_and_val": 3, "train_and_test": 10}
+    assert data.as_json()["duplicates"] == {"train_and_val": 3, "train_and_test": 10, "val_and_test": 3}
     text = data.duplicates_warning()
     assert text.startswith(
-        "warning: 3 of 5 validation images and 10 of 10 test images are training images too"
+        "warning: 3 of 5 validation images are training images too, 10 of 10 test images are training images "
+        "too, 3 of 10 test images are validation images too, pixel for pixel; "
     )
     assert "\n" not in text
     data = load(validation="test")
     assert data.duplicates == {"train_and_val": 10}
     assert "10 of 10 validation images" in data.duplicates_warning()
+
+
+def test_duplicates_of_validation_and_test_alone(load, write_images, data_root):
+    write_images("image_folder/train", count=6)
+    for part, name, file, colour in [
+        ("val", "cat", "own", 101), ("val", "dog", "both", 102),
+        ("test", "cat", "own", 103), ("test", "dog", "own", 104), ("test", "dog", "both", 102),
+    ]:  # fmt: skip
+        folder = data_root / "image_folder" / part / name
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 6), (colour, 0, 0)).save(folder / f"{file}.png")
+    data = load()
+    assert data.as_json()["duplicates"] == {"train_and_val": 0, "train_and_test": 0, "val_and_test": 1}
+    assert data.duplicates_warning().startswith(
+        "warning: 1 of 3 test images are validation images too, pixel for pixel; "
+    )
 
 
 @pytest.mark.parametrize("memory_share", [0.25, 0.0])

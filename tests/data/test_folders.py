@@ -49,11 +49,6 @@ def test_validation_on_a_missing_test_split(load, write_images):
         load(validation="test")
 
 
-def test_a_class_may_be_called_train(load, write_images):
-    write_images("image_folder", classes=("bus", "car", "train"))
-    assert load().class_names == ("bus", "car", "train")
-
-
 def test_what_is_left_out(load, write_images, data_root):
     folder = write_images("image_folder")
     (folder / "cat" / "notes.txt").write_text("x")

@@ -1,6 +1,8 @@
 """Every kind of image file becomes the same uint8 pixels."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -39,16 +41,90 @@ def test_modes(tmp_path):
     np.testing.assert_array_equal(decode_file(tmp_path / "grey.png", ImageFormat(None, 1)), grey)
     Image.fromarray(grey[..., 0].astype(np.uint16) * 257).save(tmp_path / "deep.png")
     np.testing.assert_array_equal(decode_file(tmp_path / "deep.png", ImageFormat(None, 1)), grey)
-    rgba = np.concatenate([picture(), grey], axis=-1)
-    Image.fromarray(rgba).save(tmp_path / "alpha.png")
-    np.testing.assert_array_equal(decode_file(tmp_path / "alpha.png", RGB), picture())
-    palette = Image.fromarray(picture()).quantize(256)
-    palette.save(tmp_path / "palette.png", transparency=b"\x00\x7f")
-    np.testing.assert_array_equal(
-        decode_file(tmp_path / "palette.png", RGB), np.asarray(palette.convert("RGB"))
-    )
     Image.fromarray(picture()[..., 0] > 50).save(tmp_path / "bits.png")
     assert set(np.unique(decode_file(tmp_path / "bits.png", RGB))) == {0, 255}
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp"])
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+@pytest.mark.parametrize("background", [(255, 255, 255), (10, 20, 200)])
+def test_transparent_pixels_show_the_background(tmp_path, suffix, mode, background):
+    image = Image.fromarray(picture()).convert(mode)
+    alpha = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
+    alpha[0, 0], alpha[5, 7] = 0, 255
+    image.putalpha(Image.fromarray(alpha))
+    image.save(tmp_path / f"a.{suffix}", **({"lossless": True, "exact": True} if suffix == "webp" else {}))
+    colours = np.asarray(image.convert("RGB")).astype(float)
+    share = alpha[..., None] / 255
+    expected = share * colours + (1 - share) * background
+    found = decode_file(tmp_path / f"a.{suffix}", ImageFormat(None, 3, background=background))
+    assert np.abs(found - expected).max() <= 1
+    np.testing.assert_array_equal(found[0, 0], background)
+    if suffix == "png":
+        gray = decode_file(tmp_path / "a.png", ImageFormat(None, 1, background=background))
+        assert np.abs(gray[..., 0] - expected @ [0.299, 0.587, 0.114]).max() <= 2
+
+
+def test_transparent_colours_of_a_palette(tmp_path):
+    palette = Image.fromarray(picture()).quantize(256)
+    palette.save(tmp_path / "a.png", transparency=b"\x00\x7f")
+    alpha = np.where(np.asarray(palette) == 0, 0, np.where(np.asarray(palette) == 1, 127, 255))[..., None]
+    expected = (alpha * np.asarray(palette.convert("RGB")) + (255 - alpha) * 255.0) / 255
+    assert np.abs(decode_file(tmp_path / "a.png", RGB) - expected).max() <= 1
+    palette.save(tmp_path / "a.gif", transparency=0)
+    assert (decode_file(tmp_path / "a.gif", RGB)[np.asarray(palette) == 0] == 255).all()
+
+
+def png(bits, kind, row, transparent):
+    """A PNG file of one row, with a colour that is transparent (the chunk tRNS)."""
+
+    def chunk(name, content):
+        return (
+            struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        )
+
+    width = len(row) * 8 // (bits * (3 if kind == 2 else 1))
+    header = struct.pack(">IIBBBBB", width, 1, bits, kind, 0, 0, 0)
+    chunks = [
+        (b"IHDR", header),
+        (b"tRNS", transparent),
+        (b"IDAT", zlib.compress(b"\0" + row)),
+        (b"IEND", b""),
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks)
+
+
+@pytest.mark.parametrize(
+    ("bits", "kind", "row", "transparent", "pixels"),
+    [
+        (1, 0, bytes([0b01000000]), [0], [9, 255, 9, 9, 9, 9, 9, 9]),
+        (2, 0, bytes([0b00011011]), [1], [0, 9, 170, 255]),
+        (4, 0, bytes([0x05, 0xAF]), [5], [0, 9, 170, 255]),
+        (8, 0, bytes([7, 8]), [8], [7, 9]),
+        (16, 0, struct.pack(">4H", 513, 514, 40_000, 65_535), [514], [2, 9, 156, 255]),
+        (8, 2, bytes([1, 1, 1, 5, 5, 5]), [5, 5, 5], [1, 9]),
+        (16, 2, struct.pack(">6H", *[256] * 3, *[0x1234] * 3), [0x1234] * 3, [1, 9]),
+    ],
+    ids=["gray1", "gray2", "gray4", "gray8", "gray16", "rgb8", "rgb16"],
+)
+def test_transparent_colour_of_a_png(tmp_path, bits, kind, row, transparent, pixels):
+    (tmp_path / "a.png").write_bytes(png(bits, kind, row, struct.pack(f">{len(transparent)}H", *transparent)))
+    for channels in (1, 3):
+        found = decode_file(tmp_path / "a.png", ImageFormat(None, channels, background=(9, 9, 9)))
+        assert found.shape == (1, len(pixels), channels)
+        assert found[0].tolist() == [[value] * channels for value in pixels]
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint32])
+@pytest.mark.parametrize(("largest", "scale"), [(255, 1), (200, 1), (256, 256), (65_535, 256)])
+def test_gray_pixels_of_32_bits(tmp_path, dtype, largest, scale):
+    values = np.linspace(0, largest, 12).astype(dtype).reshape(3, 4)
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    found = decode_file(tmp_path / "a.tif", ImageFormat(None, 1))[..., 0]
+    np.testing.assert_array_equal(found, values // scale)
+    Image.fromarray(values + 65_536).save(tmp_path / "a.tif")
+    with pytest.raises(BadImageError, match="more than 16 bits"):
+        decode_file(tmp_path / "a.tif", RGB)
 
 
 def test_floating_point_pixels_are_refused(tmp_path):

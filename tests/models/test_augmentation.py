@@ -1,7 +1,4 @@
 import inspect
-import os
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -37,6 +34,7 @@ ARGUMENTS = {
     "random_invert": {"factor": [0.5, 0.5]},
 }
 NAMES = sorted(OUR_LAYERS | keras_layers())
+COMPILED_FIRST = ("random_affine", "random_color_jitter", "random_crop", "random_flip", "random_sharpness")
 
 
 def numpy_of(tensor):
@@ -80,19 +78,11 @@ def test_every_admitted_layer_draws_per_image(name):
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in OUR_LAYERS else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+    "name", [name if name in COMPILED_FIRST else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
 )
 def test_every_admitted_layer_draws_per_image_when_compiled(name):
     layer = augmentation_layer(name, seed=1, **ARGUMENTS[name])
     assert num_distinct(compiled(layer)(BATCH)) > 1
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(keras.backend.backend() == "jax", reason="this is the run on JAX")
-def test_this_file_passes_on_jax():
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "", __file__]
-    done = subprocess.run(command, env={**os.environ, "KERAS_BACKEND": "jax"}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("name", sorted(OUR_LAYERS))

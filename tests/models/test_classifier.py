@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import h5py
 import keras
@@ -11,8 +12,10 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
+from app.trained.formats import FORMATS
 from app.training.losses import SparseCrossentropy
 from models import ImageClassifier, Normalization, augmentation_layer
+from models.deployed import with_probabilities
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (24, 8, 8, 3), dtype="uint8")
@@ -193,11 +196,13 @@ def test_saved_file_needs_models_only(tmp_path):
     classifier.build((None, 8, 8, 3))
     compile_and_fit(classifier)
     classifier.save(tmp_path / "model.keras")
+    FORMATS["keras"].write(with_probabilities(classifier, (8, 8, 3)), str(tmp_path / "exported.keras"))
     np.save(tmp_path / "images.npy", IMAGES)
     code = (
         "import sys, warnings; warnings.simplefilter('error'); import keras, numpy, models;"
-        "model = keras.saving.load_model('model.keras');"
+        "model, exported = map(keras.saving.load_model, ('model.keras', 'exported.keras'));"
         "numpy.save('logits.npy', model.predict_on_batch(numpy.load('images.npy')));"
+        "numpy.save('probabilities.npy', exported(numpy.load('images.npy')));"
         "assert not any(name.split('.')[0] == 'app' for name in sys.modules)"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -206,6 +211,8 @@ def test_saved_file_needs_models_only(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     np.testing.assert_array_equal(np.load(tmp_path / "logits.npy"), predict(classifier))
+    expected = ops.softmax(predict(classifier))
+    np.testing.assert_allclose(np.load(tmp_path / "probabilities.npy"), expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -250,7 +257,10 @@ def test_low_precision_keeps_pixels_and_logits_in_float32():
 
 @pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="this is the run on JAX")
-def test_this_file_passes_on_jax():
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "", __file__]
-    done = subprocess.run(command, env={**os.environ, "KERAS_BACKEND": "jax"}, capture_output=True, text=True)
+def test_this_file_and_augmentations_pass_on_jax():
+    names = ("test_classifier.py", "test_augmentation.py", "test_color_layers.py")
+    files = [str(Path(__file__).with_name(name)) for name in names]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", *files]
+    quick = {"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_backend_optimization_level=0"}  # to compile
+    done = subprocess.run(command, env=os.environ | quick, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models import build_model
+from models import build_model, processor
 from models.layers import BatchNormalization, Conv2D, Gelu, quick_inference, stock_layers
 from models.torch_layers import TorchConv2D, TorchDense, torch_kernel_initializer
 
@@ -18,6 +18,8 @@ STATISTICS = np.random.RandomState(0).uniform(0.5, 1.5, (4, 16)).astype("float32
 
 @pytest.fixture
 def policy(request):
+    if processor.is_barred(request.param.removeprefix("mixed_")):
+        pytest.skip("TensorFlow cannot compute in this format under the limit set for oneDNN")
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(request.param)
     yield request.param
@@ -118,6 +120,14 @@ def test_fused_equals_keras_without_scale_or_centre(arguments):
         np.testing.assert_allclose(actual, expected, rtol=2e-5, atol=2e-5)
 
 
+def test_synchronised_layer_alone_keeps_a_small_variance_beside_a_large_mean():
+    """So does a network that several replicas trained, where one alone trains it further."""
+    images = np.random.RandomState(0).normal(1000.0, 0.1, (8, 5, 7, 16)).astype("float32")
+    layer = BatchNormalization(synchronized=True, momentum=0.0)
+    layer(images, training=True)
+    np.testing.assert_allclose(layer.moving_variance, images.astype("float64").var((0, 1, 2)), rtol=1e-3)
+
+
 @pytest.mark.parametrize("arguments", [{"axis": 1}, {"renorm": True}])
 def test_other_arguments_take_keras_path(arguments):
     layers = keras.layers.BatchNormalization(**arguments), BatchNormalization(**arguments)
@@ -183,24 +193,46 @@ def test_compiled_gelu_equals_kerass(policy):
         np.testing.assert_array_equal(Gelu()(x, training=False), outputs)
 
 
+def float64_gradients(inputs, kernel, upstream):
+    """Returns what flows back through a convolution to inputs and kernel, of which each number is exact."""
+    inputs, kernel, upstream = (tf.cast(values, "float64") for values in (inputs, kernel, upstream))
+    with tf.GradientTape() as tape:
+        tape.watch([inputs, kernel])
+        outputs = tf.nn.conv2d(inputs, kernel, 1, "SAME")
+    return tape.gradient(outputs, [inputs, kernel], output_gradients=upstream)
+
+
 @pytest.mark.parametrize("policy", ["mixed_bfloat16"], indirect=True)
 @pytest.mark.parametrize(("size", "kernel"), [((8, 8), 3), ((3, 5), 3), ((4, 4), (1, 5))])
-def test_gradient_of_small_maps_equals_kerass(policy, size, kernel, monkeypatch):
+def test_gradients_of_small_maps_are_as_exact_as_kerass(policy, size, kernel, monkeypatch):
+    """On processors without instructions for bfloat16 TensorFlow's own are off by 1.7e-2 of the largest."""
     used = []
     import models.layers
 
     plain = models.layers._small_map_convolution()
     monkeypatch.setattr(models.layers, "_small_map_convolution", lambda: used.append(1) or plain)
-    # Without bias: TensorFlow adds up its gradient in bfloat16, in an order that differs between graphs.
-    layers = [kind(256, kernel, padding="same", use_bias=False) for kind in (keras.layers.Conv2D, Conv2D)]
-    inputs = tf.cast(np.random.RandomState(0).standard_normal((4, *size, 256)), "bfloat16")
-    for layer in layers:
+    draw = np.random.RandomState(0)
+    inputs, upstream = (tf.cast(draw.standard_normal((4, *size, 256)), "bfloat16") for _ in range(2))
+    errors = []
+    for kind in (keras.layers.Conv2D, Conv2D):
+        layer = kind(256, kernel, padding="same", use_bias=False)
         layer.build(inputs.shape)
-    layers[1].set_weights([weight.numpy() for weight in layers[0].weights])
-    expected, actual = (gradient(layer, inputs, [layer.kernel.value]) for layer in layers)
+        if not errors:
+            weights = tf.cast(tf.cast(layer.kernel, "bfloat16"), "float32")
+            exact = float64_gradients(inputs, weights, upstream)
+        layer.set_weights([weights])
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = layer(inputs)
+        found = tape.gradient(outputs, [inputs, layer.kernel.value], output_gradients=upstream)
+        differences = [np.abs(tf.cast(a, "float64") - b) for a, b in zip(found, exact, strict=True)]
+        errors.append([each.max() / np.abs(b).max() for each, b in zip(differences, exact, strict=True)])
     assert used
-    for theirs, ours in zip(expected, actual, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=2**-6, atol=2**-7 * np.abs(theirs).max())
+    theirs, ours = errors
+    # A bfloat16 has eight bits: rounded once, a number is off by up to 2**-9 of itself. Sums may be rounded
+    # on the way, by Keras' gradient far more often.
+    assert ours[1] < min(2**-7, theirs[1] + 2**-8)
+    assert ours[0] <= theirs[0] + 2**-8  # of the inputs: the same operation
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"], indirect=True)
@@ -281,37 +313,41 @@ def test_fused_equals_keras_on_two_replicas():
 
 OTHER_BACKEND = """
 import sys, keras, numpy as np, models
-network = keras.saving.load_model(sys.argv[1] + "/network.keras")
-images = np.load(sys.argv[1] + "/images.npy")
-outputs = [keras.ops.convert_to_numpy(network(images, training=training)) for training in (False, True)]
-np.save(sys.argv[1] + "/outputs.npy", [*outputs, keras.ops.convert_to_numpy(network(images))])
+for folder in sys.argv[1:]:
+    network = keras.saving.load_model(folder + "/network.keras")
+    images = np.load(folder + "/images.npy")
+    outputs = [keras.ops.convert_to_numpy(network(images, training=training)) for training in (False, True)]
+    np.save(folder + "/outputs.npy", [*outputs, keras.ops.convert_to_numpy(network(images))])
 assert keras.backend.backend() == "jax"
 """
+# Our own layers, and PyTorch's padding; what else the networks are made of is Keras' own.
+ON_JAX = [
+    ("inception10", 32, {}),
+    ("resnet18_d2l", 71, {}),
+    ("cifar_resnet", 32, {"depth": 8}),
+    ("fast_cifar10", 32, {"widths": [16, 16, 16]}),
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "pixels"),
-    [
-        ("resnet18", 32),
-        ("inception10", 32),
-        ("resnet50", 64),
-        ("resnet18_d2l", 71),
-        ("cifar_resnet", 32),
-        ("fast_cifar10", 32),
-    ],
-)
-def test_networks_give_the_same_on_jax(name, pixels, tmp_path):
+def test_networks_give_the_same_on_jax(tmp_path):
     pytest.importorskip("jax")
-    keras.utils.set_random_seed(0)
-    network = build_model(name, (pixels, pixels, 3), 4)
-    images = np.random.RandomState(0).standard_normal((8, pixels, pixels, 3)).astype("float32")
-    network(images, training=True)  # moving statistics other than the initial ones
-    network.save(tmp_path / "network.keras")
-    np.save(tmp_path / "images.npy", images)
+    expected = {}
+    for name, pixels, arguments in ON_JAX:
+        keras.utils.set_random_seed(0)
+        network = build_model(name, (pixels, pixels, 3), 4, **arguments)
+        images = np.random.RandomState(0).standard_normal((8, pixels, pixels, 3)).astype("float32")
+        network(images, training=True)  # moving statistics other than the initial ones
+        folder = tmp_path / name
+        folder.mkdir()
+        network.save(folder / "network.keras")
+        np.save(folder / "images.npy", images)
+        # Inference, training, and inference after the training call has moved the statistics.
+        expected[folder] = [network(images, training=training).numpy() for training in (False, True, False)]
     environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", OTHER_BACKEND, str(tmp_path)]
-    subprocess.run(command, check=True, env=environment, timeout=300)
-    # Inference, training, and inference after the training call has moved the statistics.
-    expected = [network(images, training=training).numpy() for training in (False, True, False)]
-    np.testing.assert_allclose(np.load(tmp_path / "outputs.npy"), expected, rtol=1e-3, atol=1e-3)
+    environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"  # quick to compile
+    command = [sys.executable, "-c", OTHER_BACKEND, *map(str, expected)]
+    subprocess.run(command, check=True, env=environment, timeout=600)
+    for folder, outputs in expected.items():
+        found = np.load(folder / "outputs.npy")
+        np.testing.assert_allclose(found, outputs, rtol=1e-3, atol=1e-3, err_msg=folder.name)

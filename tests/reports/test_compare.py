@@ -71,6 +71,22 @@ def leave_run(name, num_epochs=3, accuracy=None, seed=0, images="same", **sectio
     return run
 
 
+def test_paths_with_spaces_are_quoted(home, tmp_path, capsys):
+    leave_run("two")
+    folder = tmp_path / "my runs" / "a one"
+    folder.mkdir(parents=True)
+    leave_run("one").path.rename(folder / "the run")
+    path = folder / "the run"
+    assert cli.main(["compare", "--runs", f"'{path}' two/latest"]) == 0
+    assert "a one " in capsys.readouterr().out
+    assert cli.main(["compare", "--runs", f"{path} two/latest"]) == 2
+    assert "quotes keep a path with spaces together: RUNS=" in capsys.readouterr().err
+    assert cli.main(["compare", "--runs", f"'{path} two/latest"]) == 2
+    assert "put a name with spaces into a pair of quotes" in capsys.readouterr().err
+    assert cli.main(["compare", "--runs", "one/x two/latest"]) == 2
+    assert "quotes" not in capsys.readouterr().err
+
+
 def test_each_run_gets_its_colour(home, capsys):
     leave_run("one"), leave_run("two", 7)
     assert cli.main(["compare", "--exps", "one two"]) == 0

@@ -380,6 +380,7 @@ def test_damaged_predictions_are_a_sentence(home, damage, words):
     damage(two.predictions)
     (sentence,) = [line for line in compare([one, two]) if "predictions.npz" in line]
     assert sentence.startswith("two is not compared: ") and words in sentence
+    assert "allow_pickle" not in sentence  # no advice to load it all the same
     assert html.escape(sentence) in page_of(home)
 
 

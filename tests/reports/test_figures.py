@@ -1,9 +1,14 @@
 """Figures of a classifier, against values worked out by hand."""
 
+import json
+
 import numpy as np
 import pytest
 
+from app.reading import read_record
+from app.records import EvaluationRecord
 from app.reports.figures import classification_figures, confusion_matrix, mcnemar, probabilities, reliability
+from app.runs import write_json
 
 
 def logits_of(shares):
@@ -74,3 +79,27 @@ def test_mcnemar_is_a_fair_coin(first, second, p_value):
     found = mcnemar(np.array(first, bool), np.array(second, bool))
     assert found["p_value"] == pytest.approx(p_value)
     assert found["only_first"] == sum(a > b for a, b in zip(first, second, strict=True))
+
+
+def test_thousands_of_classes_make_a_small_file(tmp_path):
+    number = 3000
+    labels = np.arange(2 * number) % number
+    logits = np.zeros((len(labels), number), np.float32)
+    logits[np.arange(len(labels)), labels] = 1.0
+    logits[0, 7] = 2.0
+    figures = classification_figures(labels, logits, [f"class {at}" for at in range(number)])
+    told = {"checkpoint": "best", "epoch": 1, "split": "validation", "test_time_views": "none"}
+    write_json(tmp_path / "evaluation.json", told | figures)
+    assert (tmp_path / "evaluation.json").stat().st_size < 1_500_000
+    confusion = json.loads((tmp_path / "evaluation.json").read_text())["confusion"]
+    assert len(confusion["images"]) == number + 1 and sum(confusion["images"]) == len(labels)
+    cells = list(zip(confusion["true_class"], confusion["predicted_class"], confusion["images"], strict=True))
+    assert cells[:3] == [(0, 0, 1), (0, 7, 1), (1, 1, 2)]
+
+
+@pytest.mark.parametrize("confusion", [[[1, 1, 0], [0, 2, 0], [0, 0, 1]], {"true_class": [0]}])
+def test_evaluations_of_every_version_are_read(tmp_path, confusion):
+    figures = classification_figures(LABELS, logits_of(SHARES), ["ant", "bee", "cow"])
+    told = {"checkpoint": "best", "epoch": 1, "split": "validation", "test_time_views": "none"}
+    write_json(tmp_path / "evaluation.json", told | figures | {"confusion": confusion})
+    assert read_record(tmp_path / "evaluation.json", EvaluationRecord).classes[1].name == "bee"

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from app import cli
 from app.errors import UserError
 from app.reports.evaluation import PICTURES, looks_at_test
-from app.runs import read_json
+from app.runs import Run, read_json
 from app.trained.evaluation import evaluate, recalibrate
 from app.trained.loading import load_split, load_trained
 from models.layers import BatchNormalization
@@ -46,22 +47,14 @@ def test_digits_have_no_test_split(digits_run, capsys):
 
 
 def test_an_unfinished_run_is_refused(digits_run, tmp_path):
-    import shutil
-
     copy = tmp_path / "digits" / "20260101-000000"
     shutil.copytree(digits_run.path, copy)
     (copy / "metrics.json").unlink()
-    from app.runs import Run
-
     with pytest.raises(UserError, match="not finished.*make resume"):
         load_trained(Run(copy))
 
 
 def test_changed_data_and_foreign_files_are_refused(digits_run, tmp_path):
-    import shutil
-
-    from app.runs import Run
-
     copy = Run(tmp_path / "digits" / "20260101-000000")
     shutil.copytree(digits_run.path, copy.path)
     facts = json.loads(copy.dataset.read_text())
@@ -76,6 +69,86 @@ def test_changed_data_and_foreign_files_are_refused(digits_run, tmp_path):
     copy.dataset.write_text(json.dumps(facts))
     with pytest.raises(UserError, match="damaged"):
         load_trained(copy)
+
+
+def copy_of(run, folder):
+    copy = Run(folder / "runs" / "digits" / "20260101-000000")
+    shutil.copytree(run.path, copy.path)
+    return copy
+
+
+def test_figures_are_printed_where_they_cannot_be_kept(digits_run, tmp_path, capsys):
+    copy = copy_of(digits_run, tmp_path)
+    shutil.rmtree(copy.evaluations)
+    copy.evaluations.write_text("")  # nobody may write below a file, root neither
+    assert cli.main(["evaluate", "--run", str(copy.path)]) == 2
+    printed, error = capsys.readouterr()
+    assert "   loss " in printed and "class  images  precision" in printed
+    assert "validation-best: cannot be written" in error and error.count("\n") == 1
+    assert copy.evaluations.read_text() == ""
+
+
+def _put(key, value):
+    """Return a change to a JSON file that sets a key, or with ... takes it away."""
+
+    def change(path):
+        content = json.loads(path.read_text())
+        content[key] = value
+        path.write_text(json.dumps({name: item for name, item in content.items() if item is not ...}))
+
+    return change
+
+
+def _write(content):
+    return lambda path: path.write_bytes(content)
+
+
+DEEP = _write(b"[" * 100_000 + b"]" * 100_000)
+EVERY = ("curves", "report", "compare", "evaluate", "predict", "explain", "export")
+TRAINED = ("evaluate", "predict", "explain", "export")
+
+
+@pytest.mark.parametrize(
+    ("verbs", "file", "damage", "words"),
+    [
+        (EVERY, "metrics.json", _write(b"[]"), "must be a mapping; got []"),
+        (EVERY, "metrics.json", _write(b"null"), "must be a mapping; got null"),
+        (EVERY, "metrics.json", _put("headline", ...), "headline: is missing"),
+        (EVERY, "metrics.json", _put("timing", {"resumed_epochs": 1}), "timing.epochs: is missing (and "),
+        (EVERY, "metrics.json", DEEP, "no JSON that this program would write (recursion limit exceeded"),
+        (TRAINED, "dataset.json", _write(b"[]"), "must be a mapping; got []"),
+        (("report", "compare"), "dataset.json", _put("num_images", [3]), "num_images: must be a mapping"),
+        (("report",), "environment.json", _write(b"[]"), "must be a mapping; got []"),
+        (("report",), "environment.json", _put("cpu", ...), "cpu: is missing"),
+        (("report",), "evaluations/validation-best/evaluation.json", _put("classes", 1), "classes: must be"),
+        (("curves", "report", "compare"), "history.csv", _write(b"a\n"), "the columns must be epoch,loss"),
+        (("curves", "report", "compare"), "experiment.yaml", _write(b"\xff\xfe"), ""),
+        (TRAINED, "checkpoints/best.keras", lambda path: path.unlink(), "no such file; it holds the trained"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)  # fmt: skip
+def test_edited_and_foreign_records_are_one_message(
+    digits_run, tmp_path, capsys, monkeypatch, verbs, file, damage, words
+):
+    copy = copy_of(digits_run, tmp_path)
+    damage(copy.path / file)
+    monkeypatch.setenv("TRAINER_HOME", str(tmp_path))
+    monkeypatch.setattr(cli.gc, "collect", lambda: 0)  # half a second each beside TensorFlow
+    before = sorted(tmp_path.rglob("*"))
+    for verb in verbs:
+        more = {"predict": ["--images", str(digits_run.curves)], "export": ["--format", "keras"]}.get(
+            verb, []
+        )
+        names = (
+            ["--runs", f"{copy.path} {digits_run.path}"] if verb == "compare" else ["--run", str(copy.path)]
+        )
+        assert cli.main([verb, *names, *more]) == 2, verb
+        error = capsys.readouterr().err
+        assert f"{file.rpartition('/')[2]}" in error and words in error and error.count("\n") == 1, (
+            verb,
+            error,
+        )
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 class OneNorm(keras.Model):

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import io
 import os
 import shutil
@@ -10,11 +11,12 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from app.data.chosen import find_images
 from app.errors import UserError
 from app.runs import Run
 from app.trained import prediction
 from app.trained.loading import load_split, load_trained
-from app.trained.prediction import COLUMNS, find_images, predict, read_images
+from app.trained.prediction import COLUMNS, predict, read_images
 from app.training.saved import load_classifier
 
 
@@ -194,6 +196,19 @@ def test_a_broken_network_is_an_error_and_leaves_nothing(own_run, tmp_path):
     with pytest.raises(UserError, match="outputs are not all numbers"):
         predict(own_run, str(tmp_path / "digit.png"), "best", io.StringIO())
     assert not (own_run.path / "predictions").exists()
+
+
+@pytest.mark.parametrize(("background", "pixel"), [(255, [255] * 3), ((1, 2, 3), [1, 2, 3])])
+def test_transparent_pixels_show_the_background_of_the_run(folder_run, tmp_path, background, pixel):
+    trained = load_trained(folder_run)
+    dataset = trained.experiment.dataset
+    assert dataset.background == 255
+    experiment = trained.experiment.model_copy(
+        update={"dataset": dataset.model_copy(update={"background": background})}
+    )
+    Image.new("RGBA", (20, 20), (90, 0, 90, 0)).save(tmp_path / "clear.png")
+    images, _ = read_images([tmp_path / "clear.png"], dataclasses.replace(trained, experiment=experiment))
+    assert (images == pixel).all()
 
 
 def test_class_names_and_cropping_of_a_folder_run(folder_run, tmp_path):

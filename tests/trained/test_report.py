@@ -69,6 +69,23 @@ def test_changed_images_are_said_and_cost_only_their_pictures(digits_run, tmp_pa
     assert "the images have changed" in text and text.count("<img") == 1
 
 
+def test_damaged_predictions_and_a_missing_summary_cost_only_their_parts(digits_run, tmp_path):
+    copy = Run(tmp_path / "digits" / "20260101-000000")
+    shutil.copytree(digits_run.path, copy.path)
+    shutil.rmtree(copy.evaluations)
+    copy.predictions.write_bytes(b"junk")
+    copy.summary.unlink()
+    text = write_report(copy).read_text()
+    assert "predictions.npz is damaged" in text and text.count("<img") == 1
+    assert "experiment.yaml, defaults included" in text and "summary.txt" not in text
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
+def test_damaged_pictures_are_said(tmp_path, content):
+    (tmp_path / "classes.png").write_bytes(content)
+    assert "classes.png cannot be shown" in page.picture(tmp_path / "classes.png", "classes")
+
+
 def test_an_unfinished_run_has_no_page(digits_run, tmp_path, capsys):
     copy = Run(tmp_path / "digits" / "20260101-000000")
     shutil.copytree(digits_run.path, copy.path)

@@ -20,6 +20,17 @@ training: {epochs: 2, batch_size: 256, checkpoint_every_minutes: 0.000001}
 """
 
 
+def on_jax(cache):
+    """The environment of a process on JAX that compiles quickly: unoptimised, and each program once."""
+    return {
+        "KERAS_BACKEND": "jax",
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """A project folder of its own, with one experiment `tiny`."""

@@ -12,7 +12,8 @@ from PIL import Image
 import app.training.runner as runner
 from app.config import load_experiment
 from app.config.schema import ModelConfig
-from app.data.splits import Split
+from app.data.normalization import normalization_constants
+from app.data.splits import Split, whole_split
 from app.training import checks, doctor, resources, trials
 from app.training.job import prepare
 from models.network import Network
@@ -179,10 +180,40 @@ def test_augmentation(home, layers, level, told):
     assert finding.level == level and told in str(finding)
 
 
+@pytest.mark.parametrize("dark", [0, 255])
+def test_pixels_that_hardly_ever_differ_become_huge(monkeypatch, dark):
+    images = np.random.default_rng(0).integers(0, 256, (600, 4, 5, 3), dtype=np.uint8)
+
+    def look():
+        split = whole_split(images, np.zeros(len(images)))
+        constants = normalization_constants("per_pixel", split)
+        every = np.abs(images / 255 - constants["mean"]) / np.array(constants["deviation"])
+        largest = checks.largest_input(split, constants)
+        assert largest == pytest.approx(every.max())
+        return str(checks.check_pixels(np.random.normal(size=(9, 4)), "per_pixel", largest)), largest
+
+    finding, largest = look()
+    assert finding.startswith("ok") and largest < 4
+    images[:, 0, 0] = dark
+    images[7, 0, 0, 1] = abs(dark - 1)
+    finding, largest = look()
+    assert largest > 1000
+    assert (
+        finding.startswith("warn  pixels ")
+        and f"largest {largest:,.1f} in training images (limit 50)" in finding
+    )
+    monkeypatch.setattr(checks, "SAMPLE_VALUES", 60 * 10)  # ten images, without the one that differs
+    split = whole_split(images, np.zeros(len(images)))
+    assert checks.largest_input(split, normalization_constants("per_pixel", split)) > 1000
+
+
 def test_pixels_that_are_not_normalised(home):
     job = prepare(load_experiment("tiny", [*HEALTHY, "normalization=none"]))
     images, _ = trials.trial_batch(job)
-    finding = checks.check_pixels(np.asarray(job.classifier.normalization(images)), "none")
+    normalized = np.asarray(job.classifier.normalization(images))
+    largest = checks.largest_input(job.dataset.train, job.constants)
+    assert largest == job.dataset.train.images.max()  # of pixels that stay as they are
+    finding = checks.check_pixels(normalized, "none", largest)
     assert finding.level == "warn" and "normalization: per_channel" in finding.advice
 
 

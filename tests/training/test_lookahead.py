@@ -16,6 +16,7 @@ from app.config import load_experiment
 from app.errors import Interrupted
 from app.runs import read_json
 from app.training.job import prepare
+from tests.training.conftest import on_jax
 from tests.training.test_runner import assert_same_bits
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,6 +32,7 @@ optimizer:
   rate_multipliers: {"*/beta": 16}
   momentum: 0.85
   nesterov: true
+  gradient_accumulation_steps: 2
 training:
   epochs: 2
   batch_size: 256
@@ -84,9 +86,13 @@ def test_weights_become_their_average_every_few_steps(fast):
 
 
 def test_network_computes_in_the_precision_asked_for(fast):
-    network = prepare(load_experiment("fast")).classifier.network
+    job = prepare(load_experiment("fast", ["optimizer.gradient_accumulation_steps=4"]))
+    network = job.classifier.network
     assert network.blocks[0].conv1.compute_dtype == "bfloat16" and network.head.compute_dtype == "float32"
     assert {str(weight.dtype) for weight in network.weights} == {"float32"}
+    assert list(job.warnings()) == [
+        "the last 2 of 14 steps are not applied: gradient_accumulation_steps is 4"
+    ]
 
 
 def test_whitening_kernel_comes_from_the_training_images(fast):
@@ -106,7 +112,7 @@ def test_run_with_all_pieces_resumes_to_the_same_bits(fast, monkeypatch):
     stopped = []
 
     def stop(self, batch, logs=None):
-        if self.progress.step == 4 and not stopped:
+        if self.progress.step == 5 and not stopped:  # in the middle of an accumulation
             stopped.append(self.run)
             os.kill(os.getpid(), signal.SIGINT)
         original(self, batch, logs)
@@ -123,7 +129,7 @@ def test_run_with_all_pieces_resumes_to_the_same_bits(fast, monkeypatch):
 @pytest.mark.slow
 def test_pieces_train_on_jax(fast):
     pytest.importorskip("jax")
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | on_jax(fast / "jax")
     done = subprocess.run(
         [sys.executable, "-m", "app", "train", "fast"],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300,

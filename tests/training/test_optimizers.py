@@ -13,7 +13,7 @@ from app.config import (
     StepSchedule,
 )
 from app.errors import UserError
-from app.training.optimizers import LearningRate, build_optimizer, learning_rate_at
+from app.training.optimizers import LearningRate, build_optimizer, learning_rate_at, unapplied_steps
 
 STEPS, EPOCHS = 7, 12
 LAST = STEPS * EPOCHS - 1
@@ -161,3 +161,27 @@ def test_rate_multipliers_scale_the_steps_of_the_variables_they_name():
 def test_rate_multiplier_that_fits_nothing_is_an_error():
     with pytest.raises(UserError, match=r"'\*/gain'; the trained variables are norm/gamma, norm/beta"):
         stepped({"*/gain": 2.0})
+
+
+def accumulating(steps):
+    return OptimizerConfig(
+        name="sgd", learning_rate=SCHEDULES["cosine"], arguments={"gradient_accumulation_steps": steps}
+    )
+
+
+def test_accumulated_gradients_are_one_update_by_their_mean_at_the_rate_of_its_last_step():
+    optimizer = build_optimizer(accumulating(3), STEPS, EPOCHS)
+    variable = keras.Variable(1.0)
+    optimizer.build([variable])
+    values = []
+    for gradient in (1.0, 2.0, 6.0, 4.0):
+        optimizer.apply([keras.ops.convert_to_tensor(gradient)], [variable])
+        values.append(float(variable))
+    assert values == pytest.approx([1, 1, 1 - 3 * rate(SCHEDULES["cosine"], 2), values[2]])
+
+
+def test_what_is_left_over_at_the_end_is_counted():
+    assert [unapplied_steps(accumulating(steps), STEPS * EPOCHS) for steps in (None, 2, 5)] == [0, 0, 4]
+    build_optimizer(accumulating(STEPS * EPOCHS), STEPS, EPOCHS)
+    with pytest.raises(UserError, match="received 85, but the whole training has 84 steps"):
+        build_optimizer(accumulating(STEPS * EPOCHS + 1), STEPS, EPOCHS)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ import pytest
 
 import app.training.runner as runner
 from app.config import load_experiment
+from app.data.pipeline import FLIP_STREAM, OLD_FLIP_STREAM
 from app.errors import UserError
+from app.lock import locked
 from app.runs import Run, list_runs, load_run_experiment, read_history
+from app.training import resuming
 from app.training.checkpoint import load_state
-from app.training.lock import locked
 
 from .conftest import TINY
 from .test_runner import assert_same_bits, comparable_history, train
@@ -166,6 +169,36 @@ def test_unedited_file_is_not_mentioned_though_the_run_had_changes(home):
     assert "has changed" not in resume(run)
 
 
+@pytest.mark.parametrize("recorded", [True, False])
+def test_an_older_run_keeps_the_coins_of_its_alternating_flip(unfinished, monkeypatch, recorded):
+    """What its colour layers do has changed, on the other hand, and is said."""
+    experiment = unfinished.experiment.read_text()
+    flip, saturation = "- random_flip:\n    mode: horizontal\n", "- random_saturation:\n    factor: 0.5\n"
+    assert flip in experiment
+    unfinished.experiment.write_text(experiment.replace(flip, saturation))
+    path = sorted(unfinished.states.glob("state-*.npz"))[-1]
+    with np.load(path) as file:
+        arrays = dict(file)
+    header = json.loads(arrays["header"].tobytes().replace(b"random_flip", b"random_saturation"))
+    assert header["progress"]["flip_stream"] == FLIP_STREAM
+    if not recorded:  # as states were before
+        del header["progress"]["flip_stream"]
+    arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    np.savez(path, **arrays)
+    asked = []
+    monkeypatch.setattr("app.training.job.training_batches", lambda *_, **options: asked.append(options))
+
+    def stop(run, job, progress, *_):
+        job.batches(1, 0)
+        assert progress.flip_stream == job.flip_stream  # which its next state records
+        return run
+
+    monkeypatch.setattr(runner, "_fit", stop)
+    said = resume(unfinished)
+    assert asked[0]["flip_stream"] == (FLIP_STREAM if recorded else OLD_FLIP_STREAM)
+    assert ("random_saturation had faults of Keras" in said) != recorded
+
+
 def test_run_that_is_being_trained_is_not_resumed(unfinished):
     with locked(unfinished):
         words = rf"being trained by process {os.getpid()} on \S+ since .*; wait until it ends"
@@ -179,7 +212,7 @@ def test_run_that_is_being_trained_is_not_resumed(unfinished):
 def test_lock_of_a_killed_process_is_free(unfinished):
     program = (
         "import sys, time\nfrom pathlib import Path\nfrom app.runs import Run\n"
-        "from app.training.lock import locked\n"
+        "from app.lock import locked\n"
         "with locked(Run(Path(sys.argv[1]))):\n    print('held', flush=True)\n    time.sleep(600)\n"
     )
     command = [sys.executable, "-c", program, str(unfinished.path)]
@@ -226,12 +259,19 @@ runner.train(load_experiment("tiny"), out=sys.stderr)
 
 
 @pytest.mark.slow
-def test_two_runs_at_a_time_have_folders_of_their_own(home):
-    command = [sys.executable, "-m", "app", "train", "tiny"]
-    processes = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) for _ in range(2)]
-    assert [process.wait(timeout=300) for process in processes] == [0, 0]
-    one, other = list_runs("tiny")
-    assert_same_bits(one, other)
+def test_two_runs_at_a_time_have_folders_of_their_own(home, straight):
+    """One of them with the other kind of determinism, which a process cannot change."""
+    command = [sys.executable, "-m", "app", "train", "tiny", "--set", "training.determinism=fast"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    while not list_runs("tiny"):
+        assert process.poll() is None
+        time.sleep(0.01)
+    assert_same_bits(train(), straight)
+    assert process.wait(timeout=300) == 0
+    fast, strict = list_runs("tiny")
+    assert fast.finished and strict.finished
+    assert json.loads(fast.environment.read_text())["deterministic"] is False
+    assert json.loads(strict.environment.read_text())["deterministic"] is True
 
 
 def test_weights_that_are_not_finite_are_never_saved(home, monkeypatch):
@@ -263,15 +303,6 @@ def test_failure_goes_when_the_run_goes_on(unfinished):
 
 
 @pytest.mark.slow
-def test_fast_determinism_is_possible_and_recorded(home):
-    for choice, expected in (("fast", False), ("strict", True)):
-        command = [sys.executable, "-m", "app", "train", "tiny", "--set", f"training.determinism={choice}"]
-        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-        run = list_runs("tiny")[-1]
-        assert json.loads(run.environment.read_text())["deterministic"] is expected
-
-
-@pytest.mark.slow
 def test_jax_offers_no_strict_determinism():
     program = (
         "from app.training import startup\n"
@@ -282,3 +313,83 @@ def test_jax_offers_no_strict_determinism():
         capture_output=True, text=True,
     )  # fmt: skip
     assert "training.determinism: 'strict' is not offered on JAX" in result.stderr
+
+
+def content(run):
+    return {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+
+
+def without_data(run):
+    text = run.experiment.read_text().replace("name: digits", "name: image_folder")
+    run.experiment.write_text(text.replace("data_dir: null", "data_dir: gone"))
+
+
+def with_other_data(run):
+    plant(run.dataset, fingerprint="0" * 64)
+
+
+def with_other_versions(run):
+    plant(run.environment, versions={})
+
+
+def with_damaged_states(run):
+    for path in run.states.iterdir():
+        path.write_bytes(b"PK")
+
+
+def without_states(run):
+    shutil.rmtree(run.states)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "epochs", "words"),
+    [
+        (lambda run: None, 100_001, "training.epochs: .*100001"),
+        (without_data, 3, "gone does not exist"),
+        (with_other_data, 3, "the data have changed"),
+        (with_other_versions, 3, "keras: .* when the run began"),
+        (with_damaged_states, 3, "damaged, cannot be resumed"),
+        (without_states, 3, "has no state to go on from.*make train FROM=tiny/"),
+    ],
+    ids=["too many", "no data", "other data", "other versions", "damaged", "no state"],
+)
+def test_more_epochs_that_cannot_be_trained_leave_the_run_as_it_was(finished, spoil, epochs, words):
+    spoil(finished)
+    before = content(finished)
+    with pytest.raises(UserError, match=words):
+        resume(finished, epochs=epochs, schedule="stretch")
+    assert content(finished) == before
+
+
+def test_kill_while_a_finished_run_is_opened_again_leaves_one_to_resume(finished, straight, monkeypatch):
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(resuming, "write_text", killed)
+        with pytest.raises(KeyboardInterrupt):
+            resume(finished, epochs=3, schedule="keep")
+    resume(finished)
+    assert_same_bits(finished, straight)
+    assert finished.finished
+
+
+def test_starting_weights_are_recorded_by_the_name_of_their_run_and_needed_once(home, finished):
+    latest = home / "runs" / "tiny" / "latest"
+    latest.symlink_to(finished.path.name)
+    out = io.StringIO()
+    run = runner.train(load_experiment("tiny", ["model.weights=tiny/latest"]), out, overrides=[])
+    assert latest.resolve() == run.path
+    assert load_run_experiment(run).model.weights == finished.name
+    assert f"starts from the weights of {finished.name}\n" in out.getvalue()
+
+    plant(run.environment, overrides=["model.weights=tiny/latest"])
+    shutil.rmtree(finished.path)
+    run.metrics.unlink()
+    assert "has changed since" not in resume(run)
+    assert run.finished
+
+    run.metrics.unlink()
+    without_states(run)
+    with pytest.raises(UserError, match=f"model.weights: {finished.name}: no run folder of that name"):
+        resume(run)

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import logging
 import os
 import shutil
 import signal
@@ -22,6 +23,8 @@ from app.runs import HISTORY_COLUMNS, Run, list_runs, load_run_experiment, read_
 from app.training import job
 from app.training.checkpoint import load_state
 from models import build_model
+
+from .conftest import on_jax
 
 ROOT = Path(__file__).resolve().parents[2]  # the checkout, where `python -m app` finds the program
 
@@ -133,9 +136,16 @@ def test_run_killed_in_the_middle_resumes_to_the_same_bits(home, straight):
     assert json.loads(run.metrics.read_text())["timing"]["resumed_epochs"] == [2]
 
 
-@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_test_batch_end", "on_epoch_end"])
-def test_signal_stops_with_a_state_and_resumes_to_the_same_bits(home, straight, monkeypatch, hook):
-    """SIGINT while training, while validating, and at the end of an epoch."""
+@pytest.mark.parametrize(
+    ("hook", "number"),
+    [
+        ("on_train_batch_end", signal.SIGINT),
+        ("on_test_batch_end", signal.SIGTERM),
+        ("on_epoch_end", signal.SIGHUP),
+    ],
+)
+def test_signal_stops_with_a_state_and_resumes_to_the_same_bits(home, straight, monkeypatch, hook, number):
+    """While training, while validating, and at the end of an epoch; a closed terminal sends two signals."""
     from app.training.callbacks import Recorder
 
     original = getattr(Recorder, hook, keras.callbacks.Callback.on_test_batch_end)
@@ -145,17 +155,90 @@ def test_signal_stops_with_a_state_and_resumes_to_the_same_bits(home, straight, 
         original(self, *args, **kwargs)
         calls.append(1)
         if len(calls) == (3 if hook == "on_train_batch_end" else 1):
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
+            if number == signal.SIGHUP:
+                os.kill(os.getpid(), number)
 
     monkeypatch.setattr(Recorder, hook, interrupt)
+    before = signal.getsignal(number)
     with pytest.raises(Interrupted, match="make resume RUN=tiny/") as stopped:
         train()
-    assert stopped.value.exit_code == 130
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert stopped.value.exit_code == 128 + number
+    assert signal.getsignal(number) is before
     monkeypatch.setattr(Recorder, hook, original)
     (run,) = list_runs("tiny")
     runner.resume(run, out=io.StringIO())
     assert_same_bits(run, straight)
+
+
+def test_ignored_signals_stay_ignored_and_nobody_need_listen(home, straight, monkeypatch):
+    """Under nohup SIGHUP is ignored, in a background shell SIGINT; the reader of the progress has ended."""
+    from app.training.callbacks import Recorder
+
+    original = Recorder.on_train_batch_end
+
+    def interrupt(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        for number in (signal.SIGHUP, signal.SIGINT):
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Recorder, "on_train_batch_end", interrupt)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGHUP, signal.SIGINT)}
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        with open(writing, "w", buffering=1) as out:
+            monkeypatch.setattr(sys, "stdout", out)
+            assert cli.main(["train", "tiny"]) == 0
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    (run,) = list_runs("tiny")
+    assert_same_bits(run, straight)
+
+
+def test_stop_while_the_page_is_written_says_that_training_is_whole(home, monkeypatch, capsys):
+    def stop(run, dataset):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+    monkeypatch.setattr(runner, "write_report", stop)
+    assert cli.main(["train", "tiny", "--epochs", "1"]) == 143
+    (run,) = list_runs("tiny")
+    assert run.finished
+    assert f"the training is whole; its page is not: make report RUN={run.name}" in capsys.readouterr().err
+
+
+def test_run_folder_that_is_deleted_while_training(home, monkeypatch, capfd):
+    from app.training.callbacks import Recorder
+
+    original = Recorder.on_train_batch_end
+
+    def delete(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        shutil.rmtree(home / "runs", ignore_errors=True)
+
+    monkeypatch.setattr(Recorder, "on_train_batch_end", delete)
+    assert cli.main(["train", "tiny"]) == 2
+    err = capfd.readouterr().err.splitlines()
+    assert "this run folder was deleted while the run was trained" in err[-1]
+    assert not (home / "runs").exists()
+
+
+def test_functions_of_several_runs_are_no_reason_to_warn():
+    tf = pytest.importorskip("tensorflow")
+    told = []
+    handler = logging.Handler()
+    handler.emit = told.append
+    logger = logging.getLogger("tensorflow")
+    logger.addHandler(handler)
+    try:
+        for _ in range(8):
+            tf.function(lambda x: x + 1)(tf.zeros(1))
+        logger.warning("something else")
+    finally:
+        logger.removeHandler(handler)
+    assert [record.getMessage() for record in told] == ["something else"]
 
 
 def unfinished_copy(straight, home):
@@ -214,7 +297,7 @@ for name in ("model", "optimizer"):
 for a, b in zip(straight.progress.rows, resumed.progress.rows, strict=True):
     np.testing.assert_allclose(list(a.values())[:-2], list(b.values())[:-2], rtol=1e-5)
 """
-    environment = os.environ | {"KERAS_BACKEND": "jax"}
+    environment = os.environ | on_jax(home / "jax")
     subprocess.run([sys.executable, "-c", program], env=environment, check=True, cwd=ROOT)
 
 

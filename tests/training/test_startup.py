@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from app.config import load_experiment
+from app.errors import UserError
 from app.runs import load_run_experiment
 from app.training import doctor, runner, startup
 from models import processor
@@ -106,6 +107,15 @@ def test_what_is_emulated_is_said_and_what_would_be_faster(machine):
     assert finding.level == "ok" and "auto would be faster: bfloat16" in finding.advice
     assert startup.precision_advice("bfloat16", "cpu") is None
     assert "float16 is emulated" in startup.precision_advice("float16", "cpu")
+
+
+def test_format_that_tensorflow_would_fail_in_is_refused(machine):
+    machine(ZEN_4, ONEDNN_MAX_CPU_ISA="AVX2")
+    with pytest.raises(UserError, match="received 'bfloat16'.* ONEDNN_MAX_CPU_ISA=AVX2; unset"):
+        startup.configure(seed=0, precision="bfloat16", devices="cpu")
+    for cpuinfo, limit in ((ZEN_4, "AVX512_CORE"), (ZEN_1, "AVX2")):
+        machine(cpuinfo, ONEDNN_MAX_CPU_ISA=limit)
+        assert not processor.is_barred("bfloat16")
 
 
 def test_workers_take_bfloat16_only_if_all_have_it(machine):

@@ -59,6 +59,19 @@ def test_tf_config_names_the_workers(environment, expected):
     assert find_cluster(environment) == expected
 
 
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "two"},
+        {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1.5"},
+    ],
+    ids=str,
+)
+def test_numbers_of_slurm_that_are_none(environment):
+    with pytest.raises(UserError, match="SLURM_STEP_NUM_TASKS: must be a whole number; got"):
+        find_cluster(environment)
+
+
 def test_what_local_workers_are_told_is_read_back():
     addresses = ("localhost:1111", "localhost:2222", "localhost:3333")
     assert find_cluster({"TF_CONFIG": config_of(addresses, 2)}) == Cluster(addresses, 2)

@@ -1,0 +1,100 @@
+"""The first minutes on a graphics card: does everything train on it, how fast, and as on a CPU?
+
+`python -m app.bench.accelerator` takes the steps missing in runs/bench/accelerator-BACKEND.json and .md.
+"""
+
+import argparse
+import importlib.util
+import sys
+import tempfile
+import time
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+import app.training  # noqa: F401 - first: it keeps the backend quiet while it comes up
+from app import prove
+from app.bench import ours, report, rival
+from app.config import load_experiment
+from app.data.datasets import load_dataset
+from app.paths import data_root, runs_root
+from app.runs import read_history, read_json, write_json, write_text
+from app.trained import export, prediction
+from app.training import runner, startup
+
+
+def augmentation(tiny: bool) -> dict[str, Any]:
+    """Compare the draws of each layer, compiled, on the card with those on the CPU."""
+    dataset = load_dataset(load_experiment("fast_cifar10").dataset, data_root())
+    return ours.compare_augmentation(dataset.train.images[:4], draws=64 if tiny else 1024)
+
+
+def resnet18(tiny: bool, precision: str) -> dict[str, Any]:
+    """Train an epoch; then measure the step beside plain Keras' and PyTorch's."""
+    once = ["training.epochs=1", "optimizer.learning_rate.warmup_epochs=0", f"training.precision={precision}"]
+    experiment = load_experiment("resnet18_cifar10", [*once, f"training.batch_size={16 if tiny else 128}"])
+    row = read_history(runner.train(experiment).history)[0]
+    against = ["keras", "torch"] if importlib.util.find_spec("torch") else ["keras"]
+    found = read_json(report.bench(experiment, against, 1 if tiny else 5, sys.stdout))
+    speed = {name: found["batch_size"] / found[name]["seconds_per_step"] for name in ("fit", *against)}
+    return {"epoch, s": row["seconds"], "val_accuracy": row["val_accuracy"], "images/s": speed}
+
+
+def fast_cifar10(tiny: bool) -> dict[str, Any]:
+    """Train the whole recipe; export what it made, and tell the classes of image files with it."""
+    size = ["training.epochs=3", "optimizer.learning_rate.peak_epoch=1", "training.batch_size=32"]
+    experiment, began = load_experiment("fast_cifar10", size if tiny else []), time.monotonic()
+    run = runner.train(experiment)
+    found = {"training, s": time.monotonic() - began} | read_json(run.metrics)["test_time_views"]
+    check = read_json(export.export(run, "keras", None, sys.stdout) / "export.json")["check"]
+    with tempfile.TemporaryDirectory() as folder:
+        for number, image in enumerate(load_dataset(experiment.dataset, data_root()).val.images[:64]):
+            Image.fromarray(image).save(f"{folder}/{number:02}.png")
+        table = (prediction.predict(run, folder, None, sys.stdout) / "predictions.csv").read_text()
+    return found | {"export differs by": check["largest_difference"], "images predicted": table.count(".png")}
+
+
+def kill_and_resume(tiny: bool) -> dict[str, Any]:
+    """Train the quick start straight, and killed and resumed; measure how far the last states are apart."""
+    changes = f"training.checkpoint_every_minutes=0.01 training.epochs={2 if tiny else 5}"
+    command = ["train", "quickstart", "--set", changes]
+    straight, _ = prove._process(command, None)
+    killed, when = prove._process(command, prove.Kill(0.4, 0.0, while_saving=False))
+    prove._process(["resume", "--run", killed.name], None)
+    with np.load(prove._newest_state(straight)) as one, np.load(prove._newest_state(killed)) as two:
+        apart = [np.abs(one[key] - two[key]).max() for key in one.files if one[key].dtype == "float32"]
+    return {"killed": when, "largest difference": float(max(apart))}
+
+
+STEPS: dict[str, Any] = {
+    "augmentation": augmentation,
+    "resnet18_float32": lambda tiny: resnet18(tiny, "float32"),
+    "resnet18_bfloat16": lambda tiny: resnet18(tiny, "bfloat16"),
+    "fast_cifar10": fast_cifar10,
+    "kill_and_resume": kill_and_resume,
+}
+
+
+def main() -> None:
+    """Take the steps whose results are not there yet."""
+    rival.share_gpu()
+    parser = argparse.ArgumentParser(prog="python -m app.bench.accelerator")
+    parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS))
+    parser.add_argument("--tiny", action="store_true", help="a trial on a CPU")
+    options = parser.parse_args()
+    environment = startup.describe_environment(deterministic=False)
+    file = runs_root() / "bench" / f"accelerator-{environment['backend']}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    found = read_json(file) if file.exists() else {"environment": environment}
+    for step in [step for step in options.steps if step not in found]:
+        began = time.monotonic()
+        found[step] = STEPS[step](options.tiny) | {"step, s": round(time.monotonic() - began)}
+        write_json(file, found)
+    rows = [f"| {step} | {key} | {value} |" for step in STEPS for key, value in found.get(step, {}).items()]
+    write_text(file.with_suffix(".md"), "\n".join(["| step | what | found |", "|---|---|---|", *rows, ""]))
+    print(file.with_suffix(".md").read_text())
+
+
+if __name__ == "__main__":
+    main()

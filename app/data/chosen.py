@@ -1,0 +1,52 @@
+"""Images that a user names: a file, a folder or a pattern."""
+
+import glob
+import os
+from pathlib import Path
+
+from app.config.wording import clipped, printable
+from app.data.images import SUFFIXES
+from app.data.listing import natural_key, visible_files
+from app.errors import UserError
+
+
+def find_images(text: str) -> list[Path]:
+    """Return the files that `text` names, in natural order.
+
+    Args:
+        text: A file, whatever its suffix; a folder, searched with everything below it but hidden files; or
+            a pattern with `*`, `?`, `[...]` or `**`.
+
+    Raises:
+        UserError: There is no such thing, or no image by its suffix in it.
+    """
+    name = os.path.expanduser(text)
+    if os.path.isdir(name):
+        found, place = (
+            [os.path.join(here, file) for here, files in visible_files(name) for file in files],
+            "this folder holds",
+        )
+    elif os.path.lexists(name):
+        return [Path(name)]
+    elif glob.has_magic(name):
+        try:
+            found = [path for path in glob.glob(name, recursive=True) if not os.path.isdir(path)]
+        except ValueError:  # a NUL in a folder's name
+            found = []
+        place = "this pattern finds"
+    else:
+        raise UserError(
+            f"IMAGES={shown_pattern(text)}: no such file or folder. It may be an image, a folder of images, "
+            'or a pattern such as "photos/**/*.jpg"'
+        )
+    images = [path for path in found if os.path.splitext(path)[1].lower() in SUFFIXES]
+    if not images:
+        others = f"none of the {len(found):,} files that {place} is" if found else f"{place} no file that is"
+        suffixes = " ".join(sorted(SUFFIXES))
+        raise UserError(f"IMAGES={shown_pattern(text)}: {others} an image by its name ({suffixes})")
+    return [Path(path) for path in sorted(images, key=natural_key)]
+
+
+def shown_pattern(text: str) -> str:
+    """Return what a user named, fit for a message."""
+    return clipped(printable(text), 200)

@@ -1,0 +1,99 @@
+"""What a command's process is given: streams that may be closed, signals that ask for a stop, variables."""
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any, NoReturn, TextIO, cast
+
+from app.errors import Stopped
+
+_STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
+
+
+def open_standard_streams() -> None:
+    """Open streams that were closed from the start (`>&-`) on the null device.
+
+    Else the first file that is opened, such as one of a run, gets the number of a standard stream, and what
+    libraries print.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) < len(_STREAMS):
+        os.set_inheritable(number, True)
+    os.close(number)
+    for number, (name, mode) in enumerate(_STREAMS):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))
+
+
+class FallsSilent:
+    """A text stream that goes on where nobody can receive it any more: a pipe whose reader has ended."""
+
+    def __init__(self, stream: TextIO):
+        """Write to `stream` as long as that is possible."""
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write, if somebody can receive it."""
+        try:
+            return self._stream.write(text)
+        except OSError:
+            drop(self._stream)
+            return len(text)
+
+    def flush(self) -> None:
+        """Flush, if somebody can receive it."""
+        try:
+            self._stream.flush()
+        except OSError:
+            drop(self._stream)
+
+    def __getattr__(self, name: str) -> Any:
+        """Leave everything else to the stream."""
+        return getattr(self._stream, name)
+
+
+def drop(stream: TextIO) -> None:
+    """Let a stream lead nowhere, also what waits in its buffer: Python would trip over it when it ends."""
+    with contextlib.suppress(OSError, ValueError):  # a stream without a descriptor
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+@contextlib.contextmanager
+def unheard() -> Iterator[None]:
+    """Let the block go on where its output can no longer be received."""
+    out, err = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (cast(TextIO, FallsSilent(stream)) for stream in (out, err))
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stdout, sys.stderr = out, err
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP (a terminal that was closed) unwind the block as ctrl-C does.
+
+    Signals that are ignored from the start, as under nohup, stay so.
+    """
+    previous = {}
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            with contextlib.suppress(ValueError):  # not the main thread: who runs the thread handles signals
+                previous[number] = signal.signal(number, _stop)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    """Unwind; a second SIGTERM ends the process at once."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # shell and system send one each
+    raise Stopped(number)

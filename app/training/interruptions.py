@@ -1,0 +1,41 @@
+"""What is said of a run that is interrupted where no state is written: at its end, or its folder deleted."""
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterator
+
+from app.errors import Interrupted, Stopped, UserError
+from app.paths import shown
+from app.runs import Run
+
+DELETE_SECONDS = 2.0  # a run folder that is being deleted may still be there when its first file is missed
+
+
+@contextlib.contextmanager
+def not_deleted(run: Run) -> Iterator[None]:
+    """Say so where the run folder was deleted, which shows in whatever is written next."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, UserError | Interrupted):
+            raise
+        end = time.monotonic() + DELETE_SECONDS * isinstance(error, FileNotFoundError)
+        while run.path.is_dir():
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.05)
+        raise UserError(
+            f"{shown(run.path)}: this run folder was deleted while the run was trained; nothing is left of "
+            f"it. Train again: make train EXP={run.path.parent.name}"
+        ) from error
+
+
+@contextlib.contextmanager
+def told_on_stop(message: str) -> Iterator[None]:
+    """Say what a stop leaves behind where training itself is over."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        number = stop.exit_code - 128 if isinstance(stop, Stopped) else signal.SIGINT
+        raise Interrupted(f"\nstopped after the last epoch; {message}", number) from stop

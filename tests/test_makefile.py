@@ -1,0 +1,109 @@
+"""The Makefile hands what a user passes to the program, word for word, and refuses what nobody takes."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app import cli
+from app.errors import UserError
+from app.options import GIVEN, parse
+
+ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Call make in a folder that looks like an installation; its Python is a script, `program`."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    binaries = tmp_path / ".venv" / "bin"
+    binaries.mkdir(parents=True)
+    for stamp in (".installed", ".installed-dev"):
+        (tmp_path / ".venv" / stamp).touch()
+
+    def call(*arguments, program, **variables):
+        python = binaries / "python"
+        python.write_text(f"#!/bin/sh\n{program}\n")
+        python.chmod(0o755)
+        return subprocess.run(
+            ["make", *arguments],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT)} | variables,
+            capture_output=True,
+            text=True,
+        )
+
+    return call
+
+
+def test_values_arrive_word_for_word_whatever_they_hold(make):
+    value = """it's "a" `b` $HOME $(shell touch made) #c \\ * =;&|"""
+    result = make("train", f"SET={value}", "exp=x", program='printf "%s\\n" "$*" "$SET" "$GIVEN"')
+    words, told, given = result.stdout.splitlines()
+    assert (words, told, set(given.split())) == ("-m app --from-make train", value, {"SET", "exp"})
+    environment = make("train", program='printf "%s" "$SET"', SET=value)
+    assert environment.stdout == value
+
+
+def test_targets_refuse_variables_that_they_do_not_take(make):
+    run = f'exec {sys.executable} "$@"'
+    result = make("check", "exp=quickstart", program=run)
+    assert result.returncode == 2 and "takes no variable exp (did you mean EXP?); it takes" in result.stderr
+    result = make("test", "EXP=x", "PYTHON=python3", program="echo ran")
+    assert result.returncode == 2 and "make test: takes no variable EXP; it takes ARGS" in result.stderr
+    assert "ran" not in result.stdout
+    assert make("test", "ARGS=x", program="echo ran").stdout == "ran\n"
+
+
+def test_installation_without_its_python_is_one_message(make):
+    result = make("list", "BIN=nowhere", program="echo ran")
+    assert result.returncode == 2 and result.stdout == ""
+    assert result.stderr.startswith(".venv is not whole. `make clean install` makes it anew\n")
+
+
+@pytest.mark.parametrize(
+    ("verb", "given", "words"),
+    [
+        ("train", {"epochs": "2"}, r"takes no variable epochs \(did you mean EPOCHS\?\)"),
+        ("train", {"training.epochs": "2"}, r'with SET="training.epochs=..."'),
+        ("check", {"RUN": "x"}, "make check: takes no variable RUN.*it takes DATA_DIR, EXP, SET$"),
+        ("list", {"EXP": "x"}, "takes no variable EXP; it takes none$"),
+        ("resume", {"EPOCHS": "two"}, "argument --epochs: invalid int value: 'two'"),
+    ],
+)
+def test_refused_variables(verb, given, words):
+    with pytest.raises(UserError, match=words):
+        parse(["--from-make", verb], {GIVEN: " ".join(given)} | given)
+
+
+def test_variables_become_the_options_of_the_same_name():
+    def options(verb, **variables):
+        return parse(["--from-make", verb], {GIVEN: " ".join(variables)} | variables)
+
+    train = options("train", EXP="-x", SET="a=1 b=2", DATA_DIR="my images", SEEDS="3", EPOCHS="2", FROM="")
+    assert (train.experiment, train.set, train.data_dir) == ("-x", ["a=1 b=2"], "my images")
+    assert (train.seeds, train.epochs, train.from_run) == (3, "2", None)
+    assert options("resume", RUN="a/b", FORCE="1").force and not options("resume", RUN="a/b", FORCE="0").force
+    assert options("models", NETWORK="resnet18").network == "resnet18"
+    assert (
+        parse(["--from-make", "list"], {"EXP": "x"}).verb == "list"
+    )  # in the environment, not given to make
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "quickstart", "--epochs", "0"], "training.epochs: must be at least 1; got 0"),
+        (["train", "quickstart", "--seed", "x"], "seed: must be a whole number; got 'x'"),
+        (["check", "quickstart", "--set", "training.epochs=0"], "must be at least 1; got 0"),
+        (["check", "quickstart", "--data-dir", "nowhere"], "nowhere does not exist"),
+    ],
+)
+def test_what_train_and_check_take_is_checked(arguments, words, capsys):
+    assert cli.main(arguments) == 2
+    assert words in capsys.readouterr().err
