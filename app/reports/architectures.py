@@ -7,9 +7,18 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import keras
 
-from app.reports.canvas import MARGIN, draw_heading, heading_inches, new_figure, save_figure
+from app.reports.canvas import (
+    BLACK,
+    BLUE,
+    GREY,
+    MARGIN,
+    VERMILION,
+    draw_heading,
+    heading_inches,
+    new_figure,
+    save_figure,
+)
 from app.reports.networks import build_published, named_layers
-from app.reports.plots import BLACK, BLUE, GREY, VERMILION
 from models.macs import count_macs
 from models.network import Network, Published
 

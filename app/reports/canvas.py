@@ -1,4 +1,4 @@
-"""What all pictures that are no curves need: a figure, its heading, texts that fit, a file written whole.
+"""What all pictures need: colours, a figure, its heading, panels, texts that fit, a file written atomically.
 
 Matplotlib is imported when the first picture is drawn.
 """
@@ -7,13 +7,22 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from app.config.wording import printable
-from app.reports.plots import BLACK, DOTS_PER_INCH, GREY
 from app.runs import atomic_path
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+# Three of Okabe and Ito's colours, which stay apart for colour-blind eyes; line and marker differ as well.
+BLUE, VERMILION, BLACK = "#0072B2", "#D55E00", "#000000"
+GREY = "#767676"
+DOTS_PER_INCH = 150
+# A value this many times above the level that all but 5 % of the values (and two at least) keep is left off.
+SPIKE_FACTOR = 10.0
+SHOWN_FACTOR = 2.5
 LEAST_WIDTH = 7.0  # inches, for the heading
 MARGIN, HEAD_TOP, HEAD_LINE = 0.17, 0.12, 0.24  # inches
 TITLE_POINTS, SUBTITLE_POINTS = 12.5, 8.5
@@ -30,6 +39,36 @@ def new_figure(
     figure = Figure(figsize=(width_inches, height_inches), dpi=DOTS_PER_INCH, layout=layout)
     FigureCanvasAgg(figure)
     return figure
+
+
+def set_up_panel(axes: "Axes") -> None:
+    """Give a panel over epochs its grid and its whole-numbered axis."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("epoch")
+    axes.grid(color="#E4E4E4", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=11, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+
+
+def axis_limits(values: np.ndarray, metric: str) -> tuple[float, float]:
+    """Return the lower and the upper end of the value axis.
+
+    A loss that jumps far above all others for a moment would press every curve into a flat line; the axis
+    then ends above the others. Neither quantity falls below 0, no accuracy exceeds 1.
+    """
+    finite = np.sort(values[np.isfinite(values)])
+    low, high = finite[0], finite[-1]
+    if metric == "loss" and len(finite) >= 6:
+        ordinary = finite[-1 - max(2, len(finite) // 20)]
+        if high > SPIKE_FACTOR * ordinary > 0:
+            high = SHOWN_FACTOR * ordinary
+    # Noise in the fourth digit must not look like a mountain range.
+    least_span = 0.05 if metric == "accuracy" else 0.05 * max(high, 0.02)
+    middle, half = (low + high) / 2, max(high - low, least_span) / 2 * 1.12
+    bottom, top = middle - half, middle + half
+    return max(bottom, min(0.0, low) - 0.02 * half), min(top, 1.02) if metric == "accuracy" else top
 
 
 def heading_inches(title: str) -> float:

@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from app.reports.canvas import (
+    BLACK,
+    BLUE,
+    GREY,
     LEAST_WIDTH,
     MARGIN,
+    VERMILION,
     draw_heading,
     heading_inches,
     new_figure,
@@ -18,7 +22,6 @@ from app.reports.canvas import (
     shortened,
     text_inches,
 )
-from app.reports.plots import BLACK, BLUE, GREY, VERMILION
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

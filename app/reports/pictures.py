@@ -8,8 +8,11 @@ import numpy as np
 from PIL import Image
 
 from app.reports.canvas import (
+    BLACK,
+    DOTS_PER_INCH,
     LEAST_WIDTH,
     MARGIN,
+    VERMILION,
     draw_heading,
     heading_inches,
     new_figure,
@@ -18,7 +21,6 @@ from app.reports.canvas import (
     shortened,
 )
 from app.reports.figures import probabilities
-from app.reports.plots import BLACK, DOTS_PER_INCH, VERMILION
 
 MOST_IMAGES = 8
 TILE_INCHES = 1.25

@@ -14,23 +14,26 @@ import numpy as np
 from PIL import Image
 
 from app.config import Experiment
+from app.reports.canvas import (
+    BLACK,
+    BLUE,
+    DOTS_PER_INCH,
+    GREY,
+    VERMILION,
+    axis_limits,
+    new_figure,
+    set_up_panel,
+)
 from app.runs import Run, atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Three of Okabe and Ito's colours, which stay apart for colour-blind eyes; line and marker differ as well.
-BLUE, VERMILION, BLACK = "#0072B2", "#D55E00", "#000000"
-GREY, PALE = "#767676", "#A0A0A0"
-DOTS_PER_INCH = 150
 FIGURE_INCHES = (1600 / DOTS_PER_INCH, 700 / DOTS_PER_INCH)
 STRIP_INCHES = 200 / DOTS_PER_INCH  # below the panels, for the learning rate
 LEGEND_POINTS = 9.5
 COLUMNS = ("epoch", "accuracy", "loss", "val_accuracy", "val_loss", "learning_rate")
 MARKED_EPOCHS = 60  # up to here every epoch gets a marker
-# A value this many times above the level that all but 5 % of the values (and two at least) keep is left off.
-SPIKE_FACTOR = 10.0
-SHOWN_FACTOR = 2.5
 
 
 @dataclass(frozen=True)
@@ -107,14 +110,10 @@ def _render(
 
     Without a learning rate there is no strip below them.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     width, height = FIGURE_INCHES
     has_rates = not np.isnan(columns["learning_rate"]).all()
     total = height + STRIP_INCHES * has_rates
-    figure = Figure(figsize=(width, total), dpi=DOTS_PER_INCH)
-    canvas = FigureCanvasAgg(figure)
+    figure = new_figure(width, total)
 
     def place(x: float, y: float, w: float, h: float) -> tuple[float, float, float, float]:
         """Turn fractions of the upper part into fractions of the whole figure."""
@@ -132,8 +131,8 @@ def _render(
     if has_rates:
         strip = figure.add_axes((0.053, 0.3 / total, 0.925, (STRIP_INCHES - 0.6) / total))
         _draw_learning_rate(strip, columns["epoch"], columns["learning_rate"])
-    canvas.draw()
-    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    figure.canvas.draw()
+    return np.ascontiguousarray(np.asarray(figure.canvas.buffer_rgba())[..., :3])  # type: ignore[attr-defined]
 
 
 def column(rows: Sequence[Mapping[str, float]], name: str) -> np.ndarray:
@@ -242,17 +241,6 @@ def _set_epochs(axes: "Axes", epochs: np.ndarray) -> None:
     axes.set_xlim(epochs[0] - margin, epochs[-1] + margin)
 
 
-def set_up_panel(axes: "Axes") -> None:
-    """Give a panel over epochs its grid and its whole-numbered axis."""
-    from matplotlib.ticker import MaxNLocator
-
-    axes.set_xlabel("epoch")
-    axes.grid(color="#E4E4E4", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=11, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
-
-
 def _mark_best(axes: "Axes", metric: str, epochs: np.ndarray, curve: np.ndarray, best: _Best) -> None:
     """Put a star on `curve` at the best epoch, with its value in the legend."""
     value = float(curve[epochs == best.epoch][0])
@@ -268,22 +256,3 @@ def _mark_best(axes: "Axes", metric: str, epochs: np.ndarray, curve: np.ndarray,
         [best.epoch], [value], "*", markersize=14, markerfacecolor="#F0E442", markeredgecolor=BLACK,
         markeredgewidth=0.9, linestyle="none", zorder=5, label=label,
     )  # fmt: skip
-
-
-def axis_limits(values: np.ndarray, metric: str) -> tuple[float, float]:
-    """Return the lower and the upper end of the value axis.
-
-    A loss that jumps far above all others for a moment would press every curve into a flat line; the axis
-    then ends above the others. Neither quantity falls below 0, no accuracy exceeds 1.
-    """
-    finite = np.sort(values[np.isfinite(values)])
-    low, high = finite[0], finite[-1]
-    if metric == "loss" and len(finite) >= 6:
-        ordinary = finite[-1 - max(2, len(finite) // 20)]
-        if high > SPIKE_FACTOR * ordinary > 0:
-            high = SHOWN_FACTOR * ordinary
-    # Noise in the fourth digit must not look like a mountain range.
-    least_span = 0.05 if metric == "accuracy" else 0.05 * max(high, 0.02)
-    middle, half = (low + high) / 2, max(high - low, least_span) / 2 * 1.12
-    bottom, top = middle - half, middle + half
-    return max(bottom, min(0.0, low) - 0.02 * half), min(top, 1.02) if metric == "accuracy" else top

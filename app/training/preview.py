@@ -10,9 +10,20 @@ import numpy as np
 from app.config import Experiment, LayerConfig
 from app.data.pipeline import epoch_order, flipped_images
 from app.paths import runs_root, shown
-from app.reports.canvas import LEAST_WIDTH, MARGIN, draw_heading, heading_inches, new_figure, save_figure
+from app.reports.canvas import (
+    BLACK,
+    BLUE,
+    GREY,
+    LEAST_WIDTH,
+    MARGIN,
+    VERMILION,
+    draw_heading,
+    heading_inches,
+    new_figure,
+    save_figure,
+    set_up_panel,
+)
 from app.reports.pictures import draw_grid
-from app.reports.plots import BLACK, BLUE, GREY, VERMILION, set_up_panel
 from app.runs import new_folder
 from app.training.job import Job, prepare
 from app.training.optimizers import learning_rate_at

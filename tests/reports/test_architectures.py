@@ -3,8 +3,8 @@
 import pytest
 
 from app.reports.architectures import Bar, draw_architectures, shade, weighted_layers
+from app.reports.canvas import VERMILION
 from app.reports.networks import build_published
-from app.reports.plots import VERMILION
 from models import published_networks
 from tests.reports.test_pictures import assert_legible, recorded_figures, texts_of
 from tests.reports.test_plots import has_colour

@@ -5,9 +5,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from app.reports import pictures
-from app.reports.canvas import percent_of, shortened
+from app.reports.canvas import VERMILION, percent_of, shortened
 from app.reports.pictures import draw_doubts, draw_grid, draw_mistakes
-from app.reports.plots import VERMILION
 from tests.reports.test_plots import has_colour, pixels
 
 ODD_NAMES = ["$x_{ unclosed $", "two\nlines", "猫", "\udcff no unicode", "w" * 300, "", "a", "\\frac"]
