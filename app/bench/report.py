@@ -146,9 +146,7 @@ def _parts(job: Job) -> dict[str, Any]:
     pipeline = statistics.median(ours.pipeline_seconds(job, 40))
     augmentation = ours.augmentation_seconds(job, 10)
     split = whole_split(*job.dataset.val.take(np.arange(min(len(job.dataset.val), 2 * batch))))
-    validation = evaluation_batches(
-        split, batch
-    )  # TensorFlow prints remarks on the one Keras makes of arrays
+    validation = evaluation_batches(split, batch)  # on the one Keras makes of arrays TensorFlow has remarks
     job.classifier.evaluate(validation, verbose=0)
     began = time.perf_counter()
     job.classifier.evaluate(validation, verbose=0)
