@@ -51,7 +51,7 @@ def test_draws_are_compared_in_distribution():
 
 
 @pytest.mark.slow
-def test_bench_against_plain_keras(tiny, tmp_path, monkeypatch):
+def test_bench_against_plain_keras(tiny, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(report, "ROUND_SECONDS", 0.2)  # no figure is judged here
     kernels = {"here": True, "by_itself": False}  # as on every processor without AVX-512
     monkeypatch.setattr(rival, "onednn_kernels", lambda: kernels)
@@ -70,6 +70,7 @@ def test_bench_against_plain_keras(tiny, tmp_path, monkeypatch):
     start = result["start_up_seconds"]
     assert start["total"] == pytest.approx(start["imports"] + start["preparation"] + start["first_step"])
     assert 0 < start["own_code"] < start["total"]
+    assert capfd.readouterr().err == ""  # no remark of TensorFlow's
     text = out.getvalue()
     assert "tiny: float32, batches of 128" in text and "-bound" in text and text.count("times as fast") == 2
     assert "with oneDNN kernels on, as ours:" in text and "as it comes, oneDNN kernels off:" in text

@@ -13,6 +13,8 @@ import numpy as np
 from app.bench import ours, rival
 from app.bench.start import start_up
 from app.config import Experiment, dump_experiment
+from app.data.pipeline import evaluation_batches
+from app.data.splits import whole_split
 from app.paths import runs_root, shown
 from app.runs import new_folder, write_json
 from app.training.display import duration
@@ -64,12 +66,10 @@ def bench(experiment: Experiment, against: Sequence[str], rounds: int, out: Text
         say.start_up()
         others = []
         mine = count_weights(job.classifier.network.trainable_weights)
-        kinds = list(against)
-        if "keras" in kinds and (kernels := rival.onednn_kernels()):
-            result["onednn_kernels"] = kernels
-            if kernels["here"] != kernels["by_itself"]:
-                kinds.insert(kinds.index("keras") + 1, "keras_default")
-        for kind in kinds:
+        kernels = result["onednn_kernels"] = rival.onednn_kernels() if "keras" in against else None
+        if kernels and kernels["here"] != kernels["by_itself"]:
+            against = [*against, "keras_default"]
+        for kind in against:
             other = rival.Rival(kind, file, job.dataset.image_shape, len(job.dataset.class_names))
             stack.callback(other.close)
             if (theirs := other.facts["trainable"]) != mine:
@@ -145,14 +145,15 @@ def _parts(job: Job) -> dict[str, Any]:
     batch = job.experiment.training.batch_size
     pipeline = statistics.median(ours.pipeline_seconds(job, 40))
     augmentation = ours.augmentation_seconds(job, 10)
-    validation = job.dataset.val.take(np.arange(min(len(job.dataset.val), 2 * batch)))
-    job.classifier.evaluate(*validation, batch_size=batch, verbose=0)
+    split = whole_split(*job.dataset.val.take(np.arange(min(len(job.dataset.val), 2 * batch))))
+    validation = evaluation_batches(split, batch)  # on the one Keras makes of arrays TensorFlow has remarks
+    job.classifier.evaluate(validation, verbose=0)
     began = time.perf_counter()
-    job.classifier.evaluate(*validation, batch_size=batch, verbose=0)
+    job.classifier.evaluate(validation, verbose=0)
     return {
         "pipeline_seconds_per_step": pipeline,
         "augmentation_seconds_per_step": statistics.median(augmentation) if augmentation else None,
-        "validation_seconds_per_image": (time.perf_counter() - began) / len(validation[0]),
+        "validation_seconds_per_image": (time.perf_counter() - began) / len(split),
         "operations_per_step": 6 * count_macs(job.classifier.network) * batch,
         "peak_operations_per_second": ours.matmul_peak(job.classifier.network.compute_dtype),
     }
@@ -218,7 +219,7 @@ class _Sayer:
         )
 
     def ratio(self, kind: str) -> None:
-        found, kernels = self.result[kind], self.result.get("onednn_kernels", {})
+        found, kernels = self.result[kind], self.result["onednn_kernels"] or {}
         which = ""
         if kind == "keras_default":
             which = f" as it comes, oneDNN kernels {'on' if kernels['by_itself'] else 'off'}"
