@@ -6,7 +6,6 @@ Nothing here imports TensorFlow or Keras at module level, so that the quick verb
 import argparse
 import json
 import shlex
-import signal
 import statistics
 import sys
 from pathlib import Path
@@ -54,9 +53,13 @@ def _overrides(options: argparse.Namespace) -> list[str]:
     return pairs
 
 
-def _to_prepare(options: argparse.Namespace) -> Experiment:
+def _chosen(options: argparse.Namespace) -> Experiment:
+    """Return the experiment that EXP names, changed by SET and DATA_DIR."""
+    return load_experiment(options.experiment or DEFAULT_EXPERIMENT, _overrides(options))
+
+
+def _to_prepare(experiment: Experiment) -> Experiment:
     """Return an experiment whose data, weights and backend are there, as far as can be seen at once."""
-    experiment = load_experiment(options.experiment or DEFAULT_EXPERIMENT, _overrides(options))
     check_data(experiment)
     settle_weights(experiment)
     check_backend()
@@ -117,7 +120,7 @@ def _train(
 
 def preview(options: argparse.Namespace) -> int:
     """Draw what can be seen of an experiment before any training."""
-    experiment = _to_prepare(options)
+    experiment = _to_prepare(_chosen(options))
     from app.training.preview import preview  # brings up the backend, which takes seconds
 
     preview(experiment, sys.stdout)
@@ -157,7 +160,7 @@ def doctor(options: argparse.Namespace) -> int:
 
         replay(run, sys.stdout)
         return 0
-    experiment = _to_prepare(options)
+    experiment = _to_prepare(_chosen(options))
     from app.training.doctor import examine  # brings up the backend, which takes seconds
 
     return 0 if examine(experiment, sys.stdout) else 1
@@ -180,15 +183,15 @@ def bench(options: argparse.Namespace) -> int:
     against = options.against.replace(",", " ").split()
     if not set(against) <= {"keras", "torch"} or len(set(against)) < len(against):
         raise UserError(f"bench: AGAINST={options.against}; there are keras and torch, each once")
-    experiment = _to_prepare(options)
     if options.workers != 1 and against:
         raise UserError("bench: received both WORKERS and AGAINST; compare with one worker, or with others")
+    experiment = _chosen(options)
     from app.bench import rival
 
     for kind in against:
         rival.require(kind, experiment)
+    _to_prepare(experiment)
     rival.share_gpu()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started and written meanwhile goes too
     import app.training  # noqa: F401 - first: it keeps TensorFlow quiet while it comes up
 
     if options.workers != 1:

@@ -8,47 +8,50 @@ Differences from the source: logits instead of a softmax at the end (the loss ap
 convolution has the 256 filters of the source's code, not the 96 of its prose.
 """
 
+import functools
 from typing import Any
 
 import keras
 from keras import ops
 
 from models.layers import BatchNormalization, Conv2D
-from models.network import Network
+from models.limits import BelowOne, Positive
+from models.network import Network, Published, network
 
 
-@keras.saving.register_keras_serializable("models")
+@network("alexnet8")
 class AlexNet8(Network):
     """Two normalised and three bare convolutions, then two wide dense layers with dropout.
 
     Args:
         num_classes: Number of logits.
-        dropout: Share of values dropped after each hidden dense layer.
+        dropout: Fraction of values dropped after each hidden dense layer.
         bn_momentum: Momentum of the moving statistics.
         bn_epsilon: Added to the variance.
         **kwargs: Arguments of `keras.Model`.
     """
 
+    published = Published(
+        pixels=32, num_classes=10, total=9_639_178, trainable=9_638_474, macs=117_909_632,
+        norms=(2, 0.99, 1e-3), source="TensorFlow 2 lecture notes, chapter 5", counted="its layers",
+    )  # fmt: skip
     smallest_pixels = 21
 
     def __init__(
         self,
         num_classes: int = 10,
-        dropout: float = 0.5,
-        bn_momentum: float = 0.99,
-        bn_epsilon: float = 1e-3,
+        dropout: BelowOne = 0.5,
+        bn_momentum: BelowOne = 0.99,
+        bn_epsilon: Positive = 1e-3,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.num_classes = num_classes
-        self.dropout = dropout
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
+        norm = functools.partial(BatchNormalization, momentum=bn_momentum, epsilon=bn_epsilon)
         self.conv1 = Conv2D(96, 3)
-        self.norm1 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.norm1 = norm()
         self.pool1 = keras.layers.MaxPooling2D(3, strides=2)
         self.conv2 = Conv2D(256, 3)
-        self.norm2 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.norm2 = norm()
         self.pool2 = keras.layers.MaxPooling2D(3, strides=2)
         self.conv3 = Conv2D(384, 3, padding="same", activation="relu")
         self.conv4 = Conv2D(384, 3, padding="same", activation="relu")
@@ -62,7 +65,7 @@ class AlexNet8(Network):
         self.head = keras.layers.Dense(num_classes, dtype="float32")
 
     def call(self, images: Any, training: bool | None = None) -> Any:
-        """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
+        """Map images (batch, height, width, channels) to logits (batch, num_classes)."""
         x = self.conv1(images)
         x = ops.relu(self.norm1(x, training=training))
         x = self.pool1(x)  # 14x14x96 for 32x32 images
@@ -79,13 +82,3 @@ class AlexNet8(Network):
         x = self.hidden2(x)
         x = self.dropout2(x, training=training)
         return self.head(x)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "dropout": self.dropout,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-        }

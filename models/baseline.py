@@ -6,42 +6,46 @@ code.
 Differences from the source: logits instead of a softmax at the end (the loss applies it).
 """
 
+import functools
 from typing import Any
 
 import keras
 from keras import ops
 
 from models.layers import BatchNormalization, Conv2D
-from models.network import Network
+from models.limits import BelowOne, Positive
+from models.network import Network, Published, network
 
 
-@keras.saving.register_keras_serializable("models")
+@network("baseline")
 class Baseline(Network):
     """Convolution, batch normalisation, ReLU, pooling and dropout, then a dense classifier.
 
     Args:
         num_classes: Number of logits.
-        dropout: Share of values dropped after the pooling and after the hidden dense layer.
+        dropout: Fraction of values dropped after the pooling and after the hidden dense layer.
         bn_momentum: Momentum of the moving statistics.
         bn_epsilon: Added to the variance.
         **kwargs: Arguments of `keras.Model`.
     """
 
+    published = Published(
+        pixels=32, num_classes=10, total=198_506, trainable=198_494, macs=658_688,
+        norms=(1, 0.99, 1e-3), source="TensorFlow 2 lecture notes, chapter 5", counted="its layers",
+    )  # fmt: skip
+
     def __init__(
         self,
         num_classes: int = 10,
-        dropout: float = 0.2,
-        bn_momentum: float = 0.99,
-        bn_epsilon: float = 1e-3,
+        dropout: BelowOne = 0.2,
+        bn_momentum: BelowOne = 0.99,
+        bn_epsilon: Positive = 1e-3,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.num_classes = num_classes
-        self.dropout = dropout
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
+        norm = functools.partial(BatchNormalization, momentum=bn_momentum, epsilon=bn_epsilon)
         self.conv = Conv2D(6, 5, padding="same")
-        self.norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.norm = norm()
         self.pool = keras.layers.MaxPooling2D(2, strides=2, padding="same")
         self.pool_dropout = keras.layers.Dropout(dropout)
         self.flatten = keras.layers.Flatten()
@@ -50,7 +54,7 @@ class Baseline(Network):
         self.head = keras.layers.Dense(num_classes, dtype="float32")
 
     def call(self, images: Any, training: bool | None = None) -> Any:
-        """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
+        """Map images (batch, height, width, channels) to logits (batch, num_classes)."""
         x = self.conv(images)
         x = ops.relu(self.norm(x, training=training))
         x = self.pool(x)  # 16x16x6 for 32x32 images
@@ -59,13 +63,3 @@ class Baseline(Network):
         x = self.hidden(x)
         x = self.hidden_dropout(x, training=training)
         return self.head(x)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "dropout": self.dropout,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-        }

@@ -8,91 +8,70 @@ first unit takes the activated stem, the last sum is normalised and activated.
 Differences from the source: none known.
 """
 
-from typing import Any
+import functools
+from typing import Annotated, Any
 
 import keras
 from keras import ops
 
 from models.layers import BatchNormalization
-from models.network import Block, Network
+from models.limits import BelowOne, Limits, Positive
+from models.network import Block, Network, Norm, Published, network
 from models.torch_layers import TorchConv2D
 
 
-@keras.saving.register_keras_serializable("models")
 class CifarUnit(Block):
     """Two 3x3 convolutions, in a residual network added to the input.
 
     Args:
         filters: Channels of both convolutions.
+        norm: Makes a normalisation layer.
         strides: Stride of the first convolution.
         shortcut: Whether the input is added to the result.
         preactivation: Whether normalisation and ReLU come before each convolution instead of after it.
         activated_input: Whether a pre-activation unit gets its input already normalised and activated.
-        bn_momentum: Momentum of the moving statistics.
-        bn_epsilon: Added to the variance.
-        **kwargs: Arguments of `keras.Model`.
     """
 
     def __init__(
         self,
         filters: int,
+        norm: Norm,
         strides: int = 1,
         shortcut: bool = True,
         preactivation: bool = False,
         activated_input: bool = False,
-        bn_momentum: float = 0.9,
-        bn_epsilon: float = 1e-5,
-        **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__()
         self.filters = filters
         self.strides = strides
         self.shortcut = shortcut
         self.preactivation = preactivation
         self.activated_input = activated_input
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
         if not activated_input:
-            self.norm1 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+            self.norm1 = norm()
         self.conv1 = _conv(filters, strides)
-        self.norm2 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.norm2 = norm()
         self.conv2 = _conv(filters)
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, filters)."""
+    def call(self, inputs: Any) -> Any:
+        """Map (batch, height, width, channels) to (batch, height / strides, width / strides, filters)."""
         if self.preactivation:
-            x = inputs if self.activated_input else ops.relu(self.norm1(inputs, training=training))
+            x = inputs if self.activated_input else ops.relu(self.norm1(inputs))
             x = self.conv1(x)
-            x = ops.relu(self.norm2(x, training=training))
-            x = self.conv2(x)
+            x = self.conv2(ops.relu(self.norm2(x)))
             return x + self._identity(inputs) if self.shortcut else x
-        x = self.conv1(inputs)
-        x = ops.relu(self.norm1(x, training=training))
-        x = self.conv2(x)
-        x = self.norm2(x, training=training)
+        x = ops.relu(self.norm1(self.conv1(inputs)))
+        x = self.norm2(self.conv2(x))
         return ops.relu(x + self._identity(inputs) if self.shortcut else x)
 
     def _identity(self, inputs: Any) -> Any:
-        """Takes every `strides`-th pixel and appends zero channels up to `filters`."""
+        """Take every `strides`-th pixel and append zero channels up to `filters`."""
         new_channels = self.filters - inputs.shape[-1]
         x = inputs[:, :: self.strides, :: self.strides, :] if self.strides > 1 else inputs
         return ops.pad(x, ((0, 0), (0, 0), (0, 0), (0, new_channels))) if new_channels else x
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "strides": self.strides,
-            "shortcut": self.shortcut,
-            "preactivation": self.preactivation,
-            "activated_input": self.activated_input,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-        }
 
-
-@keras.saving.register_keras_serializable("models")
+@network("cifar_resnet")
 class CifarResNet(Network):
     """3x3 stem, three stages of (depth - 2) / 6 units, global average pooling, one dense layer.
 
@@ -109,50 +88,68 @@ class CifarResNet(Network):
         ValueError: If the depth is not 6n + 2.
     """
 
+    # The paper's rounded 0.27, 0.46, 0.66, 0.85 and 1.7 million weights; plain and pre-activation networks
+    # have as many.
+    published = tuple(
+        Published(
+            pixels=32,
+            num_classes=10,
+            total=total,
+            trainable=trainable,
+            macs=macs,
+            norms=(depth - 1, 0.9, 1e-5),
+            source="He et al. 2015, arXiv:1512.03385",
+            counted="its layers",
+            arguments={"depth": depth},
+        )
+        for depth, total, trainable, macs in (
+            (20, 271_098, 269_722, 40_551_040),
+            (32, 466_426, 464_154, 68_862_592),
+            (44, 661_754, 658_586, 97_174_144),
+            (56, 857_082, 853_018, 125_485_696),
+            (110, 1_736_058, 1_727_962, 252_887_680),
+        )
+    )
+
     def __init__(
         self,
         num_classes: int = 10,
-        depth: int = 20,
+        depth: Annotated[int, Limits(minimum=8)] = 20,
         shortcuts: bool = True,
         preactivation: bool = False,
-        bn_momentum: float = 0.9,
-        bn_epsilon: float = 1e-5,
+        bn_momentum: BelowOne = 0.9,
+        bn_epsilon: Positive = 1e-5,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if depth < 8 or depth % 6 != 2:
+        norm = functools.partial(BatchNormalization, momentum=bn_momentum, epsilon=bn_epsilon)
+        if depth % 6 != 2:
             raise ValueError(
                 "CifarResNet's depth must be 6n + 2: 20, 32, 44, 56 and 110 in the paper. "
                 f"Received: depth={depth}"
             )
-        self.num_classes = num_classes
-        self.depth = depth
-        self.shortcuts = shortcuts
         self.preactivation = preactivation
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
         self.stem_conv = _conv(16)
-        self.stem_norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.stem_norm = norm()
         self.units = [
             CifarUnit(
                 filters,
+                norm,
                 strides=2 if filters > 16 and unit == 0 else 1,
                 shortcut=shortcuts,
                 preactivation=preactivation,
                 activated_input=preactivation and filters == 16 and unit == 0,
-                bn_momentum=bn_momentum,
-                bn_epsilon=bn_epsilon,
             )
             for filters in (16, 32, 64)
             for unit in range((depth - 2) // 6)
         ]
         if preactivation:
-            self.norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+            self.norm = norm()
         self.pool = keras.layers.GlobalAveragePooling2D()
         self.head = keras.layers.Dense(num_classes, dtype="float32")
 
     def call(self, images: Any, training: bool | None = None) -> Any:
-        """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
+        """Map images (batch, height, width, channels) to logits (batch, num_classes)."""
         x = self.stem_conv(images)
         x = ops.relu(self.stem_norm(x, training=training))  # 32x32x16 for 32x32 images
         for unit in self.units:
@@ -161,18 +158,6 @@ class CifarResNet(Network):
             x = ops.relu(self.norm(x, training=training))
         x = self.pool(x)  # 64
         return self.head(x)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "depth": self.depth,
-            "shortcuts": self.shortcuts,
-            "preactivation": self.preactivation,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-        }
 
 
 def _conv(filters: int, strides: int = 1) -> TorchConv2D:

@@ -8,6 +8,7 @@ Differences from the source: none in the layers. There the whitening bias is fro
 it is trained throughout.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,8 @@ import numpy as np
 from keras import ops
 
 from models.layers import BatchNormalization, Conv2D, Gelu
-from models.network import Block, Network
+from models.limits import BelowOne, Positive
+from models.network import Block, Network, Norm, Published, network
 from models.torch_layers import torch_kernel_initializer
 
 
@@ -38,7 +40,7 @@ class WhiteningConv2D(keras.layers.Layer):
         self.epsilon = epsilon
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes kernel and bias for images (batch, height, width, channels)."""
+        """Make kernel and bias for images (batch, height, width, channels)."""
         size, channels = self.kernel_size, int(input_shape[-1] or 0)
         filters = 2 * size * size * channels
         self.kernel = self.add_weight(
@@ -50,7 +52,7 @@ class WhiteningConv2D(keras.layers.Layer):
         self.bias = self.add_weight(name="bias", shape=(filters,), initializer="zeros")
 
     def adapt(self, images: np.ndarray) -> None:
-        """Computes the kernel from normalised images (batch, height, width, channels), float32."""
+        """Compute the kernel from normalised images (batch, height, width, channels), float32."""
         size, values = self.kernel_size, self.kernel_size**2 * images.shape[-1]
         products, count = np.zeros((values, values)), 0
         for start in range(0, len(images), 500):  # all patches at once are many times the images
@@ -67,17 +69,17 @@ class WhiteningConv2D(keras.layers.Layer):
         self.kernel.assign(np.concatenate([whitening, -whitening], axis=1).reshape(self.kernel.shape))
 
     def call(self, inputs: Any) -> Any:
-        """Maps (batch, height, width, channels) to `filters` channels on a map smaller by kernel_size - 1."""
+        """Map (batch, height, width, channels) to `filters` channels on a map smaller by kernel_size - 1."""
         return ops.conv(inputs, ops.cast(self.kernel, inputs.dtype), padding="valid") + self.bias
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Returns the shape of `call`'s result."""
+        """Return the shape of `call`'s result."""
         batch, *sides, _ = input_shape
         smaller = [None if side is None else side - self.kernel_size + 1 for side in sides]
         return (batch, *smaller, self.bias.shape[0])
 
     def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
+        """Return every constructor argument."""
         return {**super().get_config(), "kernel_size": self.kernel_size, "epsilon": self.epsilon}
 
 
@@ -89,7 +91,7 @@ class PartialIdentity(keras.initializers.Initializer):
     """
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
-        """Returns a kernel (height, width, inputs, outputs)."""
+        """Return a kernel (height, width, inputs, outputs)."""
         height, width, inputs, outputs = shape
         identity = np.zeros(shape, "float32")
         same = range(min(inputs, outputs))
@@ -98,61 +100,34 @@ class PartialIdentity(keras.initializers.Initializer):
         return ops.cast(ops.where(np.arange(outputs) < inputs, identity, random), dtype or "float32")
 
 
-@keras.saving.register_keras_serializable("models")
 class FastBlock(Block):
     """Convolution, pooling, normalisation, GELU, then the same without the pooling; halves the map.
 
     Args:
         filters: Channels of both convolutions.
-        bn_momentum: Momentum of the moving statistics.
-        bn_epsilon: Added to the variance.
+        norm: Makes a normalisation layer.
         partial_identity: Whether the convolutions start by passing their inputs on.
-        **kwargs: Arguments of `keras.Model`.
     """
 
-    def __init__(
-        self,
-        filters: int,
-        bn_momentum: float = 0.6,
-        bn_epsilon: float = 1e-12,
-        partial_identity: bool = True,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.filters = filters
-        self.partial_identity = partial_identity
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
+    def __init__(self, filters: int, norm: Norm, partial_identity: bool = True) -> None:
+        super().__init__()
         start = PartialIdentity() if partial_identity else torch_kernel_initializer()
-        norm = {"momentum": bn_momentum, "epsilon": bn_epsilon, "scale": False}
         conv = {"padding": "same", "use_bias": False, "kernel_initializer": start}
         self.conv1 = Conv2D(filters, 3, **conv)
         self.pool = keras.layers.MaxPooling2D(2)
-        self.norm1 = BatchNormalization(**norm)
+        self.norm1 = norm()
         self.gelu1 = Gelu()
         self.conv2 = Conv2D(filters, 3, **conv)
-        self.norm2 = BatchNormalization(**norm)
+        self.norm2 = norm()
         self.gelu2 = Gelu()
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Maps (batch, height, width, channels) to (batch, height // 2, width // 2, filters)."""
-        x = self.pool(self.conv1(inputs))
-        x = self.gelu1(self.norm1(x, training=training), training=training)
-        x = self.conv2(x)
-        return self.gelu2(self.norm2(x, training=training), training=training)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-            "partial_identity": self.partial_identity,
-        }
+    def call(self, inputs: Any) -> Any:
+        """Map (batch, height, width, channels) to (batch, height // 2, width // 2, filters)."""
+        x = self.gelu1(self.norm1(self.pool(self.conv1(inputs))))
+        return self.gelu2(self.norm2(self.conv2(x)))
 
 
-@keras.saving.register_keras_serializable("models")
+@network("fast_cifar10")
 class FastCifar10(Network):
     """Whitening, three blocks, the largest value of every map, one dense layer, logits over nine.
 
@@ -166,6 +141,10 @@ class FastCifar10(Network):
         **kwargs: Arguments of `keras.Model`.
     """
 
+    published = Published(
+        pixels=32, num_classes=10, total=1_973_944, trainable=1_971_352, macs=118_147_360,
+        norms=(6, 0.6, 1e-12), source="Jordan 2024, arXiv:2404.00498, airbench94", counted="its layers",
+    )  # fmt: skip
     smallest_pixels = 9
     adapt_images = 5000
 
@@ -173,50 +152,32 @@ class FastCifar10(Network):
         self,
         num_classes: int = 10,
         widths: Sequence[int] = (64, 256, 256),
-        bn_momentum: float = 0.6,
-        bn_epsilon: float = 1e-12,
+        bn_momentum: BelowOne = 0.6,
+        bn_epsilon: Positive = 1e-12,
         whitening: bool = True,
         partial_identity: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.num_classes = num_classes
-        self.widths = tuple(widths)
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
         self.whitening = whitening
-        self.partial_identity = partial_identity
+        norm = functools.partial(BatchNormalization, momentum=bn_momentum, epsilon=bn_epsilon, scale=False)
         self.stem = WhiteningConv2D(2) if whitening else Conv2D(24, 2)
         self.gelu = Gelu()
-        self.blocks = [
-            FastBlock(filters, bn_momentum, bn_epsilon, partial_identity) for filters in self.widths
-        ]
+        self.blocks = [FastBlock(filters, norm, partial_identity) for filters in widths]
         self.pool = keras.layers.GlobalMaxPooling2D()
         self.head = keras.layers.Dense(
             num_classes, use_bias=False, kernel_initializer=torch_kernel_initializer(), dtype="float32"
         )
 
     def adapt(self, images: np.ndarray) -> None:
-        """Computes the whitening kernel."""
+        """Compute the whitening kernel."""
         if self.whitening:
             self.stem.adapt(images)
 
     def call(self, images: Any, training: bool | None = None) -> Any:
-        """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
+        """Map images (batch, height, width, channels) to logits (batch, num_classes)."""
         x = self.gelu(self.stem(images), training=training)  # 31x31x24 for 32x32x3 images
         for block in self.blocks:
             x = block(x, training=training)  # 15x15x64, 7x7x256, 3x3x256
         x = self.pool(x)  # 256; the source pools 3x3, which is the whole map
         return self.head(x) / 9.0
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "widths": list(self.widths),
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-            "whitening": self.whitening,
-            "partial_identity": self.partial_identity,
-        }

@@ -7,12 +7,12 @@ import keras
 
 
 def count_weights(variables: Iterable[keras.Variable]) -> int:
-    """Counts the numbers that variables hold."""
+    """Count the numbers that variables hold."""
     return sum(math.prod(variable.shape) for variable in variables)
 
 
 def count_macs(layer: keras.layers.Layer) -> int:
-    """Counts the multiply-accumulates of all convolutions and dense layers for one image.
+    """Count the multiply-accumulates of all convolutions and dense layers for one image.
 
     Biases, normalisation, activations and pooling are left out, as is usual.
 

@@ -7,112 +7,95 @@ strided convolution of the map before that pooling, without normalisation. All c
 Differences from the source: logits instead of a softmax at the end (the loss applies it).
 """
 
+import functools
 from typing import Any
 
 import keras
 from keras import ops
 
 from models.layers import BatchNormalization, Conv2D
-from models.network import Block, Network
+from models.limits import BelowOne, Positive
+from models.network import Block, Network, Norm, Published, network
 
 
-@keras.saving.register_keras_serializable("models")
 class MiniModelUnit(Block):
     """Twice normalisation, ReLU and 3x3 convolution, added to the shortcut; nothing after the sum.
 
     Args:
         filters: Channels of both convolutions.
+        norm: Makes a normalisation layer.
         halve: Whether the unit halves the map and changes the channels.
-        bn_momentum: Momentum of the moving statistics.
-        bn_epsilon: Added to the variance.
-        **kwargs: Arguments of `keras.Model`.
     """
 
     def __init__(
         self,
         filters: int,
+        norm: Norm,
         halve: bool = False,
-        bn_momentum: float = 0.99,
-        bn_epsilon: float = 1e-3,
-        **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.filters = filters
+        super().__init__()
         self.halve = halve
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
         if halve:
             self.pool = keras.layers.MaxPooling2D(2, strides=2)
             self.shortcut_conv = Conv2D(filters, 1, strides=2, padding="same")
-        self.norm1 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.norm1 = norm()
         self.conv1 = Conv2D(filters, 3, padding="same")
-        self.norm2 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.norm2 = norm()
         self.conv2 = Conv2D(filters, 3, padding="same")
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Maps (batch, height, width, channels) to `filters` channels, on half the side if `halve`."""
+    def call(self, inputs: Any) -> Any:
+        """Map (batch, height, width, channels) to `filters` channels, on half the side if `halve`."""
         x = self.pool(inputs) if self.halve else inputs
         shortcut = self.shortcut_conv(inputs) if self.halve else inputs
-        x = ops.relu(self.norm1(x, training=training))
-        x = self.conv1(x)
-        x = ops.relu(self.norm2(x, training=training))
-        x = self.conv2(x)
+        x = self.conv1(ops.relu(self.norm1(x)))
+        x = self.conv2(ops.relu(self.norm2(x)))
         return x + shortcut
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "halve": self.halve,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-        }
 
-
-@keras.saving.register_keras_serializable("models")
+@network("minimodel")
 class MiniModel(Network):
     """Stem, four stages of three units, dropout, 4x4 average pooling, one dense layer.
 
     Args:
         num_classes: Number of logits.
-        dropout: Share of values dropped before the average pooling.
+        dropout: Fraction of values dropped before the average pooling.
         bn_momentum: Momentum of the moving statistics.
         bn_epsilon: Added to the variance.
         **kwargs: Arguments of `keras.Model`.
     """
 
+    published = Published(
+        pixels=32, num_classes=10, total=4_374_538, trainable=4_368_714, macs=214_796_800,
+        norms=(25, 0.99, 1e-3), source="blog post 'Decode Residual Network' (Keras)", counted="printed",
+    )  # fmt: skip
     smallest_pixels = 32
     multiple_pixels = 8  # each halving rounds the main path down and the shortcut up
 
     def __init__(
         self,
         num_classes: int = 10,
-        dropout: float = 0.25,
-        bn_momentum: float = 0.99,
-        bn_epsilon: float = 1e-3,
+        dropout: BelowOne = 0.25,
+        bn_momentum: BelowOne = 0.99,
+        bn_epsilon: Positive = 1e-3,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.num_classes = num_classes
-        self.dropout = dropout
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
+        norm = functools.partial(BatchNormalization, momentum=bn_momentum, epsilon=bn_epsilon)
         self.stem = Conv2D(32, 3, padding="same")
         self.units = [
             # The first unit of stages 2 to 4 halves the map.
-            MiniModelUnit(filters, filters > 32 and unit == 0, bn_momentum, bn_epsilon)
+            MiniModelUnit(filters, norm, halve=filters > 32 and unit == 0)
             for filters in (32, 64, 128, 256)
             for unit in range(3)
         ]
-        self.norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.norm = norm()
         self.pool_dropout = keras.layers.Dropout(dropout)
         self.pool = keras.layers.AveragePooling2D(4)
         self.flatten = keras.layers.Flatten()
         self.head = keras.layers.Dense(num_classes, dtype="float32")
 
     def call(self, images: Any, training: bool | None = None) -> Any:
-        """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
+        """Map images (batch, height, width, channels) to logits (batch, num_classes)."""
         x = self.stem(images)  # 32x32x32 for 32x32 images
         for unit in self.units:
             x = unit(x, training=training)  # after each three: 32x32x32, 16x16x64, 8x8x128, 4x4x256
@@ -121,13 +104,3 @@ class MiniModel(Network):
         x = self.pool(x)  # 1x1x256
         x = self.flatten(x)  # 256
         return self.head(x)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "dropout": self.dropout,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-        }

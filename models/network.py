@@ -1,65 +1,122 @@
-"""What all networks and blocks share: they build themselves symbolically and reload in their own precision.
+"""What all networks and blocks share: they build themselves symbolically, and reload as they were saved.
+
+A network's file carries its facts: `@network` gives it its name, `published` is its size according to its
+source, and the types of its arguments are their limits.
 
 A subclassed Keras model knows its shapes only if its layers were called on symbolic tensors; `Block.build`
 does that, so `summary()` shows real shapes with an open batch size, also after reloading. Blocks are models,
 not layers, because only models are unfolded by `summary(expand_nested=True)`.
 """
 
-from typing import Any, Self
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple, Self, TypeVar
 
 import keras
 import numpy as np
 
+from models.limits import check_arguments
+
+# Makes a normalisation layer; networks hand it to their blocks with momentum and epsilon in it.
+Norm = Callable[[], keras.layers.Layer]
+
+
+class Published(NamedTuple):
+    """The size of a network as its source has it: what `make models` and the tests compare with.
+
+    PyTorch counts no moving statistics; Keras counts two for each normalised channel, which is the
+    difference between `trainable` and `total`.
+
+    Attributes:
+        pixels: Height and width of the images, of three channels.
+        num_classes: Number of classes.
+        total: All weights, moving statistics included.
+        trainable: The weights that are trained.
+        macs: Multiply-accumulates for one image, see `models.macs`.
+        source: The write-up or paper.
+        counted: Where the numbers come from: the source's own print, the sum over the layers it describes, or
+            a transcription in its own framework.
+        norms: Number of batch normalisations, their momentum and epsilon; None without.
+        arguments: The network's arguments, where they are not the defaults.
+        name: The network's name; `models.published_networks` fills it in.
+    """
+
+    pixels: int
+    num_classes: int
+    total: int
+    trainable: int
+    macs: int
+    source: str
+    counted: str
+    norms: tuple[int, float, float] | None = None
+    arguments: dict[str, Any] = {}
+    name: str = ""
+
+    @property
+    def label(self) -> str:
+        """The name and the arguments, as in `resnet depth=50`."""
+        return " ".join([self.name, *(f"{key}={value}" for key, value in self.arguments.items())])
+
 
 class Block(keras.Model):
-    """A group of layers: derive, make the layers in `__init__`, write `call(inputs, training=None)`."""
+    """A group of layers: derive, make the layers in `__init__`, write `call(inputs)`.
+
+    Keras hands `training` on to every layer that is called inside another one, so blocks need not.
+    """
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes the weights by calling the block on a symbolic batch.
+        """Make the weights by calling the block on a symbolic batch.
 
         Args:
             input_shape: (batch, height, width, channels); the batch size is ignored.
         """
         if not self.built:
-            self.call(keras.Input(batch_shape=(None, *input_shape[1:])), training=False)
+            self.call(keras.Input(batch_shape=(None, *input_shape[1:])))
 
-    def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:
-        """Returns the symbolic output from the layers' own; Keras would trace every block in the backend."""
-        return self.call(inputs, training=training)
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
-        """Makes the object again under the precision it was saved with.
-
-        The sub-layers take their dtype policy from the global one when they are made, so that one is set to
-        the saved policy meanwhile. A network trained in bfloat16 then predicts the same bits in a fresh
-        process.
-        """
-        before = keras.config.dtype_policy()
-        keras.config.set_dtype_policy(keras.dtype_policies.get(config.get("dtype", before)))
-        try:
-            return cls(**config)
-        finally:
-            keras.config.set_dtype_policy(before)
+    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the symbolic output from the layers' own; Keras would trace every block in the backend."""
+        return self.call(*args, **kwargs)
 
 
 class Network(Block):
     """A whole network: images (batch, height, width, channels) in, logits (batch, num_classes) out.
 
+    Derive, make the layers and blocks in `__init__`, and write `call(images, training=None)`. Here `training`
+    is handed on by hand: Keras calls the outermost `call` directly on JAX and in exports, and then does not.
+
+    Saved files hold the constructor's arguments and the weights; the constructor makes the layers again.
+
     Attributes:
         smallest_pixels: Smallest height and width the network can take.
         largest_pixels: Largest height and width, None without a limit.
         multiple_pixels: Height and width must be multiples of this.
+        published: The network's size as its source has it; of a family, one row for each member.
         adapt_images: How many training images `adapt` wants to see before training; 0 for none.
     """
 
     smallest_pixels = 1
     largest_pixels: int | None = None
     multiple_pixels = 1
+    published: Published | tuple[Published, ...] = ()
     adapt_images = 0
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Check the constructor's arguments against their annotations, and keep them for `get_config`."""
+        network = super().__new__(cls)
+        bound = inspect.signature(cls.__init__).bind(network, *args, **kwargs)
+        bound.apply_defaults()
+        arguments = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in bound.arguments.items()
+            if name not in ("self", "args", "kwargs")
+        }
+        check_arguments(cls, arguments)
+        # Past Keras' own __setattr__, which would look for layers and weights in the dictionary.
+        vars(network)["_arguments"] = arguments
+        return network
+
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes the weights after a check of the image size.
+        """Make the weights after a check of the image size.
 
         Args:
             input_shape: (batch, height, width, channels).
@@ -81,12 +138,51 @@ class Network(Block):
         super().build(input_shape)
 
     def adapt(self, images: np.ndarray) -> None:
-        """Computes what the network derives from normalised training images instead of learning it.
+        """Compute what the network derives from normalised training images instead of learning it.
 
         Args:
             images: (`adapt_images` or fewer, height, width, channels), float32.
         """
 
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments, name and precision among them."""
+        return {**super().get_config(), **self._arguments}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Make the network again under the precision it was saved with.
+
+        The layers take their dtype policy from the global one when they are made, so that one is set to the
+        saved policy meanwhile. A network trained in bfloat16 then predicts the same bits in a fresh process.
+        """
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(keras.dtype_policies.get(config.get("dtype", before)))
+        try:
+            return cls(**config)
+        finally:
+            keras.config.set_dtype_policy(before)
+
     def _takes(self, pixels: int) -> bool:
         fits = self.smallest_pixels <= pixels <= (self.largest_pixels or pixels)
         return fits and pixels % self.multiple_pixels == 0
+
+
+MODELS: dict[str, type[Network]] = {}  # by the names that experiments use
+_Class = TypeVar("_Class", bound=type[Network])
+
+
+def network(name: str) -> Callable[[_Class], _Class]:
+    """Decorate a network: experiments find it under this name, `.keras` files find its class.
+
+    Raises:
+        ValueError: If another network has the name.
+    """
+
+    def register(cls: _Class) -> _Class:
+        if name in MODELS and MODELS[name].__module__ != cls.__module__:
+            modules = f"{MODELS[name].__module__} and {cls.__module__}"
+            raise ValueError(f"Two networks have one name. Received: {name!r} in {modules}")
+        MODELS[name] = cls
+        return keras.saving.register_keras_serializable("models")(cls)
+
+    return register

@@ -1,57 +1,29 @@
-"""The networks by name: one dict, and the function that builds one of them.
-
-To add a network, write its file, add its line here, its source's size in sources.py, give it an experiment,
-and a line in tests/models/zoo.py.
-"""
+"""The networks by name, as `@network` registered them when this package was imported."""
 
 import difflib
 import inspect
 from collections.abc import Iterable
 from typing import Any
 
-from models.alexnet import AlexNet8
-from models.baseline import Baseline
-from models.cifar_resnet import CifarResNet
-from models.fast_cifar import FastCifar10
-from models.inception import Inception10
-from models.lenet import LeNet5
-from models.minimodel import MiniModel
-from models.network import Network
-from models.resnet import ResNet
-from models.resnet18 import ResNet18
-from models.resnet18_d2l import ResNet18D2L
-from models.resnet50 import ResNet50
-from models.shallow_res import ShallowRes
-from models.vgg import VGG, VGG16
-
-MODELS: dict[str, type[Network]] = {
-    # The ten networks of the sources.
-    "baseline": Baseline,
-    "lenet5": LeNet5,
-    "alexnet8": AlexNet8,
-    "vgg16": VGG16,
-    "inception10": Inception10,
-    "resnet18": ResNet18,
-    "shallow_res": ShallowRes,
-    "minimodel": MiniModel,
-    "resnet50": ResNet50,
-    "resnet18_d2l": ResNet18D2L,
-    # The quickest to 90 % on a CPU.
-    "fast_cifar10": FastCifar10,
-    # Families of the papers, by `depth`.
-    "resnet": ResNet,
-    "cifar_resnet": CifarResNet,
-    "vgg": VGG,
-}
+from models.network import MODELS, Network, Published
 
 
 def list_models() -> list[str]:
-    """Returns the names that `build_model` knows, in the registry's order."""
+    """Return the names that `build_model` knows, in the registry's order."""
     return list(MODELS)
 
 
+def published_networks() -> list[Published]:
+    """Return what the sources say of their networks' size, in the registry's order."""
+    rows = []
+    for name, cls in MODELS.items():
+        members = (cls.published,) if isinstance(cls.published, Published) else cls.published
+        rows += [published._replace(name=name) for published in members]
+    return rows
+
+
 def model_arguments(name: str) -> dict[str, Any]:
-    """Returns the arguments of a network besides `num_classes`, each with its default.
+    """Return the arguments of a network besides `num_classes`, each with its default.
 
     Args:
         name: A name from `list_models()`.
@@ -65,7 +37,7 @@ def model_arguments(name: str) -> dict[str, Any]:
 
 
 def build_model(name: str, input_shape: tuple[int, int, int], num_classes: int, **arguments: Any) -> Network:
-    """Makes a network with its weights, ready for `summary()`, for training and for loading weights.
+    """Make a network with its weights, ready for `summary()`, for training and for loading weights.
 
     Args:
         name: A name from `list_models()`.

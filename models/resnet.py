@@ -9,16 +9,21 @@ the registry are two write-ups' own versions and have files of their own.
 Differences from the source: a stem for small images (3x3, no pooling) may be chosen instead of the paper's.
 """
 
-from typing import Any
+import functools
+from typing import Any, Literal
 
 import keras
 from keras import ops
 
 from models.layers import BatchNormalization
-from models.network import Block, Network
+from models.limits import BelowOne, Positive
+from models.network import Block, Network, Norm, Published, network
 from models.torch_layers import TorchConv2D
 
-STAGE_UNITS = {  # by depth: units in each of the four stages
+Depth = Literal[18, 34, 50, 101, 152]
+Stem = Literal["imagenet", "cifar"]
+StrideOn = Literal["first", "middle"]  # of a bottleneck's three convolutions
+STAGE_UNITS: dict[Depth, tuple[int, ...]] = {  # units in each of the four stages
     18: (2, 2, 2, 2),
     34: (3, 4, 6, 3),
     50: (3, 4, 6, 3),
@@ -26,84 +31,56 @@ STAGE_UNITS = {  # by depth: units in each of the four stages
     152: (3, 8, 36, 3),
 }
 STAGE_FILTERS = (64, 128, 256, 512)
-STEMS = ("imagenet", "cifar")
-STRIDES_ON = ("first", "middle")  # of a bottleneck's three convolutions
+HE = "He et al. 2015, arXiv:1512.03385"
+MIDDLE = {"stride_on": "middle"}
+V1_5 = "ResNet v1.5, Goyal et al. 2017, arXiv:1706.02677"
 
 
-@keras.saving.register_keras_serializable("models")
 class ResidualUnit(Block):
     """Two 3x3 convolutions or a bottleneck of three, added to the input or to a projection of it.
 
     Args:
         filters: Channels of the 3x3 convolutions.
+        norm: Makes a normalisation layer.
         strides: Stride of the unit and of the projection.
         bottleneck: Whether the 3x3 convolution stands between two 1x1, the last with four times the channels.
         projection: Whether the shortcut is a 1x1 convolution with normalisation instead of the identity.
-        bn_momentum: Momentum of the moving statistics.
-        bn_epsilon: Added to the variance.
         stride_on: "first" or "middle": which convolution of a bottleneck has the stride.
-        **kwargs: Arguments of `keras.Model`.
     """
 
     def __init__(
         self,
         filters: int,
+        norm: Norm,
         strides: int = 1,
         bottleneck: bool = False,
         projection: bool = False,
-        bn_momentum: float = 0.9,
-        bn_epsilon: float = 1e-5,
-        stride_on: str = "first",
-        **kwargs: Any,
+        stride_on: StrideOn = "first",
     ) -> None:
-        super().__init__(**kwargs)
-        self.filters = filters
-        self.strides = strides
-        self.bottleneck = bottleneck
+        super().__init__()
         self.projection = projection
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
-        self.stride_on = stride_on
         outputs = 4 * filters if bottleneck else filters
         if bottleneck:
             first, middle = (strides, 1) if stride_on == "first" else (1, strides)
             self.convs = [_conv(filters, 1, first), _conv(filters, 3, middle), _conv(outputs, 1)]
         else:
             self.convs = [_conv(filters, 3, strides), _conv(outputs, 3)]
-        self.norms = [BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon) for _ in self.convs]
+        self.norms = [norm() for _ in self.convs]
         if projection:
             self.shortcut_conv = _conv(outputs, 1, strides)
-            self.shortcut_norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+            self.shortcut_norm = norm()
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, outputs)."""
+    def call(self, inputs: Any) -> Any:
+        """Map (batch, height, width, channels) to (batch, height / strides, width / strides, outputs)."""
         x = inputs
-        for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = conv(x)
-            x = norm(x, training=training)
-            if conv is not self.convs[-1]:
-                x = ops.relu(x)
-        shortcut = inputs
-        if self.projection:
-            shortcut = self.shortcut_conv(inputs)
-            shortcut = self.shortcut_norm(shortcut, training=training)
+        for conv, norm in zip(self.convs[:-1], self.norms[:-1], strict=True):
+            x = ops.relu(norm(conv(x)))
+        x = self.norms[-1](self.convs[-1](x))
+        shortcut = self.shortcut_norm(self.shortcut_conv(inputs)) if self.projection else inputs
         return ops.relu(x + shortcut)
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "strides": self.strides,
-            "bottleneck": self.bottleneck,
-            "projection": self.projection,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-            "stride_on": self.stride_on,
-        }
 
-
-@keras.saving.register_keras_serializable("models")
+@network("resnet")
 class ResNet(Network):
     """Stem, four stages of residual units, global average pooling, one dense layer.
 
@@ -118,61 +95,66 @@ class ResNet(Network):
         **kwargs: Arguments of `keras.Model`.
 
     Raises:
-        ValueError: If there is no such depth, stem or place of the stride.
+        ValueError: If the stride of basic units is to be in the middle.
     """
+
+    # Weights as torchvision publishes them. The costs agree with the paper's rounded ones (1.8, 3.6, 3.8, 7.6
+    # and 11.3 billion); torchvision's 4.09, 7.80 and 11.51 are those with the stride on the 3x3.
+    published = tuple(
+        Published(224, 1000, total, trainable, macs, source, counted, (norms, 0.9, 1e-5), arguments)
+        for arguments, norms, total, trainable, macs, source, counted in (
+            ({"depth": 18}, 20, 11_699_112, 11_689_512, 1_814_073_344, HE, "torchvision"),
+            ({"depth": 34}, 36, 21_814_696, 21_797_672, 3_663_761_408, HE, "torchvision"),
+            ({"depth": 50}, 53, 25_610_152, 25_557_032, 3_857_973_248, HE, "its layers"),
+            ({"depth": 101}, 104, 44_654_504, 44_549_160, 7_570_194_432, HE, "its layers"),
+            ({"depth": 152}, 155, 60_344_232, 60_192_808, 11_282_415_616, HE, "its layers"),
+            ({"depth": 50, **MIDDLE}, 53, 25_610_152, 25_557_032, 4_089_184_256, V1_5, "torchvision"),
+            ({"depth": 101, **MIDDLE}, 104, 44_654_504, 44_549_160, 7_801_405_440, V1_5, "torchvision"),
+            ({"depth": 152, **MIDDLE}, 155, 60_344_232, 60_192_808, 11_513_626_624, V1_5, "torchvision"),
+        )
+    )
 
     def __init__(
         self,
         num_classes: int = 1000,
-        depth: int = 50,
-        stem: str = "imagenet",
-        bn_momentum: float = 0.9,
-        bn_epsilon: float = 1e-5,
-        stride_on: str = "first",
+        depth: Depth = 50,
+        stem: Stem = "imagenet",
+        bn_momentum: BelowOne = 0.9,
+        bn_epsilon: Positive = 1e-5,
+        stride_on: StrideOn = "first",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if depth not in STAGE_UNITS:
-            raise ValueError(f"ResNet's depth must be one of {sorted(STAGE_UNITS)}. Received: depth={depth}")
-        if stem not in STEMS:
-            raise ValueError(f"ResNet's stem must be one of {', '.join(STEMS)}. Received: stem={stem!r}")
-        if stride_on not in STRIDES_ON:
-            allowed = ", ".join(STRIDES_ON)
-            raise ValueError(
-                f"ResNet's stride_on must be one of {allowed}. Received: stride_on={stride_on!r}"
-            )
+        norm = functools.partial(BatchNormalization, momentum=bn_momentum, epsilon=bn_epsilon)
         if stride_on == "middle" and depth < 50:
             raise ValueError(
                 "ResNet's stride_on must be first at depth 18 and 34, whose units have two convolutions. "
                 f"Received: stride_on={stride_on!r}, depth={depth}"
             )
-        self.num_classes = num_classes
-        self.depth = depth
         self.stem = stem
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
-        self.stride_on = stride_on
         self.stem_conv = _conv(64, 7, 2) if stem == "imagenet" else _conv(64, 3)
-        self.stem_norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.stem_norm = norm()
         if stem == "imagenet":
             self.stem_pad = keras.layers.ZeroPadding2D(1)  # exact before a pooling: the map has no negatives
             self.stem_pool = keras.layers.MaxPooling2D(3, strides=2)
-        self.units = [unit for stage in range(4) for unit in self._stage(stage)]
+        bottleneck = depth >= 50
+        self.units = [
+            ResidualUnit(
+                filters,
+                norm,
+                strides=2 if filters > 64 and unit == 0 else 1,
+                bottleneck=bottleneck,
+                projection=unit == 0 and (bottleneck or filters > 64),
+                stride_on=stride_on,
+            )
+            for filters, num_units in zip(STAGE_FILTERS, STAGE_UNITS[depth], strict=True)
+            for unit in range(num_units)
+        ]
         self.pool = keras.layers.GlobalAveragePooling2D()
         self.head = keras.layers.Dense(num_classes, dtype="float32")
 
-    def _stage(self, stage: int) -> list[ResidualUnit]:
-        bottleneck = self.depth >= 50
-        units = []
-        for unit in range(STAGE_UNITS[self.depth][stage]):
-            strides = 2 if stage > 0 and unit == 0 else 1
-            projection = unit == 0 and (bottleneck or stage > 0)
-            settings = (strides, bottleneck, projection, self.bn_momentum, self.bn_epsilon, self.stride_on)
-            units.append(ResidualUnit(STAGE_FILTERS[stage], *settings))
-        return units
-
     def call(self, images: Any, training: bool | None = None) -> Any:
-        """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
+        """Map images (batch, height, width, channels) to logits (batch, num_classes)."""
         x = self.stem_conv(images)
         x = ops.relu(self.stem_norm(x, training=training))  # 112x112x64 for 224x224 images
         if self.stem == "imagenet":
@@ -182,18 +164,6 @@ class ResNet(Network):
             x = unit(x, training=training)  # after each stage: 56x56, 28x28, 14x14, 7x7
         x = self.pool(x)  # 512, or 2048 with bottlenecks
         return self.head(x)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "depth": self.depth,
-            "stem": self.stem,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-            "stride_on": self.stride_on,
-        }
 
 
 def _conv(filters: int, kernel_size: int, strides: int = 1) -> TorchConv2D:

@@ -7,76 +7,47 @@ at the bottom and right where the stride is 2).
 Differences from the source: logits instead of a softmax at the end (the loss applies it).
 """
 
+import functools
 from typing import Any
 
 import keras
 from keras import ops
 
 from models.layers import BatchNormalization, Conv2D
-from models.network import Block, Network
+from models.limits import BelowOne, NotNegative, Positive
+from models.network import Block, Network, Norm, Published, network
 
 
-@keras.saving.register_keras_serializable("models")
 class ResnetBlock(Block):
     """Two 3x3 convolutions, added to the input or to a projection of it.
 
     Args:
         filters: Channels of both convolutions.
+        norm: Makes a normalisation layer.
         strides: Stride of the first convolution and of the projection.
         projection: Whether the shortcut is a 1x1 convolution with normalisation instead of the identity.
-        bn_momentum: Momentum of the moving statistics.
-        bn_epsilon: Added to the variance.
-        **kwargs: Arguments of `keras.Model`.
     """
 
-    def __init__(
-        self,
-        filters: int,
-        strides: int = 1,
-        projection: bool = False,
-        bn_momentum: float = 0.99,
-        bn_epsilon: float = 1e-3,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.filters = filters
-        self.strides = strides
+    def __init__(self, filters: int, norm: Norm, strides: int = 1, projection: bool = False) -> None:
+        super().__init__()
         self.projection = projection
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
         self.conv1 = Conv2D(filters, 3, strides=strides, padding="same", use_bias=False)
-        self.norm1 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.norm1 = norm()
         self.conv2 = Conv2D(filters, 3, padding="same", use_bias=False)
-        self.norm2 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.norm2 = norm()
         if projection:
             self.shortcut_conv = Conv2D(filters, 1, strides=strides, padding="same", use_bias=False)
-            self.shortcut_norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+            self.shortcut_norm = norm()
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, filters)."""
-        x = self.conv1(inputs)
-        x = ops.relu(self.norm1(x, training=training))
-        x = self.conv2(x)
-        x = self.norm2(x, training=training)
-        shortcut = inputs
-        if self.projection:
-            shortcut = self.shortcut_conv(inputs)
-            shortcut = self.shortcut_norm(shortcut, training=training)
+    def call(self, inputs: Any) -> Any:
+        """Map (batch, height, width, channels) to (batch, height / strides, width / strides, filters)."""
+        x = ops.relu(self.norm1(self.conv1(inputs)))
+        x = self.norm2(self.conv2(x))
+        shortcut = self.shortcut_norm(self.shortcut_conv(inputs)) if self.projection else inputs
         return ops.relu(x + shortcut)
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "strides": self.strides,
-            "projection": self.projection,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-        }
 
-
-@keras.saving.register_keras_serializable("models")
+@network("resnet18")
 class ResNet18(Network):
     """Stem, four stages of two blocks, global average pooling, one dense layer.
 
@@ -89,26 +60,28 @@ class ResNet18(Network):
         **kwargs: Arguments of `keras.Model`.
     """
 
+    published = Published(
+        pixels=32, num_classes=10, total=11_183_562, trainable=11_173_962, macs=555_422_720,
+        norms=(20, 0.99, 1e-3), source="TensorFlow 2 lecture notes, chapter 5", counted="its layers",
+    )  # fmt: skip
+
     def __init__(
         self,
         num_classes: int = 10,
-        head_l2: float = 0.01,
-        bn_momentum: float = 0.99,
-        bn_epsilon: float = 1e-3,
+        head_l2: NotNegative = 0.01,
+        bn_momentum: BelowOne = 0.99,
+        bn_epsilon: Positive = 1e-3,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.num_classes = num_classes
-        self.head_l2 = head_l2
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
+        norm = functools.partial(BatchNormalization, momentum=bn_momentum, epsilon=bn_epsilon)
         self.stem_conv = Conv2D(64, 3, padding="same", use_bias=False)
-        self.stem_norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.stem_norm = norm()
         self.blocks = [
             # Stages 2 to 4 halve the map and double the channels in their first block.
-            ResnetBlock(filters, 2, True, bn_momentum, bn_epsilon)
+            ResnetBlock(filters, norm, strides=2, projection=True)
             if filters > 64 and block == 0
-            else ResnetBlock(filters, 1, False, bn_momentum, bn_epsilon)
+            else ResnetBlock(filters, norm)
             for filters in (64, 128, 256, 512)
             for block in range(2)
         ]
@@ -117,20 +90,10 @@ class ResNet18(Network):
         self.head = keras.layers.Dense(num_classes, kernel_regularizer=penalty, dtype="float32")
 
     def call(self, images: Any, training: bool | None = None) -> Any:
-        """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
+        """Map images (batch, height, width, channels) to logits (batch, num_classes)."""
         x = self.stem_conv(images)
         x = ops.relu(self.stem_norm(x, training=training))  # 32x32x64 for 32x32 images
         for block in self.blocks:
             x = block(x, training=training)  # after each pair: 32x32x64, 16x16x128, 8x8x256, 4x4x512
         x = self.pool(x)  # 512
         return self.head(x)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "head_l2": self.head_l2,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-        }

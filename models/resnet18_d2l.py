@@ -1,77 +1,53 @@
 """ResNet18 in the style of "Dive into Deep Learning", as in the post "PyTorch lesson 9: ResNet".
 
 He, Zhang, Ren and Sun, 2015, arXiv:1512.03385, Table 1 (18-layer), for CIFAR-10 at 96x96 pixels, with the
-post's own
-ways: the stem is not padded and has its own epsilon, a block has a ReLU after both normalisations and again
-after the sum, and its projection has a bias but no normalisation. Kernels start Xavier-uniform (Keras'
-default), biases as in PyTorch.
+post's own ways: the stem is not padded and has its own epsilon, a block has a ReLU after both normalisations
+and again after the sum, and its projection has a bias but no normalisation. Kernels start Xavier-uniform
+(Keras' default), biases as in PyTorch.
 
 Differences from the source: none known.
 """
 
+import functools
 from typing import Any
 
 import keras
 from keras import ops
 
 from models.layers import BatchNormalization
-from models.network import Block, Network
+from models.limits import BelowOne, Positive
+from models.network import Block, Network, Norm, Published, network
 from models.torch_layers import TorchConv2D, TorchDense
 
 
-@keras.saving.register_keras_serializable("models")
 class ResidualD2L(Block):
     """Two 3x3 convolutions, each with normalisation and ReLU, added to the input or to a projection of it.
 
     Args:
         filters: Channels of both convolutions.
+        norm: Makes a normalisation layer.
         strides: Stride of the first convolution and of the projection.
-        bn_momentum: Momentum of the moving statistics.
-        bn_epsilon: Added to the variance.
-        **kwargs: Arguments of `keras.Model`.
     """
 
-    def __init__(
-        self,
-        filters: int,
-        strides: int = 1,
-        bn_momentum: float = 0.9,
-        bn_epsilon: float = 1e-5,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.filters = filters
+    def __init__(self, filters: int, norm: Norm, strides: int = 1) -> None:
+        super().__init__()
         self.strides = strides
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
         self.conv1 = TorchConv2D(filters, 3, strides, use_bias=False)
-        self.norm1 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.norm1 = norm()
         self.conv2 = TorchConv2D(filters, 3, use_bias=False)
-        self.norm2 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.norm2 = norm()
         if strides > 1:
             self.shortcut_conv = TorchConv2D(filters, 1, strides)
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, filters)."""
-        x = self.conv1(inputs)
-        x = ops.relu(self.norm1(x, training=training))
-        x = self.conv2(x)
-        x = ops.relu(self.norm2(x, training=training))
+    def call(self, inputs: Any) -> Any:
+        """Map (batch, height, width, channels) to (batch, height / strides, width / strides, filters)."""
+        x = ops.relu(self.norm1(self.conv1(inputs)))
+        x = ops.relu(self.norm2(self.conv2(x)))
         shortcut = self.shortcut_conv(inputs) if self.strides > 1 else inputs
         return ops.relu(x + shortcut)
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "strides": self.strides,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-        }
 
-
-@keras.saving.register_keras_serializable("models")
+@network("resnet18_d2l")
 class ResNet18D2L(Network):
     """Unpadded 7x7 stem with pooling, four stages of two blocks, 3x3 average pooling, one dense layer.
 
@@ -83,29 +59,30 @@ class ResNet18D2L(Network):
         **kwargs: Arguments of `keras.Model`.
     """
 
+    published = Published(
+        pixels=96, num_classes=10, total=11_188_618, trainable=11_180_810, macs=323_552_960,
+        norms=(17, 0.9, 1e-5), source="'PyTorch lesson 9: ResNet'", counted="PyTorch",
+    )  # fmt: skip
     smallest_pixels = 71
     largest_pixels = 166  # up to here the last map is pooled to a single pixel
 
     def __init__(
         self,
         num_classes: int = 10,
-        bn_momentum: float = 0.9,
-        bn_epsilon: float = 1e-5,
-        stem_bn_epsilon: float = 1e-3,
+        bn_momentum: BelowOne = 0.9,
+        bn_epsilon: Positive = 1e-5,
+        stem_bn_epsilon: Positive = 1e-3,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.num_classes = num_classes
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
-        self.stem_bn_epsilon = stem_bn_epsilon
+        norm = functools.partial(BatchNormalization, momentum=bn_momentum, epsilon=bn_epsilon)
         self.stem_conv = TorchConv2D(64, 7, strides=2, padding_pixels=0)
-        self.stem_norm = BatchNormalization(momentum=bn_momentum, epsilon=stem_bn_epsilon)
+        self.stem_norm = norm(epsilon=stem_bn_epsilon)
         self.stem_pad = keras.layers.ZeroPadding2D(1)  # exact before a pooling: the map has no negatives
         self.stem_pool = keras.layers.MaxPooling2D(3, strides=2)
         self.blocks = [
             # The first block of stages 2 to 4 halves the map.
-            ResidualD2L(filters, 2 if filters > 64 and block == 0 else 1, bn_momentum, bn_epsilon)
+            ResidualD2L(filters, norm, strides=2 if filters > 64 and block == 0 else 1)
             for filters in (64, 128, 256, 512)
             for block in range(2)
         ]
@@ -114,7 +91,7 @@ class ResNet18D2L(Network):
         self.head = TorchDense(num_classes, dtype="float32")
 
     def call(self, images: Any, training: bool | None = None) -> Any:
-        """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
+        """Map images (batch, height, width, channels) to logits (batch, num_classes)."""
         x = self.stem_conv(images)  # 45x45x64 for 96x96 images
         x = ops.relu(self.stem_norm(x, training=training))
         x = self.stem_pad(x)
@@ -124,13 +101,3 @@ class ResNet18D2L(Network):
         x = self.pool(x)  # 1x1x512
         x = self.flatten(x)  # 512
         return self.head(x)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-            "stem_bn_epsilon": self.stem_bn_epsilon,
-        }

@@ -8,83 +8,53 @@ Differences from the source: logits instead of a softmax at the end. The post pu
 expects logits, on top of its softmax; the experiment's `loss.softmax_before_loss` does the same.
 """
 
+import functools
 from typing import Any
 
 import keras
 from keras import ops
 
 from models.layers import BatchNormalization
-from models.network import Block, Network
+from models.limits import BelowOne, Positive
+from models.network import Block, Network, Norm, Published, network
 from models.torch_layers import TorchConv2D, TorchDense, torch_kernel_initializer
 
 STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))  # filters of the narrow convolutions, number of blocks
 
 
-@keras.saving.register_keras_serializable("models")
 class BottleneckBlock(Block):
     """1x1, 3x3 and 1x1 convolution, added to the input or to a projection of it.
 
     Args:
         filters: Channels of the first two convolutions; the block puts out four times as many.
+        norm: Makes a normalisation layer.
         strides: Stride of the first convolution and of the projection.
         projection: Whether the shortcut is a 1x1 convolution with normalisation instead of the identity.
-        bn_momentum: Momentum of the moving statistics.
-        bn_epsilon: Added to the variance.
-        **kwargs: Arguments of `keras.Model`.
     """
 
-    def __init__(
-        self,
-        filters: int,
-        strides: int = 1,
-        projection: bool = False,
-        bn_momentum: float = 0.9,
-        bn_epsilon: float = 1e-5,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.filters = filters
-        self.strides = strides
+    def __init__(self, filters: int, norm: Norm, strides: int = 1, projection: bool = False) -> None:
+        super().__init__()
         self.projection = projection
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
         self.conv1 = _conv(filters, 1, strides)
-        self.norm1 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.norm1 = norm()
         self.conv2 = _conv(filters, 3)
-        self.norm2 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.norm2 = norm()
         self.conv3 = _conv(4 * filters, 1)
-        self.norm3 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.norm3 = norm()
         if projection:
             self.shortcut_conv = _conv(4 * filters, 1, strides)
-            self.shortcut_norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+            self.shortcut_norm = norm()
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, outputs)."""
-        x = self.conv1(inputs)
-        x = ops.relu(self.norm1(x, training=training))
-        x = self.conv2(x)
-        x = ops.relu(self.norm2(x, training=training))
-        x = self.conv3(x)
-        x = self.norm3(x, training=training)
-        shortcut = inputs
-        if self.projection:
-            shortcut = self.shortcut_conv(inputs)
-            shortcut = self.shortcut_norm(shortcut, training=training)
+    def call(self, inputs: Any) -> Any:
+        """Map (batch, height, width, channels) to (batch, height / strides, width / strides, outputs)."""
+        x = ops.relu(self.norm1(self.conv1(inputs)))
+        x = ops.relu(self.norm2(self.conv2(x)))
+        x = self.norm3(self.conv3(x))
+        shortcut = self.shortcut_norm(self.shortcut_conv(inputs)) if self.projection else inputs
         return ops.relu(x + shortcut)
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "strides": self.strides,
-            "projection": self.projection,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-        }
 
-
-@keras.saving.register_keras_serializable("models")
+@network("resnet50")
 class ResNet50(Network):
     """7x7 stem with pooling, stages of 3, 4, 6 and 3 bottleneck blocks, a flatten head.
 
@@ -95,22 +65,24 @@ class ResNet50(Network):
         **kwargs: Arguments of `keras.Model`.
     """
 
+    published = Published(
+        pixels=224, num_classes=4, total=23_989_124, trainable=23_936_004, macs=3_832_684_544,
+        norms=(53, 0.9, 1e-5), source="practice post 'J1 - ResNet-50' (PyTorch)", counted="printed",
+    )  # fmt: skip
     smallest_pixels = 37  # Keras' adaptive pooling cannot compile for a last map of one pixel
 
     def __init__(
-        self, num_classes: int = 4, bn_momentum: float = 0.9, bn_epsilon: float = 1e-5, **kwargs: Any
+        self, num_classes: int = 4, bn_momentum: BelowOne = 0.9, bn_epsilon: Positive = 1e-5, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        self.num_classes = num_classes
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
+        norm = functools.partial(BatchNormalization, momentum=bn_momentum, epsilon=bn_epsilon)
         self.stem_conv = _conv(64, 7, 2)
-        self.stem_norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.stem_norm = norm()
         self.stem_pool = keras.layers.MaxPooling2D(3, strides=2)
         self.blocks = [
             # Every stage starts with a projection; stages 2 to 4 halve the map there.
             BottleneckBlock(
-                filters, 2 if block == 0 and filters > 64 else 1, block == 0, bn_momentum, bn_epsilon
+                filters, norm, strides=2 if block == 0 and filters > 64 else 1, projection=block == 0
             )
             for filters, num_blocks in STAGES
             for block in range(num_blocks)
@@ -120,7 +92,7 @@ class ResNet50(Network):
         self.head = TorchDense(num_classes, kernel_initializer=torch_kernel_initializer(), dtype="float32")
 
     def call(self, images: Any, training: bool | None = None) -> Any:
-        """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
+        """Map images (batch, height, width, channels) to logits (batch, num_classes)."""
         x = self.stem_conv(images)  # 112x112x64 for 224x224 images
         x = ops.relu(self.stem_norm(x, training=training))
         x = self.stem_pool(x)  # 55x55x64
@@ -129,15 +101,6 @@ class ResNet50(Network):
         x = self.pool(x)  # 7x7x2048
         x = self.flatten(x)  # 100352
         return self.head(x)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-        }
 
 
 def _conv(filters: int, kernel_size: int, strides: int = 1) -> TorchConv2D:

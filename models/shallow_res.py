@@ -7,72 +7,46 @@ other residual networks here, every convolution has a bias, the projections too.
 Differences from the source: logits at the end (the loss applies the softmax).
 """
 
+import functools
 from typing import Any
 
 import keras
 from keras import ops
 
 from models.layers import BatchNormalization, Conv2D
-from models.network import Block, Network
+from models.limits import BelowOne, Positive
+from models.network import Block, Network, Norm, Published, network
 
 
-@keras.saving.register_keras_serializable("models")
 class ShallowResBlock(Block):
     """Two 3x3 convolutions, added to the input or, where the stride is not 1, to a projection of it.
 
     Args:
         filters: Channels of both convolutions.
+        norm: Makes a normalisation layer.
         strides: Stride of the first convolution and of the projection.
-        bn_momentum: Momentum of the moving statistics.
-        bn_epsilon: Added to the variance.
-        **kwargs: Arguments of `keras.Model`.
     """
 
-    def __init__(
-        self,
-        filters: int,
-        strides: int = 1,
-        bn_momentum: float = 0.99,
-        bn_epsilon: float = 1e-3,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.filters = filters
+    def __init__(self, filters: int, norm: Norm, strides: int = 1) -> None:
+        super().__init__()
         self.strides = strides
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
         self.conv1 = Conv2D(filters, 3, strides=strides, padding="same")
-        self.norm1 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.norm1 = norm()
         self.conv2 = Conv2D(filters, 3, padding="same")
-        self.norm2 = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.norm2 = norm()
         if strides > 1:
             self.shortcut_conv = Conv2D(filters, 1, strides=strides, padding="same")
-            self.shortcut_norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+            self.shortcut_norm = norm()
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Maps (batch, height, width, channels) to (batch, height / strides, width / strides, filters)."""
-        x = self.conv1(inputs)
-        x = ops.relu(self.norm1(x, training=training))
-        x = self.conv2(x)
-        x = self.norm2(x, training=training)
-        shortcut = inputs
-        if self.strides > 1:
-            shortcut = self.shortcut_conv(inputs)
-            shortcut = self.shortcut_norm(shortcut, training=training)
+    def call(self, inputs: Any) -> Any:
+        """Map (batch, height, width, channels) to (batch, height / strides, width / strides, filters)."""
+        x = ops.relu(self.norm1(self.conv1(inputs)))
+        x = self.norm2(self.conv2(x))
+        shortcut = self.shortcut_norm(self.shortcut_conv(inputs)) if self.strides > 1 else inputs
         return ops.relu(x + shortcut)
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "strides": self.strides,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-        }
 
-
-@keras.saving.register_keras_serializable("models")
+@network("shallow_res")
 class ShallowRes(Network):
     """7x7 stem with pooling, four stages of one block, global average pooling, one dense layer.
 
@@ -84,25 +58,29 @@ class ShallowRes(Network):
         **kwargs: Arguments of `keras.Model`.
     """
 
+    published = Published(
+        pixels=128, num_classes=10, total=4_919_562, trainable=4_913_802, macs=290_198_528,
+        norms=(12, 0.99, 1e-3),
+        source="training log of a 10-layer residual network (Keras)", counted="printed",
+    )  # fmt: skip
+
     def __init__(
-        self, num_classes: int = 10, bn_momentum: float = 0.99, bn_epsilon: float = 1e-3, **kwargs: Any
+        self, num_classes: int = 10, bn_momentum: BelowOne = 0.99, bn_epsilon: Positive = 1e-3, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        self.num_classes = num_classes
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
+        norm = functools.partial(BatchNormalization, momentum=bn_momentum, epsilon=bn_epsilon)
         self.stem_conv = Conv2D(64, 7, strides=2, padding="same")
-        self.stem_norm = BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon)
+        self.stem_norm = norm()
         self.stem_pool = keras.layers.MaxPooling2D(3, strides=2, padding="same")
-        self.stage1 = ShallowResBlock(64, 1, bn_momentum, bn_epsilon)
-        self.stage2 = ShallowResBlock(128, 2, bn_momentum, bn_epsilon)
-        self.stage3 = ShallowResBlock(256, 2, bn_momentum, bn_epsilon)
-        self.stage4 = ShallowResBlock(512, 2, bn_momentum, bn_epsilon)
+        self.stage1 = ShallowResBlock(64, norm)
+        self.stage2 = ShallowResBlock(128, norm, strides=2)
+        self.stage3 = ShallowResBlock(256, norm, strides=2)
+        self.stage4 = ShallowResBlock(512, norm, strides=2)
         self.pool = keras.layers.GlobalAveragePooling2D()
         self.head = keras.layers.Dense(num_classes, dtype="float32")
 
     def call(self, images: Any, training: bool | None = None) -> Any:
-        """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
+        """Map images (batch, height, width, channels) to logits (batch, num_classes)."""
         x = self.stem_conv(images)  # 64x64x64 for 128x128 images
         x = ops.relu(self.stem_norm(x, training=training))
         x = self.stem_pool(x)  # 32x32x64
@@ -112,12 +90,3 @@ class ShallowRes(Network):
         x = self.stage4(x, training=training)  # 4x4x512
         x = self.pool(x)  # 512
         return self.head(x)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-        }

@@ -38,25 +38,25 @@ class TorchConv2D(Conv2D):
         self.zeros = 0 if same else kernel_size // 2 if padding_pixels is None else padding_pixels
 
     def build(self, input_shape: tuple[int, ...]) -> None:
-        """Makes kernel and bias for maps (batch, height, width, channels)."""
+        """Make kernel and bias for maps (batch, height, width, channels)."""
         self.bias_initializer = _fan_in_uniform(self.kernel_size[0] * self.kernel_size[1] * input_shape[-1])
         super().build(input_shape)
 
     def call(self, inputs: Any) -> Any:
-        """Pads and convolves."""
+        """Pad and convolve."""
         if self.zeros:
             sides = (self.zeros, self.zeros)
             inputs = ops.pad(inputs, ((0, 0), sides, sides, (0, 0)))
         return super().call(inputs)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Returns the shape after padding and convolution."""
+        """Return the shape after padding and convolution."""
         batch, *sides, channels = input_shape
         padded = [None if side is None else side + 2 * self.zeros for side in sides]
         return super().compute_output_shape((batch, *padded, channels))
 
     def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
+        """Return every constructor argument."""
         config = super().get_config()
         del config["padding"]  # follows from the others
         return {
@@ -72,13 +72,13 @@ class TorchDense(keras.layers.Dense):
     """Dense layer with PyTorch's initial biases."""
 
     def build(self, input_shape: tuple[int, ...]) -> None:
-        """Makes kernel and bias for vectors (batch, channels)."""
+        """Make kernel and bias for vectors (batch, channels)."""
         self.bias_initializer = _fan_in_uniform(input_shape[-1])
         super().build(input_shape)
 
 
 def torch_kernel_initializer() -> keras.initializers.Initializer:
-    """Returns PyTorch's default for kernels: uniform within 1 / sqrt(fan_in) of zero."""
+    """Return PyTorch's default for kernels: uniform within 1 / sqrt(fan_in) of zero."""
     return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
 
 

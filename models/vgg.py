@@ -1,165 +1,55 @@
-"""VGG: stages of 3x3 convolutions, each ended by a pooling, then three dense layers.
+"""VGG at the depths 16 and 19 of the paper: stages of 3x3 convolutions, each ended by a pooling.
 
-Simonyan and Zisserman, 2014, arXiv:1409.1556, Table 1 (columns D and E). Two networks:
+Simonyan and Zisserman, 2014, arXiv:1409.1556, Table 1 (columns D and E). `vgg16` of the registry is a
+write-up's own version for small images and has a file of its own.
 
-- `VGG`: the paper's, 16 or 19 layers deep, for ImageNet-sized images.
-- `VGG16`: the small-image version of the TensorFlow 2 lecture notes, chapter 5, with batch normalisation,
-  dropout after every stage and dense layers of 512.
-
-Differences from the sources: logits instead of a softmax at the end (the loss applies it). `VGG` starts from
-Keras' Glorot uniform weights, not from a shallower trained network.
+Differences from the source: logits instead of a softmax at the end (the loss applies it). Training starts
+from Keras' Glorot uniform weights, not from a shallower trained network.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import keras
-from keras import ops
 
-from models.layers import BatchNormalization, Conv2D
-from models.network import Block, Network
+from models.layers import Conv2D
+from models.limits import BelowOne
+from models.network import Network, Published, network
 
+Depth = Literal[16, 19]
 STAGE_FILTERS = (64, 128, 256, 512, 512)
-STAGE_CONVOLUTIONS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # by depth: convolutions in each stage
+STAGE_CONVOLUTIONS: dict[Depth, tuple[int, ...]] = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 
 
-@keras.saving.register_keras_serializable("models")
-class VGGStage(Block):
-    """Normalised 3x3 convolutions, a pooling that halves the map, dropout.
-
-    Args:
-        filters: Channels of every convolution.
-        num_convolutions: Number of convolutions.
-        dropout: Share of values dropped after the pooling.
-        bn_momentum: Momentum of the moving statistics.
-        bn_epsilon: Added to the variance.
-        **kwargs: Arguments of `keras.Model`.
-    """
-
-    def __init__(
-        self,
-        filters: int,
-        num_convolutions: int,
-        dropout: float = 0.2,
-        bn_momentum: float = 0.99,
-        bn_epsilon: float = 1e-3,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.filters = filters
-        self.num_convolutions = num_convolutions
-        self.dropout = dropout
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
-        self.convs = [Conv2D(filters, 3, padding="same") for _ in range(num_convolutions)]
-        self.norms = [BatchNormalization(momentum=bn_momentum, epsilon=bn_epsilon) for _ in self.convs]
-        self.pool = keras.layers.MaxPooling2D(2, strides=2, padding="same")
-        self.pool_dropout = keras.layers.Dropout(dropout)
-
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Maps (batch, height, width, channels) to (batch, height / 2, width / 2, filters), rounded up."""
-        x = inputs
-        for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = conv(x)
-            x = ops.relu(norm(x, training=training))
-        x = self.pool(x)
-        return self.pool_dropout(x, training=training)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "num_convolutions": self.num_convolutions,
-            "dropout": self.dropout,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-        }
-
-
-@keras.saving.register_keras_serializable("models")
-class VGG16(Network):
-    """The lecture notes' VGG16: five normalised stages, two dense layers of 512 with dropout.
-
-    Args:
-        num_classes: Number of logits.
-        dropout: Share of values dropped after every pooling and every hidden dense layer.
-        bn_momentum: Momentum of the moving statistics.
-        bn_epsilon: Added to the variance.
-        **kwargs: Arguments of `keras.Model`.
-    """
-
-    def __init__(
-        self,
-        num_classes: int = 10,
-        dropout: float = 0.2,
-        bn_momentum: float = 0.99,
-        bn_epsilon: float = 1e-3,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.num_classes = num_classes
-        self.dropout = dropout
-        self.bn_momentum = bn_momentum
-        self.bn_epsilon = bn_epsilon
-        self.stages = [
-            VGGStage(filters, num_convolutions, dropout, bn_momentum, bn_epsilon)
-            for filters, num_convolutions in zip(STAGE_FILTERS, STAGE_CONVOLUTIONS[16], strict=True)
-        ]
-        self.flatten = keras.layers.Flatten()
-        self.hidden1 = keras.layers.Dense(512, activation="relu")
-        self.dropout1 = keras.layers.Dropout(dropout)
-        self.hidden2 = keras.layers.Dense(512, activation="relu")
-        self.dropout2 = keras.layers.Dropout(dropout)
-        self.head = keras.layers.Dense(num_classes, dtype="float32")
-
-    def call(self, images: Any, training: bool | None = None) -> Any:
-        """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
-        x = images
-        for stage in self.stages:
-            x = stage(x, training=training)  # 16x16x64, 8x8x128, 4x4x256, 2x2x512, 1x1x512 for 32x32 images
-        x = self.flatten(x)  # 512
-        x = self.hidden1(x)
-        x = self.dropout1(x, training=training)
-        x = self.hidden2(x)
-        x = self.dropout2(x, training=training)
-        return self.head(x)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "dropout": self.dropout,
-            "bn_momentum": self.bn_momentum,
-            "bn_epsilon": self.bn_epsilon,
-        }
-
-
-@keras.saving.register_keras_serializable("models")
+@network("vgg")
 class VGG(Network):
-    """The paper's VGG: five bare stages, two dense layers of 4096 with dropout; made for 224x224 images.
+    """Five stages without normalisation, then two dense layers of 4096 with dropout; for 224x224 images.
 
     Args:
         num_classes: Number of logits.
         depth: 16 or 19, the number of layers with weights.
-        dropout: Share of values dropped after each hidden dense layer.
+        dropout: Fraction of values dropped after each hidden dense layer.
         **kwargs: Arguments of `keras.Model`.
-
-    Raises:
-        ValueError: If there is no VGG of this depth.
     """
 
+    published = tuple(
+        Published(
+            pixels=224,
+            num_classes=1000,
+            total=weights,
+            trainable=weights,
+            macs=macs,
+            source="Simonyan and Zisserman 2014, arXiv:1409.1556",
+            counted="torchvision",
+            arguments={"depth": depth},
+        )
+        for depth, weights, macs in ((16, 138_357_544, 15_470_264_320), (19, 143_667_240, 19_632_062_464))
+    )
     smallest_pixels = 32
 
-    def __init__(self, num_classes: int = 1000, depth: int = 16, dropout: float = 0.5, **kwargs: Any) -> None:
+    def __init__(
+        self, num_classes: int = 1000, depth: Depth = 16, dropout: BelowOne = 0.5, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        if depth not in STAGE_CONVOLUTIONS:
-            raise ValueError(
-                f"VGG's depth must be one of {sorted(STAGE_CONVOLUTIONS)}. Received: depth={depth}"
-            )
-        self.num_classes = num_classes
-        self.depth = depth
-        self.dropout = dropout
         self.stages = [
             [Conv2D(filters, 3, padding="same", activation="relu") for _ in range(num_convolutions)]
             for filters, num_convolutions in zip(STAGE_FILTERS, STAGE_CONVOLUTIONS[depth], strict=True)
@@ -173,7 +63,7 @@ class VGG(Network):
         self.head = keras.layers.Dense(num_classes, dtype="float32")
 
     def call(self, images: Any, training: bool | None = None) -> Any:
-        """Maps images (batch, height, width, channels) to logits (batch, num_classes)."""
+        """Map images (batch, height, width, channels) to logits (batch, num_classes)."""
         x = images
         for convs, pool in zip(self.stages, self.pools, strict=True):
             for conv in convs:
@@ -185,12 +75,3 @@ class VGG(Network):
         x = self.hidden2(x)
         x = self.dropout2(x, training=training)
         return self.head(x)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "depth": self.depth,
-            "dropout": self.dropout,
-        }

@@ -11,7 +11,7 @@ import json
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import keras
 
@@ -19,9 +19,8 @@ from app.config.arguments import CATALOGUE
 from app.config.editor_schema import editor_schema
 from app.paths import experiments_dir
 from models.augmentation import ALTERNATING_FLIP, OUR_LAYERS, REFUSED, keras_layers
+from models.limits import Limits
 from models.registry import MODELS
-from models.resnet import STAGE_UNITS, STEMS, STRIDES_ON
-from models.vgg import STAGE_CONVOLUTIONS
 
 REFUSED_OPTIMIZERS = {
     "lossscaleoptimizer": "training.precision: float16 puts it around the optimizer by itself",
@@ -60,34 +59,24 @@ KERAS_TYPES: dict[str, str | list[str]] = {
 POSITIVE: dict[str, Any] = {"exclusiveMinimum": 0}
 NOT_NEGATIVE: dict[str, Any] = {"minimum": 0}
 BELOW_ONE: dict[str, Any] = {"minimum": 0, "exclusiveMaximum": 1}
-LIMITS: dict[str, dict[str, Any]] = {  # by argument, or by owner.argument
+LIMITS: dict[str, dict[str, Any]] = {  # by argument, where the annotation has none
     "beta_1": BELOW_ONE,
     "beta_2": BELOW_ONE,
-    "bn_epsilon": POSITIVE,
-    "bn_momentum": BELOW_ONE,
-    "cifar_resnet.depth": {"minimum": 8},
     "clip_threshold": POSITIVE,
     "clipnorm": POSITIVE,
     "clipvalue": POSITIVE,
     "degrees": {"minimum": 0, "maximum": 180},
-    "dropout": BELOW_ONE,
     "epsilon": POSITIVE,
     "epsilon_1": POSITIVE,
     "epsilon_2": POSITIVE,
     "global_clipnorm": POSITIVE,
     "gradient_accumulation_steps": {"minimum": 2},
-    "head_l2": NOT_NEGATIVE,
     "height_pixels": NOT_NEGATIVE,
     "initial_accumulator_value": NOT_NEGATIVE,
     "loss_scale_factor": POSITIVE,
     "momentum": {"minimum": 0, "maximum": 1},
     "padding_pixels": NOT_NEGATIVE,
-    "resnet.depth": {"enum": sorted(STAGE_UNITS)},
-    "resnet.stem": {"enum": STEMS},
-    "resnet.stride_on": {"enum": STRIDES_ON},
     "rho": BELOW_ONE,
-    "stem_bn_epsilon": POSITIVE,
-    "vgg.depth": {"enum": sorted(STAGE_CONVOLUTIONS)},
     "weight_decay": NOT_NEGATIVE,
     "width_pixels": NOT_NEGATIVE,
 }
@@ -128,9 +117,9 @@ def _described(classes: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]
     """Return for each class a JSON schema of each argument that an experiment may give to it."""
     described: dict[str, dict[str, dict[str, Any]]] = {}
     for owner, cls in sorted(classes.items()):
-        annotations = typing.get_type_hints(cls.__init__)
+        annotations = typing.get_type_hints(cls.__init__, include_extras=True)
         described[owner] = {
-            parameter.name: _schema(owner, parameter, annotations.get(parameter.name))
+            parameter.name: _schema(parameter, annotations.get(parameter.name))
             for parameter in inspect.signature(cls).parameters.values()
             if parameter.name not in HIDDEN_ARGUMENTS
         }
@@ -147,7 +136,7 @@ def _keras_optimizers() -> dict[str, type]:
     return found
 
 
-def _schema(owner: str, parameter: inspect.Parameter, annotation: Any) -> dict[str, Any]:
+def _schema(parameter: inspect.Parameter, annotation: Any) -> dict[str, Any]:
     required = parameter.default is parameter.empty
     if annotation is not None:
         schema = _from_annotation(annotation)
@@ -157,12 +146,17 @@ def _schema(owner: str, parameter: inspect.Parameter, annotation: Any) -> dict[s
         schema = {"type": PYTHON_TYPES[type(parameter.default)]}
     if not required and parameter.default is None and "null" not in _as_list(schema["type"]):
         schema["type"] = [*_as_list(schema["type"]), "null"]
-    schema |= LIMITS.get(parameter.name, {}) | LIMITS.get(f"{owner}.{parameter.name}", {})
+    schema |= LIMITS.get(parameter.name, {})
     return schema if required else schema | {"default": parameter.default}
 
 
 def _from_annotation(annotation: Any) -> dict[str, Any]:
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        schema = _from_annotation(inner[0])
+        for extra in inner[1:]:
+            schema |= extra.schema if isinstance(extra, Limits) else {}
+        return schema
     if origin is Literal:
         return {"type": PYTHON_TYPES[type(inner[0])], "enum": list(inner)}
     if origin in (typing.Union, types.UnionType):
@@ -172,7 +166,7 @@ def _from_annotation(annotation: Any) -> dict[str, Any]:
         if "enum" in merged and "null" in merged["type"]:
             merged["enum"] = [*merged["enum"], None]
         return merged
-    schema: dict[str, Any] = {"type": PYTHON_TYPES[origin or annotation]}
+    schema = {"type": PYTHON_TYPES[origin or annotation]}
     items = [item for item in inner if item is not ...]
     if schema["type"] == "array" and items:
         schema["items"] = _from_annotation(items[0])

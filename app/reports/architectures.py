@@ -11,8 +11,7 @@ from app.reports.canvas import MARGIN, draw_heading, heading_inches, new_figure,
 from app.reports.networks import build_published, named_layers
 from app.reports.plots import BLACK, BLUE, GREY, VERMILION
 from models.macs import count_macs
-from models.network import Network
-from models.sources import Published
+from models.network import Network, Published
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +49,7 @@ def draw_architectures(path: Path, networks: Sequence[Published]) -> None:
 
     Args:
         path: The PNG file; a predecessor is replaced whole.
-        networks: As the sources have them, see models/sources.py.
+        networks: As the sources have them, from `models.published_networks`.
     """
     head = heading_inches(_TITLE) + LEGEND_INCHES
     height = head + ROW_INCHES * len(networks) + MARGIN

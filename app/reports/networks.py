@@ -8,10 +8,9 @@ import keras
 
 from app.config.wording import nearest
 from app.errors import UserError
-from models import build_model
+from models import build_model, published_networks
 from models.macs import count_macs, count_weights
-from models.network import Network
-from models.sources import PUBLISHED, Published
+from models.network import Network, Published
 from models.torch_layers import TorchConv2D
 
 _HEADINGS = ("network", "input", "total", "trainable", "non-trainable", "MACs", "equal", "numbers from")
@@ -29,7 +28,7 @@ def print_networks(out: TextIO) -> bool:
     """
     _print_line(_HEADINGS, out)
     all_equal = True
-    for published in PUBLISHED:
+    for published in published_networks():
         network = build_published(published)
         counts = (network.count_params(), count_weights(network.trainable_weights), count_macs(network))
         differences = [
@@ -71,7 +70,7 @@ def print_layers(label: str, out: TextIO) -> None:
     Raises:
         UserError: There is no such network.
     """
-    known = {published.label: published for published in reversed(PUBLISHED)}
+    known = {published.label: published for published in reversed(published_networks())}
     by_name = {published.name: published for published in known.values()}
     published = known.get(label) or by_name.get(label)
     if published is None:

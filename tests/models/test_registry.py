@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from models import build_model
+from models.lenet import LeNet5
+from models.network import MODELS, Network, network
 
 
 @pytest.mark.parametrize(
@@ -40,16 +42,38 @@ def test_the_named_limit_is_the_limit(name, pixels):
         ("resnet8", {}, "Unknown network. Did you mean 'resnet18'? Known are: baseline, lenet5, "),
         ("resnet18", {"bn_momentun": 0.9}, "Unknown argument of resnet18. Did you mean 'bn_momentum'? "),
         ("lenet5", {"dropout": 0.5}, "Unknown argument of lenet5. Known are: none. Received: 'dropout'"),
-        ("resnet", {"depth": 20}, "one of [18, 34, 50, 101, 152]. Received: depth=20"),
+        ("resnet", {"depth": 20}, "one of 18, 34, 50, 101, 152. Received: depth=20"),
         ("resnet", {"stem": "small"}, "one of imagenet, cifar. Received: stem='small'"),
         (
             "cifar_resnet",
             {"depth": 18},
             "must be 6n + 2: 20, 32, 44, 56 and 110 in the paper. Received: depth=18",
         ),
-        ("vgg", {"depth": 11}, "one of [16, 19]. Received: depth=11"),
+        ("cifar_resnet", {"depth": 2}, "CifarResNet's depth must be at least 8. Received: depth=2"),
+        ("resnet18", {"bn_epsilon": 0.0}, "ResNet18's bn_epsilon must be above 0. Received: bn_epsilon=0.0"),
+        ("resnet18", {"head_l2": -1}, "ResNet18's head_l2 must be at least 0. Received: head_l2=-1"),
+        ("vgg16", {"dropout": 1.0}, "VGG16's dropout must be at least 0 and below 1. Received: dropout=1.0"),
+        ("vgg16", {"dropout": "a"}, "VGG16's dropout must be at least 0 and below 1. Received: dropout='a'"),
+        ("vgg", {"depth": 11}, "one of 16, 19. Received: depth=11"),
     ],
 )
 def test_mistakes_are_named(name, arguments, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         build_model(name, (32, 32, 3), 10, **arguments)
+
+
+def test_an_argument_is_checked_however_the_network_is_made():
+    with pytest.raises(ValueError, match="ResNet's depth must be one of 18, 34"):
+        MODELS["resnet"](depth=20)
+
+
+def test_a_name_is_given_once():
+    with pytest.raises(
+        ValueError, match="Two networks have one name. Received: 'lenet5' in models.lenet and "
+    ):
+
+        @network("lenet5")
+        class Another(Network):
+            pass
+
+    assert MODELS["lenet5"] is LeNet5

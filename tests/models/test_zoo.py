@@ -86,7 +86,7 @@ def test_stride_of_a_bottleneck_is_where_it_is_asked_for():
 def test_network_saved_before_the_stride_could_be_chosen():
     config = build_model("resnet", (64, 64, 3), 10, depth=50).get_config()
     del config["stride_on"]
-    assert MODELS["resnet"].from_config(config).stride_on == "first"
+    assert MODELS["resnet"].from_config(config).get_config()["stride_on"] == "first"
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,20 @@ def test_every_variable_gets_a_gradient(row):
         assert np.any(weight.numpy() != old), weight.path
 
 
+@pytest.mark.parametrize(
+    "row",
+    [pytest.param(row, marks=[pytest.mark.slow] if row.total > 1e6 else [], id=row.id) for row in TRAINED],
+)
+def test_training_reaches_every_layer_of_a_network_called_past_keras(row):
+    """On JAX and in exports Keras calls the outermost `call` itself, with no `training` for its layers."""
+    network = build_small(row)
+    states = network.trainable_variables, network.non_trainable_variables
+    _, after = network.stateless_call(*states, small_batch(row, 2)[0], training=True)
+    for variable, new in zip(network.non_trainable_variables, after, strict=True):
+        if not variable.path.endswith("kernel"):  # the whitening of fast_cifar10
+            assert np.any(np.asarray(new) != variable.numpy()), variable.path
+
+
 @pytest.mark.slow
 @trained_row
 def test_saved_network_gives_the_same_bits(row, tmp_path):

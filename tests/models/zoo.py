@@ -1,41 +1,12 @@
-"""The networks that the zoo tests go through, and what they share.
-
-Sizes are those of models/sources.py; what else is pinned stands here. A new network gets a row.
-"""
+"""The networks that the zoo tests go through, and what they share: sizes are those their classes publish."""
 
 from typing import NamedTuple
 
 import keras
 
-from models.sources import FAMILIES, PUBLISHED, Published
-
-KERAS_BN = (0.99, 1e-3)
-TORCH_BN = (0.9, 1e-5)
-# Number of batch normalisations, their momentum and epsilon.
-NORMALIZATIONS = {
-    "baseline": (1, *KERAS_BN),
-    "lenet5": None,
-    "alexnet8": (2, *KERAS_BN),
-    "vgg16": (13, *KERAS_BN),
-    "inception10": (25, *KERAS_BN),
-    "resnet18": (20, *KERAS_BN),
-    "shallow_res": (12, *KERAS_BN),
-    "minimodel": (25, *KERAS_BN),
-    "resnet50": (53, *TORCH_BN),
-    "resnet18_d2l": (17, *TORCH_BN),
-    "fast_cifar10": (6, 0.6, 1e-12),
-    "resnet depth=18": (20, *TORCH_BN),
-    "resnet depth=34": (36, *TORCH_BN),
-    **{
-        f"resnet depth={depth}{more}": (depth + 3, *TORCH_BN)
-        for depth in (50, 101, 152)
-        for more in ("", " stride_on=middle")
-    },
-    "vgg depth=16": None,
-    "vgg depth=19": None,
-    **{f"cifar_resnet depth={depth}": (depth - 1, *TORCH_BN) for depth in (20, 32, 44, 56, 110)},
-}
-SMALL = {"resnet50": 64, "resnet18_d2l": 71}  # pixels for the tests that train; 32 for the others
+from models import published_networks
+from models.network import Published
+from models.registry import MODELS
 
 
 class Row(NamedTuple):
@@ -47,17 +18,21 @@ class Row(NamedTuple):
     macs: int
     bn: tuple[int, float, float] | None
     arguments: dict = {}
-    small: int = 32
 
     @property
     def id(self):
         return "-".join([self.name, *(f"{key}={value}" for key, value in self.arguments.items())])
 
+    @property
+    def small(self):
+        """Pixels for the tests that train."""
+        return max(32, MODELS[self.name].smallest_pixels)
+
 
 def row_of(published: Published, **more):
+    numbers = (published.total, published.trainable, published.macs, published.norms)
     arguments = {**published.arguments, **more}
-    bn = NORMALIZATIONS[published.label]
-    return Row(*published[:6], bn, arguments, SMALL.get(published.name, 32))
+    return Row(published.name, published.pixels, published.num_classes, *numbers, arguments)
 
 
 def cifar_rows():
@@ -98,14 +73,14 @@ def bottleneck_macs(depth, stride_on="first"):
 
 
 ROWS = [
-    *map(row_of, PUBLISHED),
+    *map(row_of, published_networks()),
     # The lecture notes' ResNet18 is this one with other padding and normalisation settings.
     Row(
-        "resnet", 32, 10, 11_183_562, 11_173_962, 555_422_720, (20, *TORCH_BN), {"depth": 18, "stem": "cifar"}
+        "resnet", 32, 10, 11_183_562, 11_173_962, 555_422_720, (20, 0.9, 1e-5), {"depth": 18, "stem": "cifar"}
     ),
     *(
         row_of(published, **variant)
-        for published in FAMILIES
+        for published in published_networks()
         if published.label in ("cifar_resnet depth=20", "cifar_resnet depth=56")
         for variant in ({"shortcuts": False}, {"preactivation": True})
     ),

@@ -5,11 +5,11 @@ import pytest
 from app.reports.architectures import Bar, draw_architectures, shade, weighted_layers
 from app.reports.networks import build_published
 from app.reports.plots import VERMILION
-from models.sources import TEN_NETWORKS
+from models import published_networks
 from tests.reports.test_pictures import assert_legible, recorded_figures, texts_of
 from tests.reports.test_plots import has_colour
 
-NETWORKS = {published.name: published for published in TEN_NETWORKS}
+NETWORKS = {published.name: published for published in published_networks()[:10]}
 
 
 def test_bars_are_the_layers_of_the_source():
