@@ -50,14 +50,25 @@ def pytest_unconfigure():
 
 @pytest.fixture(autouse=True)
 def interruptible():
-    """SIGINT as a user at a terminal has it, for the test and the processes that it starts.
+    """Signals as a user at a terminal has them, for the test and the processes that it starts.
 
-    Where pytest is started in the background (`&` in a script, nohup, cron) SIGINT is ignored, and every
-    process inherits that.
+    Where pytest is started in the background (`&` in a script, cron) SIGINT is ignored, under nohup SIGHUP,
+    and every process inherits that.
     """
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in defaults.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(scope="session")
+def bfloat16():
+    """Skips what computes in bfloat16 where a limit set for oneDNN bars TensorFlow from it."""
+    from models import processor  # brings up the backend
+
+    if processor.is_barred("bfloat16"):
+        pytest.skip("ONEDNN_MAX_CPU_ISA bars TensorFlow from bfloat16 on this processor")
 
 
 @pytest.fixture(autouse=True)

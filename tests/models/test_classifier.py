@@ -238,7 +238,7 @@ def test_a_saved_file_runs_no_code(tmp_path, monkeypatch, hostile, reason):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.keras", "hostile.keras"]
 
 
-def test_low_precision_keeps_pixels_and_logits_in_float32():
+def test_low_precision_keeps_pixels_and_logits_in_float32(bfloat16):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:

@@ -79,7 +79,7 @@ def test_saved_network_gives_the_same_bits(row, tmp_path):
 
 @pytest.mark.slow
 @trained_row
-def test_bfloat16_gives_finite_float32_logits(row):
+def test_bfloat16_gives_finite_float32_logits(row, bfloat16):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
@@ -107,7 +107,7 @@ def test_overfits_one_small_batch(row):
     assert any(loss < 0.2 * first for loss in later)
 
 
-def test_precision_is_saved_with_the_network(tmp_path):
+def test_precision_is_saved_with_the_network(tmp_path, bfloat16):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:

@@ -35,7 +35,7 @@ def digits_run(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def bfloat16_run(tmp_path_factory):
+def bfloat16_run(tmp_path_factory, bfloat16):
     """The same, trained in bfloat16."""
     return train_digits(tmp_path_factory.mktemp("bfloat16"), "training.precision=bfloat16")
 

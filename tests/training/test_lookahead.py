@@ -44,7 +44,7 @@ evaluation: {test_time_views: flip_and_shift}
 
 
 @pytest.fixture
-def fast(home):
+def fast(home, bfloat16):
     (home / "experiments" / "fast.yaml").write_text(FAST)
     return home
 
