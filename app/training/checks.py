@@ -173,7 +173,7 @@ def check_pixels(normalized: np.ndarray, kind: str, largest: float) -> Finding:
     """
     values = normalized.astype(np.float32)
     mean, deviation = float(values.mean()), float(values.std())
-    measured = f"normalization {kind}: mean {mean:.3g}, deviation {deviation:.3g}, largest {largest:,.3g}"
+    measured = f"normalization {kind}: mean {mean:.3g}, deviation {deviation:.3g}, largest {largest:,.1f}"
     if kind == "per_pixel" and not largest <= LARGEST_INPUT:
         measured += f" in training images (limit {LARGEST_INPUT:g})"
         advice = "Some pixels hardly differ between images. Set normalization: per_channel"

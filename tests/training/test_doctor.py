@@ -200,7 +200,7 @@ def test_pixels_that_hardly_ever_differ_become_huge(monkeypatch, dark):
     assert largest > 1000
     assert (
         finding.startswith("warn  pixels ")
-        and f"largest {largest:,.3g} in training images (limit 50)" in finding
+        and f"largest {largest:,.1f} in training images (limit 50)" in finding
     )
     monkeypatch.setattr(checks, "SAMPLE_VALUES", 60 * 10)  # ten images, without the one that differs
     split = whole_split(images, np.zeros(len(images)))

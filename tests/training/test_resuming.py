@@ -173,10 +173,7 @@ def test_unedited_file_is_not_mentioned_though_the_run_had_changes(home):
 def test_an_older_run_keeps_the_coins_of_its_alternating_flip(unfinished, monkeypatch, recorded):
     """What its colour layers do has changed, on the other hand, and is said."""
     experiment = unfinished.experiment.read_text()
-    flip, saturation = (
-        "  - random_flip:\n      mode: horizontal\n",
-        "  - random_saturation:\n      factor: 0.5\n",
-    )
+    flip, saturation = "- random_flip:\n    mode: horizontal\n", "- random_saturation:\n    factor: 0.5\n"
     assert flip in experiment
     unfinished.experiment.write_text(experiment.replace(flip, saturation))
     path = sorted(unfinished.states.glob("state-*.npz"))[-1]
