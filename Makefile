@@ -75,7 +75,7 @@ test: $(DEV_INSTALLED) ## run the fast tests, two files at a time; ARGS="tests/c
 
 test-all: $(DEV_INSTALLED) ## run every test, the slow ones too
 	@$(call takes,ARGS)
-	@exec $(BIN)/python -m pytest -m "" $$ARGS
+	@exec $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "" $$ARGS
 
 lint: $(DEV_INSTALLED) ## check format, style and types
 	@$(call takes,)

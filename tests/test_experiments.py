@@ -36,6 +36,7 @@ def test_one_step(name, folders):
     if dataset != "digits":
         overrides.append(f"dataset.data_dir={folders / dataset}")
     job = prepare(load_experiment(name, overrides))
+    job.classifier.run_eagerly = True  # tracing a step takes ten times as long as the step
     images, labels = job.dataset.train.take(np.arange(4))
     before = [keras.ops.convert_to_numpy(weight) for weight in job.classifier.trainable_weights]
     loss, _ = job.classifier.train_on_batch(images, labels)

@@ -72,7 +72,9 @@ def test_a_broken_file_is_refused(command, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("command", ["alias_bomb", "line_break_in_key", "utf_16"], indirect=True)
 def test_a_broken_file_is_refused_by_the_program(command):
+    """As the test above, with what only a process shows: its exit code and its own standard error."""
     done = subprocess.run(
         [sys.executable, "-m", "app", *command],
         env=os.environ | {"PYTHONPATH": str(ROOT)},

@@ -21,12 +21,14 @@ from app.training.runner import callbacks_of
 from models.augmentation import OUR_LAYERS, augmentation_layer, keras_layers
 
 _ARGUMENTS = {  # of augmentation layers
+    "addition_factor": 0.5,
     "brightness_factor": 0.2,
     "degrees": 20,
     "factor": 0.5,
     "height_pixels": 3,
     "hue_factor": 0.2,
     "saturation_factor": 0.4,
+    "threshold_factor": 0.9,
     "width_pixels": 3,
 }
 PEAK_SIDE = 2048  # of the square matrices whose product shows the processor's peak

@@ -223,7 +223,7 @@ def load_or_explain(path, other_folder):
 
 @pytest.mark.parametrize(
     ("num_cases", "num_distinct", "num_files"),
-    [(150, 100, 15), pytest.param(2_700, 2_000, len(SHIPPED), marks=pytest.mark.slow)],
+    [(150, 100, 15), pytest.param(900, 650, len(SHIPPED), marks=pytest.mark.slow)],
 )
 def test_a_broken_file_is_explained_line_by_line(
     num_cases, num_distinct, num_files, home, tmp_path, fail_if_it_hangs, record_property
