@@ -52,6 +52,12 @@ def set_up_panel(axes: "Axes") -> None:
     axes.xaxis.set_major_locator(MaxNLocator(nbins=11, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
 
 
+def set_epochs(axes: "Axes", epochs: np.ndarray) -> None:
+    """Let the axis begin a little before the first epoch and end a little behind the last."""
+    margin = max(0.5, 0.02 * len(epochs))
+    axes.set_xlim(epochs[0] - margin, epochs[-1] + margin)
+
+
 def axis_limits(values: np.ndarray, metric: str) -> tuple[float, float]:
     """Return the lower and the upper end of the value axis.
 

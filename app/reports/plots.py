@@ -5,6 +5,7 @@ epochs; the single panels are cut out of the one canvas. Matplotlib is imported 
 drawn: the quick commands import this module for nothing.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from app.reports.canvas import (
     VERMILION,
     axis_limits,
     new_figure,
+    set_epochs,
     set_up_panel,
 )
 from app.runs import Run, atomic_path
@@ -106,10 +108,7 @@ def _render(
     validation_name: str,
     resumed_epochs: Sequence[int],
 ) -> np.ndarray:
-    """Return the picture as uint8 pixels (height, width, 3); each panel fills its own half of the upper part.
-
-    Without a learning rate there is no strip below them.
-    """
+    """Return uint8 pixels (height, width, 3): a panel in each half, and a strip below if there are rates."""
     width, height = FIGURE_INCHES
     has_rates = not np.isnan(columns["learning_rate"]).all()
     total = height + STRIP_INCHES * has_rates
@@ -176,7 +175,7 @@ def _draw_panel(
     if np.isnan(values).all():
         axes.text(0.5, 0.5, "no finite value so far", ha="center", color=GREY, transform=axes.transAxes)
         return
-    _set_epochs(axes, epochs)
+    set_epochs(axes, epochs)
     bottom, top = axis_limits(values, metric)
     axes.set_ylim(bottom, top)
 
@@ -226,19 +225,22 @@ def _draw_learning_rate(axes: "Axes", epochs: np.ndarray, rates: np.ndarray) -> 
     from matplotlib.ticker import MaxNLocator
 
     set_up_panel(axes)
-    _set_epochs(axes, epochs)
+    set_epochs(axes, epochs)
+    top = float(np.nanmax(rates)) or 1.0
+    power = math.floor(math.log10(top))
+    unit = 10.0**power if power < -2 else 1.0  # so that ticks of small rates stay short
     axes.plot(epochs, rates, ".-" if len(epochs) == 1 else "-", color=GREY, linewidth=1.6)
-    axes.set_ylim(0, 1.12 * (float(np.nanmax(rates)) or 1.0))
+    axes.set_ylim(0, 1.12 * top)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=3, min_n_ticks=2))
-    axes.yaxis.set_major_formatter(lambda rate, _: f"{rate:.3g}")
-    axes.set_title("learning rate", loc="left", fontsize=LEGEND_POINTS)
+    axes.yaxis.set_major_formatter(lambda rate, _: f"{rate / unit:.3g}")
+    axes.set_title(
+        f"learning rate (in 1e{power})" if unit < 1 else "learning rate",
+        loc="left",
+        fontsize=LEGEND_POINTS,
+        pad=4,
+    )
+    axes.tick_params(labelsize=9)
     axes.set_xlabel("")
-
-
-def _set_epochs(axes: "Axes", epochs: np.ndarray) -> None:
-    """Let the axis begin a little before the first epoch and end a little behind the last."""
-    margin = max(0.5, 0.02 * len(epochs))
-    axes.set_xlim(epochs[0] - margin, epochs[-1] + margin)
 
 
 def _mark_best(axes: "Axes", metric: str, epochs: np.ndarray, curve: np.ndarray, best: _Best) -> None:

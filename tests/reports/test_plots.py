@@ -194,14 +194,15 @@ def with_rates(num_epochs, rate):
     return [row | {"learning_rate": rate(row["epoch"])} for row in history(num_epochs)]
 
 
-def test_learning_rate_has_a_strip_of_its_own_below_both_panels(tmp_path, panels):
-    draw_curves(with_rates(10, lambda epoch: 0.1 * 0.5**epoch), tmp_path, title="a run")
+@pytest.mark.parametrize(("first", "title"), [(0.1, "learning rate"), (0.00025, "learning rate (in 1e-4)")])
+def test_learning_rate_has_a_strip_of_its_own_below_both_panels(tmp_path, panels, first, title):
+    draw_curves(with_rates(10, lambda epoch: first * 0.5 ** (epoch - 1)), tmp_path, title="a run")
     accuracy, loss = panels
     (strip,) = set(loss.figure.axes) - {accuracy, loss}
     (line,) = strip.lines
-    np.testing.assert_allclose(line.get_ydata(), 0.1 * 0.5 ** np.arange(1, 11))
+    np.testing.assert_allclose(line.get_ydata(), first * 0.5 ** np.arange(10))
     np.testing.assert_array_equal(line.get_xdata(), np.arange(1, 11))
-    assert strip.get_title(loc="left") == "learning rate"
+    assert strip.get_title(loc="left") == title
     assert strip.get_ylim()[0] == 0 and len({tick.get_text() for tick in strip.get_yticklabels()}) >= 2
     upper, lower = loss.get_tightbbox(), strip.get_tightbbox()
     assert lower.y1 <= upper.y0 and lower.y0 >= 0 and lower.x0 >= 0  # nothing covered, nothing cut off
