@@ -52,7 +52,7 @@ compare: ## compare RUNS="a/latest b/latest", or the newest runs of EXPS="a b": 
 check: ## check EXP, or every experiment, without training; SET, DATA_DIR
 list: ## list the experiments
 models: ## list the networks beside their sources' sizes, or NETWORK layer by layer
-results: ## write the README's table of results from the run folders
+results: ## write the table of results in experiments/README.md from the run folders
 
 with-torch: $(INSTALLED)
 	@case "$$AGAINST" in *torch*) $(BIN)/python -c "import torch" 2>/dev/null || $(PIP) --editable ".[torch]";; esac

@@ -151,7 +151,7 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     verb.add_argument("network", nargs="?", metavar="NETWORK", help="print this one layer by layer")
     verb.set_defaults(run=verbs.models)
 
-    verb = group.add_parser("results", help="write the README's table of results from the run folders")
+    verb = group.add_parser("results", help="write the table in experiments/README.md from the run folders")
     verb.set_defaults(run=verbs.results)
     return parser, group.choices
 

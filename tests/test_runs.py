@@ -62,7 +62,7 @@ def test_a_file_where_runs_belong_is_one_message(home, capsys, monkeypatch, name
         "dataset: {name: digits}\nmodel: {name: lenet5}\noptimizer: {name: sgd, learning_rate: 0.1}\n"
         "training: {epochs: 1, batch_size: 32}\n"
     )
-    (home / "README.md").write_text(f"{START}\n{END}\n")
+    (home / "experiments" / "README.md").write_text(f"{START}\n{END}\n")
     (home / name).parent.mkdir(exist_ok=True)
     (home / name).write_text("no folder")
     assert cli.main(command) == 2

@@ -59,6 +59,17 @@ QUICK = (
 )
 SLOW_LIBRARIES = {"tensorflow", "keras", "jax", "sklearn"}
 MAX_LINES = 260
+README, RESULTS = ROOT / "README.md", ROOT / "experiments" / "README.md"
+MAX_README_LINES = 150
+PAGES = [
+    README,
+    *(
+        page
+        for folder in ("app", "experiments", "models", "notebooks", "tests")
+        for pattern in ("*.md", "*.ipynb")
+        for page in sorted((ROOT / folder).rglob(pattern))
+    ),
+]
 
 
 def imported(path, *, module_level_only=False):
@@ -161,6 +172,44 @@ def test_no_machine_paths():
             if machine_path.search(line):
                 found.append(f"{name}:{number}: {line.strip()}")
     assert not found, "\n".join(found)
+
+
+def _anchors(page):
+    """What may follow # in a link to a page: its headings, in lower case and with hyphens for spaces."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_between_pages_resolve(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        if not re.match(r"[a-z]+:", link):
+            assert target.exists(), f"{link} does not exist"
+            assert not anchor or anchor in _anchors(target), f"{link}: the page has no such heading"
+
+
+def test_readme_stays_short():
+    num_lines = len(README.read_text(encoding="utf-8").splitlines())
+    assert num_lines <= MAX_README_LINES, "does it belong into the README of a folder?"
+
+
+def test_results_in_the_readme_are_rows_of_the_table():
+    def rows(page):
+        lines = re.findall(r"^\| `\w+` \|.*(?<=\|)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+        cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+        return {name: set(others) for name, *others in cells}
+
+    copied, table = rows(README), rows(RESULTS)
+    assert copied
+    for name, cells in copied.items():
+        assert cells <= table[name], f"{name}: copy the row of experiments/README.md anew"
+
+
+def test_tests_that_the_pages_name_exist():
+    names = set(re.findall(r"\btest_\w+\.py", (ROOT / "tests" / "README.md").read_text(encoding="utf-8")))
+    assert names and names <= {path.name for path in (ROOT / "tests").rglob("test_*.py")}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.name)

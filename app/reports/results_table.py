@@ -1,4 +1,4 @@
-"""The README's table of results, written from run folders; no figure in it is typed by hand."""
+"""The table of results in experiments/README.md, written from run folders; nothing in it is typed by hand."""
 
 import re
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from typing import Any
 from app.config import Experiment, list_experiments, load_experiment
 from app.config.wording import printable
 from app.errors import UserError
-from app.paths import project_root, shown
+from app.paths import experiments_dir, shown
 from app.reading import read_record
 from app.records import DatasetRecord, EnvironmentRecord, MetricsRecord
 from app.runs import Run, list_runs, load_run_experiment, write_text
@@ -44,7 +44,7 @@ class _Finished:
 
 
 def write_results_table() -> list[str]:
-    """Write the table into README.md.
+    """Write the table into experiments/README.md.
 
     An experiment's line comes from its finished run with the most epochs, of equal ones the newest, if it
     trained the recipe that the file has now. A line that is already there stays where no run here has as
@@ -54,10 +54,10 @@ def write_results_table() -> list[str]:
         What was taken and what was left out, for people.
 
     Raises:
-        UserError: README.md has no place for the table, or an experiment has errors.
+        UserError: The page has no place for the table, or an experiment has errors.
     """
-    readme = project_root() / "README.md"
-    before, old, after = _parts(readme)
+    page = experiments_dir() / "README.md"
+    before, old, after = _parts(page)
     kept = {row[0]: row for row in map(_cells, old.splitlines()) if row and row[0].startswith("`")}
     said, rows, missing = [], [], []
     for name in list_experiments():
@@ -81,21 +81,21 @@ def write_results_table() -> list[str]:
     lines = [f"| {' | '.join(cells)} |" for cells in (HEADINGS, rule, *rows)]
     not_run = f"\nNot run yet: {', '.join(missing)}.\n" if missing else ""
     table = "\n".join(lines) + "\n" + not_run
-    write_text(readme, f"{before}{START}\n\n{table}\n{END}{after}")
-    return [*said, f"table in {shown(readme)}: {len(rows)} of {len(rows) + len(missing)} experiments"]
+    write_text(page, f"{before}{START}\n\n{table}\n{END}{after}")
+    return [*said, f"table in {shown(page)}: {len(rows)} of {len(rows) + len(missing)} experiments"]
 
 
-def _parts(readme: Path) -> tuple[str, str, str]:
-    """Return the README's text before, between and behind the marks."""
+def _parts(page: Path) -> tuple[str, str, str]:
+    """Return the page's text before, between and after the marks."""
     try:
-        text = readme.read_text(encoding="utf-8")
+        text = page.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise UserError(f"{shown(readme)}: cannot be read ({error})") from error
+        raise UserError(f"{shown(page)}: cannot be read ({error})") from error
     before, start, rest = text.partition(START)
     old, end, after = rest.partition(END)
     if not start or not end:
         raise UserError(
-            f"{shown(readme)}: no place for the results; write the lines {START} and {END} where they belong"
+            f"{shown(page)}: no place for the results; write the lines {START} and {END} where they belong"
         )
     return before, old, after
 

@@ -1,4 +1,4 @@
-"""The README's table of results."""
+"""The table of results in experiments/README.md."""
 
 import shutil
 
@@ -26,7 +26,7 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("TRAINER_HOME", str(tmp_path))
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "tiny.yaml").write_text(EXPERIMENT)
-    (tmp_path / "README.md").write_text(f"# Mine\n\n{START}\n{END}\n\nThe rest.\n")
+    (tmp_path / "experiments" / "README.md").write_text(f"# Mine\n\n{START}\n{END}\n\nThe rest.\n")
     return tmp_path
 
 
@@ -58,7 +58,9 @@ def leave_run(epochs, accuracy, on_test=False, finished=True, **changes):
 
 def line_of(home, name="tiny"):
     (line,) = [
-        text for text in (home / "README.md").read_text().splitlines() if text.startswith(f"| `{name}`")
+        text
+        for text in (home / "experiments" / "README.md").read_text().splitlines()
+        if text.startswith(f"| `{name}`")
     ]
     return dict(zip(HEADINGS, [cell.strip() for cell in line.strip("|").split("|")], strict=True))
 
@@ -79,7 +81,7 @@ def test_line_holds_what_the_run_left_behind(home):
         "seconds an epoch": "12",
         "machine": "2 x Intel Xeon, tensorflow 2.21.0, float32",
     }
-    text = (home / "README.md").read_text()
+    text = (home / "experiments" / "README.md").read_text()
     assert text.startswith("# Mine\n") and text.endswith("\nThe rest.\n")
 
 
@@ -118,9 +120,9 @@ def test_run_of_a_format_that_was_chosen_counts(home):
 def test_writing_twice_changes_nothing(home):
     leave_run(20, 0.8)
     write_results_table()
-    before = (home / "README.md").read_bytes()
+    before = (home / "experiments" / "README.md").read_bytes()
     write_results_table()
-    assert before == (home / "README.md").read_bytes()
+    assert before == (home / "experiments" / "README.md").read_bytes()
 
 
 def test_experiment_files_stay_as_they_were_written(home):
@@ -155,7 +157,7 @@ def test_figures_from_elsewhere_stay(home):
     (home / "experiments" / "never.yaml").write_text(EXPERIMENT)
     leave_run(20, 0.8)
     write_results_table()
-    assert "Not run yet: `never`." in (home / "README.md").read_text()
+    assert "Not run yet: `never`." in (home / "experiments" / "README.md").read_text()
     shutil.rmtree(home / "runs")
     write_results_table()
     assert line_of(home)["last epoch"] == "80.00 %"
@@ -164,8 +166,8 @@ def test_figures_from_elsewhere_stay(home):
     assert line_of(home)["last epoch"] == "80.00 %"
 
 
-def test_readme_without_a_place_for_the_table(home):
-    (home / "README.md").write_text("# Mine\n")
+def test_page_without_a_place_for_the_table(home):
+    (home / "experiments" / "README.md").write_text("# Mine\n")
     with pytest.raises(UserError, match="no place for the results"):
         write_results_table()
-    assert (home / "README.md").read_text() == "# Mine\n"
+    assert (home / "experiments" / "README.md").read_text() == "# Mine\n"
