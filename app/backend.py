@@ -1,106 +1,48 @@
-"""What the environment says of Keras' backend and of numbers of threads, read before Keras is imported.
+"""Importing this module brings up Keras and its backend without their start-up messages."""
 
-Keras and its backends end in a traceback where they are told what they do not know.
-"""
-
-import importlib.util
-import json
+import contextlib
+import logging
 import os
-import re
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+import sys
+import tempfile
+from collections.abc import Iterator
 
-from app.config.wording import nearest, received
-from app.errors import UserError
-from app.paths import shown
+from app.preflight import check_backend
 
-BACKENDS = ("tensorflow", "jax")
-_WHOLE = (re.compile("[0-9]{1,6}"), "must be a whole number")
-_NUMBERS = {
-    "TF_NUM_INTRAOP_THREADS": _WHOLE,
-    "TF_NUM_INTEROP_THREADS": _WHOLE,
-    "OMP_NUM_THREADS": (
-        re.compile("[1-9][0-9]{0,5}( *, *[1-9][0-9]{0,5})*"),
-        "must be a whole number from 1 on",
-    ),
-}
-_LIMITS = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")
-_JSON_KEYS = {
-    "floatx": ("float16", "float32", "float64"),
-    "image_data_format": ("channels_last", "channels_first"),
-}
+check_backend()
+# Before any import of TensorFlow: hide its C++ INFO lines; warnings and errors still show. Of several workers
+# none shows them: what becomes of another one is told by app.distributed, in one line instead of twenty.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if os.environ.get("TF_CONFIG") else "1")
 
 
-def check_backend(environment: Mapping[str, str] = os.environ) -> None:
-    """See that Keras can come up.
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Hold back what C++ writes to the standard error; show it all if the block fails.
 
-    Raises:
-        UserError: KERAS_BACKEND or keras.json name what does not exist, the backend is not installed, or a
-            variable is no number.
+    TensorFlow's first lines are printed before its log level is read, so no variable turns them off.
     """
-    for name, (pattern, rule) in _NUMBERS.items():
-        if environment.get(name) and not pattern.fullmatch(environment[name].strip()):
-            raise UserError(f"{name}: {rule}; got {received(environment[name])}. Leave it out for all cores")
-    for name in _LIMITS:
-        if environment.get(name):
-            raise UserError(f"{name}: cuts every training of Keras short; leave it out (make train EPOCHS=2)")
-    file = _keras_home(environment) / "keras.json"
-    settings = _read(file)
-    source, backend = "KERAS_BACKEND", environment.get("KERAS_BACKEND")
-    if not backend:
-        source, backend = f"{shown(file)}: backend", settings.get("backend", BACKENDS[0])
-    if backend not in BACKENDS:
-        meant = nearest(backend, BACKENDS) if isinstance(backend, str) else None
-        guess = f"; did you mean '{meant}'?" if meant else ""
-        raise UserError(
-            f"{source}: must be one of {', '.join(BACKENDS)}, on which this program trains; got "
-            f"{received(backend)}{guess}"
-        )
-    if backend != BACKENDS[0] and not _installed(backend):
-        raise UserError(
-            f"{source}: {backend} is not installed here; leave it out to train on {BACKENDS[0]}, or install "
-            f"it: .venv/bin/python -m pip install {backend}"
-        )
-    for library in ("keras", *BACKENDS[: backend == BACKENDS[0]]):
-        if not _installed(library):
-            raise UserError(
-                f"{library} is not installed, or not whole: `make clean install` makes the installation anew"
-            )
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except Exception:
+            os.dup2(saved, 2)
+            held.seek(0)
+            os.write(2, held.read())
+            raise
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
 
 
-def _keras_home(environment: Mapping[str, str]) -> Path:
-    """Return the folder in which Keras looks for keras.json."""
-    if "KERAS_HOME" in environment:
-        return Path(environment["KERAS_HOME"]).expanduser()
-    home = Path("~").expanduser()
-    return (home if os.access(home, os.W_OK) else Path("/tmp")) / ".keras"
+with silence():
+    import keras  # noqa: F401
 
+    with contextlib.suppress(ImportError):  # where JAX trains, TensorFlow may be absent, or feed it
+        import tensorflow  # noqa: F401
 
-def _read(file: Path) -> dict[str, Any]:
-    """Return the settings in keras.json, none where there is no such file."""
-    if not file.exists():
-        return {}
-    advice = "; mend it, or delete it: Keras writes it anew"
-    try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{shown(file)}: cannot be read ({error}){advice}") from error
-    if not isinstance(settings, dict):
-        raise UserError(f"{shown(file)}: must be a mapping of keys; got {received(settings)}{advice}")
-    for key, allowed in _JSON_KEYS.items():
-        if key in settings and settings[key] not in allowed:
-            rule = f"must be one of {', '.join(allowed)}; got {received(settings[key])}"
-            raise UserError(f"{shown(file)}: {key}: {rule}{advice}")
-    if not isinstance(settings.get("epsilon", 1e-7), float):
-        raise UserError(f"{shown(file)}: epsilon: must be a number such as 1e-07{advice}")
-    return settings
-
-
-def _installed(library: str) -> bool:
-    """Return whether a library is there, as more than an empty folder of a broken installation."""
-    try:
-        found = importlib.util.find_spec(library)
-    except (ImportError, ValueError):
-        return False
-    return found is not None and found.origin is not None
+# Every run in a process (SEEDS=, bench) has functions of its own. TensorFlow takes them for one that is
+# traced again and again, and warns.
+logging.getLogger("tensorflow").addFilter(lambda record: "tf.function retracing" not in str(record.msg))

@@ -12,11 +12,11 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from app.commands.options import parse
+from app.distributed.process_group import ProcessGroup
 from app.errors import Interrupted, UserError, not_whole
-from app.options import parse
 from app.paths import check_home, shown
 from app.process import drop, open_standard_streams, stoppable, unheard
-from app.workers.team import Team
 
 _FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM)
 
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with stoppable():
             code = _run(sys.argv[1:] if arguments is None else arguments)
     except Exception:
-        if Team.opened:  # else the process would wait for the other workers
+        if ProcessGroup.opened:  # else the process would wait for the other workers
             traceback.print_exc()
             _ended(1)
         raise
@@ -51,7 +51,7 @@ def _ended(code: int) -> int:
     TensorFlow would wait for pipelines in the middle of their images, and for workers that have left, up to
     half a minute.
     """
-    if Team.opened:
+    if ProcessGroup.opened:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -10,13 +10,13 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import ValidationError
-from pydantic_core import from_json
 
 from app.config.problems import RULES
-from app.config.wording import clipped, printable, received, with_received
 from app.errors import UserError
+from app.files import _read
 from app.paths import shown
 from app.records import FROM_STATE, Record
+from app.wording import clipped, printable, received, with_received
 
 HISTORY_COLUMNS = (
     "epoch",
@@ -28,7 +28,6 @@ HISTORY_COLUMNS = (
     "seconds",
     "images_per_second",
 )
-MAX_BYTES = 2**29  # of a file; evaluation.json of 3,000 classes once had 81 MB
 _MAY_BE_INFINITE = ("loss", "accuracy", "val_loss", "val_accuracy")  # or NaN, where training blew up
 _HISTORY_ADVICE = f"Restore it from a copy; where the run is not finished, {FROM_STATE}"
 
@@ -86,36 +85,6 @@ def read_record(path: Path, kind: type[RecordType]) -> RecordType:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{shown(path)}: {error}. {kind.advice}") from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the content of a JSON file that has no record of its own.
-
-    Raises:
-        UserError: The file is missing or no mapping in JSON.
-    """
-    content = _read(path)
-    try:
-        found = from_json(content, allow_inf_nan=False)
-    except ValueError as error:
-        raise UserError(f"{shown(path)}: unreadable ({error})") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{shown(path)}: {with_received('must be a mapping', found)}")
-    return found
-
-
-def _read(path: Path) -> bytes:
-    """Return a file's bytes, if there are not too many."""
-    try:
-        with open(path, "rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except FileNotFoundError as error:
-        raise UserError(f"{shown(path)}: no such file; the run folder is not complete") from error
-    except OSError as error:
-        raise UserError(f"{shown(path)}: cannot be read ({error.strerror})") from error
-    if len(content) > MAX_BYTES:
-        raise UserError(f"{shown(path)}: has more than {MAX_BYTES:,} bytes; no file of a run is that large")
-    return content
 
 
 def read_history(path: Path) -> list[Row]:

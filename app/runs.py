@@ -2,22 +2,21 @@
 
 import contextlib
 import csv
+import fcntl
 import io
 import json
 import os
-import re
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from app.config import Experiment, load_experiment
 from app.errors import UserError
+from app.files import FOLDER_NAME, check_folder, in_order, new_folder, write_text
 from app.paths import runs_root, shown
-from app.reading import HISTORY_COLUMNS, Row, read_history, read_json, read_record  # noqa: F401 - for others
+from app.reading import HISTORY_COLUMNS, read_record
 from app.records import DatasetRecord, MetricsRecord
-
-_FOLDER_NAME = re.compile(r"(\d{8}-\d{6})(?:-(\d+))?")
 
 
 class Run:
@@ -67,41 +66,6 @@ def create_run(experiment_name: str) -> Run:
     return run
 
 
-def new_folder(parent: Path) -> Path:
-    """Make and return an empty folder of `parent` that is named by the time.
-
-    It sorts behind all that are there, even where the clock was set back or two are made in the same second:
-    mkdir decides, not a look beforehand.
-
-    Raises:
-        UserError: A file stands where a folder should.
-    """
-    check_folder(parent)
-    parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        stamp, number = max([_in_order(name) for name in os.listdir(parent)], default=("", 0))
-        now = time.strftime("%Y%m%d-%H%M%S")
-        path = parent / (now if now > stamp else f"{stamp}-{number + 1}")
-        with contextlib.suppress(FileExistsError):
-            path.mkdir()
-            return path
-
-
-def _in_order(name: str) -> tuple[str, int]:
-    """Return the time and the number in a folder's name; of any other name what sorts before all."""
-    match = _FOLDER_NAME.fullmatch(name)
-    return (match[1], int(match[2] or 1)) if match else ("", 0)
-
-
-def check_folder(folder: Path) -> None:
-    """Raise a UserError where `folder`, or one above it, is a file."""
-    for path in (*reversed(folder.parents), folder):
-        if os.path.lexists(path) and not os.path.isdir(path):
-            raise UserError(
-                f"{shown(path)}: is no folder, but run folders belong there; move it away or rename it"
-            )
-
-
 def _point_latest_at(path: Path) -> None:
     """Move the `latest` link; on file systems without links there is none."""
     link = path.parent / f".latest-{os.getpid()}"
@@ -119,8 +83,8 @@ def list_runs(experiment_name: str) -> list[Run]:
     folder = runs_root() / experiment_name
     check_folder(folder)
     found = folder.iterdir() if os.path.isdir(folder) else ()  # false, too, for an impossible name
-    runs = [path for path in found if _FOLDER_NAME.fullmatch(path.name) and path.is_dir()]
-    return [Run(path) for path in sorted(runs, key=lambda path: _in_order(path.name))]
+    runs = [path for path in found if FOLDER_NAME.fullmatch(path.name) and path.is_dir()]
+    return [Run(path) for path in sorted(runs, key=lambda path: in_order(path.name))]
 
 
 def find_run(name: str) -> Run:
@@ -182,61 +146,11 @@ def load_finished(run: Run) -> tuple[Experiment, MetricsRecord, DatasetRecord]:
     return experiment, metrics, dataset
 
 
-@contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Write a file whole or not at all.
-
-    Yields a temporary path beside `path` with the same suffix; when the block ends without an error the
-    file is flushed to disk and renamed to `path`. Whatever lay there before stays until that instant.
-    """
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut, where the system can do that."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 def remove_temporaries(run: Run) -> None:
     """Delete what a killed process left half-written in a run folder."""
     for folder in (run.path, run.best_model.parent, run.states):
         for path in folder.glob(".tmp-*"):
             path.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8, atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write `content` as indented JSON, atomically. A number that is not finite becomes null."""
-    write_text(path, json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def _finite(value: Any) -> Any:
-    """Return `value` with infinities and NaN replaced by None: JSON has no word for them."""
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and (value != value or abs(value) == float("inf")):
-        return None
-    return value
 
 
 def write_history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
@@ -246,3 +160,58 @@ def write_history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue())
+
+
+def newest(experiment_name: str) -> Run:
+    """Return an experiment's newest finished run, or its newest where none is finished."""
+    runs = list_runs(experiment_name)
+    return newest_run(experiment_name, finished=any(run.finished for run in runs) or not runs)
+
+
+@contextlib.contextmanager
+def locked(run: Run) -> Iterator[None]:
+    """Hold a run folder for this process; the file `lock` in it says who holds it.
+
+    The system ties the lock to the open file, so that of a process that was killed is free at once, whatever
+    the file still says.
+
+    Raises:
+        UserError: Another process trains this run.
+    """
+    path = run.path / "lock"
+    file = _open_locked(path, run)
+    try:
+        owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T")}
+        os.ftruncate(file, 0)
+        os.write(file, (json.dumps(owner) + "\n").encode())
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        os.close(file)
+
+
+def _open_locked(path: Path, run: Run) -> int:
+    """Return a descriptor of the file with the lock on it."""
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+            raise UserError(f"{run.name}: {_owner(path)}; wait until it ends, or stop it first") from None
+        except OSError:  # a file system without locks
+            return file
+        with contextlib.suppress(OSError):
+            if os.fstat(file).st_ino == os.stat(path).st_ino:
+                return file
+        os.close(file)  # the former owner removed the file between our opening and locking it
+
+
+def _owner(path: Path) -> str:
+    """Return who holds the lock, in words."""
+    try:
+        owner = json.loads(path.read_text(encoding="utf-8"))
+        return f"being trained by process {owner['pid']} on {owner['host']} since {owner['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "being trained by another process"

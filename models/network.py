@@ -32,7 +32,7 @@ class Published(NamedTuple):
         num_classes: Number of classes.
         total: All weights, moving statistics included.
         trainable: The weights that are trained.
-        macs: Multiply-accumulates for one image, see `models.macs`.
+        macs: Multiply-accumulates for one image, see `models.inspect`.
         source: The write-up or paper.
         counted: Where the numbers come from: the source's own print, the sum over the layers it describes, or
             a transcription in its own framework.

@@ -1,6 +1,7 @@
 """What every test starts from: a quiet TensorFlow, no settings of the user's, GPU tests only beside a GPU."""
 
 import gc
+import io
 import os
 import shutil
 import signal
@@ -9,9 +10,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import app  # noqa: F401 - before any import of TensorFlow: the kernels that the program's processes have
-from app.options import all_variables
+from app.commands.options import all_variables
+from app.config import load_experiment
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Set by make for its own children, or by a user for the program: neither may reach a test.
@@ -24,7 +27,7 @@ os.environ["KERAS_HOME"] = str(_keras_home)
 
 
 # The files that take longest: begun first, two processes that share the files end at about the same time.
-LONG = ["training/test_workers.py", "test_notebooks.py", "models/test_zoo_training.py"]
+LONG = ["distributed/test_workers.py", "test_notebooks.py", "models/test_zoo_training.py"]
 
 
 def pytest_collection_modifyitems(items):
@@ -77,6 +80,124 @@ def no_reports(monkeypatch):
 
     Runs of fixtures for a whole session, such as `digits_run`, end as a user's do.
     """
-    runner = sys.modules.get("app.training.runner")
+    runner = sys.modules.get("app.training.train")
     if runner is not None:
         monkeypatch.setattr(runner, "write_report", lambda run, dataset: None)
+
+
+TINY = """\
+# A small network on digits, with dropout and augmentation.
+seed: 3
+dataset: {name: digits, image_size: [16, 16]}
+augmentation:
+  - random_crop: {padding_pixels: 1}
+  - random_flip: {mode: horizontal}
+normalization: per_pixel
+model: {name: baseline}
+optimizer:
+  name: adam
+  learning_rate: {schedule: cosine, peak: 0.003, warmup_epochs: 1}
+training: {epochs: 2, batch_size: 256, checkpoint_every_minutes: 0.000001}
+"""
+
+
+def on_jax(cache):
+    """The environment of a process on JAX that compiles quickly: unoptimised, and each program once."""
+    return {
+        "KERAS_BACKEND": "jax",
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A project folder of its own, with one experiment `tiny`."""
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "tiny.yaml").write_text(TINY)
+    monkeypatch.setenv("TRAINER_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def straight(tmp_path_factory):
+    """A run of `tiny` that was never stopped."""
+    from app.training import train as runner
+
+    root = tmp_path_factory.mktemp("straight")
+    (root / "experiments").mkdir()
+    (root / "experiments" / "tiny.yaml").write_text(TINY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRAINER_HOME", str(root))
+        return runner.train(load_experiment("tiny"), out=io.StringIO(), overrides=[])
+
+
+DIGITS = """\
+# LeNet5 on digits: small, and quick to train.
+seed: 1
+dataset: {name: digits, image_size: [16, 16], validation: 0.2}
+normalization: per_channel
+model: {name: lenet5}
+optimizer: {name: adam, learning_rate: 0.01}
+training: {epochs: 2, batch_size: 32}
+"""
+
+
+def train_digits(folder, *overrides):
+    """A finished run of DIGITS in a project folder of its own."""
+    from app.training import train as runner
+
+    (folder / "experiments").mkdir()
+    (folder / "experiments" / "tiny_digits.yaml").write_text(DIGITS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRAINER_HOME", str(folder))
+        return runner.train(load_experiment("tiny_digits", overrides), out=io.StringIO())
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory):
+    """A finished run on digits of 16x16 pixels; nothing in it may be changed."""
+    return train_digits(tmp_path_factory.mktemp("digits"))
+
+
+@pytest.fixture(scope="session")
+def bfloat16_run(tmp_path_factory, bfloat16):
+    """The same, trained in bfloat16."""
+    return train_digits(tmp_path_factory.mktemp("bfloat16"), "training.precision=bfloat16")
+
+
+FOLDERS = """\
+# Three classes of one colour each, in folders with odd names.
+dataset:
+  name: image_folder
+  data_dir: {folder}
+  image_size: [16, 16]
+  resize: crop
+  interpolation: bicubic
+  validation: 0.2
+normalization: unit
+model: {{name: lenet5}}
+optimizer: {{name: adam, learning_rate: 0.01}}
+training: {{epochs: 1, batch_size: 8}}
+"""
+
+
+@pytest.fixture(scope="session")
+def folder_run(tmp_path_factory):
+    """A finished run on class folders, whose images are gone since."""
+    from app.training import train as runner
+
+    home = tmp_path_factory.mktemp("folders")
+    for name, colour in (("10 $x^2$", "red"), ('2, "two"', "green"), ("été", "blue")):
+        (home / "images" / name).mkdir(parents=True)
+        for number in range(10):
+            Image.new("RGB", (20 + number, 20), colour).save(home / "images" / name / f"{number}.png")
+    (home / "experiments").mkdir()
+    (home / "experiments" / "colours.yaml").write_text(FOLDERS.format(folder=home / "images"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRAINER_HOME", str(home))
+        run = runner.train(load_experiment("colours"), out=io.StringIO())
+    shutil.rmtree(home / "images")
+    return run

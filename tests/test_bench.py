@@ -11,14 +11,16 @@ import subprocess
 import numpy as np
 import pytest
 
-from app.bench import report, rival, scaling
-from app.bench.ours import compare_draws
-from app.bench.report import bench, ratios
+from app.bench import baselines as rival
+from app.bench import bench as report
+from app.bench import scaling
+from app.bench.bench import bench, ratios
+from app.bench.timers import compare_draws
 from app.config import load_experiment
 from app.errors import UserError
 from app.paths import module_command
 from models import build_model, processor, published_networks
-from models.macs import count_weights
+from models.inspect import count_weights
 
 TINY = """\
 seed: 3
@@ -97,11 +99,11 @@ def test_a_killed_worker_leaves_nothing_outside_its_folder(tiny, tmp_path, monke
     monkeypatch.setenv("TMPDIR", str(elsewhere))
     file = folder / "tiny.yaml"
     file.write_text(TINY)
-    team = scaling._Team(file, sorted(os.sched_getaffinity(0))[:1])
+    group = scaling._Team(file, sorted(os.sched_getaffinity(0))[:1])
     try:
-        assert len(team.seconds(2)) == 2
+        assert len(group.seconds(2)) == 2
     finally:
-        team.close()
+        group.close()
     assert list(elsewhere.iterdir()) == []
     assert len(list(folder.iterdir())) > 1  # what it leaves, and what the bench removes
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from app import cli, runs, verbs
+from app import cli, reading, runs
+from app.commands import train as verbs
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENT = """\
@@ -104,8 +105,8 @@ def test_train_from_a_run_repeats_its_experiment(home, capsys):
     assert cli.main(["train", "--from", first.name]) == 0
     second = runs.list_runs("tiny")[1]
     assert second.experiment.read_text() == first.experiment.read_text()
-    columns = runs.HISTORY_COLUMNS[:-2]
-    a, b = (runs.read_history(run.history)[0] for run in (first, second))
+    columns = reading.HISTORY_COLUMNS[:-2]
+    a, b = (reading.read_history(run.history)[0] for run in (first, second))
     assert [a[name] for name in columns] == [b[name] for name in columns]
 
     before = first.curves.read_bytes()

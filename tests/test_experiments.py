@@ -7,7 +7,7 @@ from PIL import Image
 
 from app.config import list_experiments, load_experiment
 from app.data.class_names import CIFAR10
-from app.training.job import prepare
+from app.training.setup import prepare
 
 
 @pytest.fixture(scope="module")

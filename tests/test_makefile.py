@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from app import cli
+from app.commands.options import GIVEN, parse
 from app.errors import UserError
-from app.options import GIVEN, parse
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")

@@ -8,10 +8,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from app import prove, runs
+from app import prove, reading, runs
 from app.errors import UserError
-
-from .training.conftest import TINY
+from tests.conftest import TINY
 
 STATE = "state-00002-0000000.npz"
 
@@ -49,7 +48,7 @@ def pair(home):
     made = []
     for _ in range(2):
         run = runs.create_run("tiny")
-        row = dict.fromkeys(runs.HISTORY_COLUMNS, 0.5)
+        row = dict.fromkeys(reading.HISTORY_COLUMNS, 0.5)
         runs.write_history(run.history, [row | {"epoch": 1}, row | {"epoch": 2}])
         leave(run.states / STATE, {"model/00000": np.ones(3), "optimizer/00000": np.zeros(2), "header": b"1"})
         leave(run.predictions, {"labels": np.arange(3), "last_logits": np.ones((3, 2))})
@@ -80,7 +79,7 @@ def test_first_difference_is_named(pair):
     changed = np.nextafter(np.zeros(2), 1)
     leave(other.states / STATE, {"model/00000": np.ones(3), "optimizer/00000": changed, "header": b"2"})
     assert next(prove._differences(one, other)) == f"{STATE}: optimizer/00000"
-    rows = runs.read_history(other.history)
+    rows = reading.read_history(other.history)
     rows[1]["seconds"], rows[1]["val_loss"] = 9.0, 0.25
     runs.write_history(other.history, rows)
     assert next(prove._differences(one, other)) == "history: val_loss of epoch 2: 0.5 and 0.25"

@@ -6,7 +6,8 @@ import math
 import pytest
 
 from app.errors import UserError
-from app.reading import HISTORY_COLUMNS, MAX_BYTES, parse_record, read_history, read_json, read_record
+from app.files import MAX_BYTES, read_json
+from app.reading import HISTORY_COLUMNS, parse_record, read_history, read_record
 from app.records import DatasetRecord, EnvironmentRecord, FailureRecord, MetricsRecord, StateHeader
 
 ROW = {

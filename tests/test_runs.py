@@ -3,7 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from app import cli, runs
+from app import cli, files, reading, runs
 from app.errors import UserError
 from app.reports.results_table import END, START
 
@@ -41,7 +41,7 @@ def test_names_stay_in_order_where_the_clock_is_set_back(home, monkeypatch):
 
 def test_many_processes_at_once_get_folders_of_their_own(home):
     with ThreadPoolExecutor(16) as pool:
-        made = list(pool.map(lambda _: runs.new_folder(home / "runs" / "x"), range(64)))
+        made = list(pool.map(lambda _: files.new_folder(home / "runs" / "x"), range(64)))
     assert len(set(made)) == 64 and sorted(made) == sorted(run.path for run in runs.list_runs("x"))
 
 
@@ -75,32 +75,32 @@ def test_a_file_where_comparisons_belong_is_one_message(home):
     (home / "runs").mkdir()
     (home / "runs" / "comparisons").write_text("")
     with pytest.raises(UserError, match="comparisons: is no folder"):
-        runs.new_folder(home / "runs" / "comparisons")
+        files.new_folder(home / "runs" / "comparisons")
 
 
 def test_atomic_path_keeps_the_old_file_when_writing_fails(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(RuntimeError), runs.atomic_path(path) as temporary:
+    with pytest.raises(RuntimeError), files.atomic_path(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
-    with runs.atomic_path(path) as temporary:
+    with files.atomic_path(path) as temporary:
         temporary.write_text("new")
         assert temporary.suffix == path.suffix and path.read_text() == "old"
     assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
 
 
 def test_history_round_trip_keeps_every_digit(tmp_path):
-    row = dict.fromkeys(runs.HISTORY_COLUMNS, 0.1) | {"epoch": 1, "loss": 1 / 3, "val_loss": float("nan")}
+    row = dict.fromkeys(reading.HISTORY_COLUMNS, 0.1) | {"epoch": 1, "loss": 1 / 3, "val_loss": float("nan")}
     runs.write_history(tmp_path / "history.csv", [row])
-    (read,) = runs.read_history(tmp_path / "history.csv")
+    (read,) = reading.read_history(tmp_path / "history.csv")
     assert read["loss"] == 1 / 3 and read["epoch"] == 1 and read["val_loss"] != read["val_loss"]
 
 
 def test_json_has_no_infinities(tmp_path):
-    runs.write_json(tmp_path / "a.json", {"a": [float("inf"), 1.5], "b": {"c": float("nan")}})
-    assert runs.read_json(tmp_path / "a.json") == {"a": [None, 1.5], "b": {"c": None}}
+    files.write_json(tmp_path / "a.json", {"a": [float("inf"), 1.5], "b": {"c": float("nan")}})
+    assert files.read_json(tmp_path / "a.json") == {"a": [None, 1.5], "b": {"c": None}}
 
 
 def test_unknown_run_names_the_newest_ones():

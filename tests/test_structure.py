@@ -14,48 +14,63 @@ SOURCES = {
     for package in ("app", "models")
     for path in sorted((ROOT / package).rglob("*.py"))
 }
-BASE = {"app", "app.errors", "app.paths"}
-RUNS = {"app.records", "app.reading", "app.runs"}
+GROUND = {
+    "app.errors",
+    "app.paths",
+    "app.wording",
+    "app.files",
+    "app.machine",
+    "app.backend",
+    "app.classifier_files",
+}
+RUNS = {"app.records", "app.reading", "app.runs", "app.preflight"}
 # What each part may import of the project, besides itself; the first name that fits a module counts.
 MAY_IMPORT = {
     "models": set(),
     "app.errors": set(),
     "app.paths": {"app.errors"},
-    "app.config.catalogue": BASE
-    | {"app.config", "models"},  # the generator looks at the models; nothing reads it
-    "app.config": BASE,
+    "app.wording": set(),
+    "app.files": {"app.errors", "app.paths", "app.wording"},
+    "app.machine": {"app.paths"},
+    "app.backend": {"app.preflight"},
+    "app.classifier_files": {"app.errors", "app.paths", "models"},
+    # The generator looks at the models and the datasets; nothing reads it.
+    "app.config.catalogue": GROUND | {"app.config", "app.data", "models"},
+    "app.config": GROUND,
     "app.records": set(),
-    "app.reading": BASE | {"app.config", "app.records"},
-    "app.runs": BASE | {"app.config", "app.records", "app.reading"},
-    "app.lock": BASE | {"app.runs"},
-    "app.backend": BASE | {"app.config"},
-    "app.preflight": BASE | RUNS | {"app.backend", "app.config", "app.data"},
-    "app.data": BASE | {"app.config", "app.runs"},
-    "app.reports": BASE | RUNS | {"app.config", "app.data", "models"},
-    "app.workers": BASE,
-    "app.training": BASE
+    "app.reading": GROUND | {"app.config", "app.records"},
+    "app.runs": GROUND | {"app.config", "app.records", "app.reading"},
+    "app.data": GROUND | {"app.config"},
+    "app.preflight": GROUND | RUNS | {"app.config", "app.data"},
+    "app.drawing": GROUND | RUNS | {"app.config", "models"},
+    "app.evaluation": GROUND | RUNS | {"app.config", "app.data", "app.drawing", "models"},
+    "app.reports": GROUND | RUNS | {"app.config", "app.data", "app.drawing", "app.evaluation", "models"},
+    "app.distributed": GROUND | RUNS | {"app.config", "app.data", "models"},
+    "app.training": GROUND
     | RUNS
-    | {"app.config", "app.data", "app.reports", "app.workers", "models"}
-    | {"app.lock", "app.backend", "app.preflight"},
-    "app.trained": BASE | RUNS | {"app.config", "app.data", "app.reports", "app.training", "models"},
+    | {"app.config", "app.data", "app.drawing", "app.evaluation", "app.reports", "app.distributed", "models"},
     "app": {"app", "models"},
 }
 QUICK = (
     "app",
     "app.__main__",
     "app.cli",
-    "app.verbs",
-    "app.run_verbs",
+    "app.commands.options",
+    "app.commands.runs",
+    "app.commands.train",
     "app.config",
     "app.errors",
+    "app.files",
+    "app.machine",
     "app.paths",
     "app.preflight",
     "app.reading",
     "app.records",
     "app.runs",
-    "app.workers.cluster",
+    "app.wording",
+    "app.distributed.cluster",
+    "app.drawing.curves",
     "app.reports.compare",
-    "app.reports.plots",
 )
 SLOW_LIBRARIES = {"tensorflow", "keras", "jax", "sklearn"}
 MAX_LINES = 260

@@ -13,15 +13,21 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-import app.training  # noqa: F401 - first: it keeps the backend quiet while it comes up
-from app import prove
-from app.bench import ours, report, rival
+from app import (
+    backend,  # noqa: F401 - first: it keeps the backend quiet while it comes up
+    prove,
+)
+from app.bench import baselines as rival
+from app.bench import bench as report
+from app.bench import timers as ours
 from app.config import load_experiment
 from app.data.datasets import load_dataset
+from app.files import read_json, write_json, write_text
+from app.inference import export, predict
 from app.paths import data_root, runs_root
-from app.runs import read_history, read_json, write_json, write_text
-from app.trained import export, prediction
-from app.training import runner, startup
+from app.reading import read_history
+from app.training import startup
+from app.training import train as runner
 
 
 def augmentation(tiny: bool) -> dict[str, Any]:
@@ -51,7 +57,7 @@ def fast_cifar10(tiny: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         for number, image in enumerate(load_dataset(experiment.dataset, data_root()).val.images[:64]):
             Image.fromarray(image).save(f"{folder}/{number:02}.png")
-        table = (prediction.predict(run, folder, None, sys.stdout) / "predictions.csv").read_text()
+        table = (predict.predict(run, folder, None, sys.stdout) / "predictions.csv").read_text()
     return found | {"export differs by": check["largest_difference"], "images predicted": table.count(".png")}
 
 

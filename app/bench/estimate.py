@@ -96,7 +96,7 @@ def main() -> None:
 
     startup.configure(seed=0, precision="float32", devices="cpu")
     from models import build_model
-    from models.macs import count_macs, count_weights
+    from models.inspect import count_macs, count_weights
 
     networks = []
     for name, title, pixels, classes in (("resnet18", "ResNet18", 32, 10), ("resnet50", "ResNet-50", 224, 4)):

@@ -1,7 +1,7 @@
 """How training scales: one worker on one core, and several, taking turns on this machine.
 
 `python -m app.bench.scaling EXPERIMENT.yaml` is one worker: it reads numbers of steps, one a line, and the
-first worker of each team answers with the seconds of every step.
+first worker of each group answers with the seconds of every step.
 """
 
 import contextlib
@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from app.bench.report import in_turns, in_words, ratios, spread, steps_in_a_round
+from app.bench.bench import in_turns, in_words, ratios, spread, steps_in_a_round
 from app.config import Experiment, dump_experiment, load_experiment
+from app.distributed.cluster import VARIABLE, config_of, find_group, free_ports
 from app.errors import UserError
+from app.files import new_folder, write_json
 from app.paths import module_command, runs_root, shown
-from app.runs import new_folder, write_json
-from app.workers.cluster import VARIABLE, config_of, find_team, free_ports
 
 
 def bench_scaling(experiment: Experiment, workers: int, rounds: int, out: TextIO) -> Path:
@@ -50,9 +50,9 @@ def bench_scaling(experiment: Experiment, workers: int, rounds: int, out: TextIO
             training = experiment.training.model_copy(update={"batch_size": batch_size})
             file = Path(folder) / f"{name}.yaml"
             file.write_text(dump_experiment(experiment.model_copy(update={"training": training})))
-            team = _Team(file, cores[:count])
-            stack.callback(team.close)
-            return team
+            group = _Team(file, cores[:count])
+            stack.callback(group.close)
+            return group
 
         teams = {
             "one": start("one", 1, batch),
@@ -63,7 +63,7 @@ def bench_scaling(experiment: Experiment, workers: int, rounds: int, out: TextIO
             f"{experiment.name}: batches of {batch}, one core a worker, {rounds} rounds", file=out, flush=True
         )
         steps = steps_in_a_round(teams["one"].seconds(2))
-        seconds = in_turns({name: team.seconds for name, team in teams.items()}, steps, rounds)
+        seconds = in_turns({name: group.seconds for name, group in teams.items()}, steps, rounds)
     result: dict[str, Any] = {"experiment": experiment.name, "workers": workers, "batch_size": batch}
     result |= {"steps_per_round": steps, **{name: spread(found) for name, found in seconds.items()}}
     told = {
@@ -137,14 +137,14 @@ def main(file: str) -> None:
     """Be one worker."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # nothing but answers may reach the parent; JAX's libraries print too
-    from app.bench.ours import fit_seconds
-    from app.training.job import prepare
+    from app.bench.timers import fit_seconds
+    from app.training.setup import prepare
 
-    with tempfile.TemporaryDirectory() as folder, find_team() as team:
-        job = prepare(load_experiment(Path(file)), team)
+    with tempfile.TemporaryDirectory() as folder, find_group() as group:
+        job = prepare(load_experiment(Path(file)), group)
         for line in sys.stdin:
             seconds = fit_seconds(job, int(line), Path(folder))
-            if team.is_chief:
+            if group.is_chief:
                 print(json.dumps(seconds), file=answers, flush=True)
 
 

@@ -1,7 +1,7 @@
 """The networks of models/ in PyTorch: the same layers, sizes and counts as ours, channels-last inside.
 
-Every name of the registry has its function here; `app.bench.rival`, which can be read without PyTorch, says
-which arguments each takes. Layers find out the channels of their input in a first pass (`nn.Lazy*`).
+Every name of the registry has its function here; `app.bench.baselines`, which can be read without PyTorch,
+says which arguments each takes. Layers find out the channels of their input in a first pass (`nn.Lazy*`).
 """
 
 from collections.abc import Callable

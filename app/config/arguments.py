@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.config.wording import received, unknown_key, unknown_name, with_received
+from app.wording import received, unknown_key, unknown_name, with_received
 
 CATALOGUE = Path(__file__).with_name("catalogue.json")
 TYPE_NAMES = {

@@ -20,7 +20,7 @@ from app.config.editor_schema import editor_schema
 from app.paths import experiments_dir
 from models.augmentation import ALTERNATING_FLIP, OUR_LAYERS, REFUSED, keras_layers
 from models.limits import Limits
-from models.registry import MODELS
+from models.network import MODELS
 
 REFUSED_OPTIMIZERS = {
     "lossscaleoptimizer": "training.precision: float16 puts it around the optimizer by itself",

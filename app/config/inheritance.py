@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from app.config.nodes import LINE_END, Mark, Node, Problem, parse_yaml
-from app.config.wording import clipped, nearest, received
 from app.errors import UserError
 from app.paths import shown
+from app.wording import clipped, nearest, received
 
 OVERRIDE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*)=(.*)", re.DOTALL)
 MAX_BYTES = 100_000  # PyYAML takes a second or two for a million

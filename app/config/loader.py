@@ -21,9 +21,9 @@ from app.config.inheritance import load_file, merge, parse_overrides
 from app.config.nodes import Problem, add_resolvers
 from app.config.problems import locate, schema_findings, without_consequences
 from app.config.schema import Experiment
-from app.config.wording import nearest, received
 from app.errors import UserError
 from app.paths import experiments_dir, shown
+from app.wording import nearest, received
 
 NAME = re.compile(r"(?!.*\.\.)\w[\w.-]{0,99}")  # letters of any script: names of run folders come from it
 MAX_LINES = 50  # of a message; a file with more mistakes is no experiment

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from app.config.wording import clipped, printable
+from app.wording import clipped, printable
 
 MAX_DEPTH = 20
 MAX_NODES = 10_000  # after aliases are expanded: a few lines of aliases can stand for billions

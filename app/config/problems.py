@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from app.config.arguments import Finding
 from app.config.nodes import Node, Problem
 from app.config.schema import Experiment, Section
-from app.config.wording import unknown_key, unknown_name, with_received
+from app.wording import unknown_key, unknown_name, with_received
 
 Path = tuple[str | int, ...]
 SCHEDULE_PATH = ("optimizer", "learning_rate")

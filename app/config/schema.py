@@ -240,6 +240,16 @@ class Experiment(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     reference: Reference | None = None
 
+    @property
+    def alternating_flip(self) -> bool:
+        """Whether images are flipped in alternate epochs as they are read: the augmentation's first item."""
+        return any(layer.name == "alternating_flip" for layer in self.augmentation[:1])
+
+    @property
+    def augmentation_layers(self) -> tuple[LayerConfig, ...]:
+        """The augmentation that layers do, on the accelerator."""
+        return self.augmentation[1:] if self.alternating_flip else self.augmentation
+
     def with_auto_as(self, precision: str) -> Self:
         """Return the experiment with a number format in the place of `training.precision: auto`."""
         if self.training.precision != "auto":

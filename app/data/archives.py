@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from app.data.arrays import Arrays
-from app.data.store import available_memory_bytes
 from app.errors import UserError
+from app.machine import available_memory_bytes
 from app.paths import shown
 
 MAX_BYTES = 2**30  # several times the largest of these files, once unpacked

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from app.data.dataset import Source, fingerprint, whole_split
 from app.data.images import ImageFormat
-from app.data.splits import Source, fingerprint, whole_split
 from app.data.store import store_images
 from app.errors import UserError
 

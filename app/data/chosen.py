@@ -4,10 +4,10 @@ import glob
 import os
 from pathlib import Path
 
-from app.config.wording import clipped, printable
 from app.data.images import SUFFIXES
 from app.data.listing import natural_key, visible_files
 from app.errors import UserError
+from app.wording import clipped, printable
 
 
 def find_images(text: str) -> list[Path]:

@@ -11,25 +11,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from app.config.wording import printable, received
 from app.data import class_names
 from app.data.archives import Reader, read_cifar, read_idx, read_npz
 from app.data.arrays import Arrays, numbered, source_of
+from app.data.dataset import Dataset, Source, Split, fingerprint
 from app.data.folders import load_folder
 from app.data.images import ImageFormat
 from app.data.listing import subfolders
 from app.data.normalization import normalization_constants
-from app.data.splits import (
-    Dataset,
-    Source,
-    Split,
-    fingerprint,
-    stratified,
-    train_share,
-)
+from app.data.splits import stratified, train_share
 from app.data.store import remove_stale_temporaries
 from app.errors import UserError
 from app.paths import project_root, shown
+from app.wording import printable, received
 
 if TYPE_CHECKING:
     from app.config.schema import DatasetConfig

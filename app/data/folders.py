@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from app.config.wording import printable
+from app.data.dataset import Source, Split
 from app.data.images import BadImageError, ImageFormat, decode_file, quiet_pillow
 from app.data.listing import FolderIndex, index_folder
-from app.data.splits import Source, Split
 from app.data.store import BadImages, store_images
 from app.errors import UserError
 from app.paths import shown
+from app.wording import printable
 
 MAX_LISTED = 20  # bad files named in a message
 SMALL_FILE_BYTES = 2048

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from app.config.wording import printable
 from app.data.images import SUFFIXES
 from app.errors import UserError
 from app.paths import shown
+from app.wording import printable
 
 PART_FOLDERS = {
     "train": "train",

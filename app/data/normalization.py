@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from app.data.splits import Split
+from app.data.dataset import Split
 
 
 def normalization_constants(kind: str, split: Split) -> dict[str, Any]:

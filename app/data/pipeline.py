@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from app.data.splits import SPLIT_STREAM, Split
+from app.data.dataset import Split
+from app.data.order import FLIP_STREAM, epoch_order, flipped_images
 from app.data.views import View
 
 # images (batch, height, width, channels) uint8, labels (batch,) int32; for a share, weights and size besides
 Batch = tuple[np.ndarray, ...]
 PREFETCH_BATCHES = 4
-FLIP_STREAM = 2**62  # of the Philox key; epochs use 0, 1, 2, ..., splits SPLIT_STREAM + the class
-OLD_FLIP_STREAM = SPLIT_STREAM + 1  # of runs whose states do not name theirs: the split's of class 1, too
 
 
 @dataclass(frozen=True)
@@ -41,24 +40,6 @@ class Share:
         for part in np.array_split(positions, self.replicas)[self.own.start : self.own.stop]:
             weights = np.full(len(part) or len(positions), len(part) / size, np.float32)
             yield (part if len(part) else positions), weights, size
-
-
-def epoch_order(seed: int, epoch: int, num_images: int) -> np.ndarray:
-    """Return the order of an epoch (counted from 0), a permutation of `range(num_images)`, int64."""
-    key = np.array([seed, epoch], np.uint64)
-    return np.random.Generator(np.random.Philox(key=key)).permutation(num_images)
-
-
-def flipped_images(seed: int, epoch: int, num_images: int, stream: int = FLIP_STREAM) -> np.ndarray:
-    """Return which images an alternating flip mirrors in an epoch (counted from 0), `(num_images,)` bool.
-
-    A coin for each image decides in the first epoch; from then on every image is mirrored in every second
-    epoch. Each pair of epochs thus shows each image both ways, where independent coins would show half of
-    the images the same way twice. Jordan 2024, arXiv:2404.00498, section 3.6.
-    """
-    key = np.array([seed, stream], np.uint64)
-    coins = np.random.Generator(np.random.Philox(key=key)).random(num_images) < 0.5
-    return coins ^ bool(epoch % 2)
 
 
 def num_steps(num_images: int, batch_size: int) -> int:

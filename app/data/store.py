@@ -20,8 +20,9 @@ import numpy as np
 from app.data.images import BadImageError, quiet_pillow
 from app.data.progress import progress
 from app.errors import UserError
+from app.files import atomic_path, write_text
+from app.machine import available_memory_bytes
 from app.paths import shown
-from app.runs import atomic_path, write_text
 
 try:
     import fcntl
@@ -35,20 +36,6 @@ FILES_PER_TASK = 64
 PID_REUSED_SECONDS = 86_400.0  # a file untouched for so long is not of the process that has its number now
 
 BadImages = dict[int, str]  # position -> reason
-
-
-def available_memory_bytes() -> int:
-    """Return how much memory can be had: the machine's, or what is left of a container's limit."""
-    available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    meminfo, group = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
-    try:
-        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        available = int(lines["MemAvailable"].split()[0]) * 1024
-        limit = int((group / "memory.max").read_text())
-        available = min(available, limit - int((group / "memory.current").read_text()))
-    except (OSError, KeyError, ValueError):
-        pass  # another system, or no limit
-    return max(available, 0)
 
 
 def store_images(

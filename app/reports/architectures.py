@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import keras
 
-from app.reports.canvas import (
+from app.drawing.canvas import (
     BLACK,
     BLUE,
     GREY,
@@ -18,8 +18,8 @@ from app.reports.canvas import (
     new_figure,
     save_figure,
 )
-from app.reports.networks import build_published, named_layers
-from models.macs import count_macs
+from app.reports.networks import build_published
+from models.inspect import count_macs, named_layers
 from models.network import Network, Published
 
 if TYPE_CHECKING:

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from app.drawing.canvas import GREY, axis_limits, new_figure, save_figure, set_up_panel
+from app.drawing.curves import FIGURE_INCHES, column
 from app.errors import UserError
+from app.files import new_folder
 from app.paths import runs_root, shown
-from app.reports.canvas import GREY, axis_limits, new_figure, save_figure, set_up_panel
 from app.reports.compare_chance import chance_sentences
 from app.reports.compare_groups import Group, gather, read_trial, same_but_for_seed
 from app.reports.compare_page import plain_table, title, write_comparison
-from app.reports.plots import FIGURE_INCHES, column
-from app.runs import Run, list_runs, new_folder, newest_run
+from app.runs import Run, list_runs, newest_run
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

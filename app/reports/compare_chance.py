@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.errors import UserError
+from app.evaluation.metrics import mcnemar
 from app.paths import shown
 from app.reading import read_predictions
 from app.reports.compare_groups import Group, Trial
-from app.reports.figures import mcnemar
 
 LEVEL = 0.05
 MOST_WITH_ALL_PAIRS = 5  # more groups than this are compared with the best one alone

@@ -12,7 +12,7 @@ from app.errors import UserError
 from app.paths import shown
 from app.reading import Row, read_history, read_record
 from app.records import DatasetRecord, MetricsRecord
-from app.reports.results_table import FREE_SETTINGS, data_name
+from app.reports.cells import FREE_SETTINGS, data_name
 from app.runs import Run, load_run_experiment
 
 # What may differ between the seeds of one recipe; their epochs must be the same.

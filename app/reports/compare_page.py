@@ -4,10 +4,10 @@ import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from app.reports import page
+from app.reports import html as page
+from app.reports.cells import percent, source_cell
 from app.reports.compare_chance import all_on_same_images
 from app.reports.compare_groups import Group, differing_settings
-from app.reports.results_table import percent, source_cell
 
 MOST_LETTERS = 90  # of a heading that fits over the picture
 # Heading, whether the cells are flush right, and the cell of a group.

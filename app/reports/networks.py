@@ -1,15 +1,14 @@
 """The networks side by side with what their sources say, and one network layer by layer."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TextIO
 
 import keras
 
-from app.config.wording import nearest
 from app.errors import UserError
+from app.wording import nearest
 from models import build_model, published_networks
-from models.macs import count_macs, count_weights
+from models.inspect import count_macs, count_weights, named_layers
 from models.network import Network, Published
 from models.torch_layers import TorchConv2D
 
@@ -124,18 +123,6 @@ def _print_line(cells: tuple[str, ...], out: TextIO) -> None:
         for column, (cell, width) in enumerate(zip(cells, _WIDTHS, strict=True))
     ]
     print("  ".join([first, second, *numbers, equal, origin]).rstrip(), file=out, flush=True)
-
-
-def named_layers(model: keras.Model, path: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
-    """Yield every layer that is not itself made of layers, under its attributes' names, in their order."""
-    for name, value in vars(model).items():
-        items = enumerate(value) if isinstance(value, list | tuple) else [(None, value)]
-        for number, layer in items if not name.startswith("_") else []:
-            here = f"{path}{name}" + ("" if number is None else f"[{number}]")
-            if isinstance(layer, keras.Model):
-                yield from named_layers(layer, f"{here}.")
-            elif isinstance(layer, keras.layers.Layer):
-                yield here, layer
 
 
 def _settings(layer: keras.layers.Layer) -> str:

@@ -5,22 +5,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from app.config import Experiment
-from app.data.datasets import Dataset, load_dataset
+from app.data.dataset import Dataset
+from app.data.datasets import load_dataset
+from app.drawing.curves import draw_history
 from app.errors import UserError
-from app.paths import data_root, shown
-from app.reading import read_history, read_predictions, read_record, read_text
-from app.records import DatasetRecord, EnvironmentRecord, EvaluationRecord, MetricsRecord
-from app.reports import page
-from app.reports.evaluation import (
+from app.evaluation.metrics import classification_figures
+from app.evaluation.records import (
     PICTURES,
     evaluation_folder,
     list_evaluations,
     looks_at_test,
     write_evaluation,
 )
-from app.reports.figures import classification_figures
-from app.reports.plots import draw_history
-from app.reports.results_table import percent, source_figures
+from app.paths import data_root, shown
+from app.reading import read_history, read_predictions, read_record, read_text
+from app.records import DatasetRecord, EnvironmentRecord, EvaluationRecord, MetricsRecord
+from app.reports import html as page
+from app.reports.cells import percent, source_figures
 from app.runs import Run, load_run_experiment
 
 

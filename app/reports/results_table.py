@@ -4,15 +4,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from app.config import Experiment, list_experiments, load_experiment
-from app.config.wording import printable
 from app.errors import UserError
+from app.files import write_text
 from app.paths import experiments_dir, shown
 from app.reading import read_record
 from app.records import DatasetRecord, EnvironmentRecord, MetricsRecord
-from app.runs import Run, list_runs, load_run_experiment, write_text
+from app.reports.cells import FREE_SETTINGS, data_name, percent, source_cell
+from app.runs import Run, list_runs, load_run_experiment
 
 START = "<!-- make results writes from here -->"
 END = "<!-- to here -->"
@@ -22,14 +22,6 @@ HEADINGS = (
 )  # fmt: skip
 _ALIGNMENTS = ("", "", "", "", "-:", "-:", "-:", "-:", "-:", "-:", "")
 _EPOCHS_COLUMN = HEADINGS.index("epochs")
-# What a run may change without training another recipe.
-FREE_SETTINGS: dict[str, Any] = {
-    "name": True,
-    "description": True,
-    "reference": True,
-    "dataset": {"data_dir"},
-    "training": {"epochs", "checkpoint_every_minutes", "devices"},
-}
 
 
 @dataclass(frozen=True)
@@ -162,38 +154,6 @@ def _result(experiment: Experiment, finished: _Finished) -> tuple[tuple[str, ...
         _machine(finished.environment, finished.experiment),
     )
     return cells, f"{headline} on {metrics.split}, {epochs} epochs of {seconds} s"
-
-
-def percent(share: float | None) -> str:
-    """Return a share in percent; nothing for none."""
-    return "" if share is None else f"{100 * share:.2f} %"
-
-
-def data_name(experiment: Experiment, dataset: DatasetRecord | None) -> str:
-    """Return the data's name, with the kind of files where they are not the published arrays."""
-    settings = experiment.dataset
-    name: str = settings.name
-    if name == "image_folder" and settings.data_dir:
-        name = printable(Path(settings.data_dir).name) or name
-    kinds = re.findall(r"\((?:\d+ )?(\.\w+) files\)", dataset.source) if dataset else []
-    return f"{name} as {kinds[-1]}" if kinds else name
-
-
-def source_figures(experiment: Experiment) -> str:
-    """Return the source's last and best accuracy, as far as it gives them."""
-    reference = experiment.reference
-    if reference is None:
-        return ""
-    last = reference.last_val_accuracy or reference.val_accuracy
-    best, epoch = reference.best_val_accuracy, reference.best_epoch
-    words = [percent(last), percent(best) + (f" ({epoch})" if best and epoch else "")]
-    return ", ".join(word for word in words if word)
-
-
-def source_cell(experiment: Experiment) -> str:
-    """Return the source's figures for a table, which has no room for the data that they were reached on."""
-    figures, reference = source_figures(experiment), experiment.reference
-    return f"{figures} on other data" if figures and reference and reference.data else figures
 
 
 def _machine(environment: EnvironmentRecord, experiment: Experiment) -> str:

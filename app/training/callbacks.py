@@ -12,13 +12,15 @@ from typing import Any, NoReturn
 import keras
 
 from app.config import Experiment
+from app.distributed.replicas import Replicas
+from app.drawing.curves import draw_history
 from app.errors import UserError
-from app.reports.plots import draw_history
-from app.runs import Row, Run, atomic_path, write_history, write_json
+from app.files import atomic_path, write_json
+from app.reading import Row
+from app.runs import Run, write_history
 from app.training.checkpoint import Progress
-from app.training.display import Display
-from app.training.distribute import Replicas
 from app.training.history import best_row, is_complete
+from app.training.progress_display import Display
 
 
 class Recorder(keras.callbacks.Callback):
@@ -109,18 +111,18 @@ class ScalarLog:
             writer.flush()
 
 
-class Settle(keras.callbacks.Callback):
+class SyncReplicas(keras.callbacks.Callback):
     """Makes all replicas equal before validation, and sees that they are."""
 
     def __init__(self, replicas: Replicas):
-        """Settle the differences between `replicas`."""
+        """SyncReplicas the differences between `replicas`."""
         super().__init__()
         self.replicas = replicas
 
     def on_test_begin(self, logs: Mapping[str, float] | None = None) -> None:
         """Average the moving statistics; compare all weights bit by bit."""
         self.replicas.average_statistics(self.model)
-        self.replicas.compare(self.model)
+        self.replicas.check_in_sync(self.model)
 
 
 class FiniteLoss(keras.callbacks.Callback):

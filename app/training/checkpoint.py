@@ -14,12 +14,14 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from app.data.pipeline import FLIP_STREAM, OLD_FLIP_STREAM
+from app.data.order import FLIP_STREAM, OLD_FLIP_STREAM
 from app.errors import UserError
+from app.files import atomic_path
 from app.paths import shown
 from app.reading import Row, parse_record
 from app.records import StateHeader
-from app.runs import Run, atomic_path
+from app.runs import Run
+from models.variables import assign, metric_values, variable_groups
 
 FORMAT_VERSION = 1
 KEPT_STATES = 2
@@ -57,39 +59,6 @@ class State:
     values: dict[str, list[np.ndarray]]
 
 
-def _variable_groups(model: keras.Model) -> dict[str, list[keras.Variable]]:
-    """Return all variables that training changes. Optimizer and metrics must have been built."""
-    metrics = model.metrics_variables
-    own = {id(variable) for variable in metrics}
-    return {
-        "model": [variable for variable in model.variables if id(variable) not in own],
-        "optimizer": model.optimizer.variables,
-        "metrics": metrics,
-    }
-
-
-def state_variables(model: keras.Model) -> list[keras.Variable]:
-    """Return all variables that training changes but those of the metrics."""
-    groups = _variable_groups(model)
-    return [*groups["model"], *groups["optimizer"]]
-
-
-def non_finite_variable(model: keras.Model) -> str | None:
-    """Return the name of a variable of network or optimizer that holds NaN or infinity, if one does."""
-    if keras.backend.backend() == "jax":
-        model.jax_state_sync()
-    for variable in state_variables(model):
-        value = variable.numpy()
-        if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
-            return variable.path
-    return None
-
-
-def metric_values(model: keras.Model) -> list[np.ndarray]:
-    """Return copies of the metric variables, e.g. before validation resets them."""
-    return [variable.numpy() for variable in model.metrics_variables]
-
-
 def save_state(
     run: Run,
     model: keras.Model,
@@ -117,7 +86,7 @@ def save_state(
     metrics = metric_values(model) if metrics is None else metrics
     if not writes:
         return path
-    groups = _variable_groups(model)
+    groups = variable_groups(model)
     header = {
         "format_version": FORMAT_VERSION,
         "progress": asdict(progress),
@@ -186,7 +155,7 @@ def restore_state(model: keras.Model, state: State) -> None:
     Raises:
         UserError: The state belongs to another network or optimizer.
     """
-    groups = _variable_groups(model)
+    groups = variable_groups(model)
     for name, group in groups.items():
         have = [(variable.path, tuple(variable.shape)) for variable in group]
         stored = [(p, v.shape) for p, v in zip(state.paths[name], state.values[name], strict=True)]
@@ -201,22 +170,3 @@ def restore_state(model: keras.Model, state: State) -> None:
     for name in ("model", "optimizer"):
         for variable, value in zip(groups[name], state.values[name], strict=True):
             assign(variable, value)
-
-
-def assign(variable: keras.Variable, value: np.ndarray) -> None:
-    """Give a variable a value on this worker, without the others.
-
-    Keras' own assignment on JAX has all workers compare what they assign.
-    """
-    if keras.backend.backend() == "jax":
-        import jax
-
-        layout = variable.value.sharding
-        value = jax.make_array_from_callback(value.shape, layout, lambda index: value[index])
-    variable.assign(value)
-
-
-def restore_metrics(model: keras.Model, values: Sequence[np.ndarray]) -> None:
-    """Put metric values back; `fit` resets them at the start of every epoch."""
-    for variable, value in zip(model.metrics_variables, values, strict=True):
-        variable.assign(value)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from app.config import Experiment
-from app.runs import Row
+from app.reading import Row
 
 
 def best_row(rows: Sequence[Row], monitor: str, mode: str) -> Row | None:

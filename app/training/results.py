@@ -1,53 +1,26 @@
 """What a finished run holds: predictions on the validation images, and metrics.json."""
 
 import statistics
-import sys
-from collections.abc import Sequence
 from typing import TextIO
 
 import keras
 import numpy as np
 
+from app.classifier_files import load_classifier
 from app.config import Experiment
-from app.data.datasets import Dataset, Split
-from app.data.pipeline import evaluation_batches
-from app.data.views import VIEWS, View
+from app.data.dataset import Dataset, Split
+from app.data.views import VIEWS
+from app.evaluation.logits import split_logits
+from app.files import atomic_path, write_json
+from app.machine import peak_memory_megabytes
 from app.paths import shown
 from app.reading import read_record
 from app.records import MetricsRecord
-from app.runs import Run, atomic_path, write_json
+from app.runs import Run
 from app.training.checkpoint import Progress
 from app.training.history import best_row
-from app.training.losses import SparseCrossentropy
-from app.training.saved import load_classifier
-from models.layers import quick_inference
-from models.macs import count_macs, count_weights
-
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
-
-
-def split_logits(
-    classifier: keras.Model,
-    split: Split,
-    batch_size: int,
-    views: Sequence[View] = VIEWS["none"],
-    plain: np.ndarray | None = None,
-) -> np.ndarray:
-    """Return float32 logits (images, classes) in the order of the split, averaged over `views`.
-
-    `plain` are those of the images as they are, where they are known already.
-    """
-
-    def logits(view: View) -> np.ndarray:
-        if plain is not None and not view.flip and not view.shift_pixels:
-            return plain
-        return classifier.predict(evaluation_batches(split, batch_size, view), verbose=0)
-
-    with quick_inference():
-        return np.sum([np.float32(view.weight) * logits(view) for view in views], axis=0)
+from models.inspect import count_macs, count_weights
+from models.losses import SparseCrossentropy
 
 
 def _accuracy(logits: np.ndarray, split: Split) -> float:
@@ -143,14 +116,6 @@ def write_results(
             },
         },
     )
-
-
-def peak_memory_megabytes() -> int | None:
-    """Return the largest resident memory of this process so far; None where the system does not tell."""
-    if resource is None:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1e6 if sys.platform == "darwin" else 1e3))  # bytes there, kilobytes elsewhere
 
 
 def print_results(run: Run, out: TextIO) -> None:

@@ -1,44 +1,38 @@
 """Seeds, number format, device and determinism of a run, and a record of what it all ran on."""
 
 import contextlib
-import importlib.metadata
 import os
 import platform
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import keras
 
+from app.backend import silence
 from app.config import Experiment
+from app.distributed.process_group import ProcessGroup
 from app.errors import UserError
-from app.paths import project_root
-from app.training import silence
-from app.workers.team import Team
+from app.machine import _CPU_FLAGS, _commit, package_versions
 from models import processor
 
-_PACKAGES = ("tensorflow", "keras", "jax", "jaxlib", "numpy", "pillow", "scikit-learn", "matplotlib")
-_CPU_FLAGS = (
-    "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "asimdhp", "sve", "bf16",
-)  # fmt: skip
 EMULATED = "8.8 times as long a step as float32 (measured: FastCifar10 in bfloat16 on two AVX2 cores)"
 
 
-def resolve_precision(experiment: Experiment, team: Team | None = None) -> Experiment:
+def resolve_precision(experiment: Experiment, group: ProcessGroup | None = None) -> Experiment:
     """Return the experiment with the number format that `training.precision: auto` stands for here.
 
     It is bfloat16 where the devices have instructions for it, those of all workers, else float32.
 
     Args:
         experiment: Any; it is returned as it is where it names a format.
-        team: The workers that train it together, each of which has to ask.
+        group: The workers that train it together, each of which has to ask.
     """
     if experiment.training.precision != "auto":
         return experiment
     has_instructions = computes_in("bfloat16", experiment.training.devices)
-    if team:
-        has_instructions = all(team.exchange("bfloat16", has_instructions))
+    if group:
+        has_instructions = all(group.all_gather("bfloat16", has_instructions))
     return experiment.with_auto_as("bfloat16" if has_instructions else "float32")
 
 
@@ -185,25 +179,3 @@ def describe_environment(deterministic: bool) -> dict[str, Any]:
         "deterministic": deterministic,
         "command": sys.argv,
     }
-
-
-def package_versions() -> dict[str, str]:
-    """Return the versions of the installed packages that decide what a training computes."""
-    versions = {}
-    for package in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    return versions
-
-
-def _commit() -> str | None:
-    """Return the checkout's commit, marked `+changes` where files differ from it."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(project_root()), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None

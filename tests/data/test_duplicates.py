@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.data import splits, store
-from app.data.splits import Split, whole_split
+from app.data import dataset, store
+from app.data.dataset import Split, whole_split
 
 
 def test_no_duplicates(load, write_images):
@@ -53,7 +53,7 @@ def test_duplicates_of_validation_and_test_alone(load, write_images, data_root):
 @pytest.mark.parametrize("memory_share", [0.25, 0.0])
 def test_copies_that_a_random_split_tears_apart(load, write_images, monkeypatch, memory_share):
     monkeypatch.setattr(store, "MEMORY_SHARE", memory_share)
-    monkeypatch.setattr(splits, "CHUNK_ELEMENTS", 5 * 6 * 8 * 3)
+    monkeypatch.setattr(dataset, "CHUNK_ELEMENTS", 5 * 6 * 8 * 3)
     folder = write_images("image_folder", count=12)
     for number in range(8):  # the same picture in other files, and under another class
         image = Image.open(folder / "cat" / f"{number}.png")

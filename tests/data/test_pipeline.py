@@ -6,15 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-from app.data.pipeline import (
-    OLD_FLIP_STREAM,
-    epoch_order,
-    evaluation_batches,
-    flipped_images,
-    num_steps,
-    training_batches,
-)
-from app.data.splits import SPLIT_STREAM, Split
+from app.data.dataset import Split
+from app.data.order import OLD_FLIP_STREAM, SPLIT_STREAM, epoch_order, flipped_images
+from app.data.pipeline import evaluation_batches, num_steps, training_batches
 from app.data.views import VIEWS, View
 
 SETTINGS = {"seed": 3, "batch_size": 8, "epochs": 3}

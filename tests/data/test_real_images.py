@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.data.datasets import normalization_constants
+from app.data.normalization import normalization_constants
 
 ROOT = Path(__file__).resolve().parents[2]
 

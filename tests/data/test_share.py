@@ -5,8 +5,9 @@ import sys
 import numpy as np
 import pytest
 
-from app.data.pipeline import Share, evaluation_batches, flipped_images, num_steps, training_batches
-from app.data.splits import Split
+from app.data.dataset import Split
+from app.data.order import flipped_images
+from app.data.pipeline import Share, evaluation_batches, num_steps, training_batches
 from app.data.views import View
 
 # Images in a batch, replicas: even, uneven, as many as replicas, fewer than replicas, one.

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from app.data.datasets import normalization_constants
-from app.data.splits import Split, stratified, train_share, whole_split
+from app.data.dataset import Split, whole_split
+from app.data.normalization import normalization_constants
+from app.data.splits import stratified, train_share
 from app.errors import UserError
 
 
@@ -63,7 +64,7 @@ def test_train_share_counts_from_all_training_images_and_leaves_validation_alone
 
 
 def test_constants(split, monkeypatch):
-    monkeypatch.setattr("app.data.splits.CHUNK_ELEMENTS", 600)
+    monkeypatch.setattr("app.data.dataset.CHUNK_ELEMENTS", 600)
     pixels = split.images[split.rows] / 255
     assert normalization_constants("none", split) == {"mean": 0.0, "deviation": 1 / 255}
     assert normalization_constants("unit", split) == {"mean": 0.0, "deviation": 1.0}

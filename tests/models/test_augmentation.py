@@ -6,9 +6,9 @@ import pytest
 from keras import ops
 
 from models import augmentation
-from models.affine_layers import RandomAffine, RandomRotation, RandomTranslation
 from models.augmentation import OUR_LAYERS, REFUSED, augmentation_layer, keras_layers
-from models.augmentation_layers import RandomCrop, RandomFlip
+from models.augmentation.affine_layers import RandomAffine, RandomRotation, RandomTranslation
+from models.augmentation.pixel_layers import RandomCrop, RandomFlip
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (9, 12, 3)).astype("float32")  # neither square nor symmetric
@@ -137,7 +137,7 @@ def test_flip_tosses_an_independent_coin_for_each_axis(mode, possible):
 def with_draws(monkeypatch, angle, down, right):
     """Fix the three draws of the affine layers, each as a share of its limit in [-1, 1]."""
     draws = np.array([angle, down, right], "float32").reshape(3, 1, 1, 1)
-    monkeypatch.setattr("models.augmentation_layers.random.uniform", lambda *args, **kwargs: draws)
+    monkeypatch.setattr("models.augmentation.pixel_layers.random.uniform", lambda *args, **kwargs: draws)
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "nearest"])

@@ -12,10 +12,10 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from app.trained.formats import FORMATS
-from app.training.losses import SparseCrossentropy
+from app.inference.export_formats import FORMATS
 from models import ImageClassifier, Normalization, augmentation_layer
 from models.deployed import with_probabilities
+from models.losses import SparseCrossentropy
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (24, 8, 8, 3), dtype="uint8")

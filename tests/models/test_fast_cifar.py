@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from models import build_model
-from models.fast_cifar import PartialIdentity, WhiteningConv2D
+from models.networks.fast_cifar import PartialIdentity, WhiteningConv2D
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from models import build_model
-from models.lenet import LeNet5
 from models.network import MODELS, Network, network
+from models.networks.lenet import LeNet5
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_an_argument_is_checked_however_the_network_is_made():
 
 def test_a_name_is_given_once():
     with pytest.raises(
-        ValueError, match="Two networks have one name. Received: 'lenet5' in models.lenet and "
+        ValueError, match="Two networks have one name. Received: 'lenet5' in models.networks.lenet and "
     ):
 
         @network("lenet5")

@@ -9,8 +9,9 @@ import tensorflow as tf
 
 from app.reports.networks import build_published
 from models import build_model, list_models
-from models.macs import count_macs
-from models.registry import MODELS, model_arguments
+from models.inspect import count_macs
+from models.network import MODELS
+from models.registry import model_arguments
 from tests.models.zoo import ROWS, bottleneck_macs, bottleneck_rows, cifar_counts, cifar_rows, leaves
 
 every_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from models import build_model
-from models.macs import count_macs
+from models.inspect import count_macs
 from models.registry import model_arguments
 from tests.models.zoo import TRAINED, leaves
 

@@ -5,8 +5,7 @@ from typing import NamedTuple
 import keras
 
 from models import published_networks
-from models.network import Published
-from models.registry import MODELS
+from models.network import MODELS, Published
 
 
 class Row(NamedTuple):

@@ -2,12 +2,12 @@
 
 import pytest
 
+from app.drawing.canvas import VERMILION
 from app.reports.architectures import Bar, draw_architectures, shade, weighted_layers
-from app.reports.canvas import VERMILION
 from app.reports.networks import build_published
 from models import published_networks
-from tests.reports.test_pictures import assert_legible, recorded_figures, texts_of
-from tests.reports.test_plots import has_colour
+from tests.drawing.test_curves import has_colour
+from tests.evaluation.test_image_sheets import assert_legible, recorded_figures, texts_of
 
 NETWORKS = {published.name: published for published in published_networks()[:10]}
 

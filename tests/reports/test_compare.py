@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import yaml
 
-from app import cli, runs
+from app import cli, files, reading, runs
 from app.reports import compare
 from app.reports.compare_groups import gather
-from tests.reports.test_plots import has_colour, pixels
+from tests.drawing.test_curves import has_colour, pixels
 from tests.test_records import DATASET, METRICS
 
 EXPERIMENT = """\
@@ -46,10 +46,10 @@ def leave_run(name, num_epochs=3, accuracy=None, seed=0, images="same", **sectio
     content["optimizer"]["learning_rate"] = 0.001
     for section, changes in sections.items():
         content[section] = content.get(section, {}) | changes
-    runs.write_text(run.experiment, "# Tiny.\n" + yaml.safe_dump(content))
+    files.write_text(run.experiment, "# Tiny.\n" + yaml.safe_dump(content))
     height = 0.5 if accuracy is None else accuracy
     rows = [
-        dict.fromkeys(runs.HISTORY_COLUMNS, 0.5)
+        dict.fromkeys(reading.HISTORY_COLUMNS, 0.5)
         | {"epoch": epoch, "loss": 2 / epoch, "accuracy": height, "val_accuracy": height - 0.1 / epoch}
         for epoch in range(1, num_epochs + 1)
     ]
@@ -58,11 +58,11 @@ def leave_run(name, num_epochs=3, accuracy=None, seed=0, images="same", **sectio
         counts = {"train": 400, "val": 100}
         classes = ["a", "b", "c"]
         changes = {"fingerprint": images, "num_images": counts, "class_names": classes}
-        runs.write_json(run.dataset, DATASET | changes)
+        files.write_json(run.dataset, DATASET | changes)
     if accuracy is not None:
         on_test = content["dataset"].get("validation") == "test"
         which = "last epoch" if on_test else "best epoch"
-        runs.write_json(run.metrics, METRICS | {
+        files.write_json(run.metrics, METRICS | {
             "headline": METRICS["headline"] | {"which": which, "val_accuracy": accuracy},
             "test": {"accuracy": accuracy - 0.01},
             "parameters": {"total": 62_006, "trainable": 62_006, "macs": 651_720},

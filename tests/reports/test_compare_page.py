@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app import runs
+from app import files, runs
 from app.config.schema import DatasetConfig
 from app.data.datasets import load_dataset
 from app.paths import shown
@@ -65,10 +65,10 @@ def test_table_holds_what_the_runs_left_behind(home):
         leave_run("two", 2, model={"name": "baseline"}),
         leave_run("three", 1, accuracy=0.5, dataset=ON_TEST, training={"epochs": 9}),
     ]
-    metrics = runs.read_json(chosen[2].metrics)
+    metrics = files.read_json(chosen[2].metrics)
     metrics |= {"test": None, "test_time_views": {"views": "flip", "val_accuracy": 0.55}}
     del metrics["parameters"]["macs"]
-    runs.write_json(chosen[2].metrics, metrics)
+    files.write_json(chosen[2].metrics, metrics)
     printed = compare(chosen)
     page = page_of(home)
     head, *rows = cells(page, 0)
@@ -157,7 +157,7 @@ def test_settings_that_belong_together_stand_together(home):
     text = chosen[1].experiment.read_text()
     cosine = "{schedule: cosine, peak: 0.1, span_epochs: 2}\n  momentum: 0.9"
     text = text.replace("learning_rate: 0.001", f"learning_rate: {cosine}").replace("name: adam", "name: sgd")
-    runs.write_text(chosen[1].experiment, text)
+    files.write_text(chosen[1].experiment, text)
     assert differing_settings(gather(chosen)) == [
         ("optimizer.name", ["adam", "sgd", "adam"]),
         ("optimizer.learning_rate.peak", ["0.001", "0.1", "0.001"]),
@@ -173,7 +173,7 @@ def test_settings_are_short_and_exact(home):
     layers = [{"random_crop": {"padding_pixels": 4}}, {"random_flip": {"mode": "horizontal"}}]
     first, second = leave_run("one"), leave_run("two")
     text = second.experiment.read_text()
-    runs.write_text(second.experiment, text.replace("0.001", "0.0010000001") + f"augmentation: {layers}\n")
+    files.write_text(second.experiment, text.replace("0.001", "0.0010000001") + f"augmentation: {layers}\n")
     assert differing_settings(gather([first, second])) == [
         ("augmentation", ["none", "random_crop(padding_pixels=4), random_flip(mode=horizontal)"]),
         ("optimizer.learning_rate.peak", ["0.001", "0.0010000001"]),
@@ -278,7 +278,7 @@ def leave_draw(name, draw, split_seed, **changes):
     facts, labels = draw
     dataset = {"name": "image_folder", "validation": 0.5, "split_seed": split_seed}
     run = leave_run(name, accuracy=0.5, dataset=dataset)
-    runs.write_json(run.dataset, facts | changes)
+    files.write_json(run.dataset, facts | changes)
     logits = np.eye(3, dtype=np.float32)[np.zeros(len(labels), int)]
     np.savez(run.predictions, labels=labels, best_logits=logits, last_logits=logits)
     return run

@@ -5,7 +5,7 @@ import shutil
 import pytest
 import yaml
 
-from app import runs
+from app import files, runs
 from app.errors import UserError
 from app.reports.results_table import END, HEADINGS, START, write_results_table
 from tests.test_records import DATASET, ENVIRONMENT, METRICS
@@ -37,19 +37,19 @@ def leave_run(epochs, accuracy, on_test=False, finished=True, **changes):
     content["optimizer"]["learning_rate"] = 0.001
     content["training"]["epochs"] = epochs
     content["training"] |= changes
-    runs.write_text(run.experiment, yaml.safe_dump(content))
+    files.write_text(run.experiment, yaml.safe_dump(content))
     row = {"epoch": epochs, "val_accuracy": accuracy}
     best = {"epoch": 3, "val_accuracy": accuracy + 0.01}
-    runs.write_json(run.dataset, DATASET | {
+    files.write_json(run.dataset, DATASET | {
         "name": "image_folder", "source": "class folders in data/my birds (12 .png files)",
         "num_images": {"train": 9000, "val": 1000},
     })  # fmt: skip
     cpu = {"model": "Intel(R) Xeon(R) CPU @ 2.20GHz", "count": 2}
     versions = {"tensorflow": "2.21.0"}
-    runs.write_json(run.environment, ENVIRONMENT | {"cpu": cpu, "versions": versions})
+    files.write_json(run.environment, ENVIRONMENT | {"cpu": cpu, "versions": versions})
     if finished:
         headline = {"which": "last epoch", **row} if on_test else {"which": "best epoch", **best}
-        runs.write_json(run.metrics, METRICS | {
+        files.write_json(run.metrics, METRICS | {
             "final": row, "best": best, "test": None if on_test else {"accuracy": 0.5}, "headline": headline,
             "timing": METRICS["timing"] | {"epochs": epochs, "seconds_per_epoch": 12.345},
         })  # fmt: skip
@@ -87,7 +87,7 @@ def test_line_holds_what_the_run_left_behind(home):
 
 def test_machine_names_the_workers(home):
     run = leave_run(20, 0.8)
-    runs.write_json(run.environment, runs.read_json(run.environment) | {"workers": 2, "replicas": 2})
+    files.write_json(run.environment, files.read_json(run.environment) | {"workers": 2, "replicas": 2})
     write_results_table()
     assert line_of(home)["machine"] == "2 x Intel Xeon, 2 workers, tensorflow 2.21.0, float32"
 
@@ -138,7 +138,7 @@ def test_data_names_do_not_break_the_table(home):
     path = home / "experiments" / "tiny.yaml"
     path.write_text(path.read_text().replace("data/my birds", '"data/a | b\\tc"'))
     run = leave_run(20, 0.8)
-    runs.write_text(run.experiment, run.experiment.read_text().replace("my birds", "a | b"))
+    files.write_text(run.experiment, run.experiment.read_text().replace("my birds", "a | b"))
     write_results_table()
     assert line_of(home)["data"] == "a &#124; b as .png, 9,000 + 1,000 images"
 

@@ -7,8 +7,7 @@ import pytest
 from app import cli
 from app.runs import list_runs
 from app.training.checkpoint import load_state
-
-from .test_runner import assert_same_bits
+from tests.training.test_train import assert_same_bits
 
 
 @pytest.fixture

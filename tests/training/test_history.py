@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from app.training.display import duration
 from app.training.history import best_row, should_stop_early
+from app.wording import duration
 
 
 def rows(*values):

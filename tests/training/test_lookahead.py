@@ -11,13 +11,13 @@ import keras
 import numpy as np
 import pytest
 
-import app.training.runner as runner
+import app.training.train as runner
 from app.config import load_experiment
 from app.errors import Interrupted
-from app.runs import read_json
-from app.training.job import prepare
-from tests.training.conftest import on_jax
-from tests.training.test_runner import assert_same_bits
+from app.files import read_json
+from app.training.setup import prepare
+from tests.conftest import on_jax
+from tests.training.test_train import assert_same_bits
 
 ROOT = Path(__file__).resolve().parents[2]
 FAST = """\
@@ -117,7 +117,7 @@ def test_run_with_all_pieces_resumes_to_the_same_bits(fast, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
         original(self, batch, logs)
 
-    from app.training.saving import StateSaver
+    from app.training.state_saver import StateSaver
 
     original = StateSaver.on_train_batch_end
     monkeypatch.setattr(StateSaver, "on_train_batch_end", stop)

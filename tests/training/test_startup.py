@@ -10,12 +10,13 @@ import pytest
 import tensorflow as tf
 
 from app.config import load_experiment
+from app.doctor import doctor
 from app.errors import UserError
 from app.runs import load_run_experiment
-from app.training import doctor, runner, startup
+from app.training import startup
+from app.training import train as runner
 from models import processor
-
-from .test_agreement import messages, spared  # noqa: F401 - a fixture
+from tests.distributed.test_consistency import messages, spared  # noqa: F401 - a fixture
 
 ROOT = Path(__file__).resolve().parents[2]
 # Lines of /proc/cpuinfo.
@@ -123,8 +124,8 @@ def test_workers_take_bfloat16_only_if_all_have_it(machine):
     asked, used = load_experiment("quickstart", [*CPU_ONLY, "training.precision=auto"]), []
     for other in (True, False):
         said = messages(
-            lambda team: used.append(startup.resolve_precision(asked, team).training.precision),
-            lambda team, other=other: team.exchange("bfloat16", other),
+            lambda group: used.append(startup.resolve_precision(asked, group).training.precision),
+            lambda group, other=other: group.all_gather("bfloat16", other),
         )
         assert said == [None, None]
     assert used == ["bfloat16", "float32"]

@@ -1,0 +1,251 @@
+"""A competitor in a process of its own: the same network in plain Keras, or in PyTorch, in a plain loop.
+
+`python -m app.bench.baselines KIND EXPERIMENT.yaml HEIGHT WIDTH CHANNELS CLASSES` prints a line of JSON
+once it is ready, then reads numbers of steps, one a line, and answers each with the seconds of every step.
+KIND is keras (with the same oneDNN kernels as ours), keras_default (with those that TensorFlow chooses by
+itself) or torch. All take normalised float32 images from memory and augment nothing, which favours them.
+"""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from app.config import Experiment, load_experiment
+from app.errors import UserError
+from app.paths import module_command
+
+BATCHES_IN_MEMORY = 8
+ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
+BY_ITSELF = ""  # neither on nor off: TensorFlow chooses, and nobody else, as the variable is set
+# The twins of torch_networks.py, named without torch, each with the arguments that change its layers.
+TORCH_NETWORKS: dict[str, tuple[str, ...]] = dict.fromkeys(
+    ("baseline", "lenet5", "alexnet8", "vgg16", "inception10", "resnet18", "shallow_res", "minimodel"), ()
+)
+TORCH_NETWORKS |= {
+    "resnet50": (),
+    "resnet18_d2l": (),
+    "fast_cifar10": ("widths", "whitening"),
+    "resnet": ("depth", "stem", "stride_on"),
+    "cifar_resnet": ("depth", "shortcuts", "preactivation"),
+    "vgg": ("depth",),
+}
+FREE_ARGUMENTS = ("head_l2", "bn_momentum", "bn_epsilon", "stem_bn_epsilon", "dropout", "partial_identity")
+Shape = tuple[int, int, int]  # height, width, channels
+Times = Callable[[int], list[float]]
+
+
+class Rival:
+    """The parent's side: starts the process, asks it for steps, and ends it."""
+
+    def __init__(self, kind: str, file: Path, image_shape: Shape, classes: int):
+        """Start the competitor and wait until it is warm.
+
+        Args:
+            kind: keras, keras_default or torch.
+            file: The experiment's: network, batch size, precision and optimizer.
+            image_shape: Height, width and channels.
+            classes: Number of classes.
+
+        Raises:
+            UserError: The competitor does not start.
+        """
+        arguments = [kind, str(file), *map(str, image_shape), str(classes)]
+        command, environment = module_command("app.bench.baselines", *arguments)
+        environment["TMPDIR"] = str(
+            file.parent
+        )  # what it leaves there when it is killed goes with that folder
+        if kind == "keras_default":
+            environment[ONEDNN] = BY_ITSELF
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(
+            command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True
+        )
+        self.kind = kind
+        self.facts: dict[str, Any] = self._answer()
+
+    def seconds(self, steps: int) -> list[float]:
+        """Return the seconds of each of so many steps."""
+        assert self.process.stdin
+        self.process.stdin.write(f"{steps}\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.process.communicate()
+
+    def _answer(self) -> Any:
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        if not line:
+            _, errors = self.process.communicate()
+            last = (errors.strip().splitlines() or ["it said nothing"])[-1]
+            raise UserError(f"AGAINST={self.kind}: the process ended before it answered: {last}")
+        return json.loads(line)
+
+
+def require(kind: str, experiment: Experiment) -> None:
+    """Raise a UserError where this competitor cannot run the experiment, without importing it."""
+    if kind != "torch":
+        return
+    name, given = experiment.model.name, experiment.model.arguments
+    if name not in TORCH_NETWORKS:
+        raise UserError(
+            f"AGAINST=torch: model.name: {name} has no twin in PyTorch; there are {', '.join(TORCH_NETWORKS)}"
+        )
+    known = (*TORCH_NETWORKS[name], *FREE_ARGUMENTS)
+    if unknown := [f"{key}={value}" for key, value in given.items() if key not in known]:
+        raise UserError(
+            f"AGAINST=torch: model: the twin of {name} in PyTorch does not take {', '.join(unknown)}; "
+            "leave it out, or bench without torch"
+        )
+    if experiment.optimizer.name not in ("sgd", "adam"):
+        raise UserError(
+            f"AGAINST=torch: optimizer.name: received {experiment.optimizer.name}; the PyTorch loop knows "
+            "sgd and adam, such as SET='\"optimizer={name: sgd, learning_rate: 0.1}\"'"
+        )
+    if experiment.training.precision == "float16":
+        raise UserError(
+            "AGAINST=torch: training.precision: received float16; the PyTorch loop knows float32 and bfloat16"
+        )
+    if importlib.util.find_spec("torch") is None:
+        raise UserError("AGAINST=torch: PyTorch is not installed; `pip install torch`, or the extra 'torch'")
+
+
+def share_gpu() -> None:
+    """Let this process and the competitors' have a GPU's memory together; before a backend comes up."""
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
+def onednn_kernels() -> dict[str, bool] | None:
+    """Return whether TensorFlow uses its oneDNN kernels `here`, and whether it would `by_itself`.
+
+    None where it is not the backend. TensorFlow is asked, in a process of its own for the second.
+    """
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        return None
+    command, environment = module_command("app.bench.baselines", "onednn")
+    done = subprocess.run(
+        command, env=environment | {ONEDNN: BY_ITSELF}, capture_output=True, text=True, check=True
+    )
+    return {"here": _uses_onednn(), "by_itself": json.loads(done.stdout)}
+
+
+def _uses_onednn() -> bool:
+    from app import backend  # noqa: F401, I001 - first: it keeps TensorFlow quiet while it comes up
+    from tensorflow.python.util import _pywrap_util_port
+
+    return bool(_pywrap_util_port.IsMklEnabled())
+
+
+def _keras(experiment: Experiment, shape: Shape, classes: int) -> tuple[dict[str, Any], Times]:
+    from app.training import startup
+
+    startup.configure(seed=0, precision=experiment.training.precision, devices="auto", determinism="fast")
+    import keras
+    import numpy as np
+
+    from app.bench.timers import timed_fit
+    from models import build_model
+    from models.inspect import count_weights
+    from models.layers import stock_layers
+
+    training = experiment.training
+    network = build_model(experiment.model.name, shape, classes, **experiment.model.arguments)
+    rate = {"learning_rate": experiment.optimizer.learning_rate.peak}
+    config = {"class_name": experiment.optimizer.name, "config": rate | experiment.optimizer.arguments}
+    network.compile(
+        keras.optimizers.get(config),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    random = np.random.default_rng(0)
+    count = BATCHES_IN_MEMORY * training.batch_size
+    images = random.standard_normal((count, *shape)).astype("float32")
+    labels = random.integers(0, classes, count)
+
+    def seconds(steps: int) -> list[float]:
+        wanted = (steps + 1) * training.batch_size
+        arrays = [np.resize(array, (wanted, *array.shape[1:])) for array in (images, labels)]
+        with stock_layers():
+            return timed_fit(network, steps, *arrays, batch_size=training.batch_size)
+
+    seconds(1)
+    facts = {"version": f"Keras {keras.__version__}", "trainable": count_weights(network.trainable_weights)}
+    return facts, seconds
+
+
+def _torch(experiment: Experiment, shape: Shape, classes: int) -> tuple[dict[str, Any], Times]:
+    import torch
+    from torch.nn import functional
+
+    from app.bench import torch_networks
+
+    training, arguments = experiment.training, experiment.optimizer.arguments
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(0)
+    model = experiment.model
+    sizes = {key: value for key, value in model.arguments.items() if key not in FREE_ARGUMENTS}
+    network = torch_networks.build(model.name, shape, classes, **sizes).to(device)
+    trained = [weight for weight in network.parameters() if weight.requires_grad]
+    rate = experiment.optimizer.learning_rate.peak
+    if experiment.optimizer.name == "adam":
+        optimizer: torch.optim.Optimizer = torch.optim.Adam(trained, lr=rate)
+    else:
+        momentum, nesterov = arguments.get("momentum", 0.0), bool(arguments.get("nesterov", False))
+        optimizer = torch.optim.SGD(trained, rate, momentum, nesterov=nesterov, weight_decay=1e-4)
+    step = torch.compile(network) if device == "cuda" else network
+    count = BATCHES_IN_MEMORY * training.batch_size
+    height, width, channels = shape
+    images = torch.randn(count, channels, height, width).to(device, memory_format=torch.channels_last)
+    labels = torch.randint(0, classes, (count,), device=device)
+    low = training.precision == "bfloat16"
+
+    def seconds(steps: int) -> list[float]:
+        ends = []
+        for _ in range(steps + 1):
+            chosen = torch.randint(0, count, (training.batch_size,), device=device)
+            with torch.autocast(device, dtype=torch.bfloat16, enabled=low):
+                logits = step(images[chosen])
+            loss = functional.cross_entropy(logits.float(), labels[chosen])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            loss.item()  # a GPU is waited for here
+            ends.append(time.perf_counter())
+        return [later - earlier for earlier, later in zip(ends, ends[1:], strict=False)]
+
+    seconds(1)
+    trainable = sum(weight.numel() for weight in trained)
+    facts = {"version": f"PyTorch {torch.__version__}", "trainable": trainable}
+    return facts, seconds
+
+
+def main(arguments: list[str]) -> None:
+    """Be the competitor."""
+    kind, *rest = arguments
+    answers, sys.stdout = sys.stdout, sys.stderr  # nothing but answers may reach the parent
+    if kind == "onednn":
+        print(json.dumps(_uses_onednn()), file=answers)
+        return
+    file, *numbers = rest
+    height, width, channels, classes = map(int, numbers)
+    compete = {"keras": _keras, "keras_default": _keras, "torch": _torch}[kind]
+    facts, seconds = compete(load_experiment(Path(file)), (height, width, channels), classes)
+    print(json.dumps(facts), file=answers, flush=True)
+    for line in sys.stdin:
+        print(json.dumps(seconds(int(line))), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

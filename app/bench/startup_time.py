@@ -1,0 +1,84 @@
+"""From nothing to the first step, timed in a process of its own.
+
+`python -m app.bench.startup_time EXPERIMENT.yaml BEGAN [profile]` prints one line of JSON; BEGAN is the
+clock when the process was started.
+"""
+
+import cProfile
+import json
+import pstats
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from app.config import load_experiment
+from app.errors import UserError
+from app.paths import module_command
+
+
+def start_up(file: Path) -> dict[str, float]:
+    """Return the seconds from the start of a process to its first training step, and of what parts.
+
+    Args:
+        file: The experiment's.
+
+    Returns:
+        `imports`, `preparation` (data, network, compilation), `first_step`, `total`, and `own_code`: what is
+        spent inside functions of app/ and models/ themselves, measured under a profiler in a second process.
+    """
+    plain, profiled = _child(file), _child(file, "profile")
+    return plain | {"own_code": profiled["own_code"]}
+
+
+def _child(file: Path, *more: str) -> dict[str, float]:
+    command, environment = module_command("app.bench.startup_time", str(file), repr(time.time()), *more)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"the start-up could not be measured: {(done.stderr.splitlines() or ['?'])[-1]}")
+    parts: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return parts
+
+
+def _measure(file: Path, began: float) -> dict[str, float]:
+    from app.training.setup import prepare  # brings up the backend, as the verb `train` does
+
+    from app.bench.timers import fit_seconds  # isort: skip
+
+    imported = time.time()
+    job = prepare(load_experiment(file))
+    prepared = time.time()
+    with tempfile.TemporaryDirectory() as folder:
+        fit_seconds(job, 0, Path(folder))
+    stepped = time.time()
+    return {
+        "imports": imported - began,
+        "preparation": prepared - imported,
+        "first_step": stepped - prepared,
+        "total": stepped - began,
+    }
+
+
+def _own_seconds(profile: cProfile.Profile) -> float:
+    """Return the time inside our own functions, without what they call."""
+    code = Path(__file__).resolve().parents[2]
+    ours = tuple(str(code / package) for package in ("app", "models"))
+    statistics = pstats.Stats(profile).stats  # type: ignore[attr-defined]
+    return sum(own for (file, *_), (_, _, own, _, _) in statistics.items() if file.startswith(ours))
+
+
+def main(arguments: list[str]) -> None:
+    """Be the process that is timed."""
+    file, began = Path(arguments[0]), float(arguments[1])
+    if "profile" in arguments:
+        with cProfile.Profile() as profile:
+            parts = _measure(file, began)
+        parts["own_code"] = _own_seconds(profile)
+    else:
+        parts = _measure(file, began)
+    print(json.dumps(parts))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

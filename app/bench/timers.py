@@ -1,0 +1,213 @@
+"""Our own side of the measurement: the whole training step, and its parts one by one."""
+
+import contextlib
+import gc
+import inspect
+import io
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from app.data.pipeline import PREFETCH_BATCHES
+from app.runs import Run
+from app.training.checkpoint import Progress
+from app.training.setup import Job
+from app.training.train import callbacks_of
+from models.augmentation import OUR_LAYERS, augmentation_layer, keras_layers
+
+_ARGUMENTS = {  # of augmentation layers
+    "addition_factor": 0.5,
+    "brightness_factor": 0.2,
+    "degrees": 20,
+    "factor": 0.5,
+    "height_pixels": 3,
+    "hue_factor": 0.2,
+    "saturation_factor": 0.4,
+    "threshold_factor": 0.9,
+    "width_pixels": 3,
+}
+PEAK_SIDE = 2048  # of the square matrices whose product shows the processor's peak
+
+
+class _EnoughError(Exception):
+    """Ends a `fit` without the records that an epoch's end writes."""
+
+
+class _Clock(keras.callbacks.Callback):
+    """Notes when steps end, and leaves `fit` after enough of them. Must be the last callback."""
+
+    def __init__(self, steps: int):
+        super().__init__()
+        self.steps = steps
+        self.ends: list[float] = []
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+        assert logs is not None
+        float(logs["loss"])  # a GPU is waited for here
+        self.ends.append(time.perf_counter())
+        if len(self.ends) == self.steps:
+            raise _EnoughError
+
+
+def fit_seconds(job: Job, steps: int, folder: Path) -> list[float]:
+    """Return the seconds of each of `steps` steps of `fit` as a run takes them, all callbacks included.
+
+    One more step is taken first and not counted: it waits for the first batch.
+
+    Args:
+        job: The experiment, prepared.
+        steps: Steps to time.
+        folder: Takes what the callbacks of a run write.
+    """
+    run = Run(folder / job.experiment.name / "bench")
+    run.states.mkdir(parents=True, exist_ok=True)
+    return timed_fit(
+        job.classifier,
+        steps,
+        job.batches(epochs=steps + 1),
+        steps_per_epoch=steps + 1,
+        shuffle=False,
+        callbacks=callbacks_of(run, job, Progress(), None, io.StringIO()),
+    )
+
+
+def timed_fit(
+    model: keras.Model, steps: int, *data: Any, callbacks: Sequence[Any] = (), **options: Any
+) -> list[float]:
+    """Return the seconds of each of `steps` steps of `fit` on `data`, which holds one more, not counted."""
+    clock = _Clock(steps + 1)
+    with contextlib.suppress(_EnoughError):
+        model.fit(*data, epochs=1, verbose=0, callbacks=[*callbacks, clock], **options)
+    del data
+    gc.collect()  # a pipeline in the middle of its images holds threads and memory
+    return np.diff(clock.ends).tolist()
+
+
+def bare_seconds(job: Job, steps: int) -> list[float]:
+    """Return the seconds of each of `steps` compiled steps on one batch that already lies in memory.
+
+    On TensorFlow this is the compiled function alone; on other backends `fit` without callbacks but a clock.
+    """
+    batch = job.dataset.train.take(np.arange(job.experiment.training.batch_size))
+    if keras.backend.backend() != "tensorflow":
+        return timed_fit(job.classifier, steps, (batch for _ in range(steps + 1)), shuffle=False)
+    import tensorflow as tf  # absent where JAX trains
+
+    job.classifier.make_train_function()
+    stream = iter(tf.data.Dataset.from_tensors(batch).repeat())
+    return _timed(lambda: float(job.classifier.train_function(stream)["loss"]), steps)
+
+
+def pipeline_seconds(job: Job, steps: int) -> list[float]:
+    """Return the seconds for each batch of the input pipeline alone, once its buffer is empty."""
+    batches = job.batches(epochs=steps + 2 * PREFETCH_BATCHES)
+    stream = iter(batches)
+    for _ in range(2 * PREFETCH_BATCHES):
+        next(stream)
+    return _timed(lambda: next(stream), steps)
+
+
+def augmentation_seconds(job: Job, steps: int) -> list[float]:
+    """Return the seconds for the augmentation of a batch, compiled; nothing where there is none.
+
+    Only on TensorFlow, where layers can be compiled without a model around them.
+    """
+    layers = job.classifier.augmentation
+    if not layers or keras.backend.backend() != "tensorflow":
+        return []
+    import tensorflow as tf  # absent where JAX trains
+
+    @tf.function
+    def augment(images: Any) -> Any:
+        pixels = tf.cast(images, "float32")
+        for layer in layers:
+            pixels = layer(pixels, training=True)
+        return pixels
+
+    images = tf.constant(job.dataset.train.take(np.arange(job.experiment.training.batch_size))[0])
+    augment(images)
+    return _timed(lambda: augment(images), steps)
+
+
+def compare_augmentation(images: np.ndarray, draws: int) -> dict[str, str]:
+    """Compare what each layer draws, compiled, on the default device with what it draws on the CPU.
+
+    Args:
+        images: (images, height, width, channels), uint8.
+        draws: How often each image is changed.
+
+    Returns:
+        For each layer, see `compare_draws`.
+    """
+    found = {}
+    for name, layer in sorted((keras_layers() | OUR_LAYERS).items()):
+        takes = inspect.signature(layer).parameters
+        arguments: dict[str, Any] = {key: value for key, value in _ARGUMENTS.items() if key in takes}
+        arguments |= {"factor": [1, 8]} if name == "random_posterization" else {}
+        both = []
+        for device in (contextlib.nullcontext(), keras.device("cpu:0")):
+            with device:
+                model = _Augmented(augmentation_layer(name, seed=1, **arguments))
+                pixels = model.predict(images.repeat(draws, axis=0).astype("float32"), 256, verbose=0)
+            both.append(pixels.reshape(len(images), draws, -1))
+        found[name] = compare_draws(*both)
+    return found
+
+
+def compare_draws(ones: np.ndarray, others: np.ndarray) -> str:
+    """Return whether draws (images, draws, values) are the same, or else equally distributed.
+
+    The numbers are the fraction of the same values (within half a grey level), the root mean square distance
+    of the means in standard errors (1 is expected, more where values move together), and the ratio of the
+    standard deviations.
+    """
+    ones, others = ones.astype("float64"), others.astype("float64")
+    same = np.mean(np.abs(ones - others) < 0.5)
+    error = np.sqrt((ones.var(axis=1) + others.var(axis=1)) / ones.shape[1] + 1e-6)
+    apart = np.sqrt(np.mean(((ones.mean(axis=1) - others.mean(axis=1)) / error) ** 2))
+    wider = ones.std(axis=1).mean() / others.std(axis=1).mean()
+    equal = same > 0.999 or (apart < 3 and abs(wider - 1) < 0.1)
+    numbers = f"{same:.1%} the same, means {apart:.2f} errors apart, deviations {wider:.3f} to 1"
+    return f"{'equal' if equal else 'NOT EQUAL'}: {numbers}"
+
+
+class _Augmented(keras.Model):
+    """A layer as in training, to be compiled by `predict`."""
+
+    def __init__(self, layer: keras.layers.Layer):
+        super().__init__()
+        self.layer = layer
+
+    def call(self, images: Any) -> Any:
+        return self.layer(images, training=True)
+
+
+def matmul_peak(dtype: str, repeats: int = 12) -> float:
+    """Return the largest rate (operations/s) seen for a product of square matrices of `dtype`."""
+    random = np.random.default_rng(0).standard_normal((PEAK_SIDE, PEAK_SIDE))
+    matrix = ops.cast(ops.convert_to_tensor(random.astype("float32")), dtype)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf  # absent where JAX trains
+
+        product: Callable[[Any], Any] = tf.function(lambda x: tf.reduce_sum(tf.cast((x @ x)[:1], "float32")))
+    else:
+        import jax
+
+        product = jax.jit(lambda x: (x @ x)[:1].sum())
+    float(product(matrix))
+    return 2.0 * PEAK_SIDE**3 / min(_timed(lambda: float(product(matrix)), repeats))
+
+
+def _timed(action: Callable[[], object], times: int) -> list[float]:
+    action()
+    seconds = []
+    for _ in range(times):
+        start = time.perf_counter()
+        action()
+        seconds.append(time.perf_counter() - start)
+    return seconds

@@ -1,0 +1,180 @@
+"""What a dataset is once it is loaded."""
+
+import functools
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+CHUNK_ELEMENTS = 4_000_000  # pixel values handled at a time: 32 MB as float64
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Some images of one array, which several splits may share (and which may lie on disk).
+
+    Attributes:
+        images: All images, `(num_all, height, width, channels)` uint8.
+        labels: The labels of this split's images, `(n,)` int32.
+        rows: Where in `images` they lie, `(n,)` int64.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        """The number of this split's images."""
+        return len(self.rows)
+
+    def take(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return copies of the images (uint8) and labels (int32) at `positions` of this split."""
+        return self.images[self.rows[positions]], self.labels[positions]
+
+    def chunks(self) -> Iterator[np.ndarray]:
+        """Yield all images of the split in order, a bounded number at a time."""
+        size = max(1, CHUNK_ELEMENTS // math.prod(self.images.shape[1:]))
+        for start in range(0, len(self), size):
+            yield self.images[self.rows[start : start + size]]
+
+    def hashes(self) -> np.ndarray:
+        """Return 64 bits for each image, uint64 in order: the same for the same pixels, else different."""
+        rows = (row for images in self.chunks() for row in images.reshape(len(images), -1))
+        return np.frombuffer(
+            b"".join(hashlib.blake2b(row.data, digest_size=8).digest() for row in rows), np.uint64
+        )
+
+
+def whole_split(images: np.ndarray, labels: np.ndarray) -> Split:
+    """Return the split that holds every image of an array."""
+    return Split(images, np.asarray(labels, np.int32), np.arange(len(images), dtype=np.int64))
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """What a loader found, before validation data is taken from it.
+
+    Attributes:
+        class_names: In the order of the labels.
+        train: The training images as published or as found in `train/`.
+        val: Images of a `val/` folder, if there is one.
+        test: Published test images or those of `test/`, if there are any.
+        text: Where the data came from, for people.
+        skipped: Files left out because they could not be read, relative to the data folder.
+    """
+
+    class_names: tuple[str, ...]
+    train: Split
+    val: Split | None
+    test: Split | None
+    text: str
+    skipped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A dataset ready to train on.
+
+    Attributes:
+        name: Its name in the registry.
+        class_names: In the order of the labels.
+        train: What the network learns from.
+        val: What the curves and the best checkpoint are measured on.
+        test: Measured once, at the end; None where there is none or where it serves as `val`.
+        source: Where the data came from, for people.
+        split_rule: How `val` came about, for people.
+        fingerprint: SHA-256 over pixels, labels and class names, whatever they were stored in.
+        skipped: Files left out because they could not be read, relative to the data folder.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Split
+    val: Split
+    test: Split | None
+    source: str
+    split_rule: str
+    fingerprint: str
+    skipped: tuple[str, ...]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """`(height, width, channels)`, the same for every split."""
+        height, width, channels = self.train.images.shape[1:]
+        return height, width, channels
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what a run's dataset.json says about the data."""
+        splits = {"train": self.train, "val": self.val, "test": self.test}
+        return {
+            "name": self.name,
+            "class_names": list(self.class_names),
+            "image_shape": list(self.image_shape),
+            "num_images": {name: len(split) for name, split in splits.items() if split is not None},
+            "num_images_per_class": {
+                name: dict(zip(self.class_names, self._counts(split), strict=True))
+                for name, split in splits.items()
+                if split is not None
+            },
+            "split_rule": self.split_rule,
+            "source": self.source,
+            "fingerprint": self.fingerprint,
+            "validation_fingerprint": self.validation_fingerprint,
+            "duplicates": self.duplicates,
+            "skipped": list(self.skipped),
+        }
+
+    @functools.cached_property
+    def validation_fingerprint(self) -> str:
+        """SHA-256 over pixels and labels of `val` in order, whatever they were drawn from."""
+        digest = hashlib.sha256(repr(self.val.images.shape[1:]).encode())
+        digest.update(self.val.labels.astype("<i4").tobytes())
+        digest.update(self.val.hashes().tobytes())
+        return digest.hexdigest()
+
+    @functools.cached_property
+    def duplicates(self) -> dict[str, int]:
+        """How many images of a split equal one of an earlier split, pixel for pixel; counted at first use."""
+        train, val = self.train.hashes(), self.val.hashes()
+        counts = {"train_and_val": int(np.isin(val, train).sum())}
+        if self.test is not None:
+            test = self.test.hashes()
+            counts["train_and_test"] = int(np.isin(test, train).sum())
+            counts["val_and_test"] = int(np.isin(test, val).sum())
+        return counts
+
+    def duplicates_warning(self) -> str | None:
+        """Return a line that warns of images which are in two splits; None where there are none."""
+        found = [
+            f"{self.duplicates[key]:,} of {len(split):,} {name} images are {other} images too"
+            for key, name, split, other in (
+                ("train_and_val", "validation", self.val, "training"),
+                ("train_and_test", "test", self.test, "training"),
+                ("val_and_test", "test", self.test, "validation"),
+            )
+            if split is not None and self.duplicates[key]
+        ]
+        if not found:
+            return None
+        return (
+            f"warning: {', '.join(found)}, pixel for pixel; "
+            "accuracy on them says nothing of new images. Remove the copies."
+        )
+
+    def _counts(self, split: Split) -> list[int]:
+        return np.bincount(split.labels, minlength=len(self.class_names)).tolist()
+
+
+def fingerprint(source: Source) -> str:
+    """Return the SHA-256 of what a source holds: class names, labels and pixels, in order."""
+    digest = hashlib.sha256(repr(source.class_names).encode())
+    for name, split in (("train", source.train), ("val", source.val), ("test", source.test)):
+        if split is not None:
+            digest.update(f"{name} {len(split)} {split.images.shape[1:]}".encode())
+            digest.update(split.labels.astype("<i4").tobytes())
+            for images in split.chunks():
+                digest.update(images.data)
+    return digest.hexdigest()

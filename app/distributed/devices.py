@@ -1,0 +1,67 @@
+"""Which replicas a training has: one a device, on TensorFlow or JAX, and how they find each other."""
+
+import functools
+from typing import Any
+
+import keras
+
+from app.distributed.cluster import local_count
+from app.distributed.process_group import ProcessGroup
+from app.distributed.replicas import Replicas
+from app.errors import UserError
+
+
+def connect(group: ProcessGroup, seed: int, devices: str) -> None:
+    """Let JAX know of all workers, which must come before it computes anything; TensorFlow can wait."""
+    if group.size > 1 and keras.backend.backend() == "jax":
+        from app.distributed import jax_replicas
+
+        jax_replicas.connect(group, seed, "cpu" if local_count() > 1 else devices)
+
+
+def set_up(group: ProcessGroup) -> Replicas:
+    """Return the replicas of a training, one for each device that `startup.configure` left visible.
+
+    To be called before TensorFlow runs its first operation.
+
+    Raises:
+        UserError: The workers have different numbers of devices.
+    """
+    if keras.backend.backend() == "jax":
+        import jax
+
+        several = _count(group, jax.local_device_count()) > 1
+        keras.distribution.set_distribution(None)  # an earlier run in this process may have left its own
+        from app.distributed.jax_replicas import JaxReplicas
+
+        return JaxReplicas(group) if several else Replicas(group)
+    import tensorflow as tf
+
+    gpus = tf.config.get_visible_devices("GPU")
+    if local_count() > 1:  # workers that try it out on one machine divide its accelerators
+        gpus = gpus[group.index :: local_count()]
+        tf.config.set_visible_devices(gpus, "GPU")
+    if group.size > 1:
+        count = _count(group, len(gpus) or 1)
+        return Replicas(group, tf.distribute.MultiWorkerMirroredStrategy(), count)
+    names = [device.name for device in tf.config.list_logical_devices("GPU" if gpus else "CPU")]
+    if len(names) == 1:
+        return Replicas(group)
+    return Replicas(group, _mirrored(tuple(names)), len(names))
+
+
+def _count(group: ProcessGroup, own: int) -> int:
+    """Return the number of devices of all workers together."""
+    counts = group.all_gather("devices", own)
+    if len(set(counts)) > 1:
+        told = ", ".join(f"{group.name(i)} has {count}" for i, count in enumerate(counts))
+        raise UserError(f"every worker needs the same number of devices: {told}")
+    return sum(counts)
+
+
+@functools.cache
+def _mirrored(names: tuple[str, ...]) -> Any:
+    """Return the strategy of some devices; two of them in a process would mix up their exchanges."""
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(names)

@@ -1,0 +1,96 @@
+"""Replicas on JAX: one program over the devices of all workers, by Keras' own data parallelism."""
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax
+import keras
+from jax.experimental import multihost_utils
+
+from app.distributed.process_group import ProcessGroup
+from app.distributed.replicas import Replicas
+from models import ImageClassifier
+from models.variables import assign, state_variables
+
+
+def connect(group: ProcessGroup, seed: int, devices: str) -> None:
+    """Let the JAX of every worker know that of the others. Must come before JAX computes anything."""
+    if devices == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+    keras.utils.set_random_seed(seed)  # else Keras has the workers agree on one
+    keras.distribution.initialize(",".join(group.addresses), group.size, group.index)
+    if not group.is_chief:  # without the chief JAX aborts the process; be quicker, and say why
+        group.grace_seconds = 0.0
+
+
+class JaxReplicas(Replicas):
+    """One replica a device of JAX, on all workers.
+
+    Every worker prepares whole batches. They are taken apart inside the step, where the devices divide them;
+    what a step computes is that of a single device, batch normalisation and random draws with it.
+    """
+
+    def __init__(self, group: ProcessGroup):
+        """Lay out all variables that are made from now on over all devices."""
+        devices = keras.distribution.list_devices()
+        super().__init__(group, None, len(devices))
+        self.distribution = _WholeBatches(devices=devices, auto_shard_dataset=False)
+        keras.distribution.set_distribution(self.distribution)
+
+    def bind(self, classifier: ImageClassifier, sync_batch_norm: bool) -> None:
+        """Let each device compute its part of a batch."""
+        call = classifier.call
+        classifier.call = (  # type: ignore[method-assign]
+            lambda images, training=False: call(self._part(images), training=training)
+        )
+
+    def _part(self, images: Any) -> Any:
+        if images.shape[0] is None or images.shape[0] % self.count:
+            return images
+        axes = [self.distribution.batch_dim_name, *[None] * (len(images.shape) - 1)]
+        layout = keras.distribution.TensorLayout(axes, self.distribution.device_mesh)
+        return keras.distribution.distribute_tensor(images, layout)
+
+    @contextlib.contextmanager
+    def local_scope(self) -> Iterator[None]:
+        """In this context a worker makes variables for itself, without the others."""
+        keras.distribution.set_distribution(None)
+        try:
+            yield
+        finally:
+            keras.distribution.set_distribution(self.distribution)
+
+    def broadcast(self, classifier: ImageClassifier) -> None:
+        """Give all workers the chief's values of all variables but the metrics'."""
+        if self.group.size == 1:
+            return
+        variables = state_variables(classifier)
+        values = multihost_utils.broadcast_one_to_all([variable.numpy() for variable in variables])
+        for variable, value in zip(variables, values, strict=True):
+            assign(variable, value)
+
+    def shutdown(self) -> None:
+        """Part from the other workers when all is done, which JAX would else take for a failure."""
+        if self.group.size > 1:
+            jax.distributed.shutdown()
+
+    def check_in_sync(self, classifier: ImageClassifier) -> None:
+        """See that all replicas hold the same bits."""
+        classifier.jax_state_sync()
+        super().check_in_sync(classifier)
+
+    def copies(self, variable: Any) -> Iterable[Any]:
+        """Return a variable's copies on this worker's devices."""
+        return [shard.data for shard in variable.value.addressable_shards]
+
+
+class _WholeBatches(keras.distribution.DataParallel):
+    """Data parallelism that hands whole batches to all devices; the classifier takes them apart.
+
+    Keras lays out all batches as it does the first, and the last may be one that the devices do not divide.
+    """
+
+    def get_data_layout(self, data_shape: Any) -> Any:
+        """Return the layout of a whole batch on every device."""
+        return keras.distribution.TensorLayout([None] * len(data_shape), self.device_mesh)

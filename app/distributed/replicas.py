@@ -1,0 +1,236 @@
+"""Several replicas of one network, on the devices of this machine and of others, trained as one.
+
+The engine is TensorFlow's own `tf.distribute`: MirroredStrategy for several devices of one process,
+MultiWorkerMirroredStrategy for several processes. Keras 3.15 cannot `fit` under the second (its issue 20585)
+and clips gradients before it adds them up, so the steps of a classifier with several replicas are compiled
+here, for the instance. On JAX the engine is Keras' own: see `jax_replicas`.
+"""
+
+import contextlib
+import functools
+import hashlib
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from app.classifier_files import load_classifier
+from app.data.pipeline import Share
+from app.distributed.process_group import ProcessGroup
+from app.distributed.replica_step import apply_accumulated, test_step, train_step
+from app.errors import UserError
+from models import ImageClassifier
+from models.variables import state_variables
+
+_MIX = 0x9E3779B9  # keeps the random streams of replicas apart; of no other meaning
+
+
+class Replicas:
+    """The replicas of one training: how many, and what they have to do together.
+
+    Args:
+        group: The workers.
+        strategy: TensorFlow's strategy; None for a single replica, or on JAX.
+        count: Replicas of all workers together.
+    """
+
+    def __init__(self, group: ProcessGroup | None = None, strategy: Any = None, count: int = 1):
+        """Keep the arguments."""
+        self.group, self.strategy, self.count = group or ProcessGroup(), strategy, count
+        if strategy is not None:  # all workers have equally many batches, and need not ask each other
+            strategy.extended.experimental_enable_get_next_as_optional = False
+        self._average: Any = None
+
+    @property
+    def share(self) -> Share | None:
+        """The parts of each batch that this worker computes; None where it computes all of it."""
+        if self.strategy is None:
+            return None
+        own = self.strategy.extended._num_devices_per_worker if self.group.size > 1 else self.count
+        return Share(self.count, range(self.group.index * own, (self.group.index + 1) * own))
+
+    def scope(self) -> contextlib.AbstractContextManager[Any]:
+        """In this context variables are made, one copy for each replica."""
+        return self.strategy.scope() if self.strategy else contextlib.nullcontext()
+
+    def local_scope(self) -> contextlib.AbstractContextManager[Any]:
+        """In this context a worker makes variables for itself, without the others; not within the scope."""
+        return contextlib.nullcontext()
+
+    def feed(self, batches: Any) -> Any:
+        """Return batches, of this worker's share, as what `fit` and `evaluate` hand to the replicas."""
+        if self.strategy is None:
+            return batches
+        return self.strategy.distribute_datasets_from_function(lambda context: batches)
+
+    def make_metrics(self, classifier: ImageClassifier, images: np.ndarray, labels: np.ndarray) -> None:
+        """Bring the variables of a compiled classifier's metrics into being; needs the scope."""
+        if self.strategy is None:
+            classifier.test_on_batch(images, labels)
+            classifier.reset_metrics()
+        else:
+            classifier._symbolic_build(data_batch=(images, labels))
+
+    def bind(self, classifier: ImageClassifier, sync_batch_norm: bool) -> None:
+        """Let `fit` and `evaluate` of a compiled classifier, all its variables made, work on all replicas.
+
+        What is changed are attributes of the instance; a saved file does not know of them.
+        """
+        if self.strategy is None:
+            return
+        for layer in _layers(classifier):
+            if sync_batch_norm and isinstance(layer, keras.layers.BatchNormalization):
+                layer.synchronized = True
+            for generator in layer._seed_generators:
+                generator.next = _own_stream(generator)
+        # Keras would take a batch to build what is built, and add up gradients that are added up.
+        classifier._maybe_symbolic_build = lambda **_: None
+        optimizer = _innermost(classifier.optimizer)
+        optimizer._all_reduce_sum_gradients = list
+        if optimizer.gradient_accumulation_steps:
+            optimizer._backend_apply_gradients = functools.partial(apply_accumulated, optimizer)
+        classifier.train_function = self._compiled(classifier, train_step)
+        classifier.test_function = self._compiled(classifier, test_step)
+
+    def _compiled(self, classifier: ImageClassifier, step: Any) -> Any:
+        """Return a step, `step(classifier, images, labels, weights, size)`, for all replicas at once."""
+        import tensorflow as tf
+
+        @tf.function(autograph=False, reduce_retracing=True)
+        def function(iterator: Any) -> Any:
+            logs = self.strategy.run(lambda data: step(classifier, *data), args=(next(iterator),))
+            return {name: self.strategy.experimental_local_results(value)[0] for name, value in logs.items()}
+
+        return function
+
+    def describe(self) -> dict[str, Any]:
+        """Return what environment.json tells of the replicas."""
+        hosts = sorted({address.rpartition(":")[0] for address in self.group.addresses} - {""})
+        return {"workers": self.group.size, "replicas": self.count} | ({"hosts": hosts} if hosts else {})
+
+    def unreplicated(self, classifier: ImageClassifier) -> ImageClassifier:
+        """Return the classifier as one that a worker can use without the others; made while `alone`."""
+        if self.count == 1:
+            return classifier
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "classifier.keras"
+            classifier.save(path)
+            return load_classifier(path)
+
+    def average_statistics(self, classifier: ImageClassifier) -> None:
+        """Give all replicas the mean of their moving statistics; each keeps those of its own images.
+
+        They change linearly, so it does not matter when, or how often, this is done.
+        """
+        if self.strategy is None:
+            return
+        if self._average is None:
+            self._average = self._averaging(_moving_statistics(classifier))
+        self._average()
+
+    def _averaging(self, variables: list[Any]) -> Any:
+        import tensorflow as tf
+
+        def in_replica() -> None:
+            context = tf.distribute.get_replica_context()
+            means = context.all_reduce("MEAN", [tf.identity(each.value) for each in variables])
+            for variable, mean in zip(variables, means, strict=True):
+                variable.assign(mean)
+
+        @tf.function(autograph=False)
+        def average() -> None:
+            self.strategy.run(in_replica)
+
+        return average if variables else lambda: None
+
+    def broadcast(self, classifier: ImageClassifier) -> None:
+        """Give all replicas the chief's values of all variables but the metrics'."""
+        if self.strategy is None or self.group.size == 1:
+            return
+        import tensorflow as tf
+
+        variables = state_variables(classifier)
+
+        def in_replica() -> None:
+            context = tf.distribute.get_replica_context()
+            is_first = tf.equal(context.replica_id_in_sync_group, 0)
+            for variable in variables:
+                value = tf.convert_to_tensor(variable.value)
+                sent = tf.where(is_first, value, tf.zeros_like(value))
+                if value.dtype.is_integer:
+                    sent = tf.cast(sent, "int64")
+                variable.assign(tf.cast(context.all_reduce("SUM", sent), value.dtype))
+
+        tf.function(lambda: self.strategy.run(in_replica), autograph=False)()
+
+    def check_in_sync(self, classifier: ImageClassifier) -> None:
+        """See that all replicas hold the same bits.
+
+        Raises:
+            UserError: They do not; names the first variable that differs, and where.
+        """
+        if self.count == 1:
+            return
+        variables = state_variables(classifier)
+        own = [
+            [
+                hashlib.sha256(ops.convert_to_numpy(copy).tobytes()).hexdigest()[:16]
+                for copy in self.copies(each)
+            ]
+            for each in variables
+        ]
+        everybody = self.group.all_gather("weights", own)
+        for index, theirs in enumerate(everybody):
+            for variable, expected, found in zip(variables, everybody[0], theirs, strict=True):
+                if set(found) != {expected[0]}:
+                    where = self.group.name(index) if self.group.size > 1 else "one of the devices"
+                    raise UserError(
+                        f"{variable.path}: {where} holds other values than the first replica; training "
+                        "stopped, as they no longer train one network. The last state is from before that; "
+                        "look at that machine's memory and at its versions"
+                    )
+
+    def shutdown(self) -> None:
+        """Part from the other workers when all is done."""
+
+    def copies(self, variable: Any) -> Iterable[Any]:
+        """Return a variable's copies on this worker's replicas."""
+        return getattr(variable.value, "values", [variable.value])
+
+
+def _own_stream(generator: Any) -> Any:
+    """Return `generator.next` with draws of its own in each replica, those of one replica in the first."""
+
+    def following(ordered: bool = True) -> Any:
+        import tensorflow as tf
+
+        seed = type(generator).next(generator, ordered)
+        context = tf.distribute.get_replica_context()
+        if context is None:
+            return seed
+        number = ops.cast(context.replica_id_in_sync_group, seed.dtype)
+        return seed + number * ops.convert_to_tensor(np.array([_MIX, 0]), dtype=seed.dtype)
+
+    return following
+
+
+def _layers(classifier: ImageClassifier) -> Iterable[Any]:
+    return classifier._flatten_layers(include_self=True, recursive=True)
+
+
+def _innermost(optimizer: Any) -> Any:
+    """Return the optimizer that a loss-scaling one wraps."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def _moving_statistics(classifier: ImageClassifier) -> list[Any]:
+    """Return what replicas keep each for itself, with its lookahead averages."""
+    found = []
+    for layer in _layers(classifier):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            found += [layer.moving_mean, layer.moving_variance]
+    return found

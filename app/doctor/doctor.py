@@ -1,0 +1,115 @@
+"""Before a long run: does everything look as it should, and how long will it take?"""
+
+import gc
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, TextIO
+
+import keras
+import numpy as np
+
+from app.config import Experiment
+from app.doctor import data_checks as checks
+from app.doctor import resource_checks as resources
+from app.doctor import trial_checks as trials
+from app.doctor.data_checks import Finding
+from app.errors import UserError
+from app.machine import available_memory_bytes
+from app.paths import runs_root, shown
+from app.training import startup
+from app.training.setup import Job, prepare
+
+
+def examine(experiment: Experiment, out: TextIO) -> bool:
+    """Look for what would spoil a run, and print a line a check: ok, warn or FAIL.
+
+    Nothing is trained that anybody keeps, and no run folder is made; the one file written is a picture of
+    augmented images in `runs/doctor/`.
+
+    Args:
+        experiment: What is to be trained.
+        out: Receives each line as soon as it is known.
+
+    Returns:
+        Whether there was no FAIL.
+    """
+    levels = []
+    for finding in _findings(experiment):
+        print(finding, file=out, flush=True)
+        levels.append(finding.level)
+    failed, warned = levels.count("FAIL"), levels.count("warn")
+    told = f"{failed} FAIL, {warned} warn" if failed or warned else "no fault found"
+    print(f"{experiment.name}: {told}", file=out, flush=True)
+    return not failed
+
+
+def _findings(experiment: Experiment) -> Iterator[Finding]:
+    """Yield what the checks find, the quick ones first."""
+    try:
+        job = prepare(experiment)
+    except UserError as error:
+        yield Finding("FAIL", "start", str(error))
+        return
+    dataset, training = job.dataset, experiment.training
+    images, labels = trials.trial_batch(job)
+    names = [dict(enumerate(dataset.class_names)).get(int(label), str(label)) for label in labels]
+    picture = runs_root() / "doctor" / f"{experiment.name}-augmentation.png"
+    yield checks.check_data(dataset)
+    yield checks.check_labels(dataset)
+    yield checks.check_images(dataset, images)
+    yield checks.check_classes(dataset, training.class_weight)
+    yield checks.check_augmentation(job.classifier.augmentation, images, names, picture, experiment.name)
+    normalized = keras.ops.convert_to_numpy(keras.ops.cast(job.classifier.normalization(images), "float32"))
+    largest = checks.largest_input(dataset.train, job.constants)
+    yield checks.check_pixels(normalized, experiment.normalization, largest)
+    yield checks.check_batch_norm(job)
+    yield _check_precision(experiment, job.experiment)
+    yield resources.check_room(
+        "disk", resources.disk_need(job), _free_disk_bytes(runs_root()), f"Free space in {shown(runs_root())}"
+    )
+    memory = resources.check_room(
+        "memory",
+        resources.memory_need(job),
+        available_memory_bytes(),
+        "Choose a smaller training.batch_size or dataset.image_size",
+    )
+    yield memory
+    if memory.level == "FAIL":
+        yield Finding("warn", "trials", "left out, as the system might end a process that takes too much")
+        return
+    yield from _trials(job, images, labels)
+
+
+def _check_precision(asked: Experiment, resolved: Experiment) -> Finding:
+    """Say which number format is used, and whether another would be faster here."""
+    training = asked.training
+    advice = startup.precision_advice(training.precision, training.devices) or ""
+    here = f" is {resolved.training.precision} here" if training.precision == "auto" else ""
+    level: Literal["ok", "warn"] = "warn" if advice and training.precision != "float32" else "ok"
+    return Finding(level, "precision", training.precision + here, advice)
+
+
+def _trials(job: Job, images: np.ndarray, labels: np.ndarray) -> Iterator[Finding]:
+    """Yield what is learnt by computing; each trial's memory is free again before the next."""
+    try:
+        step = trials.first_step(job, images, labels)
+        yield trials.check_first_loss(job, step)
+        yield trials.check_logits(job, step)
+        yield trials.check_gradients(job, step, images, labels)
+        del step
+        gc.collect()
+        yield trials.check_overfitting(job, images, labels)
+        yield resources.check_speed(job)
+    except Exception as error:  # the backends have no class in common for it
+        if "RESOURCE_EXHAUSTED" not in f"{error}" and "ResourceExhausted" not in type(error).__name__:
+            raise
+        advice = "Choose a smaller training.batch_size or dataset.image_size"
+        yield Finding("FAIL", "memory", "the accelerator's memory is too small for a training step", advice)
+
+
+def _free_disk_bytes(folder: Path) -> int:
+    """Return the free space where `folder` lies or will lie."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free

@@ -1,0 +1,214 @@
+"""After a run whose numbers blew up: train up to that step again, and say in which layer it began."""
+
+import math
+from typing import Any, TextIO
+
+import keras
+from keras import ops
+
+from app.doctor.layer_trace import Culprit, find_in_step, find_in_weights
+from app.reading import read_record
+from app.records import FailureRecord
+from app.runs import Run, load_run_experiment
+from app.training.checkpoint import load_state, restore_state
+from app.training.optimizers import learning_rate_at
+from app.training.resume import differences
+from app.training.setup import Job, prepare
+from models.variables import non_finite_variable
+
+SHOWN_LAYERS = 8
+HUGE = 1e3  # weights and pixels are far below
+
+
+def replay(run: Run, out: TextIO) -> bool:
+    """Replay the step at which a run stopped because loss or weights were no longer finite.
+
+    Nothing in the run folder is changed.
+
+    Args:
+        run: The run.
+        out: Where the report goes.
+
+    Returns:
+        Whether the blow-up was seen again and its place found.
+
+    Raises:
+        UserError: The run's files or its data cannot be read.
+    """
+    if not run.failure.is_file():
+        print(f"{run.name}: this run did not blow up (it has no {run.failure.name})", file=out)
+        return False
+    failure = read_record(run.failure, FailureRecord)
+    job, start = _prepare(run, out)
+    target = (failure.epoch - 1) * job.steps + failure.step
+    print(f"{run.name}: {failure.what} in {_place(job, target - 1)}", file=out)
+    if target <= start:
+        print("The newest state was saved after that step: there is nothing to replay", file=out)
+        return False
+    since = f"from the state after {_place(job, start - 1)}" if start else "from the beginning"
+    print(f"training {target - start} steps again, {since}", file=out, flush=True)
+    # What shows in a step may have begun in the update before it.
+    before = max(start, target - 2)
+    _train(job, start, before - start)
+    if non_finite_variable(job.classifier):
+        before = _first_bad_step(_prepare(run)[0], start, before)
+        job, _ = _prepare(run)
+        _train(job, start, before - start)
+    for position in range(before, target):
+        culprit = _examine(job, position, out)
+        if culprit:
+            _report(job, position, culprit, out)
+            return True
+    print(
+        "The replay stayed finite. The run was trained on another machine or with other versions, or its "
+        "steps do not give the same bits twice; try training.precision=float32, a lower learning rate, "
+        "or training.determinism=strict",
+        file=out,
+    )
+    return False
+
+
+def _prepare(run: Run, out: TextIO | None = None) -> tuple[Job, int]:
+    """Bring a run to its newest state; tell on `out` what is no longer as it was.
+
+    Returns:
+        The run's experiment with the state restored, and the steps that this state has behind it.
+    """
+    state, damaged = load_state(run)
+    job = prepare(load_run_experiment(run), from_state=state is not None)
+    if out:
+        environment = job.describe_environment()
+        for line in [line for lines in differences(run, job, environment) for line in lines]:
+            print(f"{run.name}: {line}; the replay may differ", file=out)
+    for line in damaged if out else []:
+        print(line, file=out)
+    if state is None:
+        return job, 0
+    restore_state(job.classifier, state)
+    job.flip_stream = state.progress.flip_stream
+    return job, state.progress.epoch * job.steps + state.progress.step
+
+
+def _train(job: Job, position: int, steps: int, callbacks: Any = ()) -> float:
+    """Train so many steps from a position on, as the run did; return their mean loss.
+
+    Validation is left out: it changes neither weights nor random state.
+    """
+    if steps <= 0:
+        return 0.0
+    history = job.classifier.fit(
+        _batches(job, position),
+        steps_per_epoch=steps,
+        epochs=1,
+        shuffle=False,
+        verbose=0,
+        callbacks=[*job.step_callbacks(position), *callbacks],
+    )
+    return float(history.history["loss"][-1])
+
+
+def _batches(job: Job, position: int) -> Any:
+    """Return the run's batches from a position on, counted in steps over all epochs."""
+    return job.batches(*divmod(position, job.steps))
+
+
+class _UntilBroken(keras.callbacks.Callback):
+    """Counts steps and stops at the first that leaves weights that are not finite."""
+
+    done = 0
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Look at every variable."""
+        self.done += 1
+        self.model.stop_training = non_finite_variable(self.model) is not None
+
+
+def _first_bad_step(job: Job, start: int, end: int) -> int:
+    """Return the position of the step that first leaves weights that are not finite."""
+    watch = _UntilBroken()
+    _train(job, start, end - start, [watch])
+    return start + watch.done - 1
+
+
+def _examine(job: Job, position: int, out: TextIO) -> Culprit | None:
+    """Do one step layer by layer, then as the run did it, and return what first was not finite."""
+    batch = next(iter(_batches(job, position)))
+    images, labels = (ops.convert_to_numpy(part) for part in batch)
+    passages, culprit = find_in_step(job.classifier, images, labels)
+    if culprit:
+        return culprit
+    loss = _train(job, position, 1)
+    if not math.isfinite(loss):
+        what = "the loss of the compiled step; done layer by layer, the same step stays finite"
+        return Culprit("loss", what, passages, len(passages) - 1)
+    culprit = find_in_weights(job.classifier, passages)
+    if culprit is None:
+        print(f"{_place(job, position)}: loss {loss:.4g}, all values finite", file=out, flush=True)
+    return culprit
+
+
+def _place(job: Job, position: int) -> str:
+    epoch, step = divmod(position, job.steps)
+    return f"epoch {epoch + 1}, step {step + 1} of {job.steps}"
+
+
+def _report(job: Job, position: int, culprit: Culprit, out: TextIO) -> None:
+    """Print what was found, how large the values around it were, and what to do."""
+    print(f"{_place(job, position)}: not finite first: {culprit.what}", file=out)
+    index = culprit.index
+    first = max(0, index if culprit.stage == "gradient" else index - SHOWN_LAYERS + 1)
+    rows = [("layer", "kind", "weights", "outputs", "gradients")]
+    rows += [
+        (
+            passage.path,
+            type(passage.layer).__name__,
+            _number(passage.weight_size) if passage.layer.weights else "",
+            _number(passage.output_size),
+            _number(passage.gradient_size),
+        )
+        for passage in culprit.passages[first : max(index + 1, first + SHOWN_LAYERS)]
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    print("largest absolute values before the update:", file=out)
+    for row in rows:
+        cells = [f"{cell:<{width}}" for cell, width in zip(row[:2], widths, strict=False)]
+        cells += [f"{cell:>{width}}" for cell, width in zip(row[2:], widths[2:], strict=True)]
+        print("  " + "  ".join(cells).rstrip(), file=out)
+    print(f"What to do: {_advice(job, position, culprit)}", file=out, flush=True)
+
+
+def _number(size: float | None) -> str:
+    return "" if size is None else f"{size:.3g}"
+
+
+def _advice(job: Job, position: int, culprit: Culprit) -> str:
+    """Return the most likely cause and its remedy."""
+    experiment = job.experiment
+    rate = learning_rate_at(
+        experiment.optimizer.learning_rate, position, job.steps, experiment.training.epochs
+    )
+    slower = (
+        f"lower optimizer.learning_rate ({rate:.3g} in this step), warm it up (warmup_epochs), or limit "
+        "gradients (optimizer.clipnorm: 1.0)"
+    )
+    before = culprit.passages[: culprit.index]
+    sizes = [size for p in before for size in (p.weight_size, p.output_size) if math.isfinite(size)]
+    here = culprit.passages[culprit.index]
+    weight = here.weight_size if math.isfinite(here.weight_size) else 0.0
+    largest = max([weight, *sizes], default=0.0)
+    if culprit.stage == "images":
+        return "check the arguments of this layer: images are not finite before the network sees them"
+    if culprit.stage == "update":
+        return f"the step was too large: {slower}"
+    if experiment.training.precision != "float32" and largest > HUGE:
+        return f"values leave the range of {experiment.training.precision}: set training.precision: float32"
+    if largest > HUGE:
+        return f"values up to {largest:.3g} came before, so earlier steps were too large: {slower}"
+    if culprit.stage == "loss":
+        return f"look at the labels, and at penalties that the network adds to the loss; else {slower}"
+    if culprit.stage == "gradient":
+        return f"look there for a root, logarithm or division, whose slope at 0 has no bound; else {slower}"
+    return (
+        "the values before it are of ordinary size, so look at what this layer computes: a division by zero, "
+        "a root or logarithm of 0 or less, an exponential?"
+    )

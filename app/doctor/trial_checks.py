@@ -1,0 +1,236 @@
+"""What the doctor learns by computing: the first loss, gradients, whether two batches can be learnt.
+
+Everything happens in memory, with networks that nobody keeps.
+"""
+
+import gc
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from app.data.order import epoch_order
+from app.doctor.data_checks import Finding
+from app.training.setup import Job
+from models import ImageClassifier, build_model
+from models.inspect import count_macs, named_layers
+from models.losses import SparseCrossentropy
+
+GRADIENT_SCALE = {"float16": 1024.0}  # smaller gradients than float16 can hold are not zero
+LOUD = 4.0  # the first loss against that of even odds; deep residual networks come to 3
+LEARNT = 0.8  # share of the way from the first loss down to the lowest possible one
+FALLING = 0.1  # of that way, where time ran out
+EAGER_STEPS = 20
+
+
+def trial_batch(job: Job) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first images of the first epoch: 64, or fewer where a network takes long over them."""
+    split = job.dataset.train
+    return split.take(epoch_order(job.experiment.seed, 0, len(split))[: _affordable(job, 6e10, 8, 64)])
+
+
+def _affordable(job: Job, macs: float, least: int, most: int) -> int:
+    """Return the number of images that the network passes with so many multiply-accumulates."""
+    layers = [layer for _, layer in named_layers(job.classifier.network) if layer.built]
+    return int(np.clip(macs // max(sum(map(count_macs, layers)), 1), least, most))
+
+
+@dataclass(frozen=True)
+class FirstStep:
+    """What a forward and a backward pass gave; gradients in the order of the trainable variables."""
+
+    logits: np.ndarray
+    loss: float
+    gradients: list[Any]
+
+
+def plain_loss(job: Job) -> SparseCrossentropy:
+    """Return the experiment's loss without label smoothing, class weights and penalties."""
+    return SparseCrossentropy(softmax_before_loss=job.experiment.training.loss.softmax_before_loss)
+
+
+def first_step(job: Job, images: np.ndarray, labels: np.ndarray) -> FirstStep:
+    """Compute logits, plain loss and its gradients as in a training step, without changing a weight."""
+    classifier, loss = job.classifier, plain_loss(job)
+    scale = GRADIENT_SCALE.get(job.experiment.training.precision, 1.0)
+    weights = [variable.value for variable in classifier.trainable_variables]
+    if keras.backend.backend() == "jax":
+        import jax  # only where it is the backend
+
+        others = [variable.value for variable in classifier.non_trainable_variables]
+
+        def scaled_loss(weights):
+            logits, _ = classifier.stateless_call(weights, others, images, training=True)
+            return loss(labels, logits) * scale, logits
+
+        (value, logits), gradients = jax.jit(jax.value_and_grad(scaled_loss, has_aux=True))(weights)
+    else:
+        import tensorflow as tf  # absent where JAX trains
+
+        with tf.GradientTape() as tape:
+            logits = classifier(images, training=True)
+            value = loss(labels, logits) * scale
+        gradients = tape.gradient(value, weights)
+    return FirstStep(ops.convert_to_numpy(logits), float(value) / scale, gradients)
+
+
+def check_first_loss(job: Job, step: FirstStep) -> Finding:
+    """Compare the loss before training with that of a network that finds all classes equally likely."""
+    num_classes = len(job.dataset.class_names)
+    expected = math.log(num_classes)  # also with softmax before the loss: equal in, equal out
+    measured = f"{step.loss:.3g} before training; ln({num_classes}) = {expected:.3g} expected"
+    if not math.isfinite(step.loss):
+        advice = "Check the model and normalization, or set training.precision: float32"
+        return Finding("FAIL", "first loss", measured, advice)
+    if job.experiment.model.weights:
+        return Finding(
+            "ok", "first loss", f"{step.loss:.3g} with the weights of {job.experiment.model.weights}"
+        )
+    if expected / 2 <= step.loss <= LOUD * expected:
+        return Finding("ok", "first loss", measured)
+    advice = "Check the initial values of the network's last layer, and normalization"
+    return Finding("warn", "first loss", measured, advice)
+
+
+def check_logits(job: Job, step: FirstStep) -> Finding:
+    """Find a network that ends in softmax, although the loss takes logits."""
+    logits = step.logits
+    if np.all((logits >= 0) & (logits <= 1)) and np.allclose(logits.sum(axis=-1), 1.0, atol=1e-2):
+        return Finding(
+            "FAIL",
+            "logits",
+            "the network's outputs are probabilities (none negative, their sum is 1), but the loss applies "
+            "softmax itself",
+            "Let the network end without softmax; to train on softmax twice on purpose, set "
+            "training.loss.softmax_before_loss: true instead",
+        )
+    low, high = logits.min(), logits.max()
+    asked = (
+        "; softmax before the loss, as asked for" if job.experiment.training.loss.softmax_before_loss else ""
+    )
+    return Finding("ok", "logits", f"from {low:.3g} to {high:.3g}{asked}")
+
+
+def check_gradients(job: Job, step: FirstStep, images: np.ndarray, labels: np.ndarray) -> Finding:
+    """Find trainable variables that no gradient reaches.
+
+    Some are zero by design before the first step (behind a scale that starts at zero), so those get a
+    second chance after one.
+    """
+    variables = job.classifier.trainable_variables
+    network = job.classifier.network
+    names = _variable_names(network)
+    faults = _gradient_faults(step.gradients)
+    if "zero" in faults.values():
+        pairs = [(g, v) for g, v in zip(step.gradients, variables, strict=True) if g is not None]
+        optimizer = keras.optimizers.Adam(1e-3)
+        optimizer.build([v for _, v in pairs])
+        optimizer.apply([g for g, _ in pairs])
+        later = _gradient_faults(first_step(job, images, labels).gradients)
+        faults = {i: fault for i, fault in faults.items() if fault != "zero" or later.get(i) == "zero"}
+    told = [f"{names.get(id(variables[i]), variables[i].path)} ({fault})" for i, fault in faults.items()]
+    told += [f"{path} (never called)" for path, layer in named_layers(network) if not layer.built]
+    if not told:
+        return Finding("ok", "gradients", f"finite and not zero for all {len(variables)} variables")
+    more = f" and {len(told) - 5} more" if len(told) > 5 else ""
+    return Finding(
+        "FAIL",
+        "gradients",
+        f"none for {', '.join(told[:5])}{more}, of {len(variables)} variables",
+        "Is the layer used in call? Does what follows depend on it, or is all of it cut to zero?",
+    )
+
+
+def _gradient_faults(gradients: list[Any]) -> dict[int, str]:
+    """Return what is wrong with a gradient, by its position."""
+    faults = {}
+    for i, gradient in enumerate(gradients):
+        values = None if gradient is None else ops.convert_to_numpy(ops.cast(gradient, "float32"))
+        if values is None:
+            faults[i] = "not connected to the loss"
+        elif not np.isfinite(values).all():
+            faults[i] = "not finite"
+        elif not values.any():
+            faults[i] = "zero"
+    return faults
+
+
+def _variable_names(network: keras.Model) -> dict[int, str]:
+    """Return the attributes that lead to a variable, such as units[3].conv1.kernel, by its id."""
+    return {
+        id(variable): f"{path}.{variable.name}"
+        for path, layer in named_layers(network)
+        for variable in layer.variables
+    }
+
+
+def check_overfitting(
+    job: Job, images: np.ndarray, labels: np.ndarray, budget_seconds: float = 20.0, most_steps: int = 1200
+) -> Finding:
+    """Train a copy of the network on two batches until it knows them, or steps or time run out.
+
+    The copy has neither dropout, nor penalties, nor augmentation, and Adam as optimizer: what it cannot
+    learn so, the experiment will not learn either.
+    """
+    loss, half = plain_loss(job), min(_affordable(job, 4e9, 4, 16), len(images) // 2)
+    batches = [(images[:half], labels[:half]), (images[half : 2 * half], labels[half : 2 * half])]
+    copy = _copy_for_trial(job)
+    # Deep networks need small first steps, and few; LeNet5's sigmoids need large ones, and many.
+    rate = keras.optimizers.schedules.PolynomialDecay(3e-5, decay_steps=66, end_learning_rate=2e-3)
+    # Most networks are done before TensorFlow would have traced their step.
+    copy.compile(keras.optimizers.Adam(rate), loss, run_eagerly=keras.backend.backend() == "tensorflow")
+    lowest = _lowest_loss(loss, len(job.dataset.class_names))
+    losses: list[float] = []
+    started, share = time.monotonic(), 0.0
+    while len(losses) < most_steps:
+        if len(losses) == EAGER_STEPS and copy.run_eagerly:
+            copy.compile(copy.optimizer, loss, jit_compile=False)
+        losses += [float(copy.train_on_batch(*batch)) for batch in batches]
+        share = (losses[0] - float(np.mean(losses[-2:]))) / max(losses[0] - lowest, 1e-9)
+        if share >= LEARNT or time.monotonic() - started > budget_seconds:
+            break
+    del copy
+    gc.collect()
+    measured = (
+        f"loss from {losses[0]:.3g} to {np.mean(losses[-2:]):.3g} in {len(losses)} steps "
+        f"on the same two batches of {half} images"
+    )
+    if share >= LEARNT:
+        return Finding("ok", "overfitting", measured)
+    if len(losses) < most_steps:
+        measured += f", all that {budget_seconds:.0f} s allow"
+        if share >= FALLING:
+            return Finding("ok", "overfitting", measured)
+        advice = "This machine is too slow to tell whether it learns: watch the first epochs"
+        return Finding("warn", "overfitting", measured, advice)
+    advice = (
+        f"A network that does not learn {2 * half} images will not learn {len(job.dataset.train):,}: look at "
+        "its layers, initial values and size, and whether the labels fit the images"
+    )
+    return Finding("FAIL", "overfitting", measured, advice)
+
+
+def _lowest_loss(loss: SparseCrossentropy, num_classes: int) -> float:
+    """Return the loss of a network that is right and sure; above 0 with softmax before the loss."""
+    return float(loss(np.arange(num_classes), 50.0 * np.eye(num_classes, dtype=np.float32)))
+
+
+def _copy_for_trial(job: Job) -> ImageClassifier:
+    """Return the experiment's classifier again, with the same weights and nothing that hinders learning."""
+    dataset, model = job.dataset, job.experiment.model
+    network = build_model(
+        model.name, input_shape=dataset.image_shape, num_classes=len(dataset.class_names), **model.arguments
+    )
+    for variable, source in zip(network.weights, job.classifier.network.weights, strict=True):
+        variable.assign(np.array(source))  # a copy: on JAX a step gives its arrays away
+        variable.regularizer = None
+    for _, layer in named_layers(network):
+        if hasattr(layer, "rate"):  # dropout of every kind
+            layer.rate = 0.0
+    copy = ImageClassifier(network, dataset.class_names, job.classifier.normalization)
+    copy.build((None, *dataset.image_shape))
+    return copy

@@ -1,0 +1,1 @@
+"""Pictures from numbers: the canvas, grids of images, curves."""

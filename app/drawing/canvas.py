@@ -1,0 +1,150 @@
+"""What all pictures need: colours, a figure, its heading, panels, texts that fit, a file written atomically.
+
+Matplotlib is imported when the first picture is drawn.
+"""
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from app.files import atomic_path
+from app.wording import printable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Three of Okabe and Ito's colours, which stay apart for colour-blind eyes; line and marker differ as well.
+BLUE, VERMILION, BLACK = "#0072B2", "#D55E00", "#000000"
+GREY = "#767676"
+DOTS_PER_INCH = 150
+# A value this many times above the level that all but 5 % of the values (and two at least) keep is left off.
+SPIKE_FACTOR = 10.0
+SHOWN_FACTOR = 2.5
+LEAST_WIDTH = 7.0  # inches, for the heading
+MARGIN, HEAD_TOP, HEAD_LINE = 0.17, 0.12, 0.24  # inches
+TITLE_POINTS, SUBTITLE_POINTS = 12.5, 8.5
+_LONGEST = 500  # letters that are looked at
+
+
+def new_figure(
+    width_inches: float, height_inches: float, layout: Literal["constrained"] | None = None
+) -> "Figure":
+    """Return an empty figure that needs neither a display nor pyplot."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width_inches, height_inches), dpi=DOTS_PER_INCH, layout=layout)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def set_up_panel(axes: "Axes") -> None:
+    """Give a panel over epochs its grid and its whole-numbered axis."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("epoch")
+    axes.grid(color="#E4E4E4", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=11, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+
+
+def set_epochs(axes: "Axes", epochs: np.ndarray) -> None:
+    """Let the axis begin a little before the first epoch and end a little behind the last."""
+    margin = max(0.5, 0.02 * len(epochs))
+    axes.set_xlim(epochs[0] - margin, epochs[-1] + margin)
+
+
+def axis_limits(values: np.ndarray, metric: str) -> tuple[float, float]:
+    """Return the lower and the upper end of the value axis.
+
+    A loss that jumps far above all others for a moment would press every curve into a flat line; the axis
+    then ends above the others. Neither quantity falls below 0, no accuracy exceeds 1.
+    """
+    finite = np.sort(values[np.isfinite(values)])
+    low, high = finite[0], finite[-1]
+    if metric == "loss" and len(finite) >= 6:
+        ordinary = finite[-1 - max(2, len(finite) // 20)]
+        if high > SPIKE_FACTOR * ordinary > 0:
+            high = SHOWN_FACTOR * ordinary
+    # Noise in the fourth digit must not look like a mountain range.
+    least_span = 0.05 if metric == "accuracy" else 0.05 * max(high, 0.02)
+    middle, half = (low + high) / 2, max(high - low, least_span) / 2 * 1.12
+    bottom, top = middle - half, middle + half
+    return max(bottom, min(0.0, low) - 0.02 * half), min(top, 1.02) if metric == "accuracy" else top
+
+
+def heading_inches(title: str) -> float:
+    """Return the height that the heading takes from the top of a figure."""
+    return HEAD_TOP + HEAD_LINE * (title.count("\n") + 1) + 0.1
+
+
+def draw_heading(figure: "Figure", title: str) -> None:
+    """Write a title at the top left of a figure; its further lines are smaller and grey."""
+    width, height = figure.get_size_inches()
+    room = width - 2 * MARGIN
+    for number, line in enumerate(title.split("\n")):
+        points = SUBTITLE_POINTS if number else TITLE_POINTS
+        if not number and text_inches(line, points) > room:
+            points = max(SUBTITLE_POINTS, points * room / text_inches(line, points))
+        figure.text(
+            MARGIN / width, 1 - (HEAD_TOP + number * HEAD_LINE) / height, shortened(line, room, points),
+            fontsize=points, va="top", parse_math=False, color=GREY if number else BLACK,
+        )  # fmt: skip
+
+
+def shortened(text: str, width_inches: float, points: float) -> str:
+    """Return text on one line, its middle cut out where it would be wider than `width_inches`.
+
+    Line breaks become spaces; letters that cannot be drawn are escaped.
+    """
+    whole = printable(" ".join(text.split()))[:_LONGEST]
+
+    def cut(kept: int) -> str:
+        return f"{whole[: kept - kept // 2]}…{whole[len(whole) - kept // 2 :]}"
+
+    if text_inches(whole, points) <= width_inches:
+        return whole
+    # The largest number of letters that fits lies between those that do and those that do not.
+    fitting, too_many = 0, len(whole)
+    while too_many - fitting > 1:
+        middle = (fitting + too_many) // 2
+        if text_inches(cut(middle), points) <= width_inches:
+            fitting = middle
+        else:
+            too_many = middle
+    return cut(fitting)
+
+
+def text_inches(text: str, points: float) -> float:
+    """Return the width of a line of text."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    font = FontProperties(size=points)
+    with _any_script():
+        width, *_ = text_to_path.get_text_width_height_descent(printable(text), font, ismath=False)
+    return width / 72
+
+
+def percent_of(share: float) -> str:
+    """Return a share in words, without a false 0 or 100 %."""
+    if 0.9995 <= share < 1.0:
+        return "over 99.9 %"
+    if 0.0 < share < 0.0005:
+        return "below 0.1 %"
+    return f"{100 * share:.1f} %"
+
+
+def save_figure(figure: "Figure", path: Path) -> None:
+    """Write a figure as a PNG file, whole or not at all."""
+    with atomic_path(path) as temporary, _any_script():
+        figure.savefig(temporary, dpi=DOTS_PER_INCH)
+
+
+def _any_script() -> "warnings.catch_warnings[None]":
+    """Return a context in which letters that the font lacks become boxes without a warning."""
+    return warnings.catch_warnings(action="ignore", category=UserWarning)

@@ -1,0 +1,1 @@
+"""From labels and logits to metrics, files and pictures."""

@@ -1,0 +1,243 @@
+"""Pictures of how a network does on a split: what it confuses, how good it is at each class, how sure."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from app.drawing.canvas import (
+    BLACK,
+    BLUE,
+    GREY,
+    LEAST_WIDTH,
+    MARGIN,
+    VERMILION,
+    draw_heading,
+    heading_inches,
+    new_figure,
+    percent_of,
+    save_figure,
+    shortened,
+    text_inches,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PALE = "#8A8A8A"
+MOST_WRITTEN = 20  # classes up to which every cell of the confusion matrix is written out
+CELLS = ((13, 0.52, 7.0), (6, 0.62, 8.5), (0, 1.1, 11.0))  # from so many classes on, inches and points
+MOST_LISTED = 26  # confusions named beside a matrix without figures
+MOST_TICKS = 50  # classes named at a matrix without figures
+MATRIX_INCHES = 8.0
+LABEL_INCHES, LABEL_POINTS = 1.3, 8.5
+ROWS_A_COLUMN = 28  # of the picture of all classes
+MOST_CLASSES = 5 * ROWS_A_COLUMN
+ROW_INCHES, COLUMN_INCHES = 0.235, 2.1
+
+
+def draw_confusion(
+    path: Path, confusion: np.ndarray | Sequence[Sequence[int]], class_names: Sequence[str], title: str
+) -> None:
+    """Draw which classes are taken for which.
+
+    Up to 20 classes each cell says its count and its share of the row. Beyond, there are shades alone, and
+    the most frequent confusions are listed beside them.
+
+    Args:
+        path: The PNG file; a predecessor is replaced whole.
+        confusion: Counts by true class (rows) and predicted class (columns).
+        class_names: One a class.
+        title: Of what; the second line of the heading.
+    """
+    counts = np.asarray(confusion, np.int64)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    written = len(counts) <= MOST_WRITTEN
+    cell, points = next(size for least, *size in CELLS if len(counts) >= least)
+    side = cell * len(counts) if written else MATRIX_INCHES
+    title = f"Confusion matrix: {np.trace(counts):,} of {counts.sum():,} right\n{title}"
+    step = 1 if len(counts) <= MOST_TICKS else math.ceil(len(counts) / MOST_TICKS)
+    positions = range(0, len(counts), step)
+    names = [shortened(class_names[at], LABEL_INCHES, LABEL_POINTS) for at in positions]
+    longest = max(text_inches(name, LABEL_POINTS) for name in names)
+    turned = not written or longest > cell - 0.1
+    head, left = heading_inches(title) + 0.1, longest + 0.5
+    below = (longest if turned else 0.15) + 0.5
+    width = max(left + side + (4.4 if not written else 0.4), LEAST_WIDTH)
+    height = head + side + below
+    figure = new_figure(width, height)
+    draw_heading(figure, title)
+    axes = figure.add_axes((left / width, below / height, side / width, side / height))
+    # The root lets small shares be seen beside the large ones of the diagonal.
+    axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0.0, vmax=1.15, interpolation="antialiased")
+    axes.set_ylabel("true class", labelpad=4)
+    axes.set_xlabel("predicted class", labelpad=4)
+    axes.set_xticks(positions, names, fontsize=LABEL_POINTS, parse_math=False, rotation=90 * turned)
+    axes.set_yticks(positions, names, fontsize=LABEL_POINTS, parse_math=False)
+    axes.spines[:].set_color("#C8C8C8")
+    if written:
+        _write_cells(axes, counts, shares, points if counts.max() < 10_000 else points - 1.5)
+    else:
+        _list_confusions(axes, counts, shares, class_names, step)
+    save_figure(figure, path)
+
+
+def _write_cells(axes: "Axes", counts: np.ndarray, shares: np.ndarray, points: float) -> None:
+    """Write count and share into every cell."""
+    for row, column in np.ndindex(*counts.shape):
+        share = shares[row, column]
+        colour = "white" if share > 0.3 else BLACK if counts[row, column] else PALE
+        axes.text(
+            column, row, f"{counts[row, column]:,}\n{100 * share:.1f}%",
+            ha="center", va="center", fontsize=points, linespacing=1.3, color=colour,
+        )  # fmt: skip
+
+
+def _list_confusions(
+    axes: "Axes", counts: np.ndarray, shares: np.ndarray, class_names: Sequence[str], step: int
+) -> None:
+    """Name the most frequent confusions on the right of a matrix."""
+    wrong = counts - np.diag(np.diag(counts))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:MOST_LISTED]
+    pairs = [divmod(int(at), len(counts)) for at in order if wrong.flat[at]]
+    lines = [("most frequent confusions", BLACK)] if pairs else [("no confusion at all", BLACK)]
+    for truth, taken in pairs:
+        figures = f": {counts[truth, taken]:,} ({100 * shares[truth, taken]:.1f} %)"
+        names = [shortened(class_names[each], LABEL_INCHES, LABEL_POINTS) for each in (truth, taken)]
+        lines.append((" → ".join(names) + figures, BLACK))
+    lines += [("", GREY), ("true → predicted: images (share of the true class)", GREY)]
+    lines.append(("the darker, the larger the share of the row", GREY))
+    if step > 1:
+        lines.append((f"one class in {step} is named at the axes", GREY))
+    for number, (text, colour) in enumerate(lines):
+        axes.text(
+            1.03, 1.0 - 0.25 * number / MATRIX_INCHES, text, transform=axes.transAxes, va="top",
+            fontsize=9.5 if number == 0 else LABEL_POINTS, parse_math=False, color=colour,
+        )  # fmt: skip
+
+
+def draw_classes(path: Path, classes: Sequence[Mapping[str, Any]], title: str) -> None:
+    """Draw precision, recall and F1 of every class, the best class first.
+
+    Args:
+        path: The PNG file; a predecessor is replaced whole.
+        classes: Each with `name`, `images`, `precision`, `recall` and `f1`.
+        title: Of what; the second line of the heading.
+    """
+    ordered = sorted(classes, key=lambda each: -each["f1"])
+    left_out = len(ordered) - MOST_CLASSES
+    if left_out > 0:
+        half = MOST_CLASSES // 2
+        ordered = ordered[:half] + ordered[-half:]
+    kind = f"the {half} best and the {half} worst classes" if left_out > 0 else "the best class first"
+    title = f"Precision, recall and F1 by class (images), {kind}\n{title}"
+    columns = math.ceil(len(ordered) / ROWS_A_COLUMN)
+    rows = math.ceil(len(ordered) / columns)
+    label, value = LABEL_INCHES + 0.55, 0.45
+    pitch = label + COLUMN_INCHES + value
+    if columns == 1:
+        pitch = LEAST_WIDTH - MARGIN
+    head = heading_inches(title) + 0.3
+    width, height = columns * pitch + MARGIN, head + rows * ROW_INCHES + 0.5
+    figure = new_figure(width, height)
+    draw_heading(figure, title)
+    low = min(min(each["precision"], each["recall"], each["f1"]) for each in ordered)
+    low = math.floor(min(low, 0.9) * 10) / 10
+    for column in range(columns):
+        part = ordered[column * rows : (column + 1) * rows]
+        inches = (label + column * pitch, 0.5 + (rows - len(part)) * ROW_INCHES)
+        axes = figure.add_axes(
+            (
+                inches[0] / width,
+                inches[1] / height,
+                (pitch - label - value) / width,
+                len(part) * ROW_INCHES / height,
+            )
+        )
+        _draw_class_rows(axes, part, low)
+        if column == 0:
+            _legend_below_heading(figure, axes, head - 0.32)
+    save_figure(figure, path)
+
+
+def _legend_below_heading(figure: "Figure", axes: "Axes", top_inches: float) -> None:
+    """Explain the marks in one row over the panels."""
+    width, height = figure.get_size_inches()
+    figure.legend(
+        *axes.get_legend_handles_labels(), loc="upper left", ncols=4, frameon=False, fontsize=9,
+        bbox_to_anchor=(MARGIN / width, 1 - top_inches / height), borderaxespad=0.0, borderpad=0.0,
+    )  # fmt: skip
+
+
+def _draw_class_rows(axes: "Axes", part: Sequence[Mapping[str, Any]], low: float) -> None:
+    """Draw a column of classes from the top down, with the figures from `low` to 1 along the bottom."""
+    rows = np.arange(len(part))
+    values = {key: [each[key] for each in part] for key in ("precision", "recall", "f1")}
+    axes.hlines(rows, low, 1.0, color="#ECECEC", linewidth=0.8, zorder=0)
+    axes.hlines(rows, values["precision"], values["recall"], color=PALE, linewidth=1.2, zorder=1)
+    marks: dict[str, Any] = {"linestyle": "none", "clip_on": False}
+    axes.plot(values["f1"], rows, "o", color=BLUE, markersize=6, label="F1", **marks)
+    axes.plot(values["precision"], rows, ">", color=VERMILION, markersize=4.5, label="precision", **marks)
+    axes.plot(values["recall"], rows, "D", color=BLACK, markersize=3.2, label="recall", **marks)
+    axes.set_xlim(low, 1.0)
+    axes.set_ylim(len(part) - 0.5, -0.5)
+    names = [f"{shortened(each['name'], LABEL_INCHES, LABEL_POINTS)} ({each['images']:,})" for each in part]
+    axes.set_yticks(rows, names, fontsize=LABEL_POINTS, parse_math=False)
+    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="x", labelsize=LABEL_POINTS)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    for row, value in zip(rows, values["f1"], strict=True):
+        axes.annotate(
+            f"{value:.3f}", (1.0, row), (8, 0), textcoords="offset points", va="center",
+            fontsize=LABEL_POINTS, color=BLUE, annotation_clip=False,
+        )  # fmt: skip
+
+
+def draw_reliability(path: Path, bins: Sequence[Mapping[str, float]], error: float, title: str) -> None:
+    """Draw how often the network is right where it says so with this or that probability.
+
+    Args:
+        path: The PNG file; a predecessor is replaced whole.
+        bins: Each with `low`, `high`, `images`, `confidence` and `accuracy`.
+        error: The expected calibration error.
+        title: Of what; the second line of the heading.
+    """
+    title = f"Reliability: expected calibration error {100 * error:.1f} %\n{title}"
+    width, height, head = LEAST_WIDTH, 7.6, heading_inches(title) + 0.3
+    figure = new_figure(width, height)
+    draw_heading(figure, title)
+    upper = figure.add_axes((0.12, 2.5 / height, 0.84, (height - head - 2.55) / height))
+    lower = figure.add_axes((0.12, 0.55 / height, 0.84, 1.6 / height), sharex=upper)
+    filled = [each for each in bins if each["images"]]
+    left = np.array([each["low"] for each in filled])
+    widths = np.array([each["high"] - each["low"] for each in filled])
+    accuracy = np.array([each["accuracy"] for each in filled])
+    confidence = np.array([each["confidence"] for each in filled])
+    bars: dict[str, Any] = {"align": "edge", "width": widths}
+    upper.bar(left, accuracy, color=BLUE, edgecolor="white", label="accuracy in the bin", **bars)
+    upper.bar(
+        left, confidence - accuracy, bottom=accuracy, fill=False, edgecolor=VERMILION, hatch="///",
+        linewidth=1.0, label="distance to the mean probability", **bars,
+    )  # fmt: skip
+    upper.plot([0, 1], [0, 1], "--", color=BLACK, linewidth=1.2, label="right as often as it says")
+    upper.set_xlim(0, 1)
+    upper.set_ylim(0, 1.01)
+    upper.set_ylabel("share of right answers")
+    upper.tick_params(axis="x", labelbottom=False)
+    _legend_below_heading(figure, upper, head - 0.32)
+    total = sum(each["images"] for each in bins)
+    shares = np.array([each["images"] / max(total, 1) for each in filled])
+    lower.bar(left, shares, color=GREY, edgecolor="white", **bars)
+    lower.set_ylim(0, 1.18 * max(shares, default=1.0))
+    for start, size, share in zip(left, widths, shares, strict=True):
+        words = percent_of(share).removesuffix(" %").replace("below", "<")
+        lower.text(start + size / 2, share, words, ha="center", va="bottom", fontsize=7.5)
+    lower.set_ylabel("% of images")
+    lower.set_yticks([])
+    lower.set_xlabel("probability of the predicted class")
+    for axes in (upper, lower):
+        axes.spines[["top", "right"]].set_visible(False)
+    save_figure(figure, path)

@@ -1,0 +1,98 @@
+"""What a trained network does on a split, written down: figures as JSON, and five pictures."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.evaluation.image_sheets import draw_doubts, draw_mistakes
+from app.evaluation.metrics import confusion_matrix
+from app.evaluation.plots import draw_classes, draw_confusion, draw_reliability
+from app.files import write_json
+from app.reading import read_record
+from app.records import EvaluationRecord, EvaluationsOnTestRecord, MetricsRecord
+from app.runs import Run
+
+# Every picture of an evaluation, with how it is to be read.
+PICTURES = {
+    "confusion.png": "Rows are what an image is, columns what the network took it for.",
+    "classes.png": "Precision: how much of what it calls so is so. Recall: how much of what is so it finds.",
+    "mistakes.png": "Wrong, and sure of it: often odd images, or wrong labels.",
+    "doubts.png": "Right, but only just.",
+    "reliability.png": "On the diagonal it is right as often as it says; below, too sure; above, too modest.",
+}
+
+
+def evaluation_folder(run: Run, split: str, checkpoint: str, views: str = "none") -> Path:
+    """Return the folder for an evaluation of a run on "validation" or "test" images."""
+    return run.evaluations / f"{split}-{checkpoint}{'' if views == 'none' else f'-{views}'}"
+
+
+def evaluation_title(content: dict[str, Any]) -> str:
+    """Return the heading of an evaluation's pictures and table; for `content` see `write_evaluation`."""
+    return (
+        f"{content['run']}, {content['checkpoint']} epoch ({content['epoch']}), "
+        f"{content['images']:,} {content['split']} images"
+    )
+
+
+def write_evaluation(
+    folder: Path,
+    content: dict[str, Any],
+    labels: np.ndarray,
+    logits: np.ndarray,
+    class_names: Sequence[str],
+    take: Callable[[np.ndarray], np.ndarray],
+) -> None:
+    """Write evaluation.json and the pictures of an evaluation into `folder`; the same again replaces them.
+
+    Args:
+        folder: Is made where it is missing.
+        content: That of evaluation.json: the names of `run`, `checkpoint`, `split` and `test_time_views`, and
+            the `epoch`; whatever else belongs to it; and `classification_figures`.
+        labels: (images,), integers.
+        logits: (images, classes), float32.
+        class_names: One a class.
+        take: Returns the images (n, height, width, channels) uint8 at positions (n,).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    title = evaluation_title(content)
+    confusion = confusion_matrix(labels, logits.argmax(-1), len(class_names))
+    draw_confusion(folder / "confusion.png", confusion, class_names, title)
+    draw_classes(folder / "classes.png", content["classes"], title)
+    draw_mistakes(folder / "mistakes.png", take, labels, logits, class_names, title)
+    draw_doubts(folder / "doubts.png", take, labels, logits, class_names, title)
+    error = content["expected_calibration_error"]
+    draw_reliability(folder / "reliability.png", content["reliability"], error, title)
+    write_json(folder / "evaluation.json", content)
+
+
+def list_evaluations(run: Run) -> list[tuple[Path, EvaluationRecord]]:
+    """Return the folders of all evaluations of a run, each with its evaluation.json."""
+    paths = sorted(run.evaluations.glob("*/evaluation.json"))
+    return [(path.parent, read_record(path, EvaluationRecord)) for path in paths]
+
+
+def looks_at_test(run: Run) -> list[dict[str, Any]]:
+    """Return what is known of every look at the test split after training, the oldest first.
+
+    A finished run that keeps validation images apart has looked once itself.
+    """
+    path = run.evaluations / "test_evaluations.json"
+    if path.is_file():
+        return [each.content for each in read_record(path, EvaluationsOnTestRecord).test_evaluations]
+    test = read_record(run.metrics, MetricsRecord).test
+    return [{"when": "at the end of training", "accuracy": test.accuracy}] if test else []
+
+
+def count_test_evaluation(run: Run, accuracy: float, **facts: Any) -> int:
+    """Note one more look at the test split, and return how many there were."""
+    looks = [
+        *looks_at_test(run),
+        {"when": time.strftime("%Y-%m-%d %H:%M:%S"), "accuracy": accuracy, **facts},
+    ]
+    run.evaluations.mkdir(exist_ok=True)
+    write_json(run.evaluations / "test_evaluations.json", {"test_evaluations": looks})
+    return len(looks)

@@ -1,0 +1,194 @@
+"""`make evaluate`: a trained network judged by the validation or the test images, class by class."""
+
+from typing import Any, Literal, TextIO
+
+import keras
+import numpy as np
+from keras import ops
+
+from app.data.dataset import Split
+from app.data.order import epoch_order
+from app.data.views import VIEWS
+from app.errors import UserError
+from app.evaluation.logits import split_logits
+from app.evaluation.metrics import classification_figures, mcnemar
+from app.evaluation.records import (
+    count_test_evaluation,
+    evaluation_folder,
+    evaluation_title,
+    write_evaluation,
+)
+from app.files import atomic_path
+from app.inference.load import CheckpointName, SplitName, batches_of, load_split, load_trained
+from app.paths import shown
+from app.runs import Run
+from models import ImageClassifier
+from models.inspect import named_layers
+
+RECALIBRATION_IMAGES = 4096
+CHANCE = 0.05  # a p-value below it is called more than chance
+Views = Literal["none", "flip", "flip_and_shift"]
+
+
+def evaluate(
+    run: Run, split: SplitName, checkpoint: CheckpointName | None, views: Views, out: TextIO
+) -> dict[str, Any]:
+    """Evaluate a run's network, write figures and pictures into the run folder, and print a table.
+
+    Args:
+        run: A finished run.
+        split: Which images.
+        checkpoint: Whose weights; by default those of the headline figure.
+        views: Test-time views to average logits over, see app/data/views.py.
+        out: Receives the table.
+
+    Returns:
+        The content of evaluation.json.
+
+    Raises:
+        UserError: The run is not finished, its files are damaged, or its data has changed or is missing.
+    """
+    trained = load_trained(run, checkpoint)
+    dataset, chosen = load_split(trained, split)
+    experiment, classifier = trained.experiment, trained.classifier
+    size = experiment.training.batch_size
+    logits = split_logits(classifier, chosen, size, VIEWS[views])
+    if not np.isfinite(logits).all():
+        raise UserError(
+            f"{run.name}: the network puts out values that are no numbers; "
+            f"make doctor RUN={run.name} finds the layer"
+        )
+    on_test = chosen is dataset.test or experiment.dataset.validation == "test"
+    facts: dict[str, Any] = {
+        "run": run.name,
+        "checkpoint": trained.checkpoint,
+        "epoch": trained.epoch,
+        "split": "test" if on_test else split,
+        "test_time_views": views,
+    }
+    if images := recalibrate(classifier, dataset.train, size):
+        again = split_logits(classifier, chosen, size, VIEWS[views])
+        facts["recalibrated"] = {"training_images": images, **_compare(chosen.labels, logits, again)}
+    names = classifier.class_names
+    found = facts | classification_figures(chosen.labels, logits, names)
+    _print_table(found, out)
+    folder, looks = evaluation_folder(run, split, trained.checkpoint, views), 0
+    try:
+        write_evaluation(
+            folder, found, chosen.labels, logits, names, lambda positions: chosen.take(positions)[0]
+        )
+        with atomic_path(folder / "predictions.npz") as temporary:
+            np.savez(temporary, allow_pickle=False, labels=chosen.labels, logits=logits)
+        if chosen is dataset.test:
+            looks = count_test_evaluation(
+                run, found["accuracy"], checkpoint=trained.checkpoint, test_time_views=views
+            )
+    except OSError as error:
+        raise UserError(
+            f"{shown(folder)}: cannot be written ({error.strerror or error}); only what was printed is left "
+            "of this evaluation. Make the folder writable, or evaluate a copy of the run"
+        ) from error
+    if looks:
+        print(
+            f"test images looked at: {looks} time{'s' if looks > 1 else ''} in this run; every choice made "
+            "by them makes them worth less as a test",
+            file=out,
+        )
+    elif on_test:
+        print("the validation images are the test split: training looked at them after every epoch", file=out)
+    print(f"figures and pictures {shown(folder)}", file=out)
+    return found
+
+
+def recalibrate(classifier: ImageClassifier, train: Split, batch_size: int) -> int:
+    """Give every batch normalisation the statistics of training images under the present weights.
+
+    Moving averages lag behind the weights that training changes. Here means and variances are those of up to
+    4,096 training images, not augmented, dropout off: the mean over batches of their means, and of their
+    variances plus the variance of the means.
+
+    Args:
+        classifier: Is changed.
+        train: The training images.
+        batch_size: Images in a batch.
+
+    Returns:
+        How many images were used; 0 where the network normalises no batches.
+    """
+    found = [layer for _, layer in named_layers(classifier.network)]
+    layers = [layer for layer in found if isinstance(layer, keras.layers.BatchNormalization)]
+    if not layers:
+        return 0
+    dropouts = [layer for layer in found if isinstance(layer, keras.layers.Dropout)]
+    kept = [layer.momentum for layer in layers], [layer.rate for layer in dropouts]
+    num_batches = max(1, min(len(train), RECALIBRATION_IMAGES) // batch_size)
+    sample = epoch_order(0, 0, len(train))[: num_batches * batch_size]
+    means: list[list[np.ndarray]] = [[] for _ in layers]
+    variances: list[list[np.ndarray]] = [[] for _ in layers]
+    try:
+        for layer in layers:
+            layer.momentum = 0.0  # the moving statistics are then those of the last batch
+        for layer in dropouts:
+            layer.rate = 0.0
+        for positions in batches_of(sample, batch_size):
+            pixels = classifier.normalization(ops.cast(train.take(positions)[0], "float32"))
+            classifier.network(pixels, training=True)
+            for number, layer in enumerate(layers):
+                means[number].append(ops.convert_to_numpy(layer.moving_mean).astype(np.float64))
+                variances[number].append(ops.convert_to_numpy(layer.moving_variance).astype(np.float64))
+    finally:
+        for layer, momentum in zip(layers, kept[0], strict=True):
+            layer.momentum = momentum
+        for layer, rate in zip(dropouts, kept[1], strict=True):
+            layer.rate = rate
+    for layer, mean, variance in zip(layers, means, variances, strict=True):
+        layer.moving_mean.assign(np.mean(mean, axis=0).astype(np.float32))
+        layer.moving_variance.assign((np.mean(variance, axis=0) + np.var(mean, axis=0)).astype(np.float32))
+    return len(sample)
+
+
+def _compare(labels: np.ndarray, plain: np.ndarray, again: np.ndarray) -> dict[str, Any]:
+    """Return the accuracy with recalibrated statistics, and a sentence on how it differs."""
+    right, right_again = plain.argmax(-1) == labels, again.argmax(-1) == labels
+    test = mcnemar(right_again, right)
+    before, after = 100 * float(right.mean()), 100 * float(right_again.mean())
+    figures = f"{after:.2f} % instead of {before:.2f} %"
+    if test["only_first"] == test["only_second"] == 0:
+        words = f"{after:.2f} %, the same images right as before"
+    elif test["p_value"] >= CHANCE:
+        words = f"{figures}, which is no more than chance (p = {test['p_value']:.2g})"
+    elif after > before:
+        words = (
+            f"{figures} (p = {test['p_value']:.1g}): the moving averages lag behind the weights; train "
+            "longer at a small learning rate, or with a smaller bn_momentum"
+        )
+    else:
+        words = (
+            f"{figures} (p = {test['p_value']:.1g}): the moving averages suit this network better than "
+            "those of images that are not augmented"
+        )
+    return {"accuracy": after / 100, **test, "words": words}
+
+
+def _print_table(found: dict[str, Any], out: TextIO) -> None:
+    """Print the figures of all images, then of each class."""
+    top5 = found["top5_accuracy"]
+    figures = [
+        f"accuracy {100 * found['accuracy']:.2f} %",
+        *([f"top-5 {100 * top5:.2f} %"] if top5 is not None else []),
+        f"loss {found['loss']:.4f}",
+        f"mean F1 {found['macro_f1']:.4f}",
+        f"calibration error {100 * found['expected_calibration_error']:.2f} %",
+    ]
+    title = evaluation_title(found)
+    print(title, "   ".join(figures), sep="\n", file=out)
+    width = max(5, *(len(each["name"]) for each in found["classes"]))
+    print(f"{'class':<{width}}  images  precision  recall      F1", file=out)
+    for each in found["classes"]:
+        print(
+            f"{each['name']:<{width}}  {each['images']:>6,}  {each['precision']:>9.4f}  "
+            f"{each['recall']:>6.4f}  {each['f1']:>6.4f}",
+            file=out,
+        )
+    if "recalibrated" in found:
+        print(f"with batch normalisation recalibrated: {found['recalibrated']['words']}", file=out)

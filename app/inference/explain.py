@@ -1,0 +1,188 @@
+"""`make explain`: the filters of a network's first convolution, and where it looks in an image."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+import keras
+import numpy as np
+from PIL import Image
+
+from app.data.chosen import find_images
+from app.drawing.canvas import percent_of
+from app.drawing.image_grid import draw_grid
+from app.errors import UserError
+from app.evaluation.metrics import probabilities
+from app.files import new_folder
+from app.inference.gradcam import Attention, first_kernel, look
+from app.inference.load import CheckpointName, Trained, load_split, load_trained
+from app.paths import shown
+from app.runs import Run
+from app.wording import printable
+
+VALIDATION_IMAGES = 12
+MOST_IMAGES = 24
+MOST_FILTERS = 256
+OVERLAY_PIXELS = 224  # least height and width of the picture under a heat map
+HEAT_SHARE = 0.6  # of the heat map in its overlay
+
+
+def explain(run: Run, images: str | None, checkpoint: CheckpointName | None, out: TextIO) -> Path:
+    """Draw the first filters, and where the network looks in some images.
+
+    Args:
+        run: A finished run.
+        images: Files, see `app.data.chosen.find_images`; validation images of all classes by default.
+        checkpoint: Whose weights; see `load_trained`.
+        out: Receives a line a picture.
+
+    Returns:
+        The new folder `<run>/explanations/<stamp>`.
+
+    Raises:
+        UserError: The run is not finished, there are no such images, or the network has no maps.
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise UserError(
+            f"explain: it needs TensorFlow, and KERAS_BACKEND is '{keras.backend.backend()}' here; unset it: "
+            "a run that was trained on another backend can be explained, too"
+        )
+    paths = find_images(images) if images is not None else None
+    trained = load_trained(run, checkpoint, precision="float32")
+    if paths is None:
+        pixels, words = _validation_images(trained)
+    else:
+        pixels, words = _read_files(paths, trained, out)
+    attention = look(trained.classifier, pixels)
+    kernel = first_kernel(trained.classifier, pixels[0])
+    folder = new_folder(run.path / "explanations")
+    if kernel is not None:
+        _draw_filters(folder / "filters.png", kernel, trained.title)
+        print(f"filters {shown(folder / 'filters.png')}", file=out)
+    _draw_attention(folder / "gradcam.png", pixels, words, attention, trained, are_classes=paths is None)
+    print(f"grad-cam {shown(folder / 'gradcam.png')}", file=out)
+    return folder
+
+
+def _validation_images(trained: Trained) -> tuple[np.ndarray, list[str]]:
+    """Return validation images spread over the classes, and the class of each."""
+    dataset, split = load_split(trained, "validation")
+    chosen = spread_over_classes(split.labels, VALIDATION_IMAGES)
+    pixels, labels = split.take(chosen)
+    return pixels, [dataset.class_names[label] for label in labels]
+
+
+def spread_over_classes(labels: np.ndarray, number: int) -> np.ndarray:
+    """Return positions of so many images: of each class as many as of any other, or of classes far apart."""
+    by_class = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    if len(by_class) > number:
+        by_class = [by_class[at] for at in np.linspace(0, len(by_class) - 1, number).round().astype(int)]
+    turns = [
+        positions[turn] for turn in range(number) for positions in by_class if turn < len(positions)
+    ]  # the first of each class, the second of each, ...
+    return np.array(turns[:number], np.int64)
+
+
+def _read_files(paths: Sequence[Path], trained: Trained, out: TextIO) -> tuple[np.ndarray, list[str]]:
+    """Return the images of the first files, and their names; those that cannot be read are left out."""
+    from app.inference.predict import read_images
+
+    tried = paths[:MOST_IMAGES]
+    pixels, bad = read_images(tried, trained)
+    listing = "\n".join(f"  {printable(shown(path))}: {reason}" for path, reason in bad)
+    if not len(pixels):
+        raise UserError(f"explain: not one of {len(tried)} image files can be read:\n{listing}")
+    if bad:
+        print(f"{len(bad)} of {len(tried)} files cannot be read and are left out:\n{listing}", file=out)
+    if len(paths) > len(tried):
+        print(f"only the first {len(tried)} of {len(paths):,} files are drawn", file=out)
+    broken = {path for path, _ in bad}
+    return pixels, [printable(path.name) for path in tried if path not in broken]
+
+
+def filter_tiles(kernel: np.ndarray) -> list[np.ndarray]:
+    """Return a picture (height, width, channels) uint8 of each filter, its values stretched to 0 to 255.
+
+    Args:
+        kernel: (height, width, inputs, outputs). Three inputs are shown as colours, else their mean in grey.
+    """
+    tiles = []
+    values = kernel if kernel.shape[2] == 3 else kernel.mean(axis=2, keepdims=True)
+    for number in range(values.shape[-1]):
+        tile = values[..., number]
+        span = float(np.ptp(tile))
+        stretched = (tile - tile.min()) / span if span > 0 else np.full_like(tile, 0.5)
+        tiles.append(np.round(255 * stretched).astype(np.uint8))
+    return tiles
+
+
+def _draw_filters(path: Path, kernel: np.ndarray, title: str) -> None:
+    height, width, inputs, number = kernel.shape
+    kinds = {1: "", 3: "; the three inputs as red, green and blue"}
+    kind = kinds.get(inputs, f"; mean over {inputs} inputs")
+    drawn = filter_tiles(kernel)[:MOST_FILTERS]
+    first = f"the first {len(drawn)} of " if number > len(drawn) else ""
+    draw_grid(
+        path,
+        drawn,
+        [""] * len(drawn),
+        f"{title}: {first}{number} filters of the first convolution\n"
+        f"{height} x {width} pixels, each stretched from its least to its greatest value{kind}",
+        columns=8 if number <= 64 else 16,
+    )
+
+
+def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Return an image in grey under its heat map, which goes from black over red to yellow.
+
+    Args:
+        image: (height, width, channels), uint8; enlarged where it is small.
+        heat: (rows, columns), 0 or more.
+
+    Returns:
+        (height, width, 3), uint8.
+    """
+    from matplotlib import colormaps
+
+    factor = max(1, -(-OVERLAY_PIXELS // min(image.shape[:2])))
+    large = image.repeat(factor, axis=0).repeat(factor, axis=1)
+    gray = large.astype(np.float32).mean(axis=-1, keepdims=True) / 255.0
+    size = large.shape[1], large.shape[0]
+    smooth = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
+    colours = colormaps["inferno"](smooth / max(float(heat.max()), 1e-30))[..., :3]
+    return np.round(255 * (HEAT_SHARE * colours + (1 - HEAT_SHARE) * gray)).astype(np.uint8)
+
+
+def _draw_attention(
+    path: Path,
+    images: np.ndarray,
+    words: Sequence[str],
+    attention: Attention,
+    trained: Trained,
+    *,
+    are_classes: bool,
+) -> None:
+    """Draw each image beside its overlay; its words are its class or its file's name."""
+    names = trained.classifier.class_names
+    shares = probabilities(attention.logits)
+    predicted = attention.logits.argmax(-1)
+    tiles: list[np.ndarray] = []
+    captions: list[str] = []
+    wrong: list[bool] = []
+    for number, (image, word) in enumerate(zip(images, words, strict=True)):
+        taken, heat = names[predicted[number]], attention.heat[number]
+        share = percent_of(shares[number, predicted[number]])
+        nowhere = "" if heat.any() else "\nno place speaks for it"
+        tiles += [image, overlay(image, heat)]
+        captions += [f"truth: {word}" if are_classes else word, f"predicted: {taken}\nwith {share}{nowhere}"]
+        wrong += [False, are_classes and taken != word]
+    rows, columns = attention.heat.shape[1:]
+    draw_grid(
+        path,
+        tiles,
+        captions,
+        f"{trained.title}: where it looks for the class it predicts\n"
+        f"Grad-CAM on the {rows} x {columns} maps of {attention.layer}: the brighter a place, the more it "
+        "speaks for that class (in each image from nothing to the most)",
+        wrong=wrong,
+    )

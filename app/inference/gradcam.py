@@ -1,0 +1,116 @@
+"""Where a network looks: Grad-CAM. Selvaraju et al. 2017, arXiv:1610.02391, section 3."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from app.errors import UserError
+from app.inference.load import batches_of
+from models import ImageClassifier
+from models.inspect import Call, intercepted
+
+BATCH_SIZE = 8  # the maps of a large network are large
+Outputs = list[tuple[keras.layers.Layer, Any]]
+
+
+@dataclass(frozen=True)
+class Attention:
+    """What a network says of images, and what of them speaks for it.
+
+    Attributes:
+        logits: (images, classes).
+        heat: (images, rows, columns), 0 or more: how much each place speaks for the predicted class.
+        layer: The name of the layer or block whose output was looked at.
+    """
+
+    logits: np.ndarray
+    heat: np.ndarray
+    layer: str
+
+
+def first_kernel(classifier: ImageClassifier, image: np.ndarray) -> np.ndarray | None:
+    """Return the kernel (height, width, inputs, outputs) of the first convolution that an image meets."""
+    for layer, _ in _all_outputs(classifier, image):
+        kernel = getattr(layer, "kernel", None)
+        if kernel is not None and len(kernel.shape) == 4:
+            return _float32(kernel)
+    return None
+
+
+def look(classifier: ImageClassifier, images: np.ndarray) -> Attention:
+    """Return where a network looks for the class it predicts.
+
+    The maps are the last output, of a layer or a block, that has more than one place: of a residual block
+    thus the sum and not one of its branches. Each map's weight is the mean over its places of the logit's
+    gradient (equation 1); the heat is the weighted sum of the maps where it is above 0 (equation 2).
+
+    Args:
+        classifier: In any precision; the sums are in float32.
+        images: (images, height, width, channels), uint8.
+
+    Raises:
+        UserError: No layer of the network puts out maps, or the outputs are no numbers.
+    """
+    import tensorflow as tf  # absent where JAX trains
+
+    maps = [
+        layer
+        for layer, output in _all_outputs(classifier, images[0])
+        if len(getattr(output, "shape", ())) == 4 and output.shape[1] * output.shape[2] > 1
+    ]
+    if not maps:
+        raise UserError(
+            f"explain: {type(classifier.network).__name__} has no layer that puts out maps of more than one "
+            "place, so there is no telling where it looks; Grad-CAM is for convolutional networks"
+        )
+    logits, heat = [], []
+    for batch in batches_of(images, BATCH_SIZE):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            with watched([maps[-1]], tape) as outputs:
+                answers = classifier(batch, training=False)
+            predicted = tf.one_hot(tf.argmax(answers, axis=-1), answers.shape[-1], dtype=answers.dtype)
+            # No image influences another, so the gradient of the sum holds that of each image's own logit.
+            score = tf.reduce_sum(answers * predicted)
+        output = outputs[-1][1]
+        gradient = tape.gradient(score, output, unconnected_gradients="zero")
+        weights = np.mean(_float32(gradient), axis=(1, 2), keepdims=True)
+        heat.append(np.maximum(np.sum(weights * _float32(output), axis=-1), 0.0))
+        logits.append(_float32(answers))
+    found = Attention(np.concatenate(logits), np.concatenate(heat), maps[-1].name)
+    if not (np.isfinite(found.logits).all() and np.isfinite(found.heat).all()):
+        raise UserError(
+            "explain: the network puts out values that are no numbers; make doctor RUN=... finds the layer"
+        )
+    return found
+
+
+def _float32(tensor: Any) -> np.ndarray:
+    return ops.convert_to_numpy(ops.cast(tensor, "float32"))
+
+
+def _all_outputs(classifier: ImageClassifier, image: np.ndarray) -> Outputs:
+    """Return what every layer and block of the network puts out for an image, in the order they end."""
+    with watched(classifier.network._flatten_layers(include_self=False)) as outputs:
+        classifier(image[np.newaxis], training=False)
+    return outputs
+
+
+@contextlib.contextmanager
+def watched(layers: list[keras.layers.Layer], tape: Any = None) -> Iterator[Outputs]:
+    """Note what layers put out while the block runs, call by call, and have a tape watch it, if given."""
+    outputs: Outputs = []
+
+    def note(layer: keras.layers.Layer, call: Call, *args: Any, **kwargs: Any) -> Any:
+        output = call(*args, **kwargs)
+        if tape is not None:
+            tape.watch(output)
+        outputs.append((layer, output))
+        return output
+
+    with intercepted(layers, note):
+        yield outputs

@@ -1,0 +1,148 @@
+"""A trained network and the images it is judged by, from a run folder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from app.classifier_files import load_classifier
+from app.config import Experiment
+from app.data.dataset import Dataset, Split
+from app.data.datasets import load_dataset
+from app.errors import UserError
+from app.paths import data_root, shown
+from app.records import DatasetRecord
+from app.runs import Run, load_finished
+from app.training import startup
+from app.training.checkpoint import load_state
+from models import ImageClassifier
+
+CheckpointName = Literal["best", "last"]
+SplitName = Literal["validation", "test"]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run's network with its weights.
+
+    Attributes:
+        run: The run folder.
+        experiment: What was trained.
+        classifier: Takes raw uint8 images; not compiled.
+        checkpoint: Whose weights it has, those of the best epoch or of the last.
+        epoch: That epoch, from 1.
+        data: The run's dataset.json.
+    """
+
+    run: Run
+    experiment: Experiment
+    classifier: ImageClassifier
+    checkpoint: CheckpointName
+    epoch: int
+    data: DatasetRecord
+
+    @property
+    def title(self) -> str:
+        """The heading of its pictures."""
+        return f"{self.run.name}, {self.checkpoint} epoch ({self.epoch})"
+
+
+def load_trained(
+    run: Run, checkpoint: CheckpointName | None = None, *, precision: str | None = None
+) -> Trained:
+    """Load the network of a finished run.
+
+    Args:
+        run: The run.
+        checkpoint: Whose weights; by default those of the run's headline figure: the best epoch's, or the
+            last one's where validation is the test split.
+        precision: To compute in another precision than it was trained in.
+
+    Returns:
+        The network and what belongs to it.
+
+    Raises:
+        UserError: The run is not finished, or its files are damaged or fit each other no longer.
+    """
+    experiment, metrics, data = load_finished(run)
+    experiment = startup.resolve_precision(experiment)
+    startup.configure(
+        seed=experiment.seed,
+        precision=precision or experiment.training.precision,
+        devices=experiment.training.devices,
+        determinism=experiment.training.determinism,
+    )
+    classifier = load_classifier(run.best_model)
+    names = tuple(data.class_names)
+    if classifier.class_names != names:
+        raise UserError(
+            f"{shown(run.best_model)}: its classes are not those of {shown(run.dataset)}: "
+            f"{_first_difference(classifier.class_names, names)}; one of the two files is another run's"
+        )
+    best = metrics.best or metrics.final
+    checkpoint = checkpoint or metrics.checkpoint
+    chosen = metrics.final if checkpoint == "last" else best
+    if checkpoint == "last" and best.epoch != chosen.epoch:
+        _give_last_weights(run, classifier)
+    return Trained(run, experiment, classifier, checkpoint, chosen.epoch, data)
+
+
+def _first_difference(have: Sequence[str], want: Sequence[str]) -> str:
+    """Return where two lists of class names first differ."""
+    if len(have) != len(want):
+        return f"{len(have)} against {len(want)}"
+    number = next(i for i, pair in enumerate(zip(have, want, strict=True)) if pair[0] != pair[1])
+    return f"class {number} is {have[number]!r} against {want[number]!r}"
+
+
+def _give_last_weights(run: Run, classifier: ImageClassifier) -> None:
+    """Put the last epoch's weights into a classifier that has the best one's."""
+    state, _ = load_state(run)
+    if state is None:
+        raise UserError(
+            f"{shown(run.states)}: no state of the last epoch; CHECKPOINT=best uses {run.best_model.name}"
+        )
+    have = [tuple(variable.shape) for variable in classifier.variables]
+    stored = [value.shape for value in state.values["model"]]
+    if have != stored:
+        raise UserError(
+            f"{shown(state.path)}: holds {len(stored)} variables that do not fit the {len(have)} of "
+            f"{run.best_model.name}; CHECKPOINT=best does without it"
+        )
+    for variable, value in zip(classifier.variables, state.values["model"], strict=True):
+        variable.assign(value)
+
+
+def load_split(trained: Trained, split: SplitName) -> tuple[Dataset, Split]:
+    """Load a run's data, and the images of one split.
+
+    Raises:
+        UserError: The data is missing or has changed since, or there is no such split.
+    """
+    dataset = load_dataset(trained.experiment.dataset, data_root())
+    if dataset.class_names != trained.classifier.class_names:
+        raise UserError(
+            f"{trained.run.name}: the data's classes have changed since it was trained: "
+            f"{_first_difference(dataset.class_names, trained.classifier.class_names)}"
+        )
+    if dataset.fingerprint != trained.data.fingerprint:
+        raise UserError(
+            f"{trained.run.name}: the images have changed since it was trained ({dataset.source}; then: "
+            f"{trained.data.source}); put the old ones back, or judge it by other images with "
+            f"make predict RUN={trained.run.name} IMAGES=folder"
+        )
+    if split == "validation":
+        return dataset, dataset.val
+    if dataset.test is not None:
+        return dataset, dataset.test
+    if trained.experiment.dataset.validation == "test":
+        return dataset, dataset.val
+    raise UserError(
+        f"SPLIT=test: {dataset.source} has no test split; SPLIT=validation is what {trained.run.name} has"
+    )
+
+
+def batches_of(images: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Return images in batches, the last one perhaps smaller."""
+    return [images[start : start + batch_size] for start in range(0, len(images), batch_size)]

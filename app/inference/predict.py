@@ -1,0 +1,210 @@
+"""The classes of any images, by a run's network and with the run's own preprocessing."""
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+
+from app.data.chosen import find_images, shown_pattern
+from app.data.images import BadImageError, ImageFormat, decode_file, quiet_pillow
+from app.drawing.canvas import percent_of
+from app.drawing.image_grid import draw_grid
+from app.errors import UserError
+from app.evaluation.metrics import probabilities
+from app.files import new_folder, write_text
+from app.inference.load import CheckpointName, Trained, load_trained
+from app.paths import shown
+from app.runs import Run
+from app.wording import printable
+
+BATCH_SIZE = 64  # images in memory at a time
+TOP = 5
+SHEET_IMAGES = 48
+SHOWN_ROWS = 10
+MAX_LISTED = 20  # bad files named in a message
+COLUMNS = (
+    "file",
+    "class",
+    "probability",
+    *(name for rank in range(1, TOP + 1) for name in (f"class_{rank}", f"probability_{rank}")),
+    "problem",
+)
+BadFiles = list[tuple[Path, str]]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network says of one file.
+
+    Attributes:
+        path: The file.
+        classes: The likeliest classes, five at most, the first one first.
+        shares: Their probabilities.
+        problem: Why the file could not be read; there are no classes then.
+    """
+
+    path: Path
+    classes: tuple[str, ...] = ()
+    shares: tuple[float, ...] = ()
+    problem: str = ""
+
+
+def read_images(paths: Sequence[Path], trained: Trained) -> tuple[np.ndarray, BadFiles]:
+    """Read image files as the run read its own: the same size, channels and way of resizing.
+
+    Args:
+        paths: The files.
+        trained: The run.
+
+    Returns:
+        The images that can be read, in order, `(n, height, width, channels)` uint8, and the files that
+        cannot be read, each with the reason.
+    """
+    height, width, channels = trained.data.image_shape
+    dataset = trained.experiment.dataset
+    image_format = ImageFormat(
+        (height, width), channels, dataset.interpolation, dataset.resize, dataset.background_colour
+    )
+
+    def decode(path: Path) -> np.ndarray | str:
+        try:
+            return decode_file(path, image_format)
+        except BadImageError as error:
+            return str(error)
+
+    with quiet_pillow(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = list(pool.map(decode, paths))
+    images = [result for result in results if not isinstance(result, str)]
+    bad = [(path, result) for path, result in zip(paths, results, strict=True) if isinstance(result, str)]
+    return np.array(images, np.uint8).reshape(-1, height, width, channels), bad
+
+
+def predict(run: Run, images: str, checkpoint: CheckpointName | None, out: TextIO) -> Path:
+    """Tell the classes of images; write predictions.csv and contact_sheet.png.
+
+    Args:
+        run: A finished run.
+        images: See `find_images`.
+        checkpoint: Whose weights; see `load_trained`.
+        out: Where the first predictions, bad files and paths are printed.
+
+    Returns:
+        The new folder `<run>/predictions/<stamp>`.
+
+    Raises:
+        UserError: No image is found or can be read, or the network does not give numbers.
+    """
+    paths = find_images(images)
+    trained = load_trained(run, checkpoint)
+    predictions: list[Prediction] = []
+    thumbnails: list[np.ndarray] = []
+    for start in range(0, len(paths), BATCH_SIZE):
+        batch = paths[start : start + BATCH_SIZE]
+        pixels, bad = read_images(batch, trained)
+        thumbnails.extend(pixels[: SHEET_IMAGES - len(thumbnails)])
+        predictions += _predict_batch(trained, batch, pixels, dict(bad))
+    good = [each for each in predictions if not each.problem]
+    _say_what_is_bad([each for each in predictions if each.problem], len(paths), images, out)
+    folder = new_folder(run.path / "predictions")
+    write_text(folder / "predictions.csv", _csv(predictions))
+    draw_grid(
+        folder / "contact_sheet.png",
+        thumbnails,
+        [f"{each.classes[0]}\n{percent_of(each.shares[0])}" for each in good[:SHEET_IMAGES]],
+        f"Predicted classes and their probabilities\n{trained.title}; {_counted(len(thumbnails), len(good))}",
+    )
+    print(*_table(good), f"predictions {shown(folder / 'predictions.csv')}", sep="\n", file=out)
+    print(f"contact sheet {shown(folder / 'contact_sheet.png')}", file=out)
+    return folder
+
+
+def _predict_batch(
+    trained: Trained, paths: Sequence[Path], pixels: np.ndarray, problems: dict[Path, str]
+) -> list[Prediction]:
+    """Return what the network says of the files whose images are `pixels`, and of those with problems."""
+    names = trained.classifier.class_names
+    if not len(pixels):
+        return [Prediction(path, problem=problems[path]) for path in paths]
+    logits = np.asarray(trained.classifier.predict_on_batch(pixels))
+    if not np.isfinite(logits).all():
+        raise UserError(
+            f"{trained.title}: the network's outputs are not all numbers (NaN or infinite); its weights are "
+            "broken. Try the other weights (CHECKPOINT=best or last), or see "
+            f"make doctor RUN={trained.run.name}"
+        )
+    shares = probabilities(logits)
+    order = np.argsort(-shares, axis=-1, kind="stable")[:, :TOP]
+    rows = iter(zip(order, shares, strict=True))
+    predictions = []
+    for path in paths:
+        if path in problems:
+            predictions.append(Prediction(path, problem=problems[path]))
+            continue
+        best, share = next(rows)
+        predictions.append(
+            Prediction(path, tuple(names[i] for i in best), tuple(float(share[i]) for i in best))
+        )
+    return predictions
+
+
+def _say_what_is_bad(bad: Sequence[Prediction], num_paths: int, text: str, out: TextIO) -> None:
+    """Name the files that cannot be read; raise if there are no others."""
+    if not bad:
+        return
+    lines = [f"  {_name(each.path)}: {each.problem}" for each in bad[:MAX_LISTED]]
+    if len(bad) > MAX_LISTED:
+        lines.append(f"  and {len(bad) - MAX_LISTED:,} more")
+    listing = "\n".join(lines)
+    if len(bad) < num_paths:
+        print(f"{len(bad):,} of {num_paths:,} files cannot be read and are left out:\n{listing}", file=out)
+    elif num_paths == 1:
+        raise UserError(
+            f"IMAGES={shown_pattern(text)}: {_name(bad[0].path)} cannot be read: {bad[0].problem}"
+        )
+    else:
+        raise UserError(f"IMAGES={shown_pattern(text)}: none of {num_paths:,} files can be read:\n{listing}")
+
+
+def _name(path: Path) -> str:
+    """Return a path as one line of text."""
+    return printable(shown(path))
+
+
+def _counted(drawn: int, all_images: int) -> str:
+    return (
+        f"all images read ({drawn})" if drawn == all_images else f"the first {drawn} of {all_images:,} images"
+    )
+
+
+def _csv(predictions: Sequence[Prediction]) -> str:
+    """Return COLUMNS and a line a file; texts are quoted, whatever is in them, and numbers are not."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    writer.writerow(COLUMNS)
+    for each in predictions:
+        name = os.fsencode(each.path).decode("utf-8", "backslashreplace")  # a name may be no UTF-8
+        pairs: list[str | float] = []
+        for class_name, share in zip(each.classes, each.shares, strict=True):
+            pairs += [class_name, round(share, 6)]
+        pairs += [""] * (2 * TOP - len(pairs))
+        writer.writerow([name, *pairs[:2], *pairs, each.problem])
+    return text.getvalue()
+
+
+def _table(good: Sequence[Prediction]) -> list[str]:
+    """Return the first predictions in columns."""
+    rows = [("file", "class", "probability")]
+    for each in good[:SHOWN_ROWS]:
+        name = _name(each.path)
+        short = name if len(name) <= 60 else f"...{name[-57:]}"
+        rows.append((short, printable(each.classes[0]), percent_of(each.shares[0])))
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    lines = [f"{row[0]:{widths[0]}}  {row[1]:{widths[1]}}  {row[2]}" for row in rows]
+    rest = len(good) - SHOWN_ROWS
+    return [*lines, f"and {rest:,} more"] if rest > 0 else lines

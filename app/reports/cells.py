@@ -1,0 +1,50 @@
+"""Cells of tables: what pages and the results table say of a run and its source."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from app.config import Experiment
+from app.records import DatasetRecord
+from app.wording import printable
+
+# What a run may change without training another recipe.
+FREE_SETTINGS: dict[str, Any] = {
+    "name": True,
+    "description": True,
+    "reference": True,
+    "dataset": {"data_dir"},
+    "training": {"epochs", "checkpoint_every_minutes", "devices"},
+}
+
+
+def percent(share: float | None) -> str:
+    """Return a share in percent; nothing for none."""
+    return "" if share is None else f"{100 * share:.2f} %"
+
+
+def data_name(experiment: Experiment, dataset: DatasetRecord | None) -> str:
+    """Return the data's name, with the kind of files where they are not the published arrays."""
+    settings = experiment.dataset
+    name: str = settings.name
+    if name == "image_folder" and settings.data_dir:
+        name = printable(Path(settings.data_dir).name) or name
+    kinds = re.findall(r"\((?:\d+ )?(\.\w+) files\)", dataset.source) if dataset else []
+    return f"{name} as {kinds[-1]}" if kinds else name
+
+
+def source_figures(experiment: Experiment) -> str:
+    """Return the source's last and best accuracy, as far as it gives them."""
+    reference = experiment.reference
+    if reference is None:
+        return ""
+    last = reference.last_val_accuracy or reference.val_accuracy
+    best, epoch = reference.best_val_accuracy, reference.best_epoch
+    words = [percent(last), percent(best) + (f" ({epoch})" if best and epoch else "")]
+    return ", ".join(word for word in words if word)
+
+
+def source_cell(experiment: Experiment) -> str:
+    """Return the source's figures for a table, which has no room for the data that they were reached on."""
+    figures, reference = source_figures(experiment), experiment.reference
+    return f"{figures} on other data" if figures and reference and reference.data else figures

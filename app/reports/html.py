@@ -1,0 +1,138 @@
+"""Self-contained HTML pages: pictures inside, nothing loaded from outside, legible on any screen."""
+
+import base64
+import html
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from app.files import write_text
+
+LARGE_BYTES = 300_000  # a picture above this is kept in 256 colours
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1b1b1b; --paper: #ffffff; --faint: #5f6368; --line: #d8d8d8;
+  --card: #f6f6f4; --link: #0058a3; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e8e8e6; --paper: #161616; --faint: #a8a8a4;
+  --line: #3a3a3a; --card: #222222; --link: #7cbcf5; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 1rem; max-width: 74rem; background: var(--paper); color: var(--ink);
+  font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
+h1 { font-size: 1.6rem; line-height: 1.2; margin: .5rem 0; }
+h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; border-bottom: 1px solid var(--line); padding-bottom: .2rem; }
+p { max-width: 46rem; } .faint { color: var(--faint); } a { color: var(--link); }
+figure { margin: 1rem 0; } figcaption { color: var(--faint); font-size: .9rem; max-width: 46rem; }
+img { max-width: 100%; height: auto; background: #ffffff; border: 1px solid var(--line); border-radius: 4px;
+  display: block; }
+.tiles { display: flex; flex-wrap: wrap; gap: .75rem; margin: 1rem 0; }
+.tile { background: var(--card); border: 1px solid var(--line); border-radius: 6px; padding: .6rem .9rem;
+  min-width: 9rem; flex: 1 1 9rem; }
+.tile b { display: block; font-size: 1.4rem; line-height: 1.2; }
+.tile span { color: var(--faint); font-size: .85rem; }
+.wide { overflow-x: auto; }
+@media (max-width: 700px) { figure img { max-width: none; width: 40rem; } }
+table { border-collapse: collapse; font-size: .92rem; overflow-wrap: normal; }
+th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid var(--line);
+  vertical-align: top; }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+pre { background: var(--card); border: 1px solid var(--line); border-radius: 6px; padding: .7rem;
+  overflow-x: auto; font: 13px/1.4 ui-monospace, monospace; white-space: pre; }
+details summary { cursor: pointer; color: var(--link); }
+"""
+
+
+def write_page(path: Path, title: str, parts: Iterable[str]) -> None:
+    """Write a page of HTML, whole or not at all.
+
+    Args:
+        path: The file.
+        title: Of the window and over the page.
+        parts: HTML, as the other functions of this module return it.
+    """
+    write_text(
+        path,
+        "<!doctype html>\n"
+        '<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<link rel="icon" href="data:,">\n'  # or browsers ask for one
+        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        f"<h1>{html.escape(title)}</h1>\n" + "\n".join(parts) + "\n</body>\n</html>\n",
+    )
+
+
+def heading(text: str) -> str:
+    """Return the heading of a section."""
+    return f"<h2>{html.escape(text)}</h2>"
+
+
+def paragraph(text: str, *, faint: bool = False) -> str:
+    """Return a paragraph of plain text."""
+    kind = ' class="faint"' if faint else ""
+    return f"<p{kind}>{html.escape(text)}</p>"
+
+
+def code(text: str) -> str:
+    """Return text as it stands, in a box that scrolls."""
+    return f"<pre>{html.escape(text.rstrip())}</pre>"
+
+
+def folded(summary: str, content: str) -> str:
+    """Return HTML that is hidden until a click on `summary`."""
+    return f"<details><summary>{html.escape(summary)}</summary>\n{content}\n</details>"
+
+
+def tiles(values: Sequence[tuple[str, str]]) -> str:
+    """Return the figures that matter most: large values, each over what it is."""
+    cells = [
+        f'<div class="tile"><b>{html.escape(value)}</b><span>{html.escape(words)}</span></div>'
+        for value, words in values
+    ]
+    return f'<div class="tiles">{"".join(cells)}</div>'
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = ()) -> str:
+    """Return a table that scrolls sideways where it is too wide.
+
+    Args:
+        head: One heading a column.
+        rows: Texts, one a column.
+        numbers: Columns (from 0) that are flush right.
+    """
+
+    def line(cells: Sequence[str], kind: str) -> str:
+        number = ' class="number"'
+        return "".join(
+            f"<{kind}{number * (column in numbers)}>{html.escape(cell)}</{kind}>"
+            for column, cell in enumerate(cells)
+        )
+
+    body = "\n".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
+    return f'<div class="wide"><table>\n<tr>{line(head, "th")}</tr>\n{body}\n</table></div>'
+
+
+def picture(path: Path, words: str, caption: str = "") -> str:
+    """Return a PNG file as part of the page; a large one in 256 colours.
+
+    Args:
+        path: The file.
+        words: What it shows, for those who cannot see it.
+        caption: A sentence below it.
+    """
+    try:
+        content = path.read_bytes()
+        with Image.open(path) as image:
+            width, height = image.size
+            if len(content) > LARGE_BYTES:
+                small = io.BytesIO()
+                image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+                content = min(content, small.getvalue(), key=len)
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow calls a broken chunk a syntax error
+        return paragraph(f"{path.name} cannot be shown ({error})", faint=True)
+    data = base64.b64encode(content).decode()
+    below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+    return (
+        f'<figure><div class="wide"><img src="data:image/png;base64,{data}" alt="{html.escape(words)}" '
+        f'width="{width}" height="{height}"></div>{below}</figure>'
+    )

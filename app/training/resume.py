@@ -1,0 +1,220 @@
+"""What must hold before a run is taken up again, and what may be asked beyond that: more epochs, force."""
+
+import dataclasses
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TextIO
+
+import numpy as np
+
+from app.config import Experiment, dump_experiment, load_experiment
+from app.data.order import OLD_FLIP_STREAM
+from app.distributed.process_group import ProcessGroup
+from app.errors import UserError
+from app.files import write_json, write_text
+from app.paths import experiments_dir
+from app.preflight import changed_data, check_resumable, refuse_or_force
+from app.reading import read_history, read_record
+from app.records import DatasetRecord, EnvironmentRecord
+from app.runs import Run, load_run_experiment, remove_temporaries
+from app.training.checkpoint import Progress, State, restore_state
+from app.training.optimizers import learning_rate_at
+from app.training.setup import Job
+from models.augmentation.color_layers import Recolour
+
+ScheduleFate = Literal["keep", "stretch"]
+FoundState = tuple[State | None, list[str]]
+_DECISIVE = ("tensorflow", "keras", "jax", "jaxlib", "numpy")  # another version may compute other numbers
+
+
+def longer(run: Run, epochs: int, fate: ScheduleFate | None) -> Experiment:
+    """Return the experiment of a run with more epochs; nothing is changed yet, see `last_state`.
+
+    Args:
+        run: The run, finished or not.
+        epochs: Epochs in all.
+        fate: What becomes of a schedule that was laid out over the old number of epochs: "keep" leaves it
+            there, so the rate stays at its last value; "stretch" lays it out over the new number.
+
+    Raises:
+        UserError: There would be nothing to train, so many cannot be trained, or the schedule's fate is
+            missing or makes no sense.
+    """
+    check_resumable(run, epochs)
+    experiment = load_run_experiment(run)
+    planned, schedule = experiment.training.epochs, experiment.optimizer.learning_rate
+    changes = [f"training.epochs={epochs}"]
+    if schedule.schedule in ("cosine", "one_cycle"):
+        if fate is None:
+            stretched = schedule.model_copy(update={"span_epochs": None})
+            kept, later = (
+                learning_rate_at(one, planned, 1, epochs)
+                for one in (schedule.model_copy(update={"span_epochs": planned}), stretched)
+            )
+            raise UserError(
+                f"EPOCHS={epochs}: the learning rate of {run.name} follows a {schedule.schedule} over "
+                f"{schedule.span_epochs or planned} epochs. Say what becomes of it:\n"
+                f"  SCHEDULE=keep     it stays at its last value (about {kept:.3g})\n"
+                f"  SCHEDULE=stretch  it is laid out over {epochs} epochs and goes on from about "
+                f"{later:.3g}; the epochs already trained stay as they are"
+            )
+        span = "null" if fate == "stretch" else schedule.span_epochs or planned
+        changes.append(f"optimizer.learning_rate.span_epochs={span}")
+    elif fate == "stretch":
+        raise UserError(
+            f"SCHEDULE=stretch: the {schedule.schedule} schedule of {run.name} does not depend on the number "
+            "of epochs; leave SCHEDULE out"
+        )
+    return load_run_experiment(run, changes)
+
+
+def last_state(run: Run, job: Job, found: FoundState, force: bool, out: TextIO) -> State | None:
+    """Put the last whole state of a run into its classifier, and record that it goes on.
+
+    Everything that could forbid it is looked at before anything in the run folder is changed.
+
+    Args:
+        run: The run.
+        job: Its experiment, prepared again, perhaps with more epochs.
+        found: What `load_state` returned.
+        force: Go on although data or versions have changed.
+        out: Receives what has changed.
+    """
+    state, damaged = found
+    environment = job.describe_environment()
+    grave, slight = differences(run, job, environment)
+    refuse_or_force(run, grave, force)
+    if state:
+        restore_state(job.classifier, state)
+    for line in [*grave, *slight]:
+        print(f"{run.name}: {line}; equal bits are not promised", file=out)
+    if edited := edited_keys(run, job.experiment):
+        print(
+            f"{run.name}: experiments/{job.experiment.name}.yaml has changed since ({', '.join(edited)}); "
+            "the run goes on with its own experiment.yaml",
+            file=out,
+        )
+    for line in damaged:
+        print(line, file=out)
+    mended = [layer.name for layer in job.classifier.augmentation if isinstance(layer, Recolour)]
+    if state and mended and state.progress.flip_stream == OLD_FLIP_STREAM:  # a state from before
+        print(
+            f"{run.name}: {', '.join(mended)} had faults of Keras when the run began and has none now; "
+            "from here on its images are other ones",
+            file=out,
+        )
+    if state:
+        state.progress.resumed_epochs.append(state.progress.epoch + 1)
+    remove_temporaries(run)
+    _open_again(run, job.experiment)
+    record(run, job, state.progress if state else Progress(), grave, environment)
+    return state
+
+
+def _open_again(run: Run, experiment: Experiment) -> None:
+    """Write an experiment that has more epochs now into its run, which is no longer finished.
+
+    The metrics of a finished run stay beside the new ones as metrics-<epochs>-epochs.json. They go first: a
+    kill in between leaves an unfinished run, which may be resumed with more epochs or without.
+    """
+    if run.finished:
+        os.replace(run.metrics, run.path / f"metrics-{len(read_history(run.history))}-epochs.json")
+    if experiment != load_run_experiment(run):
+        write_text(run.experiment, dump_experiment(experiment))
+
+
+def agreed_position(group: ProcessGroup, state: State | None) -> tuple[Progress, list[np.ndarray] | None]:
+    """Return where the chief's state stands, and the values of its metrics."""
+    told = None
+    if group.is_chief:
+        progress = state.progress if state else Progress(resumed_epochs=[1])
+        metrics = [value.tolist() for value in state.values["metrics"]] if state else None
+        told = [dataclasses.asdict(progress), metrics]
+    fields, metrics = group.all_gather("position", told)[0]
+    return Progress(**fields), metrics and [np.array(value, np.float32) for value in metrics]
+
+
+def differences(run: Run, job: Job, environment: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Compare what a run began with and what it would go on with.
+
+    Args:
+        run: The run.
+        job: Its experiment, prepared again.
+        environment: What this process runs on, see `Job.describe_environment`.
+
+    Returns:
+        What forbids going on: other data, another backend, other versions; and what only makes equal bits
+        uncertain: another processor, other threads.
+    """
+    recorded = read_record(run.environment, EnvironmentRecord).content
+    grave = changed_data(run, job.dataset)
+    slight: list[str] = []
+    for name, before, now in [
+        ("backend", recorded["backend"], environment["backend"]),
+        *((name, recorded["versions"].get(name), environment["versions"].get(name)) for name in _DECISIVE),
+    ]:
+        unused = name.startswith("jax") and environment["backend"] != "jax"
+        if before != now and not unused:
+            grave.append(f"{name}: {now} here, {before} when the run began")
+    for name, now in environment["onednn"].items():
+        before = recorded.get("onednn", {}).get(name, "not recorded")  # as older runs did not
+        if before != now:
+            unknown = before == "not recorded"
+            (slight if unknown else grave).append(f"{name}: {now} here, {before} when the run began")
+    for name in ("devices", "cpu", "threads", "deterministic", "workers", "replicas"):
+        before = recorded.get(name, 1)  # older runs had one worker and one replica, and did not say so
+        if before != environment[name]:
+            slight.append(f"{name}: {environment[name]} here, {before} when the run began")
+    return grave, slight
+
+
+def record(
+    run: Run, job: Job, progress: Progress, forced: Sequence[str], environment_now: Mapping[str, Any]
+) -> None:
+    """Add this resume to environment.json, and changed data to dataset.json."""
+    environment = read_record(run.environment, EnvironmentRecord).content
+    entry = {"time": time.strftime("%F %T"), "epoch": progress.epoch + 1, "step": progress.step}
+    entry |= {name: environment_now[name] for name in ("commit", "workers", "replicas")}
+    environment.setdefault("resumes", []).append(entry | ({"forced": list(forced)} if forced else {}))
+    write_json(run.environment, environment)
+    dataset = read_record(run.dataset, DatasetRecord)
+    if dataset.fingerprint != job.dataset.fingerprint:
+        before = [*dataset.fingerprints_before, dataset.fingerprint]
+        write_json(run.dataset, job.describe_dataset() | {"fingerprints_before": before})
+
+
+def edited_keys(run: Run, experiment: Experiment) -> list[str]:
+    """Return what the experiment's file says otherwise than when the run began, as dotted keys.
+
+    Nothing where the file is gone, or the run was trained from another run.
+    """
+    overrides = read_record(run.environment, EnvironmentRecord).overrides
+    if overrides is None or not (experiments_dir() / f"{experiment.name}.yaml").is_file():
+        return []
+    try:
+        now = load_experiment(experiment.name, overrides)
+    except UserError:
+        return ["has errors now"]
+    settled = {"training.epochs", "optimizer.learning_rate.span_epochs"}  # `longer` may have changed them
+    if (now.model.weights or "").endswith("/latest"):  # the run recorded what that was
+        settled.add("model.weights")
+    exclude = {"name", "description", "reference"}
+    now = now.with_auto_as(experiment.training.precision)
+    found = _different(experiment.model_dump(exclude=exclude), now.model_dump(exclude=exclude))
+    return [key for key in found if key not in settled]
+
+
+def _different(one: Any, other: Any, path: str = "") -> list[str]:
+    """Return the dotted keys under which two trees differ."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = [*one, *(key for key in other if key not in one)]
+        missing = object()
+        return [
+            found
+            for key in keys
+            for found in _different(
+                one.get(key, missing), other.get(key, missing), f"{path}.{key}" if path else key
+            )
+        ]
+    return [] if one == other else [path.replace(".arguments", "")]

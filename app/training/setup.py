@@ -1,0 +1,257 @@
+"""An experiment made ready to train: data loaded, classifier compiled, all variables made."""
+
+import contextlib
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from app.classifier_files import load_classifier
+from app.config import Experiment
+from app.data.dataset import Dataset
+from app.data.datasets import load_dataset
+from app.data.normalization import normalization_constants
+from app.data.order import FLIP_STREAM, epoch_order
+from app.data.pipeline import evaluation_batches, num_steps, training_batches
+from app.distributed.consistency import one_at_a_time, same_data
+from app.distributed.devices import connect, set_up
+from app.distributed.process_group import ProcessGroup
+from app.distributed.replicas import Replicas
+from app.errors import UserError
+from app.paths import data_root
+from app.preflight import check_batch, weights_run
+from app.runs import Run
+from app.training import startup
+from app.training.lookahead import LookaheadAverage
+from app.training.optimizers import ACCUMULATION, build_optimizer, unapplied_steps
+from models import ImageClassifier, Normalization, augmentation_layer, build_model
+from models.losses import SparseCrossentropy, balanced_class_weight
+from models.variables import assign
+
+
+@dataclass
+class Job:
+    """An experiment, its precision resolved, with its data loaded and its classifier compiled."""
+
+    experiment: Experiment
+    dataset: Dataset
+    classifier: ImageClassifier
+    constants: dict[str, Any]
+    steps: int
+    replicas: Replicas
+    deterministic: bool
+    lookahead: LookaheadAverage | None = None
+    flip_stream: int = FLIP_STREAM
+
+    def batches(self, epoch: int = 0, step: int = 0, epochs: int | None = None) -> Any:
+        """Return the training batches from a position (counted from 0) on, of all epochs by default."""
+        training = self.experiment.training
+        batches = training_batches(
+            self.dataset.train,
+            seed=self.experiment.seed,
+            batch_size=training.batch_size,
+            epochs=epochs or training.epochs,
+            epoch=epoch,
+            step=step,
+            alternating_flip=self.experiment.alternating_flip,
+            flip_stream=self.flip_stream,
+            share=self.replicas.share,
+        )
+        return self.replicas.feed(batches)
+
+    def validation_batches(self) -> tuple[Any, int]:
+        """Return the validation images for `fit` or `evaluate`, and their number of steps."""
+        val, size = self.dataset.val, self.experiment.training.batch_size
+        batches = evaluation_batches(val, size, share=self.replicas.share)
+        return self.replicas.feed(batches), num_steps(len(val), size)
+
+    def step_callbacks(self, position: int) -> list[keras.callbacks.Callback]:
+        """Return what belongs to the steps themselves, for steps from `position` on, over all epochs."""
+        if self.lookahead is None:
+            return []
+        self.lookahead.position = position
+        return [self.lookahead]
+
+    def describe(self) -> str:
+        """Return one line on what will be trained."""
+        data, network = self.dataset, self.classifier.network
+        return (
+            f"{self.experiment.model.name} ({network.count_params():,} parameters) on {data.source}: "
+            f"{len(data.train):,} training and {len(data.val):,} validation images "
+            f"({data.split_rule}), {len(data.class_names)} classes"
+        )
+
+    def warnings(self) -> Iterator[str]:
+        """Yield what a user should know before the training starts, a line each."""
+        if duplicates := self.dataset.duplicates_warning():
+            yield duplicates
+        steps = self.steps * self.experiment.training.epochs
+        if left := unapplied_steps(self.experiment.optimizer, steps):
+            every = self.experiment.optimizer.arguments[ACCUMULATION]
+            yield f"the last {left} of {steps:,} steps are not applied: {ACCUMULATION} is {every}"
+
+    def summary(self) -> str:
+        """Return the table of the network's layers, shapes and parameter counts, as in summary.txt."""
+        lines: list[str] = []
+        self.classifier.network.summary(
+            expand_nested=True, line_length=110, print_fn=lambda line, **_: lines.append(line)
+        )
+        return "\n".join(lines) + "\n"
+
+    def describe_environment(self) -> dict[str, Any]:
+        """Return the content of environment.json: what the run is trained on."""
+        return startup.describe_environment(self.deterministic) | self.replicas.describe()
+
+    def describe_dataset(self) -> dict[str, Any]:
+        """Return the content of dataset.json."""
+        kind = {"kind": self.experiment.normalization, "unit": "images scaled to [0, 1]"}
+        return self.dataset.as_json() | {"normalization": kind | self.constants}
+
+
+def prepare(
+    experiment: Experiment,
+    group: ProcessGroup | None = None,
+    dataset: Dataset | None = None,
+    *,
+    from_state: bool = False,
+) -> Job:
+    """Load the data, build and compile the classifier with all variables made.
+
+    Args:
+        experiment: What to make ready.
+        group: The workers that train it, each on all its devices; without it there is a single replica.
+        dataset: Its data, where they are loaded already.
+        from_state: Whether a state will replace all weights, so that those the experiment starts from are
+            not needed.
+
+    Raises:
+        UserError: The experiment, the data or the devices do not allow it, or the workers differ.
+    """
+    training = experiment.training
+    if group:
+        connect(group, experiment.seed, training.devices)
+    experiment = startup.resolve_precision(experiment, group)
+    deterministic = startup.configure(
+        seed=experiment.seed,
+        precision=experiment.training.precision,
+        devices=training.devices,
+        determinism=training.determinism,
+    )
+    if dataset is None:
+        with one_at_a_time(group):
+            dataset = load_dataset(experiment.dataset, data_root())
+    if group:
+        same_data(group, dataset)
+    check_batch(experiment, dataset)
+    replicas = set_up(group) if group else Replicas()
+    if training.batch_size < replicas.count:
+        raise UserError(
+            f"training.batch_size: received {training.batch_size}, but there are {replicas.count} replicas; "
+            "choose a batch that has an image for each"
+        )
+    constants = normalization_constants(experiment.normalization, dataset.train)
+    steps = num_steps(len(dataset.train), training.batch_size)
+    with replicas.scope():
+        parts = _make_parts(experiment, dataset, constants)
+    if replicas.group.is_chief and not from_state and (source := weights_run(experiment)):
+        with replicas.local_scope():  # the others receive its values
+            _start_from(source, parts["network"], dataset.class_names)
+    with replicas.scope():
+        classifier = ImageClassifier(class_names=dataset.class_names, **parts)
+        lookahead = _compile(experiment, dataset, classifier, replicas, steps)
+    return Job(experiment, dataset, classifier, constants, steps, replicas, deterministic, lookahead)
+
+
+def _make_parts(experiment: Experiment, dataset: Dataset, constants: Mapping[str, Any]) -> dict[str, Any]:
+    """Return augmentation, network and normalization, as a classifier takes them."""
+    augmentation = []
+    for layer in experiment.augmentation_layers:
+        with _refusals_of(f"augmentation.{layer.name}"):
+            augmentation.append(augmentation_layer(layer.name, **layer.arguments))
+    model = experiment.model
+    with _refusals_of(f"model.{model.name}"):
+        network = build_model(
+            model.name,
+            input_shape=dataset.image_shape,
+            num_classes=len(dataset.class_names),
+            **model.arguments,
+        )
+    normalization = Normalization(**constants)
+    if network.adapt_images:
+        sample = epoch_order(experiment.seed, 0, len(dataset.train))[: network.adapt_images]
+        pixels = normalization(dataset.train.take(sample)[0])
+        network.adapt(keras.ops.convert_to_numpy(keras.ops.cast(pixels, "float32")))
+    return {"network": network, "normalization": normalization, "augmentation": augmentation}
+
+
+def _compile(
+    experiment: Experiment,
+    dataset: Dataset,
+    classifier: ImageClassifier,
+    replicas: Replicas,
+    steps: int,
+) -> LookaheadAverage | None:
+    """Make a classifier ready to fit, with all its variables, on all replicas; return its average."""
+    training, network = experiment.training, classifier.network
+    classifier.build((None, *dataset.image_shape))
+    weights = None
+    if training.class_weight == "balanced":
+        weights = balanced_class_weight(dataset.train.labels, len(dataset.class_names))
+    classifier.compile(
+        optimizer=build_optimizer(experiment.optimizer, steps_per_epoch=steps, epochs=training.epochs),
+        loss=SparseCrossentropy(
+            label_smoothing=training.loss.label_smoothing,
+            softmax_before_loss=training.loss.softmax_before_loss,
+            class_weight=weights,
+        ),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+    )
+    # Slots of the optimizer and variables of the metrics come into being here, so that a state fits them.
+    classifier.optimizer.build(classifier.trainable_variables)
+    lookahead = None
+    if training.lookahead:
+        lookahead = LookaheadAverage(
+            network,
+            classifier.optimizer,
+            training.lookahead,
+            training.epochs * steps,
+            functools.partial(replicas.average_statistics, classifier),
+        )
+    replicas.make_metrics(classifier, *dataset.train.take(np.arange(1)))
+    replicas.bind(classifier, training.sync_batch_norm)
+    replicas.broadcast(classifier)
+    return lookahead
+
+
+@contextlib.contextmanager
+def _refusals_of(what: str) -> Iterator[None]:
+    """Turn a constructor's refusal of a value that the experiment gave into a message for the user."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{what}: {error}") from error
+
+
+def _start_from(run: Run, network: keras.Model, class_names: tuple[str, ...]) -> None:
+    """Copy the best weights of another run into `network`; the head stays new where the classes differ."""
+    trained = load_classifier(run.best_model)
+    theirs, ours = trained.network.weights, network.weights
+    if type(trained.network) is not type(network) or len(theirs) != len(ours):
+        raise UserError(
+            f"model.weights: {run.name} holds a {type(trained.network).__name__} with {len(theirs)} weights, "
+            f"the experiment makes a {type(network).__name__} with {len(ours)}; both must be the same network"
+        )
+    head = network.trainable_weights[-2:] if tuple(trained.class_names) != class_names else []
+    new = {variable.path for variable in head}
+    for source, variable in zip(theirs, ours, strict=True):
+        if variable.path in new:
+            continue
+        if source.shape != variable.shape:
+            raise UserError(
+                f"model.weights: {variable.path} has shape {tuple(source.shape)} in {run.name}, "
+                f"{tuple(variable.shape)} here; use the same model arguments and image size"
+            )
+        assign(variable, source.numpy())

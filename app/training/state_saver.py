@@ -1,0 +1,140 @@
+"""When states are saved and when training stops: on a signal, when it is time, together on all workers."""
+
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from types import FrameType
+from typing import Any, NoReturn
+
+import keras
+import numpy as np
+
+from app.distributed.replicas import Replicas
+from app.errors import Interrupted
+from app.runs import Run
+from app.training.callbacks import FiniteLoss
+from app.training.checkpoint import Progress, save_state
+from models.variables import metric_values, non_finite_variable, restore_metrics
+
+AGREE_SECONDS = 0.25  # several workers ask each other so often
+
+
+class StateSaver(keras.callbacks.Callback):
+    """Writes states for an exact resume, turns a signal into a clean stop. Must be the last callback."""
+
+    def __init__(
+        self,
+        run: Run,
+        progress: Progress,
+        every_seconds: float,
+        finite: FiniteLoss,
+        replicas: Replicas,
+        resumed_metrics: Sequence[np.ndarray] | None = None,
+    ):
+        """Save every so many seconds.
+
+        `finite` raises where the weights are not; `resumed_metrics` are the metric values of a half-finished
+        epoch.
+        """
+        super().__init__()
+        self.run, self.progress, self.every_seconds, self.finite = run, progress, every_seconds, finite
+        self.replicas, self.resumed_metrics = replicas, resumed_metrics
+        self.saved_at = self.agreed_at = time.monotonic()
+        self.batches_to_go = self.batches_between = 1  # from one agreement of the workers to the next
+        self.stop_signal = 0
+        self.previous_handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> "StateSaver":
+        """Take over SIGINT, SIGTERM and SIGHUP, but for those that are ignored, as under nohup."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_IGN:
+                continue
+            try:
+                self.previous_handlers[number] = signal.signal(number, self._on_signal)
+            except ValueError:  # not the main thread: whoever runs the thread handles signals
+                break
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give the signals back."""
+        for number, handler in self.previous_handlers.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        """Ask for a stop at the next batch; a second signal ends the process at once."""
+        self.stop_signal = number
+        for each in self.previous_handlers:
+            signal.signal(each, signal.SIG_DFL)  # Python's own handler would wait for the step to end
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # of a closed terminal there come two: shell and system
+        with contextlib.suppress(OSError):  # of the terminal that was closed
+            print("\nstopping at the next batch; again to stop at once ...", file=sys.stderr, flush=True)
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Put back the metrics of a half-finished epoch; `fit` has just reset them."""
+        if self.resumed_metrics is not None:
+            restore_metrics(self.model, self.resumed_metrics)
+            self.resumed_metrics = None
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Save when it is time, or stop."""
+        stop, save = self._agree()
+        if stop or save:
+            self._save()
+        if stop:
+            self._stop(stop)
+
+    def on_test_begin(self, logs: Mapping[str, float] | None = None) -> None:
+        """Keep the training metrics; validation resets them."""
+        self.training_metrics = metric_values(self.model)
+
+    def on_test_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Stop in the middle of validation; only the validation is done again when the run is resumed."""
+        stop, _ = self._agree()
+        if stop:
+            self._save(self.training_metrics)
+            self._stop(stop)
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Save the finished epoch; all its records are written by now."""
+        self._save()
+        self.batches_to_go = 1
+        stop, _ = self._agree()
+        if stop:
+            self._stop(stop)
+
+    def _agree(self) -> tuple[int, bool]:
+        """Return the signal to stop for, or 0, and whether to save, the same on every worker.
+
+        Several workers ask each other every AGREE_SECONDS or so; the chief says when next.
+        """
+        now = time.monotonic()
+        wish = (self.stop_signal, now - self.saved_at >= self.every_seconds)
+        if self.replicas.group.size == 1:
+            return wish
+        self.batches_to_go -= 1
+        if self.batches_to_go:
+            return 0, False
+        pace, self.agreed_at = (now - self.agreed_at) / self.batches_between, now
+        wishes = self.replicas.group.all_gather("wishes", [*wish, round(AGREE_SECONDS / max(pace, 1e-3))])
+        self.batches_to_go = self.batches_between = max(1, wishes[0][2])
+        return max(stop for stop, *_ in wishes), wishes[0][1]
+
+    def _stop(self, number: int) -> NoReturn:
+        raise Interrupted(
+            f"\nstopped in epoch {self.progress.epoch + 1} after step {self.progress.step}; "
+            f"the state is written. Go on with: make resume RUN={self.run.name}",
+            number,
+        )
+
+    def _save(self, metrics: Sequence[np.ndarray] | None = None) -> None:
+        if name := non_finite_variable(self.model):
+            progress, steps = self.progress, self.finite.steps
+            epoch, step = (
+                (progress.epoch, steps) if progress.step == 0 else (progress.epoch + 1, progress.step)
+            )
+            self.finite.fail(f"{name} holds values that are not finite", epoch, step)
+        self.replicas.average_statistics(self.model)
+        save_state(self.run, self.model, self.progress, metrics, writes=self.finite.writes)
+        self.saved_at = time.monotonic()

@@ -1,0 +1,236 @@
+"""The main job: train an experiment into a run folder, or take up a run that was stopped."""
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+import keras
+import numpy as np
+
+from app.config import Experiment, dump_experiment
+from app.data.dataset import Dataset
+from app.distributed.cluster import find_group, progress_output
+from app.distributed.consistency import same_experiment, same_program
+from app.errors import UserError
+from app.files import write_json, write_text
+from app.paths import runs_root
+from app.preflight import check_resumable, settle_weights
+from app.reports.report import write_report
+from app.runs import Run, create_run, load_run_experiment, locked
+from app.training import startup
+from app.training.callbacks import FiniteLoss, Recorder, SyncReplicas, write_records
+from app.training.checkpoint import Progress, load_state
+from app.training.history import is_complete
+from app.training.interruptions import not_deleted, told_on_stop
+from app.training.optimizers import learning_rate_at
+from app.training.progress_display import Display
+from app.training.results import print_results, write_results
+from app.training.resume import ScheduleFate, agreed_position, last_state, longer
+from app.training.setup import Job, prepare
+from app.training.state_saver import StateSaver
+from models import ImageClassifier
+from models.layers import quick_inference
+
+
+def train(
+    experiment: Experiment,
+    out: TextIO | None = None,
+    overrides: Sequence[str] | None = None,
+    dataset: Dataset | None = None,
+) -> Run:
+    """Train an experiment into a new run folder.
+
+    Everything that can be wrong with the experiment or the data is found before the folder is made.
+
+    Args:
+        experiment: What to train.
+        out: Where progress is shown; the standard output by default.
+        overrides: The `key=value` changes to the experiment's file that led to `experiment`, kept so that a
+            later edit of the file can be told; None where it comes from elsewhere.
+        dataset: Its data, where they are loaded already.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        UserError: Something that the user can mend.
+        Interrupted: SIGINT or SIGTERM; the state is written.
+    """
+    with find_group() as group, contextlib.ExitStack() as stack:
+        same_program(group)
+        same_experiment(group, experiment)
+        out = out or progress_output(group, experiment.name)
+        if group.is_chief:
+            experiment = settle_weights(experiment)
+        job = prepare(experiment, group, dataset)
+        if group.is_chief:
+            run = create_run(experiment.name)
+            stack.enter_context(locked(run))
+            write_text(run.experiment, dump_experiment(job.experiment))
+            environment = job.describe_environment()
+            write_json(run.environment, environment | {"overrides": overrides})
+            write_json(run.dataset, job.describe_dataset())
+            write_text(run.summary, job.summary())
+            group.all_gather("run", run.name)
+        else:
+            run = Run(runs_root() / group.all_gather("run", None)[0])
+        group.advice = f"make resume RUN={run.name} goes on from its last state"
+        print(f"{experiment.name}: {job.describe()}\nrun {run.name}", file=out, flush=True)
+        if experiment.model.weights and group.is_chief:
+            print(f"starts from the weights of {experiment.model.weights}", file=out, flush=True)
+        for warning in job.warnings():
+            print(warning, file=out, flush=True)
+        if remark := startup.precision_remark(experiment, job.experiment):
+            print(remark, file=out, flush=True)
+        return _fit(run, job, Progress(), None, out)
+
+
+def resume(
+    run: Run | None,
+    out: TextIO | None = None,
+    *,
+    epochs: int | None = None,
+    schedule: ScheduleFate | None = None,
+    force: bool = False,
+    dataset: Dataset | None = None,
+) -> Run:
+    """Take up a stopped run where its last whole state stands; it ends as if it had never stopped.
+
+    Args:
+        run: A run folder with or without a state; without one it starts from the beginning. Only the chief
+            needs it, and tells the other workers everything.
+        out: Where progress is shown; the standard output by default.
+        epochs: Train so many epochs in all instead; a finished run is taken up again.
+        schedule: What then becomes of a learning rate that was laid out over the old number of epochs.
+        force: Go on although data or versions have changed.
+        dataset: The run's data, where they are loaded already.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        UserError: The run is finished or being trained, its data or the libraries have changed, its states
+            are damaged, or more epochs cannot be trained.
+        Interrupted: As for `train`.
+    """
+    if schedule and epochs is None:
+        raise UserError(f"SCHEDULE={schedule}: says what becomes of the schedule with EPOCHS=n; n is missing")
+    with find_group() as group, locked(run) if run else contextlib.nullcontext():
+        same_program(group)
+        if run:
+            check_resumable(run, epochs)
+            experiment = load_run_experiment(run) if epochs is None else longer(run, epochs, schedule)
+            found = load_state(run)
+            group.all_gather("run", [run.name, experiment.model_dump_json()])
+        else:
+            name, settings = group.all_gather("run", None)[0]
+            run, experiment = Run(runs_root() / name), Experiment.model_validate_json(settings)
+            found = None, []
+        out = out or progress_output(group, experiment.name)
+        group.advice = f"make resume RUN={run.name} goes on from its last state"
+        job = prepare(experiment, group, dataset, from_state=found[0] is not None)
+        state = last_state(run, job, found, force, out) if group.is_chief else None
+        progress, metrics = agreed_position(group, state)
+        job.flip_stream = progress.flip_stream
+        job.replicas.broadcast(job.classifier)
+        print(
+            f"{run.name}: resumed at epoch {progress.epoch + 1}, step {progress.step} of {job.steps}",
+            file=out,
+            flush=True,
+        )
+        if remark := startup.precision_remark(experiment, job.experiment):
+            print(remark, file=out, flush=True)
+        return _fit(run, job, progress, metrics, out)
+
+
+def _fit(run: Run, job: Job, progress: Progress, metrics: Sequence[np.ndarray] | None, out: TextIO) -> Run:
+    """Train from `progress` to the end and write what a finished run holds.
+
+    `metrics` are the values of the metrics at `progress`, where it stands within an epoch.
+    """
+    experiment, dataset, classifier, group = job.experiment, job.dataset, job.classifier, job.replicas.group
+    training = experiment.training
+    if group.is_chief:
+        run.failure.unlink(missing_ok=True)  # written again if it happens again
+        if progress.rows:  # a kill may have fallen between the records of an epoch and its state
+            write_records(run, progress, experiment)
+    half_epoch = progress.step > 0
+    callbacks = callbacks_of(run, job, progress, metrics if half_epoch else None, out)
+    val_ds, val_steps = job.validation_batches()
+    with not_deleted(run), callbacks[-1], quick_inference(), group.watched():
+        if half_epoch and progress.step == job.steps:
+            _finish_validation(classifier, progress.epoch, val_ds, val_steps, callbacks)
+        while not is_complete(experiment, progress.rows):
+            whole = progress.step == 0
+            classifier.fit(
+                job.batches(progress.epoch, progress.step),
+                validation_data=val_ds,
+                validation_steps=val_steps,
+                initial_epoch=progress.epoch,
+                epochs=training.epochs if whole else progress.epoch + 1,
+                steps_per_epoch=job.steps - progress.step,
+                shuffle=False,  # the order is the pipeline's
+                verbose=0,
+                callbacks=callbacks,
+            )
+    if group.is_chief:
+        with job.replicas.local_scope(), not_deleted(run):
+            with told_on_stop(f"the metrics are not written yet: make resume RUN={run.name} does that"):
+                write_results(run, experiment, dataset, job.replicas.unreplicated(classifier), progress)
+            with told_on_stop(f"the training is whole; its page is not: make report RUN={run.name}"):
+                write_report(run, dataset)
+        print_results(run, out)
+    group.all_gather("finished", True)  # nobody leaves before the chief has written everything
+    job.replicas.shutdown()
+    return run
+
+
+def callbacks_of(
+    run: Run, job: Job, progress: Progress, resumed_metrics: Sequence[np.ndarray] | None, out: TextIO
+) -> list[keras.callbacks.Callback]:
+    """Return what accompanies the steps of a run, in order; the last one saves states and takes the signals.
+
+    Args:
+        run: Where records and states go.
+        job: What is trained.
+        progress: Where it stands; the callbacks read and write it.
+        resumed_metrics: Values of the metrics of an epoch that was stopped half-way.
+        out: Where progress is shown.
+    """
+    experiment, training = job.experiment, job.experiment.training
+    display = Display(progress, experiment, job.steps, len(job.dataset.train), out)
+    replicas = job.replicas
+    finite = FiniteLoss(run, progress, experiment, job.steps, replicas.group.is_chief)
+    saver = StateSaver(
+        run,
+        progress,
+        every_seconds=60 * training.checkpoint_every_minutes,
+        finite=finite,
+        replicas=replicas,
+        resumed_metrics=resumed_metrics,
+    )
+    recorder = Recorder(
+        run,
+        progress,
+        experiment,
+        display,
+        lambda step: learning_rate_at(experiment.optimizer.learning_rate, step, job.steps, training.epochs),
+        replicas.group.is_chief,
+    )
+    stepwise = job.step_callbacks(progress.epoch * job.steps + progress.step)
+    return [recorder, finite, *stepwise, display, SyncReplicas(replicas), saver]
+
+
+def _finish_validation(
+    classifier: ImageClassifier,
+    epoch: int,
+    val_ds: Any,
+    val_steps: int,
+    callbacks: list[keras.callbacks.Callback],
+) -> None:
+    """Close an epoch that was stopped in the middle of its validation: all its steps are done."""
+    together = keras.callbacks.CallbackList(callbacks, model=classifier)
+    together.on_epoch_begin(epoch)
+    logs = {name: float(value) for name, value in classifier.get_metrics_result().items()}
+    validation = classifier.evaluate(val_ds, steps=val_steps, verbose=0, return_dict=True, callbacks=together)
+    together.on_epoch_end(epoch, logs | {f"val_{name}": value for name, value in validation.items()})

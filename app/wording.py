@@ -1,0 +1,74 @@
+"""Wording shared by all config errors: what was received, what is allowed, what was probably meant."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+ALMOST_BOOLEANS = dict.fromkeys(("yes", "on", "true"), "true") | dict.fromkeys(
+    ("no", "off", "false"), "false"
+)
+
+
+def clipped(text: str, max_length: int = 60) -> str:
+    """Return a text, or its beginning where it is too long for a message."""
+    return text if len(text) <= max_length else text[: max_length - 3] + "..."
+
+
+def printable(text: str) -> str:
+    """Return a text with everything escaped that a terminal, or a message of one line, would trip over."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def received(value: Any) -> str:
+    """Return a value as a person would recognise it from the file."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return repr(clipped(value))
+    if isinstance(value, dict):
+        keys = ", ".join([*map(clipped, list(value)[:6]), *(["..."] if len(value) > 6 else [])])
+        return f"a mapping (keys: {keys})" if value else "an empty mapping"
+    if isinstance(value, list | tuple):
+        inner = ", ".join("[...]" if isinstance(item, list | tuple) else received(item) for item in value[:4])
+        return f"[{inner}{', ...' if len(value) > 4 else ''}]"
+    return str(value)
+
+
+def with_received(rule: str, value: Any) -> str:
+    """Return a rule followed by what was there instead."""
+    message = f"{rule}; got {received(value)}"
+    meant = ALMOST_BOOLEANS.get(value.lower()) if isinstance(value, str) else None
+    return f"{message}; write {meant}" if meant and "true or false" in rule else message
+
+
+def nearest(word: str, options: Iterable[str]) -> str | None:
+    """Return the option that `word` was probably meant to be."""
+    matches = difflib.get_close_matches(word.lower().replace("-", "_"), list(options), n=1, cutoff=0.6)
+    return matches[0] if matches else None
+
+
+def unknown_key(word: str, options: Iterable[str]) -> str:
+    """Return the message for a key that does not exist."""
+    options = sorted(options)
+    meant = nearest(word, options)
+    if meant:
+        return f"unknown key; did you mean '{meant}'?"
+    return f"unknown key; allowed: {', '.join(options) or 'none'}"
+
+
+def unknown_name(kind: str, word: str, options: Iterable[str]) -> str:
+    """Return the message for a name that is not in a list of names."""
+    options = sorted(options)
+    meant = nearest(word, options)
+    guess = f"did you mean '{meant}'? " if meant else ""
+    return f"unknown {kind} {received(word)}; {guess}allowed: {', '.join(options)}"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as a person would say them: 45 s, 12 min, 3 h 20 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"

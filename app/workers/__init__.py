@@ -1,1 +1,0 @@
-"""The worker processes of one training: who they are, and the line between them."""

@@ -1,0 +1,257 @@
+"""Which workers there are: what the environment says of them, and those that are started here for a trial."""
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from app.distributed import cluster as cluster_module
+from app.distributed.cluster import Cluster, config_of, find_cluster, find_group, local_workers, worker_log
+from app.distributed.process_group import ProcessGroup
+from app.errors import UserError
+from app.paths import module_command
+
+TWO = {"worker": ["host-a:2345", "host-b:2345"]}
+
+
+def tf_config(cluster, kind="worker", index=0):
+    return {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}})}
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"TF_CONFIG": ""},
+        {"TF_CONFIG": " \n"},
+        {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"},
+        {"SLURM_STEP_NUM_TASKS": "4"},  # of an allocation, outside of any step
+    ],
+    ids=str,
+)
+def test_a_process_alone(environment):
+    assert find_cluster(environment) == Cluster(("",), 0)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        (tf_config(TWO), Cluster(("host-a:2345", "host-b:2345"), 0)),
+        (tf_config(TWO, index=1), Cluster(("host-a:2345", "host-b:2345"), 1)),
+        (tf_config(TWO, index="1"), Cluster(("host-a:2345", "host-b:2345"), 1)),
+        (tf_config({"worker": ["host-a:1"]}), Cluster(("host-a:1",), 0)),
+        (tf_config(TWO | {"chief": ["host-z:1"]}, "chief"), Cluster(("host-z:1", *TWO["worker"]), 0)),
+        (tf_config({"chief": ["host-z:1"]} | TWO, index=1), Cluster(("host-z:1", *TWO["worker"]), 2)),
+        (
+            tf_config({"worker": ["[::1]:2345", "10.0.0.2:65535"]}),
+            Cluster(("[::1]:2345", "10.0.0.2:65535"), 0),
+        ),
+        (
+            tf_config(TWO) | {"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "3"},
+            Cluster(tuple(TWO["worker"]), 0),
+        ),
+    ],
+)
+def test_tf_config_names_the_workers(environment, expected):
+    assert find_cluster(environment) == expected
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "two"},
+        {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1.5"},
+    ],
+    ids=str,
+)
+def test_numbers_of_slurm_that_are_none(environment):
+    with pytest.raises(UserError, match="SLURM_STEP_NUM_TASKS: must be a whole number; got"):
+        find_cluster(environment)
+
+
+def test_what_local_workers_are_told_is_read_back():
+    addresses = ("localhost:1111", "localhost:2222", "localhost:3333")
+    assert find_cluster({"TF_CONFIG": config_of(addresses, 2)}) == Cluster(addresses, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("worker 0 of 2", "Expecting value"),
+        ('{"cluster": ', "Expecting value"),
+        ("[]", "indices must be"),
+        ("null", "not subscriptable"),
+        (json.dumps({"task": {"type": "worker", "index": 0}}), "'cluster' is missing"),
+        (json.dumps({"cluster": TWO}), "'task' is missing"),
+        (json.dumps({"cluster": TWO, "task": {"type": "worker"}}), "'index' is missing"),
+        (json.dumps({"cluster": TWO, "task": {"index": 0}}), "'type' is missing"),
+        (json.dumps({"cluster": TWO, "task": {"type": "worker", "index": "first"}}), "'first'"),
+        (json.dumps({"cluster": [TWO], "task": {"type": "worker", "index": 0}}), "'list'"),
+        (tf_config({"worker": ["host-a"]}), "host:port, received 'host-a'"),
+        (tf_config({"worker": "host-a:1"}), "host:port, received 'h'"),
+        (tf_config({"worker": [":2345"]}), "host:port, received ':2345'"),
+        (tf_config({"worker": ["host-a:0"]}), "host:port, received 'host-a:0'"),
+        (tf_config({"worker": ["host-a:65536"]}), "host:port, received 'host-a:65536'"),
+        (tf_config({"worker": ["host-a:http"]}), "'http'"),
+        (tf_config(TWO | {"ps": ["host-p:1"]}), "tasks of the kind ps;"),
+        (tf_config(TWO | {"ps": ["host-p:1"], "evaluator": ["host-e:1"]}), "of the kind evaluator, ps;"),
+        (tf_config(TWO | {"chief": ["host-y:1", "host-z:1"]}), "received 2 chiefs"),
+        (tf_config(TWO, index=2), "worker 2, which is not in the cluster"),
+        (tf_config(TWO, index=-1), "worker -1, which is not in the cluster"),
+        (tf_config(TWO, "chief"), "chief 0, which is not in the cluster"),
+        (tf_config({}), "worker 0, which is not in the cluster"),
+        (tf_config({"worker": ["host-a:1", "host-b:1", "host-a:1"]}), "address twice in host-a:1, host-b:1"),
+        (tf_config({"chief": ["host-a:1"], "worker": ["host-a:1"]}), "address twice in host-a:1, host-a:1"),
+        (tf_config(TWO, ["worker"]), "worker"),
+        (tf_config(TWO, index=float("inf")), "infinity"),
+        ("[" * 100_000, "recursion"),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_a_malformed_tf_config_is_refused(text, words):
+    environment = text if isinstance(text, dict) else {"TF_CONFIG": text}
+    with pytest.raises(UserError, match="^TF_CONFIG: ") as raised:
+        find_cluster(environment)
+    assert words in str(raised.value)
+
+
+# Workers on this machine.
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRAINER_HOME", str(tmp_path))
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    return tmp_path
+
+
+def test_no_two_workers_write_the_same_log(home, monkeypatch):
+    monkeypatch.setattr("time.strftime", lambda _: "20250102-030405")  # all within one second
+    with ThreadPoolExecutor(8) as pool:
+        logs = [*pool.map(lambda _: worker_log("tiny", 1), range(40)), worker_log("tiny", 2)]
+    assert len(set(logs)) == len(logs) == len(list((home / "runs" / "workers").iterdir()))
+    assert {logs[0].name, logs[-1].name} <= {path.name for path in (home / "runs" / "workers").iterdir()}
+    assert all(path.suffix == ".log" and "tiny" in path.name for path in logs)
+
+
+def test_a_log_of_an_earlier_run_is_kept(home):
+    first = worker_log("tiny", 1)
+    first.write_text("the first run")
+    assert worker_log("tiny", 1) != first and first.read_text() == "the first run"
+
+
+def test_one_worker_starts_nothing(home):
+    with local_workers(1, ["no-such-verb"], "tiny"):
+        assert find_cluster() == Cluster() and not list(home.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("count", "config", "words"),
+    [
+        (0, "", "WORKERS=0: choose 1 to "),
+        (-2, "", "WORKERS=-2: choose 1 to "),
+        (100_000, "", "WORKERS=100000: choose 1 to "),
+        (
+            2,
+            config_of(["host-a:1", "host-b:1"], 0),
+            "WORKERS=2: starts workers on this machine, but TF_CONFIG",
+        ),
+    ],
+)
+def test_workers_that_cannot_be_are_refused_before_anything_starts(home, monkeypatch, count, config, words):
+    monkeypatch.setattr(subprocess, "Popen", None)
+    if config:
+        monkeypatch.setenv("TF_CONFIG", config)
+    before = dict(os.environ)
+    with pytest.raises(UserError) as raised, local_workers(count, ["train", "tiny"], "tiny"):
+        raise AssertionError("the work began")
+    assert words in str(raised.value)
+    assert dict(os.environ) == before and not list(home.iterdir())
+
+
+@pytest.fixture
+def cores():
+    """The cores of this process, which starting local workers takes from it."""
+    if not hasattr(os, "sched_getaffinity"):
+        pytest.skip("cores cannot be chosen on this system")
+    before = os.sched_getaffinity(0)
+    yield before
+    os.sched_setaffinity(0, before)
+
+
+def test_a_local_worker_that_ends_at_once_is_told(home, cores, monkeypatch, capsys):
+    monkeypatch.setattr(ProcessGroup, "opened", False)  # put back, or the command line would end pytest
+    with local_workers(2, ["no-such-verb"], "tiny"):
+        group = find_group()
+        assert (group.size, group.index) == (2, 0)
+        with pytest.raises(UserError, match="^worker 1 ended with code 2 before it came; see its log$"):
+            group.__enter__()
+    (log,) = (home / "runs" / "workers").iterdir()
+    assert "no-such-verb" in log.read_text() and log.name in capsys.readouterr().out
+    assert find_cluster() == Cluster() and not cluster_module._started
+
+
+def test_the_chief_gets_its_cores_back(home, cores):
+    if len(cores) < 2:
+        pytest.skip("one core cannot be shared")
+    with local_workers(2, ["--help"], "tiny"):
+        assert os.sched_getaffinity(0) < cores
+    assert os.sched_getaffinity(0) == cores
+
+
+# Slurm.
+
+SLURM = """
+import json, os
+from app.distributed.cluster import find_cluster
+steps = (
+    {"PROCID": "1", "STEP_NUM_TASKS": "3", "STEP_NODELIST": "node[1-2]", "STEP_TASKS_PER_NODE": "2,1"},
+    {"PROCID": "0", "STEP_NUM_TASKS": "2", "STEP_NODELIST": "node[9-10]", "STEP_TASKS_PER_NODE": "1(x2)"},
+)
+for step in steps:
+    os.environ.pop("TF_CONFIG", None)
+    os.environ.update({f"SLURM_{name}": value for name, value in step.items()})
+    found = find_cluster()
+    config = json.loads(os.environ["TF_CONFIG"])
+    print(json.dumps([found.addresses, found.index, config, find_cluster() == found]))
+del os.environ["TF_CONFIG"], os.environ["SLURM_STEP_NODELIST"]
+try:
+    find_cluster()
+except ValueError as error:
+    print(json.dumps([type(error).__name__, str(error)]))
+"""
+
+
+@pytest.fixture(scope="module")
+def slurm():
+    """What a process that Slurm started finds out in three situations; it imports TensorFlow, once."""
+    _, environment = module_command("app")
+    for name in [name for name in environment if name.startswith("SLURM_") or name == "TF_CONFIG"]:
+        del environment[name]
+    done = subprocess.run(
+        [sys.executable, "-c", SLURM], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.slow
+def test_slurm_names_the_workers(slurm):
+    addresses = ["node1:8888", "node1:8889", "node2:8888"]
+    task = {"type": "worker", "index": 1}
+    assert slurm[0] == [addresses, 1, {"cluster": {"worker": addresses}, "task": task}, True]
+
+
+@pytest.mark.slow
+def test_slurm_counts_its_nodes_in_their_order(slurm):
+    assert slurm[1][:2] == [["node9:8888", "node10:8888"], 0]
+
+
+@pytest.mark.slow
+def test_slurm_that_does_not_tell_is_refused(slurm):
+    kind, message = slurm[2]
+    assert kind == "UserError" and message.startswith("Slurm: ")
+    assert "SLURM_STEP_NODELIST" in message and "set TF_CONFIG" in message

@@ -1,0 +1,413 @@
+"""Several replicas in one process learn what a single one learns; subprocesses have the devices for it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import models  # noqa: F401 - saved files name its classes
+from tests.conftest import on_jax
+
+ROOT = Path(__file__).resolve().parents[2]  # the checkout, where the subprocess finds the program
+
+LENET = """\
+# 1618 training images: the last batch of an epoch has two, fewer than there are replicas.
+seed: 3
+dataset: {name: digits, image_size: [16, 16]}
+model: {name: lenet5}
+optimizer: {name: adam, learning_rate: 0.003}
+training: {epochs: 2, batch_size: 101}
+"""
+BASELINE = """\
+# Batch normalisation, and nothing that is drawn.
+seed: 3
+dataset: {name: digits, image_size: [16, 16]}
+model: {name: baseline, dropout: 0.0}
+optimizer: {name: sgd, learning_rate: 0.01}
+training: {epochs: 1, batch_size: 100}
+"""
+PROGRAM = """
+import json
+import sys
+from pathlib import Path
+import tensorflow as tf
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 3)
+
+import keras
+import numpy as np
+from app.config import load_experiment
+from app.errors import UserError
+from app.training.callbacks import SyncReplicas
+from app.training.setup import prepare
+from app.distributed.process_group import ProcessGroup
+
+folder, part = Path(sys.argv[1]), sys.argv[2]
+told = {"histories": {}}
+
+
+class Counts(keras.callbacks.Callback):
+    # What the metrics have counted by the end of each epoch's steps.
+    def __init__(self):
+        super().__init__()
+        self.epochs = []
+
+    def on_test_begin(self, logs=None):
+        counts = [v for v in self.model.metrics_variables if v.path.endswith("count")]
+        self.epochs.append([float(count.numpy()) for count in counts])
+
+
+def fit(job, callbacks, epochs=None, validate=True):
+    val_ds, val_steps = job.validation_batches()
+    validation = {"validation_data": val_ds, "validation_steps": val_steps} if validate else {}
+    epochs = epochs or job.experiment.training.epochs
+    history = job.classifier.fit(
+        job.batches(), epochs=epochs, steps_per_epoch=job.steps, shuffle=False, verbose=0,
+        callbacks=callbacks, **validation)
+    return history.history
+
+
+def job_of(name, *overrides, replicated):
+    return prepare(load_experiment(name, overrides), ProcessGroup() if replicated else None)
+
+
+def copies(variables):
+    return [[copy.numpy() for copy in variable.value.values] for variable in variables]
+
+
+def equal(variables):
+    return all(each.tobytes() == own[0].tobytes() for own in copies(variables) for each in own)
+
+
+def both(name, *overrides, label):
+    for replicated in (False, True):
+        job, counts = job_of(name, *overrides, replicated=replicated), Counts()
+        assert (job.replicas.count, type(job.replicas.strategy).__name__) == (
+            (3, "MirroredStrategy") if replicated else (1, "NoneType"))
+        histories = fit(job, [SyncReplicas(job.replicas), counts])
+        told["histories"][f"{label}, {'replicas' if replicated else 'single'}"] = histories
+    told[f"{label}, counts"] = counts.epochs
+    taken = keras.ops.convert_to_numpy(job.classifier.optimizer.iterations)
+    told[f"{label}, iterations"] = [int(taken), job.steps]
+    return job
+
+
+if part == "alike":  # the fast one
+    clipped = "optimizer={name: sgd, learning_rate: 0.05, global_clipnorm: 0.1}"
+    job = both("lenet", clipped, label="clipped")
+    told["images"] = [len(job.dataset.train), len(job.dataset.val)]
+    told["equal"] = equal([*job.classifier.trainable_variables, *job.classifier.optimizer.variables])
+
+    # A file of the replicated job, for the test's process to read, and what each replica says of the images.
+    job.classifier.save(folder / "replicated.keras")
+    images = job.dataset.val.take(np.arange(40))[0]
+    call = tf.function(lambda: job.replicas.strategy.run(lambda: job.classifier(images, training=False)))
+    logits = job.replicas.strategy.experimental_local_results(call())
+    np.savez(folder / "predictions.npz", images=images, logits=np.stack([each.numpy() for each in logits]))
+
+    # Copies that differ by a hand's doing, by the last bit of one weight.
+    job.replicas.check_in_sync(job.classifier)
+    variable = job.classifier.trainable_variables[2]
+    copy = variable.value.values[1]
+    changed = copy.numpy()
+    changed.flat[7] = np.nextafter(changed.flat[7], np.inf, dtype="float32")
+    copy.assign(changed)
+    try:
+        job.replicas.check_in_sync(job.classifier)
+    except UserError as error:
+        told["compared"] = [variable.path, str(error)]
+
+if part == "several":
+    both("lenet", label="adam")
+    accumulated = "{name: sgd, learning_rate: 0.5, global_clipnorm: 0.1, gradient_accumulation_steps: 4}"
+    job = both("lenet", f"optimizer={accumulated}", "training.epochs=1", label="accumulated")
+    told["accumulators"] = equal(job.classifier.optimizer._accumulated_gradients)
+    told["float16"] = {}
+    for replicated in (False, True):
+        job = job_of("lenet", "training.precision=float16", replicated=replicated)
+        losses = fit(job, [SyncReplicas(job.replicas)], epochs=1)["loss"]
+        optimizer = job.classifier.optimizer
+        told["float16"]["replicas" if replicated else "single"] = {
+            "loss": losses[0], "taken": int(optimizer.inner_optimizer.iterations.numpy()),
+            "steps": job.steps, "scale": float(optimizer.dynamic_scale.numpy())}
+
+if part == "several":
+    job = both("baseline", "training.sync_batch_norm=true", label="synchronised")
+    norm = job.classifier.network.norm
+    statistics = [norm.moving_mean, norm.moving_variance]
+    told["synchronised, equal"] = equal([*statistics, *job.classifier.trainable_variables])
+    both("baseline", "training.sync_batch_norm=true", "training.batch_size=101", label="few")
+
+if part == "several":
+    job = job_of("baseline", replicated=True)
+    norm = job.classifier.network.norm
+    fit(job, [], epochs=1, validate=False)
+    before = copies([norm.moving_mean, norm.moving_variance])
+    job.replicas.average_statistics(job.classifier)
+    after = copies([norm.moving_mean, norm.moving_variance])
+    np.savez(folder / "statistics.npz", before=np.array(before), after=np.array(after))
+    job = job_of("baseline", replicated=True)
+    told["histories"]["apart"] = fit(job, [SyncReplicas(job.replicas)])
+    told["apart, equal"] = equal(job.classifier.network.weights)
+
+    # What each replica draws for the same images.
+    draws = {}
+    for replicated in (False, True):
+        job = job_of("baseline", "augmentation=[{random_crop: {padding_pixels: 3}}, random_flip]",
+                     "model.dropout=0.5", replicated=replicated)
+        classifier = job.classifier
+        crop, flip = classifier.augmentation
+        images = tf.cast(job.dataset.train.take(np.arange(24))[0], "float32")
+        ones = tf.ones((8, 50))
+
+        def draw():
+            dropout = classifier.network.hidden_dropout
+            layers = [(crop, images), (flip, images), (dropout, ones), (crop, images)]
+            return [layer(inputs, training=True) for layer, inputs in layers]
+
+        run = job.replicas.strategy.run if replicated else lambda function: function()
+        drawn = tf.function(lambda: run(draw))()
+        for name, values in zip(("crop", "flip", "dropout", "crop again"), drawn, strict=True):
+            values = job.replicas.strategy.experimental_local_results(values) if replicated else [values]
+            key = f"{name}, {'replicas' if replicated else 'single'}"
+            draws[key] = np.stack([value.numpy() for value in values])
+    layers = [crop, flip, classifier.network.hidden_dropout]
+    told["equal generators"] = equal([layer.seed_generator.state for layer in layers])
+    told["draws"] = [copies([layer.seed_generator.state])[0][0].tolist() for layer in layers]
+    np.savez(folder / "draws.npz", **draws)
+
+if part == "several":  # rounding out of the way: the statistics of three replicas, and what flows back
+    from models.layers import BatchNormalization
+    from app.distributed.devices import set_up
+
+    keras.config.set_floatx("float64")
+    strategy = set_up(ProcessGroup()).strategy
+    draw = np.random.default_rng(0)
+    images, upstream = draw.normal(3.0, 2.0, (9, 4, 4, 6)), draw.normal(size=(9, 4, 4, 6))
+    parts = [slice(0, 4), slice(4, 7), slice(7, 9)]
+
+    def compute(layer, images, upstream):
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            outputs = layer(images, training=True)
+            total = tf.reduce_sum(outputs * upstream)
+        return outputs, tape.gradient(total, images)
+
+    single = BatchNormalization(dtype="float64")
+    expected = compute(single, tf.constant(images), tf.constant(upstream))
+    with strategy.scope():
+        layer = BatchNormalization(dtype="float64", synchronized=True)
+        layer.build((None, 4, 4, 6))
+
+    def spread(values):
+        return strategy.experimental_distribute_values_from_function(
+            lambda context: tf.constant(values[parts[context.replica_id_in_sync_group]]))
+
+    found = tf.function(lambda *values: strategy.run(compute, args=(layer, *values)))(
+        spread(images), spread(upstream))
+    found = [tf.concat(strategy.experimental_local_results(value), 0) for value in found]
+
+    # A small deviation beside a large mean, in float32; a replica without images.
+    far = draw.normal(1000.0, 0.1, (9, 4, 4, 6)).astype("float32")
+    parts = [slice(0, 5), slice(5, 9), slice(9, 9)]
+    with strategy.scope():
+        norm = BatchNormalization(dtype="float32", synchronized=True, momentum=0.0, epsilon=1e-6)
+        norm.build((None, 4, 4, 6))
+    outputs, slopes = tf.function(lambda *values: strategy.run(compute, args=(norm, *values)))(
+        spread(far), spread(upstream.astype("float32")))
+    outputs, slopes = (
+        tf.concat(strategy.experimental_local_results(value), 0) for value in (outputs, slopes))
+    np.savez(folder / "layer.npz", images=images, found=np.stack(found), expected=np.stack(expected),
+             far=far, outputs=outputs, slopes=slopes, variance=norm.moving_variance.numpy())
+
+(folder / "told.json").write_text(json.dumps(told))
+"""
+
+
+def run_part(part, folder):
+    """Run a part of the program in `folder`; return its JSON and the folder of its arrays."""
+    (folder / "experiments").mkdir()
+    for name, text in (("lenet", LENET), ("baseline", BASELINE)):
+        (folder / "experiments" / f"{name}.yaml").write_text(text)
+    command = [sys.executable, "-c", PROGRAM, str(folder), part]
+    environment = os.environ | {"TRAINER_HOME": str(folder), "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads((folder / "told.json").read_text()), folder
+
+
+def arrays(folder, name):
+    with np.load(folder / f"{name}.npz") as stored:
+        return {key: stored[key] for key in stored.files}
+
+
+def largest_difference(told, one, other, names):
+    """Return by how much two histories differ, relatively."""
+    pairs = [(told["histories"][one][name], told["histories"][other][name]) for name in names]
+    return max(np.max(np.abs(np.subtract(a, b)) / np.abs(b)) for a, b in pairs)
+
+
+LOSSES = ("loss", "val_loss")
+COLUMNS = ("accuracy", "val_accuracy", *LOSSES)
+
+
+@pytest.fixture(scope="module")
+def alike(tmp_path_factory):
+    return run_part("alike", tmp_path_factory.mktemp("alike"))
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    """The rest, one experiment after the other in one process."""
+    return run_part("several", tmp_path_factory.mktemp("several"))
+
+
+def test_replicas_train_as_a_single_one_also_with_clipped_gradients(alike):
+    """Keras alone would clip each replica's own gradients."""
+    told, _ = alike
+    assert told["images"][0] % 101 == 2
+    assert len(told["histories"]["clipped, single"]["val_loss"]) == 2
+    assert largest_difference(told, "clipped, replicas", "clipped, single", COLUMNS) < 1e-5
+    assert told["equal"]
+
+
+def test_every_image_of_every_epoch_counts_once(alike):
+    told, _ = alike
+    train, _ = told["images"]
+    assert told["clipped, counts"] == [[train, train]] * 2  # of the loss, of the accuracy
+    taken, steps = told["clipped, iterations"]
+    assert steps == -(-train // 101) and taken == 2 * steps
+
+
+def test_copies_that_differ_stop_the_training(alike):
+    path, message = alike[0]["compared"]
+    assert message.startswith(f"{path}: one of the devices holds other values")
+
+
+def test_saved_file_knows_of_no_replicas(alike):
+    _, folder = alike
+    stored = arrays(folder, "predictions")
+    classifier = keras.saving.load_model(folder / "replicated.keras")
+    assert stored["logits"].shape == (3, 40, 10)
+    for logits in stored["logits"]:
+        np.testing.assert_allclose(classifier.predict(stored["images"], verbose=0), logits, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_adam_accumulated_gradients_and_float16_on_replicas(several):
+    told, _ = several
+    assert largest_difference(told, "accumulated, replicas", "accumulated, single", COLUMNS) < 1e-5
+    assert told["accumulated, iterations"] == [4, 17] and told["accumulators"]
+    assert largest_difference(told, "adam, replicas", "adam, single", COLUMNS) < 1e-5
+    single, replicas = (told["float16"][name] for name in ("single", "replicas"))
+    assert replicas["taken"] == single["taken"] > 0 and replicas["scale"] == single["scale"]
+    assert replicas["taken"] == replicas["steps"]
+    assert replicas["loss"] == pytest.approx(single["loss"], rel=1e-2)
+
+
+@pytest.mark.slow
+def test_synchronised_statistics_are_those_of_the_whole_batch(several):
+    """Without it each replica normalises by its own images, and the first epoch differs tenfold."""
+    told, _ = several
+    assert told["synchronised, equal"]
+    difference = largest_difference(told, "synchronised, replicas", "synchronised, single", LOSSES)
+    assert difference < 1e-3
+    assert largest_difference(told, "apart", "synchronised, single", LOSSES) > 10 * max(difference, 1e-5)
+
+
+@pytest.mark.slow
+def test_synchronised_statistics_of_fewer_images_than_replicas(several):
+    assert largest_difference(several[0], "few, replicas", "few, single", LOSSES) < 1e-4
+
+
+@pytest.mark.slow
+def test_synchronised_layer_in_float64_is_the_single_one(several):
+    """So what replicas differ by in float32 is rounding."""
+    stored = arrays(several[1], "layer")
+    assert stored["found"].shape == (2, 9, 4, 4, 6)  # outputs, gradients of the inputs
+    images = stored["images"]
+    normalised = (images - images.mean((0, 1, 2))) / np.sqrt(images.var((0, 1, 2)) + 1e-3)
+    np.testing.assert_allclose(stored["found"][0], normalised, atol=1e-12)
+    np.testing.assert_allclose(stored["found"], stored["expected"], atol=1e-12)
+    far = stored["far"].astype(np.float64)
+    variance = far.var((0, 1, 2))
+    np.testing.assert_allclose(stored["variance"], variance, rtol=1e-3)
+    # Images and mean divided by the standard deviation are near 10,000, where a float32 is exact to 1e-3.
+    np.testing.assert_allclose(
+        stored["outputs"], (far - far.mean((0, 1, 2))) / np.sqrt(variance + 1e-6), atol=5e-3
+    )
+    assert np.isfinite(stored["slopes"]).all()
+
+
+@pytest.mark.slow
+def test_copies_on_jax_are_compared(tmp_path):
+    pytest.importorskip("jax")
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "lenet.yaml").write_text(LENET)
+    program = """
+import jax
+import numpy as np
+from app.config import load_experiment
+from app.errors import UserError
+from app.training.setup import prepare
+from app.distributed.process_group import ProcessGroup
+
+job = prepare(load_experiment("lenet"), ProcessGroup())
+job.replicas.check_in_sync(job.classifier)
+variable = job.classifier.trainable_variables[2]
+shards = variable.value.addressable_shards
+copies = [np.array(shard.data) for shard in shards]
+assert len(copies) == job.replicas.count == 3
+copies[1].flat[7] = np.nextafter(copies[1].flat[7], np.inf, dtype="float32")
+copies = [jax.device_put(copy, shard.device) for copy, shard in zip(copies, shards)]
+layout = variable.value.sharding
+variable.assign(jax.make_array_from_single_device_arrays(variable.shape, layout, copies))
+try:
+    job.replicas.check_in_sync(job.classifier)
+except UserError as error:
+    assert str(error).startswith(f"{variable.path}: one of the devices holds other values"), error
+    print("told")
+"""
+    environment = os.environ | {"TRAINER_HOME": str(tmp_path)} | on_jax(tmp_path / "jax")
+    environment["XLA_FLAGS"] += " --xla_force_host_platform_device_count=3"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert done.stdout.endswith("told\n"), done.stderr[-3000:]
+
+
+@pytest.mark.slow
+def test_statistics_of_replicas_are_averaged(several):
+    told, folder = several
+    stored = arrays(folder, "statistics")
+    before, after = stored["before"], stored["after"]  # (mean and variance, replica, channel)
+    assert before.shape == (2, 3, 6)
+    for one, other in ((0, 1), (1, 2)):
+        assert (before[:, one] != before[:, other]).any(axis=-1).all()
+    np.testing.assert_array_equal(after, after[:, :1].repeat(3, axis=1))
+    np.testing.assert_allclose(after[:, 0], before.astype(float).mean(axis=1), rtol=1e-6)
+    assert told["apart, equal"]
+
+
+@pytest.mark.slow
+def test_replicas_draw_apart_the_first_as_a_single_one(several):
+    told, folder = several
+    draws = arrays(folder, "draws")
+    for name in ("crop", "flip", "dropout", "crop again"):
+        single, replicas = draws[f"{name}, single"], draws[f"{name}, replicas"]
+        np.testing.assert_array_equal(replicas[0], single[0])
+        for one, other in ((0, 1), (1, 2), (0, 2)):
+            assert (replicas[one] != replicas[other]).any(), name
+    assert (draws["crop, replicas"] != draws["crop again, replicas"]).any(axis=(1, 2, 3, 4)).all()
+    assert told["equal generators"]

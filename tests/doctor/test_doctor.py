@@ -1,0 +1,352 @@
+"""The doctor: every check meets something that has exactly its fault, and a healthy experiment."""
+
+import dataclasses
+import io
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from PIL import Image
+
+import app.training.train as runner
+from app.config import load_experiment
+from app.config.schema import ModelConfig
+from app.data.dataset import Split, whole_split
+from app.data.normalization import normalization_constants
+from app.doctor import data_checks as checks
+from app.doctor import doctor
+from app.doctor import resource_checks as resources
+from app.doctor import trial_checks as trials
+from app.training.setup import prepare
+from models.network import MODELS, Network
+
+HEALTHY = (
+    "training.batch_size=64",
+    "training.epochs=3",
+    "normalization=per_channel",
+    "model.bn_momentum=0.8",
+)
+
+
+def examine(*overrides, experiment=None):
+    """The verdict, and the lines by subject, each as (level, rest)."""
+    out = io.StringIO()
+    passed = doctor.examine(experiment or load_experiment("tiny", [*HEALTHY, *overrides]), out)
+    lines = [line.split(maxsplit=1) for line in out.getvalue().splitlines()[:-1]]
+    return passed, {rest[:12].strip(): (level, rest[12:].strip()) for level, rest in lines}
+
+
+def levels(findings):
+    return {finding.subject: finding.level for finding in findings if finding.level != "ok"}
+
+
+def tried(job):
+    """What the quick trials find amiss, and the findings by subject."""
+    images, labels = trials.trial_batch(job)
+    step = trials.first_step(job, images, labels)
+    findings = [
+        trials.check_first_loss(job, step),
+        trials.check_logits(job, step),
+        checks.check_batch_norm(job),
+        trials.check_gradients(job, step, images, labels),
+    ]
+    return levels(findings), {finding.subject: str(finding) for finding in findings}
+
+
+class Planted(Network):
+    """Two dense layers, from which the tests derive networks with a fault."""
+
+    head_options = {}
+
+    def __init__(self, num_classes, **kwargs):
+        super().__init__(**kwargs)
+        self.flatten = keras.layers.Flatten()
+        self.hidden = keras.layers.Dense(24, activation="relu")
+        self.head = keras.layers.Dense(num_classes, **self.head_options)
+
+    def call(self, x, training=None):
+        return self.head(self.hidden(self.flatten(x)))
+
+
+@pytest.fixture
+def plant(home, monkeypatch):
+    """Prepares the healthy experiment with another network."""
+
+    def prepared(network, *overrides):
+        monkeypatch.setitem(MODELS, "planted", network)
+        experiment = load_experiment("tiny", [*HEALTHY, *overrides])
+        return prepare(experiment.model_copy(update={"model": ModelConfig(name="planted")}))
+
+    return prepared
+
+
+@pytest.fixture
+def healthy(home):
+    return prepare(load_experiment("tiny", HEALTHY))
+
+
+def test_healthy_experiment_passes_without_a_warning(home):
+    passed, lines = examine()
+    assert passed
+    assert {level for level, _ in lines.values()} == {"ok"}, lines
+    assert "1,618 training, 179 validation images" in lines["data"][1]
+    assert "ln(10) = 2.3" in lines["first loss"][1]
+    assert lines["speed"][1].endswith("for 3 epochs")
+    picture = home / "runs" / "doctor" / "tiny-augmentation.png"
+    assert [path for path in (home / "runs").rglob("*") if path.is_file()] == [picture]
+    with Image.open(picture) as image:
+        width, height = image.size
+        assert width > 2 * height and len(np.unique(np.asarray(image))) > 50
+    assert str(picture) in lines["augmentation"][1]
+
+
+def test_missing_data_is_a_fail_with_the_loader_s_message(home):
+    passed, lines = examine("dataset.name=image_folder", "dataset.data_dir=nowhere")
+    assert not passed and list(lines) == ["start"]
+    assert lines["start"][0] == "FAIL" and "nowhere" in lines["start"][1]
+
+
+def test_too_little_memory_leaves_the_trials_out(home, monkeypatch):
+    monkeypatch.setattr(doctor, "available_memory_bytes", lambda: 10**6)
+    passed, lines = examine()
+    assert not passed and list(lines)[-2:] == ["memory", "trials"]
+    assert "1 MB free. Choose a smaller training.batch_size" in lines["memory"][1]
+
+
+def test_healthy_network_is_tried_without_a_finding(plant):
+    assert tried(plant(Planted))[0] == {}
+
+
+def test_labels_outside_the_classes(healthy):
+    dataset = healthy.dataset
+    labels = np.where(np.arange(len(dataset.val)) < 3, 10, dataset.val.labels).astype(np.int32)
+    faulty = dataclasses.replace(dataset, val=Split(dataset.val.images, labels, dataset.val.rows))
+    finding = checks.check_labels(faulty)
+    assert finding.level == "FAIL" and "3 of the validation split outside 0..9" in finding.measured
+
+
+def test_images_of_another_type_or_scaled_before_they_were_stored(healthy):
+    dataset = healthy.dataset
+    images = dataset.train.images[:8]
+    assert checks.check_images(dataset, images).level == "ok"
+    assert checks.check_images(dataset, images // 255).level == "warn"
+    train = Split(dataset.train.images.astype("float32"), dataset.train.labels, dataset.train.rows)
+    finding = checks.check_images(dataclasses.replace(dataset, train=train), images)
+    assert finding.level == "FAIL" and "training split holds float32" in finding.measured
+
+
+def test_unbalanced_class_folders(home, tmp_path):
+    for name, number in (("common", 44), ("rare", 4)):
+        folder = tmp_path / "images" / name
+        folder.mkdir(parents=True)
+        for i in range(number):
+            Image.fromarray(np.full((16, 16, 3), i, np.uint8)).save(folder / f"{i}.png")
+    overrides = ["dataset={name: image_folder, data_dir: images, validation: 0.25}", "training.batch_size=8"]
+    dataset = prepare(load_experiment("tiny", overrides)).dataset
+    finding = checks.check_classes(dataset, None)
+    assert finding.level == "warn"
+    assert "from 3 (rare) to 33 (common) images" in finding.measured
+    assert "class_weight: balanced" in finding.advice
+    assert checks.check_classes(dataset, "balanced").level == "ok"
+
+
+class Spoil(keras.layers.Layer):
+    def call(self, x, training=None):
+        return x * float("nan")
+
+
+class Darken(keras.layers.Layer):
+    def call(self, x, training=None):
+        return x * 0.05
+
+
+@pytest.mark.parametrize(
+    ("layers", "level", "told"),
+    [
+        (
+            [keras.layers.RandomBrightness(0.3), keras.layers.RandomContrast(0.0)],
+            "warn",
+            "random_contrast left",
+        ),
+        ([Spoil(name="spoil")], "FAIL", "spoil makes pixels that are not finite"),
+        ([Darken()], "warn", "5% of the images' contrast"),
+        ([keras.layers.RandomBrightness(0.3)], "ok", "random_brightness"),
+    ],
+    ids=["idle", "nan", "dark", "healthy"],
+)
+def test_augmentation(home, layers, level, told):
+    images = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3), dtype=np.uint8)
+    path = home / "runs" / "doctor" / "x.png"
+    finding = checks.check_augmentation(layers, images, ["cat"] * 12, path, "x")
+    assert finding.level == level and told in str(finding)
+
+
+@pytest.mark.parametrize("dark", [0, 255])
+def test_pixels_that_hardly_ever_differ_become_huge(monkeypatch, dark):
+    images = np.random.default_rng(0).integers(0, 256, (600, 4, 5, 3), dtype=np.uint8)
+
+    def look():
+        split = whole_split(images, np.zeros(len(images)))
+        constants = normalization_constants("per_pixel", split)
+        every = np.abs(images / 255 - constants["mean"]) / np.array(constants["deviation"])
+        largest = checks.largest_input(split, constants)
+        assert largest == pytest.approx(every.max())
+        return str(checks.check_pixels(np.random.normal(size=(9, 4)), "per_pixel", largest)), largest
+
+    finding, largest = look()
+    assert finding.startswith("ok") and largest < 4
+    images[:, 0, 0] = dark
+    images[7, 0, 0, 1] = abs(dark - 1)
+    finding, largest = look()
+    assert largest > 1000
+    assert (
+        finding.startswith("warn  pixels ")
+        and f"largest {largest:,.1f} in training images (limit 50)" in finding
+    )
+    monkeypatch.setattr(checks, "SAMPLE_VALUES", 60 * 10)  # ten images, without the one that differs
+    split = whole_split(images, np.zeros(len(images)))
+    assert checks.largest_input(split, normalization_constants("per_pixel", split)) > 1000
+
+
+def test_pixels_that_are_not_normalised(home):
+    job = prepare(load_experiment("tiny", [*HEALTHY, "normalization=none"]))
+    images, _ = trials.trial_batch(job)
+    normalized = np.asarray(job.classifier.normalization(images))
+    largest = checks.largest_input(job.dataset.train, job.constants)
+    assert largest == job.dataset.train.images.max()  # of pixels that stay as they are
+    finding = checks.check_pixels(normalized, "none", largest)
+    assert finding.level == "warn" and "normalization: per_channel" in finding.advice
+
+
+@pytest.mark.parametrize(
+    ("overrides", "level", "told"),
+    [
+        (["model.bn_momentum=0.999"], "FAIL", "Set model.bn_momentum: 0.8"),
+        (["model.bn_momentum=0.95"], "warn", "before epoch 3"),
+        (["model.bn_momentum=0.1"], "warn", "PyTorch's 0.1 is 0.9 here"),
+        (["model={name: lenet5}", "dataset.image_size=[32, 32]"], "ok", "none in this network"),
+    ],
+)
+def test_batch_normalisation_that_cannot_settle(home, overrides, level, told):
+    job = prepare(load_experiment("tiny", [*HEALTHY[:3], *overrides]))
+    finding = checks.check_batch_norm(job)
+    assert finding.level == level and told in str(finding)
+
+
+@pytest.mark.parametrize(
+    ("need", "free", "level"), [(100, 150, "ok"), (100, 149, "warn"), (100, 100, "warn"), (100, 99, "FAIL")]
+)
+def test_room(need, free, level):
+    assert resources.check_room("disk", need, free, "Free some").level == level
+
+
+def test_a_run_takes_no_more_disk_than_was_said(home):
+    experiment = load_experiment("tiny", [*HEALTHY[:3], "training.epochs=1"])
+    need = resources.disk_need(prepare(experiment))
+    run = runner.train(experiment, out=io.StringIO())
+    assert sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file()) < need < 50e6
+
+
+def test_head_that_starts_too_large(plant):
+    class Loud(Planted):
+        head_options = {"kernel_initializer": keras.initializers.RandomNormal(0, 9)}
+
+    faults, told = tried(plant(Loud))
+    assert faults == {"first loss": "warn"} and "initial values" in told["first loss"]
+
+
+def test_network_that_ends_in_softmax(plant):
+    class Softmax(Planted):
+        def call(self, x, training=None):
+            return ops.softmax(super().call(x, training=training))
+
+    faults, told = tried(plant(Softmax))
+    assert faults == {"logits": "FAIL"} and "without softmax" in told["logits"]
+
+
+def test_softmax_before_the_loss_where_it_is_asked_for(plant):
+    job = plant(Planted, "training.loss={softmax_before_loss: true, label_smoothing: 0.1}")
+    faults, told = tried(job)
+    assert faults == {} and "as asked for" in told["logits"]
+    images, labels = trials.trial_batch(job)
+    assert trials.check_overfitting(job, images, labels).level == "ok"
+
+
+def test_layer_that_is_dead_and_layer_that_is_cut_off(plant):
+    class Dead(Planted):
+        def __init__(self, num_classes, **kwargs):
+            super().__init__(num_classes, **kwargs)
+            self.blocks = [keras.layers.Dense(24, "relu", bias_initializer=keras.initializers.Constant(-1e3))]
+
+        def call(self, x, training=None):
+            x = self.hidden(self.flatten(x))
+            return self.head(x + self.blocks[0](x))
+
+    class CutOff(Dead):
+        def call(self, x, training=None):
+            x = self.hidden(self.flatten(x))
+            return self.head(x + ops.stop_gradient(ops.tanh(self.blocks[0](x))))
+
+    faults, told = tried(plant(Dead))
+    assert faults == {"gradients": "FAIL"}
+    assert "none for blocks[0].kernel (zero), blocks[0].bias (zero), of 6 variables" in told["gradients"]
+    faults, told = tried(plant(CutOff))
+    assert faults == {"gradients": "FAIL"}
+    assert "blocks[0].kernel (not connected to the loss)" in told["gradients"]
+
+
+def test_layer_that_is_never_called(plant):
+    class Unused(Planted):
+        def __init__(self, num_classes, **kwargs):
+            super().__init__(num_classes, **kwargs)
+            self.blocks = [keras.layers.Conv2D(3, 3)]
+
+    faults, told = tried(plant(Unused))
+    assert faults == {"gradients": "FAIL"}
+    assert "blocks[0] (never called)" in told["gradients"]
+
+
+def test_branch_behind_a_scale_of_zero_is_not_dead(plant):
+    class ZeroScale(Planted):
+        def __init__(self, num_classes, **kwargs):
+            super().__init__(num_classes, **kwargs)
+            self.branch = keras.layers.Dense(24, "tanh")
+            self.norm = keras.layers.BatchNormalization(gamma_initializer="zeros", momentum=0.8)
+
+        def call(self, x, training=None):
+            x = self.hidden(self.flatten(x))
+            return self.head(x + self.norm(self.branch(x), training=training))
+
+    assert tried(plant(ZeroScale))[0] == {}
+
+
+def test_network_that_cannot_learn_two_batches(plant):
+    class Mean(Planted):
+        """Sees one number of each image."""
+
+        def call(self, x, training=None):
+            return self.head(self.hidden(ops.mean(self.flatten(x), axis=1, keepdims=True)))
+
+    job = plant(Mean)
+    assert tried(job)[0] == {}
+    images, labels = trials.trial_batch(job)
+    finding = trials.check_overfitting(job, images, labels, most_steps=100)
+    assert finding.level == "FAIL" and "in 100 steps" in finding.measured
+    finding = trials.check_overfitting(job, images, labels, budget_seconds=0.0)
+    assert finding.level == "warn" and "all that 0 s allow" in finding.measured
+
+
+def test_overfitting_leaves_the_experiment_s_own_network_alone(healthy):
+    before = [np.array(weight) for weight in healthy.classifier.weights]
+    images, labels = trials.trial_batch(healthy)
+    assert trials.check_overfitting(healthy, images, labels).level == "ok"
+    for weight, value in zip(healthy.classifier.weights, before, strict=True):
+        np.testing.assert_array_equal(weight, value)
+
+
+def test_loss_that_is_lost_in_the_first_steps(plant):
+    job = plant(Planted, "optimizer={name: sgd, learning_rate: 1e30}")
+    assert tried(job)[0] == {}
+    finding = resources.check_speed(job)
+    assert finding.level == "FAIL" and "optimizer.learning_rate" in finding.advice

@@ -1,0 +1,202 @@
+"""`evaluate` on a run of digits: figures, pictures, looks at the test split, and recalibration."""
+
+import io
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+
+from app import cli
+from app.errors import UserError
+from app.evaluation.records import PICTURES, looks_at_test
+from app.files import read_json
+from app.inference.evaluate import evaluate, recalibrate
+from app.inference.load import load_split, load_trained
+from app.runs import Run
+from models.layers import BatchNormalization
+
+
+def test_validation_figures_are_those_of_training(digits_run):
+    metrics = read_json(digits_run.metrics)
+    out = io.StringIO()
+    found = evaluate(digits_run, "validation", "best", "none", out)
+    assert found["accuracy"] == pytest.approx(metrics["best"]["val_accuracy"], abs=1e-6)
+    assert found["loss"] == pytest.approx(metrics["best"]["val_loss"], rel=1e-4)
+    assert sum(each["images"] for each in found["classes"]) == found["images"] == 359
+    folder = digits_run.evaluations / "validation-best"
+    assert json.loads((folder / "evaluation.json").read_text()) == found
+    assert all((folder / name).stat().st_size > 5000 for name in PICTURES)
+    with np.load(folder / "predictions.npz") as arrays, np.load(digits_run.predictions) as stored:
+        np.testing.assert_allclose(arrays["logits"], stored["best_logits"], rtol=1e-4, atol=1e-5)
+        assert (arrays["labels"] == stored["labels"]).all()
+    assert "class  images  precision  recall      F1" in out.getvalue()
+
+
+def test_the_last_epoch_is_not_the_best_one(digits_run):
+    last = evaluate(digits_run, "validation", "last", "none", io.StringIO())
+    metrics = read_json(digits_run.metrics)
+    assert last["accuracy"] == pytest.approx(metrics["final"]["val_accuracy"], abs=1e-6)
+    assert last["loss"] == pytest.approx(metrics["final"]["val_loss"], rel=1e-4)
+
+
+def test_digits_have_no_test_split(digits_run, capsys):
+    assert cli.main(["evaluate", "--run", str(digits_run.path), "--split", "test"]) == 2
+    assert "has no test split" in capsys.readouterr().err
+    assert looks_at_test(digits_run) == []
+
+
+def test_an_unfinished_run_is_refused(digits_run, tmp_path):
+    copy = tmp_path / "digits" / "20260101-000000"
+    shutil.copytree(digits_run.path, copy)
+    (copy / "metrics.json").unlink()
+    with pytest.raises(UserError, match="not finished.*make resume"):
+        load_trained(Run(copy))
+
+
+def test_changed_data_and_foreign_files_are_refused(digits_run, tmp_path):
+    copy = Run(tmp_path / "digits" / "20260101-000000")
+    shutil.copytree(digits_run.path, copy.path)
+    facts = json.loads(copy.dataset.read_text())
+    copy.dataset.write_text(json.dumps(facts | {"fingerprint": "0" * 64}))
+    with pytest.raises(UserError, match="the images have changed"):
+        load_split(load_trained(copy), "validation")
+    names = facts["class_names"]
+    copy.dataset.write_text(json.dumps(facts | {"class_names": [names[1], names[0], *names[2:]]}))
+    with pytest.raises(UserError, match=f"class 0 is '{names[0]}' against '{names[1]}'"):
+        load_trained(copy)
+    copy.best_model.write_bytes(b"nothing")
+    copy.dataset.write_text(json.dumps(facts))
+    with pytest.raises(UserError, match="damaged"):
+        load_trained(copy)
+
+
+def copy_of(run, folder):
+    copy = Run(folder / "runs" / "digits" / "20260101-000000")
+    shutil.copytree(run.path, copy.path)
+    return copy
+
+
+def test_figures_are_printed_where_they_cannot_be_kept(digits_run, tmp_path, capsys):
+    copy = copy_of(digits_run, tmp_path)
+    shutil.rmtree(copy.evaluations)
+    copy.evaluations.write_text("")  # nobody may write below a file, root neither
+    assert cli.main(["evaluate", "--run", str(copy.path)]) == 2
+    printed, error = capsys.readouterr()
+    assert "   loss " in printed and "class  images  precision" in printed
+    assert "validation-best: cannot be written" in error and error.count("\n") == 1
+    assert copy.evaluations.read_text() == ""
+
+
+def _put(key, value):
+    """Return a change to a JSON file that sets a key, or with ... takes it away."""
+
+    def change(path):
+        content = json.loads(path.read_text())
+        content[key] = value
+        path.write_text(json.dumps({name: item for name, item in content.items() if item is not ...}))
+
+    return change
+
+
+def _write(content):
+    return lambda path: path.write_bytes(content)
+
+
+DEEP = _write(b"[" * 100_000 + b"]" * 100_000)
+EVERY = ("curves", "report", "compare", "evaluate", "predict", "explain", "export")
+TRAINED = ("evaluate", "predict", "explain", "export")
+
+
+@pytest.mark.parametrize(
+    ("verbs", "file", "damage", "words"),
+    [
+        (EVERY, "metrics.json", _write(b"[]"), "must be a mapping; got []"),
+        (EVERY, "metrics.json", _write(b"null"), "must be a mapping; got null"),
+        (EVERY, "metrics.json", _put("headline", ...), "headline: is missing"),
+        (EVERY, "metrics.json", _put("timing", {"resumed_epochs": 1}), "timing.epochs: is missing (and "),
+        (EVERY, "metrics.json", DEEP, "no JSON that this program would write (recursion limit exceeded"),
+        (TRAINED, "dataset.json", _write(b"[]"), "must be a mapping; got []"),
+        (("report", "compare"), "dataset.json", _put("num_images", [3]), "num_images: must be a mapping"),
+        (("report",), "environment.json", _write(b"[]"), "must be a mapping; got []"),
+        (("report",), "environment.json", _put("cpu", ...), "cpu: is missing"),
+        (("report",), "evaluations/validation-best/evaluation.json", _put("classes", 1), "classes: must be"),
+        (("curves", "report", "compare"), "history.csv", _write(b"a\n"), "the columns must be epoch,loss"),
+        (("curves", "report", "compare"), "experiment.yaml", _write(b"\xff\xfe"), ""),
+        (TRAINED, "checkpoints/best.keras", lambda path: path.unlink(), "no such file; it holds the trained"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)  # fmt: skip
+def test_edited_and_foreign_records_are_one_message(
+    digits_run, tmp_path, capsys, monkeypatch, verbs, file, damage, words
+):
+    copy = copy_of(digits_run, tmp_path)
+    damage(copy.path / file)
+    monkeypatch.setenv("TRAINER_HOME", str(tmp_path))
+    monkeypatch.setattr(cli.gc, "collect", lambda: 0)  # half a second each beside TensorFlow
+    before = sorted(tmp_path.rglob("*"))
+    for verb in verbs:
+        more = {"predict": ["--images", str(digits_run.curves)], "export": ["--format", "keras"]}.get(
+            verb, []
+        )
+        names = (
+            ["--runs", f"{copy.path} {digits_run.path}"] if verb == "compare" else ["--run", str(copy.path)]
+        )
+        assert cli.main([verb, *names, *more]) == 2, verb
+        error = capsys.readouterr().err
+        assert f"{file.rpartition('/')[2]}" in error and words in error and error.count("\n") == 1, (
+            verb,
+            error,
+        )
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+class OneNorm(keras.Model):
+    """A network that is nothing but dropout and batch normalisation."""
+
+    def __init__(self):
+        super().__init__()
+        self.dropout = keras.layers.Dropout(0.5)
+        self.norm = BatchNormalization(momentum=0.9)
+
+    def call(self, images, training=False):
+        return self.norm(self.dropout(images, training=training), training=training)
+
+
+class Images:
+    """Training images that are random numbers."""
+
+    def __init__(self, count):
+        self.images = np.random.default_rng(0).integers(0, 255, (count, 4, 4, 3)).astype("uint8")
+
+    def __len__(self):
+        return len(self.images)
+
+    def take(self, positions):
+        return self.images[positions], np.zeros(len(positions))
+
+
+def test_recalibration_finds_the_mean_and_variance_of_the_training_images():
+    class Classifier:
+        network = OneNorm()
+
+        @staticmethod
+        def normalization(pixels):
+            return pixels / 255.0
+
+    images = Images(64)
+    Classifier.network(np.zeros((1, 4, 4, 3), "float32"))
+    assert recalibrate(Classifier, images, 16) == 64
+    pixels = images.images.reshape(-1, 3) / 255.0
+    norm = Classifier.network.norm
+    np.testing.assert_allclose(norm.moving_mean.numpy(), pixels.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(norm.moving_variance.numpy(), pixels.var(0), rtol=1e-4)
+    assert norm.momentum == 0.9 and Classifier.network.dropout.rate == 0.5
+
+
+def test_a_network_without_batch_normalisation_is_left_alone():
+    class Classifier:
+        network = keras.Sequential([keras.layers.Dense(2)])
+
+    assert recalibrate(Classifier, Images(8), 4) == 0

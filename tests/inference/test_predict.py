@@ -1,0 +1,226 @@
+import csv
+import dataclasses
+import io
+import os
+import shutil
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from app.classifier_files import load_classifier
+from app.data.chosen import find_images
+from app.errors import UserError
+from app.inference import predict as prediction
+from app.inference.load import load_split, load_trained
+from app.inference.predict import COLUMNS, predict, read_images
+from app.runs import Run
+
+
+def write_digit(path, number):
+    """A digit as scikit-learn has it, 8x8 pixels, as an image file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.rint(load_digits().images[number] * (255 / 16)).astype(np.uint8)
+    Image.fromarray(pixels).save(path, format="PNG")
+
+
+def validation_rows(run):
+    """Where the validation images lie in scikit-learn's digits."""
+    return load_split(load_trained(run), "validation")[1].rows
+
+
+def rows_of(folder):
+    with open(folder / "predictions.csv", encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def own_run(digits_run, tmp_path):
+    """A copy of the run that may be changed."""
+    path = tmp_path / "runs" / digits_run.name
+    shutil.copytree(digits_run.path, path)
+    return Run(path)
+
+
+def names_in(folder, text):
+    return [str(path.relative_to(folder)) for path in find_images(text)]
+
+
+def test_a_folder_gives_its_images_in_natural_order(tmp_path):
+    for name in (
+        "10.png",
+        "2.JPG",
+        "b/1.webp",
+        "b/.hidden.png",
+        ".hidden/1.png",
+        "__MACOSX/1.png",
+        "notes.txt",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    os.symlink(tmp_path, tmp_path / "b" / "circle")
+    assert names_in(tmp_path, str(tmp_path)) == ["2.JPG", "10.png", "b/1.webp"]
+
+
+def test_patterns_and_single_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/1.png", "a/deep/2.png", "a/deep/3.txt", "a/[x].png", "plain"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    assert find_images("a/**/*.png") == [Path("a/1.png"), Path("a/[x].png"), Path("a/deep/2.png")]
+    assert find_images("a/*/*") == [Path("a/deep/2.png")]
+    assert find_images("a/[x].png") == [Path("a/[x].png")]  # a file of that name comes before the pattern
+    assert find_images("plain") == [Path("plain")]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nowhere.jpg", "no such file or folder"),
+        ("", "no such file or folder"),
+        ("a\0b", r"IMAGES=a\\x00b: no such file or folder"),
+        ("a" * 5000, "no such file or folder"),
+        ("no\0where/*.jpg", "this pattern finds no file"),
+        ("*.jpg", "this pattern finds no file"),
+        ("texts", r"none of the 1 files that this folder holds is an image by its name \(.bmp .gif"),
+        ("texts/*", "none of the 1 files that this pattern finds"),
+        ("empty", "this folder holds no file"),
+    ],
+)
+def test_nothing_found_is_one_message(tmp_path, monkeypatch, text, message):
+    monkeypatch.chdir(tmp_path)
+    Path("texts").mkdir()
+    Path("texts/notes.txt").touch()
+    Path("empty").mkdir()
+    with pytest.raises(UserError, match=message) as caught:
+        find_images(text)
+    assert len(str(caught.value)) < 500
+
+
+def test_files_are_read_as_the_run_read_its_images(digits_run, tmp_path):
+    trained = load_trained(digits_run)
+    split = load_split(trained, "validation")[1]
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    for path, row in zip(paths, split.rows[:3], strict=True):
+        write_digit(path, row)
+    images, bad = read_images(paths, trained)
+    assert bad == [] and images.dtype == np.uint8
+    np.testing.assert_array_equal(images, split.take(np.arange(3))[0])  # 8x8 made 16x16
+
+
+@pytest.mark.parametrize("checkpoint", ["best", "last"])
+def test_predictions_are_those_that_training_recorded(digits_run, own_run, tmp_path, checkpoint):
+    rows = validation_rows(digits_run)[:30]
+    for number, row in enumerate(rows):
+        write_digit(tmp_path / "digits" / f"{number}.png", row)
+    with np.load(digits_run.predictions) as recorded:
+        logits = recorded[f"{checkpoint}_logits"][:30].astype(np.float64)
+    shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    out = io.StringIO()
+    folder = predict(own_run, str(tmp_path / "digits"), checkpoint, out)
+    assert folder.parent == own_run.path / "predictions"
+    table = rows_of(folder)
+    assert [Path(row["file"]).name for row in table] == [f"{number}.png" for number in range(30)]
+    for row, share in zip(table, shares, strict=True):
+        best = np.argsort(-share)[:5]
+        assert row["class"] == row["class_1"] == str(best[0])
+        assert [row[f"class_{rank}"] for rank in range(1, 6)] == [str(i) for i in best]
+        found = [float(row[f"probability_{rank}"]) for rank in range(1, 6)]
+        np.testing.assert_allclose(found, share[best], atol=2e-6)
+        assert float(row["probability"]) == found[0] and row["problem"] == ""
+    lines = out.getvalue().splitlines()
+    assert lines[0].split() == ["file", "class", "probability"] and lines[11] == "and 20 more"
+    assert lines[1].split()[1] == table[0]["class"]
+    assert lines[1].endswith(f"{100 * shares[0].max():.1f} %")
+    with Image.open(folder / "contact_sheet.png") as sheet:
+        sheet.load()
+
+
+def test_more_images_than_a_batch_and_than_the_sheet(digits_run, own_run, tmp_path, monkeypatch):
+    for number in range(9):
+        write_digit(tmp_path / "digits" / f"{number}.png", number)
+    whole = rows_of(predict(own_run, str(tmp_path / "digits"), None, io.StringIO()))
+    monkeypatch.setattr(prediction, "BATCH_SIZE", 4)
+    monkeypatch.setattr(prediction, "SHEET_IMAGES", 5)
+    parts = rows_of(predict(own_run, str(tmp_path / "digits"), None, io.StringIO()))
+    assert [row["class"] for row in parts] == [row["class"] for row in whole]
+    assert len(os.listdir(own_run.path / "predictions")) == 2  # the first one is still there
+
+
+def test_bad_files_are_named_and_odd_names_are_kept(own_run, tmp_path):
+    folder = tmp_path / "images"
+    odd = ['a,"b";c.png', "line\nbreak.png", "carriage\rreturn.png", "été $x^2$ {0}.png", "=1+1.png"]
+    for number, name in enumerate(odd):
+        write_digit(folder / name, number)
+    shutil.copy(folder / odd[4], os.fsencode(folder) + b"/latin\xe9.png")
+    (folder / "broken.png").write_bytes(b"no image")
+    (folder / "empty.png").touch()
+    os.symlink("nowhere", folder / "link.png")
+    out = io.StringIO()
+    table = {row["file"]: row for row in rows_of(predict(own_run, str(folder), None, out))}
+    assert set(table) == {
+        str(folder / name) for name in [*odd, "latin\\xe9.png", "broken.png", "empty.png", "link.png"]
+    }
+    problems = {Path(name).name: row["problem"] for name, row in table.items() if row["problem"]}
+    assert problems == {"broken.png": "not an image", "empty.png": "empty file", "link.png": "broken link"}
+    for name in problems:
+        assert not any(table[str(folder / name)][column] for column in COLUMNS[1:-1])
+        assert f"{name}: {problems[name]}" in out.getvalue()
+    assert "3 of 9 files cannot be read and are left out" in out.getvalue()
+    assert "line\\nbreak.png" in out.getvalue()
+
+
+def test_nothing_readable_is_an_error_and_leaves_nothing(own_run, tmp_path):
+    (tmp_path / "one.txt").write_text("no image")
+    with pytest.raises(UserError, match=r"one.txt cannot be read: not an image$"):
+        predict(own_run, str(tmp_path / "one.txt"), None, io.StringIO())
+    for number in range(30):
+        (tmp_path / "bad").mkdir(exist_ok=True)
+        (tmp_path / "bad" / f"{number}.jpg").write_bytes(b"no image")
+    with pytest.raises(
+        UserError, match=r"none of 30 files can be read:\n  .*0.jpg: not an image\n"
+    ) as caught:
+        predict(own_run, str(tmp_path / "bad"), None, io.StringIO())
+    assert str(caught.value).endswith("and 10 more")
+    assert not (own_run.path / "predictions").exists()
+
+
+def test_a_broken_network_is_an_error_and_leaves_nothing(own_run, tmp_path):
+    classifier = load_classifier(own_run.best_model)
+    classifier.network.head.bias.assign(keras.ops.full((10,), np.nan))
+    classifier.save(own_run.best_model)
+    write_digit(tmp_path / "digit.png", 0)
+    with pytest.raises(UserError, match="outputs are not all numbers"):
+        predict(own_run, str(tmp_path / "digit.png"), "best", io.StringIO())
+    assert not (own_run.path / "predictions").exists()
+
+
+@pytest.mark.parametrize(("background", "pixel"), [(255, [255] * 3), ((1, 2, 3), [1, 2, 3])])
+def test_transparent_pixels_show_the_background_of_the_run(folder_run, tmp_path, background, pixel):
+    trained = load_trained(folder_run)
+    dataset = trained.experiment.dataset
+    assert dataset.background == 255
+    experiment = trained.experiment.model_copy(
+        update={"dataset": dataset.model_copy(update={"background": background})}
+    )
+    Image.new("RGBA", (20, 20), (90, 0, 90, 0)).save(tmp_path / "clear.png")
+    images, _ = read_images([tmp_path / "clear.png"], dataclasses.replace(trained, experiment=experiment))
+    assert (images == pixel).all()
+
+
+def test_class_names_and_cropping_of_a_folder_run(folder_run, tmp_path):
+    """Three classes told apart by the colour of the middle, which stretching would not show alone."""
+    names = load_trained(folder_run).classifier.class_names
+    assert names == ('2, "two"', "10 $x^2$", "été")  # in natural order, not in that of the alphabet
+    image = Image.new("RGB", (60, 20), (0, 0, 255))
+    image.paste((255, 0, 0), (20, 0, 40, 20))
+    image.save(tmp_path / "wide.png")
+    images, _ = read_images([tmp_path / "wide.png"], load_trained(folder_run))
+    assert images.shape == (1, 16, 16, 3) and images[..., 0].min() > 200  # stretched, blue would be left
+    (row,) = rows_of(predict(folder_run, str(tmp_path / "wide.png"), None, io.StringIO()))
+    assert row["class"] in names and {row[f"class_{rank}"] for rank in (1, 2, 3)} == set(names)
+    assert row["class_4"] == row["probability_4"] == row["class_5"] == row["problem"] == ""
+    assert sum(float(row[f"probability_{rank}"]) for rank in (1, 2, 3)) == pytest.approx(1, abs=2e-6)

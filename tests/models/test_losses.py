@@ -1,0 +1,66 @@
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from models.losses import SparseCrossentropy, balanced_class_weight
+
+RNG = np.random.default_rng(0)
+LABELS = RNG.integers(0, 5, 16)
+LOGITS = RNG.normal(0, 4, (16, 5)).astype("float32")
+
+
+def in_training(**arguments):
+    loss = SparseCrossentropy(**arguments)
+    loss.training = True
+    return loss
+
+
+@pytest.mark.parametrize(
+    "labels", [LABELS, LABELS[:, None], LABELS.astype("uint8")], ids=["flat", "column", "uint8"]
+)
+def test_plain_loss_equals_keras(labels):
+    expected = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(labels, LOGITS)
+    np.testing.assert_allclose(in_training()(labels, LOGITS), expected, rtol=1e-6)
+
+
+def test_smoothing_equals_keras_in_training_and_is_absent_elsewhere():
+    one_hot = np.eye(5, dtype="float32")[LABELS]
+    expected = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)(one_hot, LOGITS)
+    np.testing.assert_allclose(in_training(label_smoothing=0.1)(LABELS, LOGITS), expected, rtol=1e-6)
+    assert float(SparseCrossentropy(label_smoothing=0.1)(LABELS, LOGITS)) == float(
+        in_training()(LABELS, LOGITS)
+    )
+
+
+def test_class_weights_equal_sample_weights_in_training_and_are_absent_elsewhere():
+    weights = [0.5, 2.0, 1.0, 0.0, 3.0]
+    expected = in_training()(LABELS, LOGITS, sample_weight=np.asarray(weights, "float32")[LABELS])
+    np.testing.assert_allclose(in_training(class_weight=weights)(LABELS, LOGITS), expected, rtol=1e-6)
+    assert float(SparseCrossentropy(class_weight=weights)(LABELS, LOGITS)) == float(
+        in_training()(LABELS, LOGITS)
+    )
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_softmax_before_loss_has_the_floor_of_the_source(training):
+    loss = SparseCrossentropy(softmax_before_loss=True)
+    loss.training = training
+    perfect = 100.0 * np.eye(4, dtype="float32")
+    value = float(loss(np.arange(4), perfect))
+    assert value == pytest.approx(-math.log(math.e / (math.e + 3)), rel=1e-6)
+    assert value == pytest.approx(0.7437, abs=5e-5)
+
+
+def test_stays_finite_and_float32_for_extreme_or_half_precision_logits():
+    far = np.array([[1e30, -1e30, 0.0]], "float32")
+    assert np.isfinite(float(in_training(label_smoothing=0.1)(np.array([1]), far)))
+    half = keras.ops.cast(LOGITS, "bfloat16")
+    assert keras.backend.standardize_dtype(SparseCrossentropy()(LABELS, half).dtype) == "float32"
+
+
+def test_balanced_weights_give_every_class_the_same_total():
+    labels = np.array([0] * 6 + [1] * 3 + [3])
+    weights = balanced_class_weight(labels[:, None], 4)
+    assert weights == pytest.approx([10 / 24, 10 / 12, 0.0, 10 / 4])

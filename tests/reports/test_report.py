@@ -1,0 +1,162 @@
+"""The page of a run: complete, self-contained, and honest where something is missing."""
+
+import base64
+import io
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+
+from app import cli
+from app.files import read_json
+from app.reports import html as page
+from app.reports.report import write_report
+from app.runs import Run
+
+
+class Page(HTMLParser):
+    """Collects what a page refers to, and its text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.addresses, self.tags, self.text = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.addresses += [value for name, value in attributes if name in ("src", "href")]
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_training_leaves_a_page_that_loads_nothing_from_outside(digits_run):
+    text = digits_run.report.read_text()
+    found = Page(text)
+    assert digits_run.report.stat().st_size < 3e6
+    assert all(address.startswith("data:") for address in found.addresses)
+    assert not re.search(r"@import|url\(|<script", text)
+    pictures = [address for address in found.addresses if address.startswith("data:image/png;base64,")]
+    assert len(pictures) >= 6  # curves and five of the evaluation
+    for address in pictures:
+        Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))).load()
+    words = " ".join(found.text)
+    metrics = read_json(digits_run.metrics)
+    assert f"{100 * metrics['headline']['val_accuracy']:.2f} %" in words
+    assert f"make train FROM={digits_run.name}" in words
+    assert "batch_size" in words and f"{metrics['parameters']['macs']:,}" in words
+
+
+def test_make_report_writes_it_again_from_the_folder(digits_run, tmp_path, monkeypatch, capsys):
+    copy = Run(tmp_path / "digits" / "20260101-000000")
+    shutil.copytree(digits_run.path, copy.path)
+    shutil.rmtree(copy.evaluations)
+    copy.report.unlink()
+    assert cli.main(["report", "--run", str(copy.path)]) == 0
+    assert "report.html" in capsys.readouterr().out
+    assert copy.report.read_text().count("<img") == digits_run.report.read_text().count("<img")
+
+
+def test_changed_images_are_said_and_cost_only_their_pictures(digits_run, tmp_path):
+    copy = Run(tmp_path / "digits" / "20260101-000000")
+    shutil.copytree(digits_run.path, copy.path)
+    shutil.rmtree(copy.evaluations)
+    facts = json.loads(copy.dataset.read_text())
+    copy.dataset.write_text(json.dumps(facts | {"fingerprint": "0" * 64}))
+    text = write_report(copy).read_text()
+    assert "the images have changed" in text and text.count("<img") == 1
+
+
+def test_damaged_predictions_and_a_missing_summary_cost_only_their_parts(digits_run, tmp_path):
+    copy = Run(tmp_path / "digits" / "20260101-000000")
+    shutil.copytree(digits_run.path, copy.path)
+    shutil.rmtree(copy.evaluations)
+    copy.predictions.write_bytes(b"junk")
+    copy.summary.unlink()
+    text = write_report(copy).read_text()
+    assert "predictions.npz is damaged" in text and text.count("<img") == 1
+    assert "experiment.yaml, defaults included" in text and "summary.txt" not in text
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
+def test_damaged_pictures_are_said(tmp_path, content):
+    (tmp_path / "classes.png").write_bytes(content)
+    assert "classes.png cannot be shown" in page.picture(tmp_path / "classes.png", "classes")
+
+
+def test_an_unfinished_run_has_no_page(digits_run, tmp_path, capsys):
+    copy = Run(tmp_path / "digits" / "20260101-000000")
+    shutil.copytree(digits_run.path, copy.path)
+    copy.metrics.unlink()
+    copy.report.unlink()
+    assert cli.main(["report", "--run", str(copy.path)]) == 2
+    assert "not finished" in capsys.readouterr().err and not copy.report.exists()
+
+
+def test_text_of_users_is_never_markup(tmp_path):
+    nasty = '<script>alert("x")</script>&'
+    rows = [(nasty, "1")]
+    page.write_page(
+        tmp_path / "page.html",
+        nasty,
+        [
+            page.heading(nasty),
+            page.paragraph(nasty),
+            page.code(nasty),
+            page.tiles(rows),
+            page.table(("a", "b"), rows),
+        ],
+    )
+    text = (tmp_path / "page.html").read_text()
+    assert (
+        "<script" not in text and "".join(Page(text).text).count(nasty) == 7
+    )  # title, four headings and texts, tile, cell
+
+
+def test_large_pictures_are_kept_small(tmp_path):
+    import numpy as np
+
+    noise = np.random.default_rng(0).integers(0, 255, (400, 400, 3)).astype("uint8")
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    assert (tmp_path / "noise.png").stat().st_size > page.LARGE_BYTES
+    part = page.picture(tmp_path / "noise.png", "noise")
+    assert len(part) < 0.6 * (tmp_path / "noise.png").stat().st_size
+    assert 'width="400" height="400"' in part
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.slow
+def test_in_a_browser(digits_run, tmp_path, width, scheme):
+    """Open the page in a real browser: no console errors, every picture loads, nothing sticks out."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium here (Debian: apt-get install chromium)")
+    import subprocess
+
+    probe = digits_run.report.read_text().replace(
+        "</body>",
+        "<script>addEventListener('load', () => { document.title = JSON.stringify({"
+        "wide: document.documentElement.scrollWidth - innerWidth,"
+        "broken: [...document.images].filter(i => !i.complete || !i.naturalWidth).length,"
+        "images: document.images.length,"
+        "paper: getComputedStyle(document.body).backgroundColor}); })</script></body>",
+    )
+    (tmp_path / "probe.html").write_text(probe)
+    command = [
+        browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        "--enable-logging=stderr",
+        f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},2000",
+        *(["--blink-settings=preferredColorScheme=0"] if scheme == "dark" else []),
+        "--dump-dom", (tmp_path / "probe.html").as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    found = json.loads(re.search(r"<title>(\{.*?\})</title>", done.stdout)[1].replace("&quot;", '"'))
+    assert "CONSOLE" not in done.stderr
+    assert found["broken"] == 0 and found["images"] >= 6
+    assert found["wide"] <= 0
+    assert found["paper"] == ("rgb(22, 22, 22)" if scheme == "dark" else "rgb(255, 255, 255)")

@@ -1,0 +1,394 @@
+"""Taking up a run again: what is refused, what is forced, what is said, and training further."""
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import app.training.train as runner
+from app.config import load_experiment
+from app.data.order import FLIP_STREAM, OLD_FLIP_STREAM
+from app.errors import UserError
+from app.reading import read_history
+from app.runs import Run, list_runs, load_run_experiment, locked
+from app.training import resume as resuming
+from app.training.checkpoint import load_state
+from tests.conftest import TINY
+from tests.training.test_train import assert_same_bits, comparable_history, train
+
+ROOT = Path(__file__).resolve().parents[2]
+CONSTANT = ("optimizer.learning_rate=0.003", "training.checkpoint_every_minutes=10")
+
+
+@pytest.fixture
+def finished(straight, home):
+    """A copy of the finished run in the test's own folder."""
+    run = Run(home / "runs" / "tiny" / straight.path.name)
+    shutil.copytree(straight.path, run.path)
+    return run
+
+
+@pytest.fixture
+def unfinished(finished):
+    """The same as if it had been killed after its last epoch."""
+    finished.metrics.unlink()
+    return finished
+
+
+def resume(run, **options):
+    out = io.StringIO()
+    runner.resume(run, out=out, **options)
+    return out.getvalue()
+
+
+@pytest.mark.slow
+def test_more_epochs_on_a_constant_rate_are_the_longer_run(home):
+    longer = train(*CONSTANT, "training.epochs=3")
+    run = train(*CONSTANT)
+    before = json.loads(run.metrics.read_text())
+    resume(run, epochs=3)
+    assert_same_bits(run, longer)
+    assert json.loads((run.path / "metrics-2-epochs.json").read_text()) == before
+    assert json.loads(run.metrics.read_text())["timing"]["epochs_planned"] == 3
+
+
+def test_more_epochs_on_a_cosine_ask_what_becomes_of_it(finished):
+    before = {path: path.read_bytes() for path in finished.path.rglob("*") if path.is_file()}
+    with pytest.raises(UserError) as error:
+        resume(finished, epochs=4)
+    message = str(error.value)
+    assert "follows a cosine over 2 epochs" in message
+    assert "SCHEDULE=keep" in message and "SCHEDULE=stretch" in message
+    assert before == {path: path.read_bytes() for path in finished.path.rglob("*") if path.is_file()}
+
+
+def test_kept_schedule_stays_at_its_end(finished):
+    resume(finished, epochs=3, schedule="keep")
+    first, second, third = (row["learning_rate"] for row in read_history(finished.history))
+    assert first == pytest.approx(0.003) and third == second < 1e-9
+    assert load_run_experiment(finished).optimizer.learning_rate.span_epochs == 2
+
+
+@pytest.mark.slow
+def test_stretched_schedule_goes_on_as_the_longer_one(home, finished):
+    longer = train("training.epochs=4")
+    kept = comparable_history(finished)
+    resume(finished, epochs=4, schedule="stretch")
+    assert comparable_history(finished)[:2] == kept
+    rates = [[row["learning_rate"] for row in read_history(run.history)[2:]] for run in (finished, longer)]
+    assert rates[0] == rates[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "this run is finished.*EPOCHS=n"),
+        ({"epochs": 2}, "EPOCHS=2: tiny/.* has 2 epochs already; choose more"),
+        ({"schedule": "keep"}, "SCHEDULE=keep: .* n is missing"),
+    ],
+)
+def test_finished_run_says_what_is_possible(finished, options, words):
+    with pytest.raises(UserError, match=words):
+        resume(finished, **options)
+    assert finished.finished
+
+
+def test_stretching_what_has_no_length_is_refused(home):
+    run = train(*CONSTANT, "training.epochs=1")
+    with pytest.raises(UserError, match="the constant schedule of tiny/.* leave SCHEDULE out"):
+        resume(run, epochs=2, schedule="stretch")
+
+
+@pytest.mark.slow
+def test_run_that_stopped_early_is_not_extended(home):
+    early = "training.early_stopping={patience_epochs: 1, min_delta: 0.9}"
+    run = train(*CONSTANT, early, "training.epochs=5")
+    with pytest.raises(UserError, match="was stopped early after 2 of 5 epochs"):
+        resume(run, epochs=9)
+    assert run.finished
+
+
+def plant(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_other_versions_are_refused_unless_forced(unfinished, straight):
+    versions = json.loads(unfinished.environment.read_text())["versions"]
+    plant(unfinished.environment, versions=versions | {"keras": "3.0.0"})
+    with pytest.raises(UserError, match=rf"keras: {versions['keras']} here, 3.0.0 when .*\n.*FORCE=1"):
+        resume(unfinished)
+    assert "equal bits are not promised" in resume(unfinished, force=True)
+    (entry,) = json.loads(unfinished.environment.read_text())["resumes"]
+    assert entry["epoch"] == 3 and "keras" in entry["forced"][0]
+    assert_same_bits(unfinished, straight)
+
+
+def test_other_data_are_refused_unless_forced(unfinished):
+    plant(unfinished.dataset, fingerprint="0" * 64)
+    with pytest.raises(UserError, match="the data have changed.*\n.*FORCE=1"):
+        resume(unfinished)
+    resume(unfinished, force=True)
+    dataset = json.loads(unfinished.dataset.read_text())
+    assert dataset["fingerprints_before"] == ["0" * 64] and dataset["fingerprint"] != "0" * 64
+
+
+def test_other_settings_of_a_library_are_refused(unfinished):
+    onednn = json.loads(unfinished.environment.read_text())["onednn"]
+    plant(unfinished.environment, onednn=onednn | {"TF_ENABLE_ONEDNN_OPTS": "off"})
+    with pytest.raises(UserError, match=r"TF_ENABLE_ONEDNN_OPTS: [01] here, off when .*\n.*FORCE=1"):
+        resume(unfinished)
+
+
+def test_another_processor_is_said_but_no_reason_to_stop(unfinished):
+    plant(unfinished.environment, cpu={"model": "another", "count": 64, "flags": []}, onednn={})
+    said = resume(unfinished)
+    assert "another" in said and "TF_ENABLE_ONEDNN_OPTS: 1 here, not recorded when the run began" in said
+    assert unfinished.finished
+
+
+def test_later_edit_of_the_file_is_said_and_ignored(home, unfinished, straight):
+    file = home / "experiments" / "tiny.yaml"
+    file.write_text(TINY.replace("batch_size: 256", "batch_size: 512").replace("seed: 3", "seed: 4"))
+    said = resume(unfinished)
+    assert "tiny.yaml has changed since (seed, training.batch_size); the run goes on with its own" in said
+    assert_same_bits(unfinished, straight)
+
+
+def test_unedited_file_is_not_mentioned_though_the_run_had_changes(home):
+    run = runner.train(load_experiment("tiny", ["seed=9"]), io.StringIO(), overrides=["seed=9"])
+    run.metrics.unlink()
+    assert "has changed" not in resume(run)
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_an_older_run_keeps_the_coins_of_its_alternating_flip(unfinished, monkeypatch, recorded):
+    """What its colour layers do has changed, on the other hand, and is said."""
+    experiment = unfinished.experiment.read_text()
+    flip, saturation = "- random_flip:\n    mode: horizontal\n", "- random_saturation:\n    factor: 0.5\n"
+    assert flip in experiment
+    unfinished.experiment.write_text(experiment.replace(flip, saturation))
+    path = sorted(unfinished.states.glob("state-*.npz"))[-1]
+    with np.load(path) as file:
+        arrays = dict(file)
+    header = json.loads(arrays["header"].tobytes().replace(b"random_flip", b"random_saturation"))
+    assert header["progress"]["flip_stream"] == FLIP_STREAM
+    if not recorded:  # as states were before
+        del header["progress"]["flip_stream"]
+    arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    np.savez(path, **arrays)
+    asked = []
+    monkeypatch.setattr("app.training.setup.training_batches", lambda *_, **options: asked.append(options))
+
+    def stop(run, job, progress, *_):
+        job.batches(1, 0)
+        assert progress.flip_stream == job.flip_stream  # which its next state records
+        return run
+
+    monkeypatch.setattr(runner, "_fit", stop)
+    said = resume(unfinished)
+    assert asked[0]["flip_stream"] == (FLIP_STREAM if recorded else OLD_FLIP_STREAM)
+    assert ("random_saturation had faults of Keras" in said) != recorded
+
+
+def test_run_that_is_being_trained_is_not_resumed(unfinished):
+    with locked(unfinished):
+        words = rf"being trained by process {os.getpid()} on \S+ since .*; wait until it ends"
+        with pytest.raises(UserError, match=words):
+            resume(unfinished)
+    assert not (unfinished.path / "lock").exists()
+    resume(unfinished)
+    assert not (unfinished.path / "lock").exists()
+
+
+def test_lock_of_a_killed_process_is_free(unfinished):
+    program = (
+        "import sys, time\nfrom pathlib import Path\nfrom app.runs import Run\n"
+        "from app.runs import locked\n"
+        "with locked(Run(Path(sys.argv[1]))):\n    print('held', flush=True)\n    time.sleep(600)\n"
+    )
+    command = [sys.executable, "-c", program, str(unfinished.path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match=f"process {process.pid} on"), locked(unfinished):
+            pass
+        process.kill()
+    assert (unfinished.path / "lock").exists()
+    with locked(unfinished):
+        pass
+
+
+@pytest.mark.slow
+def test_second_signal_stops_at_once(home):
+    """The first SIGINT falls into a step that takes minutes; the second must not wait for its end."""
+    program = """
+import sys, time
+from app.config import load_experiment
+from app.training import runner
+from app.training.callbacks import Recorder
+def step(self, batch, logs=None):
+    print("step", flush=True)
+    end = time.monotonic() + 600
+    while time.monotonic() < end:
+        try:
+            time.sleep(1)
+        except BaseException:
+            pass
+Recorder.on_train_batch_end = step
+runner.train(load_experiment("tiny"), out=sys.stderr)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "step\n"
+        process.send_signal(signal.SIGINT)
+        while "again to stop at once" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == -signal.SIGINT
+    (run,) = list_runs("tiny")
+    assert not run.finished
+
+
+@pytest.mark.slow
+def test_two_runs_at_a_time_have_folders_of_their_own(home, straight):
+    """One of them with the other kind of determinism, which a process cannot change."""
+    command = [sys.executable, "-m", "app", "train", "tiny", "--set", "training.determinism=fast"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    while not list_runs("tiny"):
+        assert process.poll() is None
+        time.sleep(0.01)
+    assert_same_bits(train(), straight)
+    assert process.wait(timeout=300) == 0
+    fast, strict = list_runs("tiny")
+    assert fast.finished and strict.finished
+    assert json.loads(fast.environment.read_text())["deterministic"] is False
+    assert json.loads(strict.environment.read_text())["deterministic"] is True
+
+
+def test_weights_that_are_not_finite_are_never_saved(home, monkeypatch):
+    """The loss of a step is computed before its update: the weights can be lost while it is finite."""
+    from app.training.callbacks import Recorder
+
+    original = Recorder.on_train_batch_end
+
+    def ruin(self, batch, logs=None):
+        original(self, batch, logs)
+        if (self.progress.epoch, self.progress.step) == (1, 2):
+            self.model.trainable_variables[0].assign(np.full(self.model.trainable_variables[0].shape, np.nan))
+
+    monkeypatch.setattr(Recorder, "on_train_batch_end", ruin)
+    with pytest.raises(UserError, match="not finite in epoch 2, step 2 of .*"):
+        train()
+    (run,) = list_runs("tiny")
+    failure = json.loads(run.failure.read_text())
+    assert (failure["epoch"], failure["step"]) == (2, 2)
+    state, damaged = load_state(run)
+    assert not damaged and (state.progress.epoch, state.progress.step) == (1, 1)
+    assert all(np.isfinite(value).all() for value in state.values["model"])
+
+
+def test_failure_goes_when_the_run_goes_on(unfinished):
+    unfinished.failure.write_text("{}")
+    resume(unfinished)
+    assert not unfinished.failure.exists()
+
+
+@pytest.mark.slow
+def test_jax_offers_no_strict_determinism():
+    program = (
+        "from app.training import startup\n"
+        "startup.configure(seed=0, precision='float32', devices='cpu', determinism='strict')"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=os.environ | {"KERAS_BACKEND": "jax"},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert "training.determinism: 'strict' is not offered on JAX" in result.stderr
+
+
+def content(run):
+    return {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+
+
+def without_data(run):
+    text = run.experiment.read_text().replace("name: digits", "name: image_folder")
+    run.experiment.write_text(text.replace("data_dir: null", "data_dir: gone"))
+
+
+def with_other_data(run):
+    plant(run.dataset, fingerprint="0" * 64)
+
+
+def with_other_versions(run):
+    plant(run.environment, versions={})
+
+
+def with_damaged_states(run):
+    for path in run.states.iterdir():
+        path.write_bytes(b"PK")
+
+
+def without_states(run):
+    shutil.rmtree(run.states)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "epochs", "words"),
+    [
+        (lambda run: None, 100_001, "training.epochs: .*100001"),
+        (without_data, 3, "gone does not exist"),
+        (with_other_data, 3, "the data have changed"),
+        (with_other_versions, 3, "keras: .* when the run began"),
+        (with_damaged_states, 3, "damaged, cannot be resumed"),
+        (without_states, 3, "has no state to go on from.*make train FROM=tiny/"),
+    ],
+    ids=["too many", "no data", "other data", "other versions", "damaged", "no state"],
+)
+def test_more_epochs_that_cannot_be_trained_leave_the_run_as_it_was(finished, spoil, epochs, words):
+    spoil(finished)
+    before = content(finished)
+    with pytest.raises(UserError, match=words):
+        resume(finished, epochs=epochs, schedule="stretch")
+    assert content(finished) == before
+
+
+def test_kill_while_a_finished_run_is_opened_again_leaves_one_to_resume(finished, straight, monkeypatch):
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(resuming, "write_text", killed)
+        with pytest.raises(KeyboardInterrupt):
+            resume(finished, epochs=3, schedule="keep")
+    resume(finished)
+    assert_same_bits(finished, straight)
+    assert finished.finished
+
+
+def test_starting_weights_are_recorded_by_the_name_of_their_run_and_needed_once(home, finished):
+    latest = home / "runs" / "tiny" / "latest"
+    latest.symlink_to(finished.path.name)
+    out = io.StringIO()
+    run = runner.train(load_experiment("tiny", ["model.weights=tiny/latest"]), out, overrides=[])
+    assert latest.resolve() == run.path
+    assert load_run_experiment(run).model.weights == finished.name
+    assert f"starts from the weights of {finished.name}\n" in out.getvalue()
+
+    plant(run.environment, overrides=["model.weights=tiny/latest"])
+    shutil.rmtree(finished.path)
+    run.metrics.unlink()
+    assert "has changed since" not in resume(run)
+    assert run.finished
+
+    run.metrics.unlink()
+    without_states(run)
+    with pytest.raises(UserError, match=f"model.weights: {finished.name}: no run folder of that name"):
+        resume(run)

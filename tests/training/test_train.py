@@ -1,0 +1,386 @@
+import csv
+import io
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import app.training.train as runner
+from app import cli
+from app.config import load_experiment
+from app.errors import Interrupted, UserError
+from app.files import read_json
+from app.reading import HISTORY_COLUMNS, read_history
+from app.reports.compare import newest_seeds
+from app.runs import Run, list_runs, load_run_experiment
+from app.training import setup as job
+from app.training.checkpoint import load_state
+from models import build_model
+from tests.conftest import on_jax
+
+ROOT = Path(__file__).resolve().parents[2]  # the checkout, where `python -m app` finds the program
+
+
+def train(*overrides):
+    return runner.train(load_experiment("tiny", overrides), out=io.StringIO())
+
+
+def comparable_history(run):
+    """All columns but the last two, which are clock times."""
+    return [tuple(row[name] for name in HISTORY_COLUMNS[:-2]) for row in read_history(run.history)]
+
+
+def assert_same_bits(one, other):
+    assert comparable_history(one) == comparable_history(other)
+    states = [load_state(run)[0] for run in (one, other)]
+    assert states[0].path.name == states[1].path.name
+    for name in ("model", "optimizer", "metrics"):
+        for a, b in zip(states[0].values[name], states[1].values[name], strict=True):
+            assert a.tobytes() == b.tobytes(), name
+    with np.load(one.predictions) as a, np.load(other.predictions) as b:
+        assert sorted(a.files) == ["best_logits", "labels", "last_logits"]
+        for name in a.files:
+            assert a[name].tobytes() == b[name].tobytes(), name
+
+
+def test_run_folder_is_complete(straight):
+    for path in (
+        straight.experiment,
+        straight.environment,
+        straight.dataset,
+        straight.summary,
+        straight.history,
+        straight.metrics,
+        straight.predictions,
+        straight.best_model,
+        straight.curves,
+        straight.path / "accuracy.png",
+        straight.path / "loss.png",
+        straight.tensorboard / "train",
+    ):
+        assert path.exists(), path
+    assert not list(straight.path.rglob(".tmp-*"))
+    assert (straight.path.parent / "latest").resolve() == straight.path
+    assert "Conv2D" in straight.summary.read_text()
+    dataset = json.loads(straight.dataset.read_text())
+    assert dataset["class_names"] == [str(digit) for digit in range(10)]
+    assert np.shape(dataset["normalization"]["deviation"]) == (16, 16, 1)
+    with open(straight.history) as file:
+        assert tuple(next(csv.reader(file))) == HISTORY_COLUMNS
+
+
+def test_metrics_agree_with_history_and_predictions(straight):
+    metrics = json.loads(straight.metrics.read_text())
+    rows = read_history(straight.history)
+    assert metrics["final"] == rows[-1]
+    best = max(rows, key=lambda row: row["val_accuracy"])
+    assert {**metrics["best"], "selected_on": None} == {**best, "selected_on": None}
+    with np.load(straight.predictions) as stored:
+        for name, row in (("last", rows[-1]), ("best", best)):
+            accuracy = np.mean(stored[f"{name}_logits"].argmax(-1) == stored["labels"])
+            assert accuracy == pytest.approx(row["val_accuracy"], abs=1e-6)
+    assert metrics["parameters"]["total"] == metrics["parameters"]["trainable"] + 12
+
+
+def test_best_model_alone_gives_the_stored_predictions(straight):
+    from app.data.datasets import load_dataset
+
+    classifier = keras.saving.load_model(straight.best_model)
+    experiment = load_experiment(straight.experiment)
+    images, labels = load_dataset(experiment.dataset, straight.path).val.take(np.arange(40))
+    assert tuple(classifier.class_names) == tuple(str(digit) for digit in range(10))
+    with np.load(straight.predictions) as stored:
+        np.testing.assert_array_equal(stored["labels"][:40], labels)
+        np.testing.assert_allclose(
+            classifier.predict(images, verbose=0), stored["best_logits"][:40], atol=1e-5
+        )
+
+
+def test_learning_rate_column_is_the_last_steps_rate(straight):
+    rows = read_history(straight.history)
+    assert rows[0]["learning_rate"] == pytest.approx(0.003)  # end of the warm-up
+    assert rows[1]["learning_rate"] < 0.0005  # end of the cosine
+
+
+def test_same_seed_gives_the_same_bits_another_seed_others(home, straight):
+    assert_same_bits(train(), straight)
+    assert comparable_history(train("seed=4")) != comparable_history(straight)
+
+
+@pytest.mark.slow  # the fast test of a kill is test_prove.py's
+def test_run_killed_in_the_middle_resumes_to_the_same_bits(home, straight):
+    """SIGKILL in the second epoch, then resume: nothing tells the run from one that never stopped."""
+    command = [sys.executable, "-m", "app", "train", "tiny"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while not list((home / "runs").glob("tiny/2*/checkpoints/last/state-00001-000000[1-4].npz")):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.005)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    (run,) = list_runs("tiny")
+    state, damaged = load_state(run)
+    assert not run.finished and not damaged and state.progress.epoch == 1 and state.progress.step > 0
+    runner.resume(run, out=io.StringIO())
+    assert_same_bits(run, straight)
+    assert json.loads(run.metrics.read_text())["timing"]["resumed_epochs"] == [2]
+
+
+@pytest.mark.parametrize(
+    ("hook", "number"),
+    [
+        ("on_train_batch_end", signal.SIGINT),
+        ("on_test_batch_end", signal.SIGTERM),
+        ("on_epoch_end", signal.SIGHUP),
+    ],
+)
+def test_signal_stops_with_a_state_and_resumes_to_the_same_bits(home, straight, monkeypatch, hook, number):
+    """While training, while validating, and at the end of an epoch; a closed terminal sends two signals."""
+    from app.training.callbacks import Recorder
+
+    original = getattr(Recorder, hook, keras.callbacks.Callback.on_test_batch_end)
+    calls = []
+
+    def interrupt(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        calls.append(1)
+        if len(calls) == (3 if hook == "on_train_batch_end" else 1):
+            os.kill(os.getpid(), number)
+            if number == signal.SIGHUP:
+                os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Recorder, hook, interrupt)
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted, match="make resume RUN=tiny/") as stopped:
+        train()
+    assert stopped.value.exit_code == 128 + number
+    assert signal.getsignal(number) is before
+    monkeypatch.setattr(Recorder, hook, original)
+    (run,) = list_runs("tiny")
+    runner.resume(run, out=io.StringIO())
+    assert_same_bits(run, straight)
+
+
+def test_ignored_signals_stay_ignored_and_nobody_need_listen(home, straight, monkeypatch):
+    """Under nohup SIGHUP is ignored, in a background shell SIGINT; the reader of the progress has ended."""
+    from app.training.callbacks import Recorder
+
+    original = Recorder.on_train_batch_end
+
+    def interrupt(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        for number in (signal.SIGHUP, signal.SIGINT):
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Recorder, "on_train_batch_end", interrupt)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGHUP, signal.SIGINT)}
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        with open(writing, "w", buffering=1) as out:
+            monkeypatch.setattr(sys, "stdout", out)
+            assert cli.main(["train", "tiny"]) == 0
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    (run,) = list_runs("tiny")
+    assert_same_bits(run, straight)
+
+
+def test_stop_while_the_page_is_written_says_that_training_is_whole(home, monkeypatch, capsys):
+    def stop(run, dataset):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+    monkeypatch.setattr(runner, "write_report", stop)
+    assert cli.main(["train", "tiny", "--epochs", "1"]) == 143
+    (run,) = list_runs("tiny")
+    assert run.finished
+    assert f"the training is whole; its page is not: make report RUN={run.name}" in capsys.readouterr().err
+
+
+def test_run_folder_that_is_deleted_while_training(home, monkeypatch, capfd):
+    from app.training.callbacks import Recorder
+
+    original = Recorder.on_train_batch_end
+
+    def delete(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        shutil.rmtree(home / "runs", ignore_errors=True)
+
+    monkeypatch.setattr(Recorder, "on_train_batch_end", delete)
+    assert cli.main(["train", "tiny"]) == 2
+    err = capfd.readouterr().err.splitlines()
+    assert "this run folder was deleted while the run was trained" in err[-1]
+    assert not (home / "runs").exists()
+
+
+def test_functions_of_several_runs_are_no_reason_to_warn():
+    tf = pytest.importorskip("tensorflow")
+    told = []
+    handler = logging.Handler()
+    handler.emit = told.append
+    logger = logging.getLogger("tensorflow")
+    logger.addHandler(handler)
+    try:
+        for _ in range(8):
+            tf.function(lambda x: x + 1)(tf.zeros(1))
+        logger.warning("something else")
+    finally:
+        logger.removeHandler(handler)
+    assert [record.getMessage() for record in told] == ["something else"]
+
+
+def unfinished_copy(straight, home):
+    """The straight run again, as if it had been killed after its last epoch."""
+    run = Run(home / "runs" / "tiny" / straight.path.name)
+    shutil.copytree(straight.path, run.path)
+    run.metrics.unlink()
+    return run
+
+
+def test_damaged_state_is_named_and_the_one_before_it_used(home, straight):
+    run = unfinished_copy(straight, home)
+    newest = load_state(run)[0].path
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    out = io.StringIO()
+    runner.resume(run, out=out)
+    assert newest.name in out.getvalue() and "damaged" in out.getvalue()
+    assert_same_bits(run, straight)
+
+
+@pytest.mark.slow
+def test_jax_trains_and_resumes_the_same_experiment(home):
+    """The same state and order of data as on TensorFlow; equal bits are promised there only."""
+    program = """
+import io, os, signal
+import numpy as np
+from app.config import load_experiment
+from app.errors import Interrupted
+from app.runs import list_runs
+from app.training import runner
+from app.training.callbacks import Recorder
+from app.training.checkpoint import load_state
+straight = load_state(runner.train(load_experiment("tiny"), out=io.StringIO()))[0]
+original, steps = Recorder.on_train_batch_end, []
+def interrupt(self, batch, logs=None):
+    original(self, batch, logs)
+    steps.append(1)
+    if len(steps) == 10:
+        os.kill(os.getpid(), signal.SIGINT)
+Recorder.on_train_batch_end = interrupt
+try:
+    runner.train(load_experiment("tiny"), out=io.StringIO())
+except Interrupted:
+    pass
+run = list_runs("tiny")[1]
+before = load_state(run)[0].progress
+assert (before.epoch, before.step) == (1, 3), before
+runner.resume(run, out=io.StringIO())
+resumed = load_state(run)[0]
+assert resumed.path.name == straight.path.name
+for name in ("model", "optimizer"):
+    for a, b in zip(straight.values[name], resumed.values[name], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+for a, b in zip(straight.progress.rows, resumed.progress.rows, strict=True):
+    np.testing.assert_allclose(list(a.values())[:-2], list(b.values())[:-2], rtol=1e-5)
+"""
+    environment = os.environ | on_jax(home / "jax")
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True, cwd=ROOT)
+
+
+def test_non_finite_loss_stops_and_names_epoch_step_and_causes(home):
+    with pytest.raises(UserError) as error:
+        train("optimizer.name=sgd", "optimizer.learning_rate=1e30", "training.epochs=1")
+    message = str(error.value)
+    assert "epoch 1, step" in message and "learning rate that is too high (peak 1e+30)" in message
+    (run,) = list_runs("tiny")
+    assert not run.finished
+    state, _ = load_state(run)
+    assert state is None or all(np.isfinite(value).all() for value in state.values["metrics"])
+
+
+def test_batch_larger_than_the_data_makes_no_folder(home):
+    with pytest.raises(UserError, match="training.batch_size: received 5000, but there are only 16"):
+        train("training.batch_size=5000")
+    assert not (home / "runs").exists()
+
+
+def test_early_stopping_ends_the_run_as_a_finished_one(home):
+    run = train("training.early_stopping={patience_epochs: 1, min_delta: 0.9}", "training.epochs=9")
+    metrics = json.loads(run.metrics.read_text())
+    assert metrics["timing"]["epochs"] == 2 and metrics["timing"]["epochs_planned"] == 9
+
+
+def test_weights_of_another_run_are_the_starting_point(home, straight, monkeypatch):
+    same = job.prepare(load_experiment("tiny", [f"model.weights={straight.path}"]))
+    trained = keras.saving.load_model(straight.best_model).network
+    for ours, theirs in zip(same.classifier.network.weights, trained.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(UserError, match="both must be the same network"):
+        job.prepare(load_experiment("tiny", [f"model.weights={straight.path}", "model.name=lenet5",
+                                                 "dataset.image_size=[32, 32]"]))  # fmt: skip
+
+
+def test_new_head_where_the_classes_differ(home, straight):
+    network = build_model("baseline", input_shape=(16, 16, 1), num_classes=4)
+    fresh = [np.array(weight) for weight in network.trainable_weights[-2:]]
+    job._start_from(straight, network, ("a", "b", "c", "d"))
+    trained = keras.saving.load_model(straight.best_model).network
+    for ours, before in zip(network.trainable_weights[-2:], fresh, strict=True):
+        np.testing.assert_array_equal(ours, before)
+    for ours, theirs in zip(network.weights[:-2], trained.weights[:-2], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_test_split_is_evaluated_once_with_the_best_checkpoint(home, tmp_path):
+    """A folder with train/ and test/: validation comes from train, the figure in metrics.json from test."""
+    from PIL import Image
+
+    generator = np.random.default_rng(0)
+    for split, number in (("train", 12), ("test", 5)):
+        for label, name in enumerate(("dark", "light")):
+            folder = tmp_path / "images" / split / name
+            folder.mkdir(parents=True)
+            for i in range(number):
+                pixels = generator.integers(0, 100, (12, 12, 3), dtype=np.uint8) + 150 * label
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
+    run = train(
+        "dataset={name: image_folder, data_dir: images, validation: 0.25}",
+        "training.batch_size=8",
+        "augmentation=[]",
+    )
+    test = json.loads(run.metrics.read_text())["test"]
+    assert test["images"] == 10 and test["checkpoint"] == "best" and 0 <= test["accuracy"] <= 1
+    with np.load(run.predictions) as stored:
+        assert len(stored["labels"]) == 6
+
+
+def test_run_paths(tmp_path):
+    assert Run(tmp_path / "runs" / "x" / "20260101-000000").name == "x/20260101-000000"
+
+
+@pytest.mark.slow
+def test_several_seeds_are_several_runs(home, capsys):
+    assert cli.main(["train", "tiny", "--seeds", "2", "--set", "training.epochs=1"]) == 0
+    first, second = list_runs("tiny")
+    assert [load_run_experiment(run).seed for run in (first, second)] == [3, 4]
+    shares = [100 * read_json(run.metrics)["headline"]["val_accuracy"] for run in (first, second)]
+    words = f"2 seeds: {sum(shares) / 2:.2f} % on average, {min(shares):.2f} to {max(shares):.2f} %"
+    assert words in capsys.readouterr().out
+    # What a run records of its command trains that very run again.
+    assert read_json(second.environment)["overrides"] == ["training.epochs=1", "seed=4"]
+    assert [run.name for run in newest_seeds("tiny")] == [first.name, second.name]
