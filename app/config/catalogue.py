@@ -1,4 +1,4 @@
-"""Generates catalogue.json and experiments/schema.json: `python -m app.config.catalogue` (`make schema`).
+"""Generates catalogue.json, experiments/schema.json and tables of keys: `make schema`.
 
 The catalogue lists the optimizers, augmentation layers and networks an experiment may name, each with its
 constructor's arguments as small JSON schemas: `type`, `default` (absent if required), `enum`, limits. This is
@@ -17,6 +17,7 @@ import keras
 
 from app.config.arguments import CATALOGUE
 from app.config.editor_schema import editor_schema
+from app.config.reference import with_tables
 from app.paths import experiments_dir
 from models.augmentation import ALTERNATING_FLIP, OUR_LAYERS, REFUSED, keras_layers
 from models.limits import Limits
@@ -106,11 +107,13 @@ def to_json(content: Any, depth: int = 0, split_depth: int = 3) -> str:
 
 
 def main() -> None:
-    """Write both files."""
+    """Write both files and the tables of experiments/README.md."""
     catalogue = build_catalogue()
     CATALOGUE.write_text(to_json(catalogue) + "\n", encoding="utf-8")
     schema = to_json(editor_schema(catalogue)) + "\n"
     (experiments_dir() / "schema.json").write_text(schema, encoding="utf-8")
+    page = experiments_dir() / "README.md"
+    page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def _described(classes: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from app.config.arguments import Finding
 from app.config.nodes import Node, Problem
-from app.config.schema import Experiment, Section
+from app.config.schedules import Section
+from app.config.schema import Experiment
 from app.wording import unknown_key, unknown_name, with_received
 
 Path = tuple[str | int, ...]

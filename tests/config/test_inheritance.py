@@ -2,7 +2,8 @@
 
 import pytest
 
-from app.config import CosineSchedule, dump_experiment, load_experiment
+from app.config import dump_experiment, load_experiment
+from app.config.schedules import CosineSchedule
 from tests.config.conftest import VALID
 
 # ---- extends

@@ -60,16 +60,6 @@ def test_constructor_arguments_are_gathered(write):
     ]
 
 
-def test_anchors_and_merge_keys(write):
-    write(
-        VALID.replace("training:", "training: &t") + "reference: {source: a, note: &n b}\n",
-    )
-    assert load_experiment("x").reference.note == "b"
-    write(VALID.replace("  epochs: 10\n  batch_size: 8", "  <<: {epochs: 3, batch_size: 4}\n  batch_size: 8"))
-    training = load_experiment("x").training
-    assert (training.epochs, training.batch_size) == (3, 8)
-
-
 def test_an_experiment_cannot_be_changed(write):
     write()
     with pytest.raises(ValueError, match="frozen"):
