@@ -26,7 +26,7 @@ from models import ImageClassifier
 from models.inspect import named_layers
 
 RECALIBRATION_IMAGES = 4096
-CHANCE = 0.05  # a p-value below it is called more than chance
+CHANCE = 0.05  # a p-value below it is called significant
 Views = Literal["none", "flip", "flip_and_shift"]
 
 
@@ -90,12 +90,11 @@ def evaluate(
         ) from error
     if looks:
         print(
-            f"test images looked at: {looks} time{'s' if looks > 1 else ''} in this run; every choice made "
-            "by them makes them worth less as a test",
+            f"test evaluations of this run: {looks}; each choice by them makes them worth less as a test",
             file=out,
         )
     elif on_test:
-        print("the validation images are the test split: training looked at them after every epoch", file=out)
+        print("the validation images are the test split: they were evaluated after every epoch", file=out)
     print(f"figures and pictures {shown(folder)}", file=out)
     return found
 
@@ -153,10 +152,12 @@ def _compare(labels: np.ndarray, plain: np.ndarray, again: np.ndarray) -> dict[s
     test = mcnemar(right_again, right)
     before, after = 100 * float(right.mean()), 100 * float(right_again.mean())
     figures = f"{after:.2f} % instead of {before:.2f} %"
+    if f"{after:.2f}" == f"{before:.2f}":
+        figures = f"{after:.2f} % as before, but on other images"
     if test["only_first"] == test["only_second"] == 0:
         words = f"{after:.2f} %, the same images right as before"
     elif test["p_value"] >= CHANCE:
-        words = f"{figures}, which is no more than chance (p = {test['p_value']:.2g})"
+        words = f"{figures}; not significant (McNemar, p = {test['p_value']:.2g})"
     elif after > before:
         words = (
             f"{figures} (p = {test['p_value']:.1g}): the moving averages lag behind the weights; train "

@@ -76,8 +76,6 @@ def train(
             run = Run(runs_root() / group.all_gather("run", None)[0])
         group.advice = f"make resume RUN={run.name} goes on from its last state"
         print(f"{experiment.name}: {job.describe()}\nrun {run.name}", file=out, flush=True)
-        if experiment.model.weights and group.is_chief:
-            print(f"starts from the weights of {experiment.model.weights}", file=out, flush=True)
         for warning in job.warnings():
             print(warning, file=out, flush=True)
         if remark := startup.precision_remark(experiment, job.experiment):
