@@ -55,6 +55,9 @@ def name_and_argument_findings(plain: dict[str, Any]) -> Iterator[Finding]:
             if len(clips) > 1:
                 message = f"only one of {' and '.join(clips)} may be given"
                 yield Finding((section, clips[1]), message, at_key=True)
+    data, known = plain.get("dataset"), catalogue()["datasets"]
+    if isinstance(data, dict) and isinstance(data.get("name"), str) and data["name"] not in known:
+        yield Finding(("dataset", "name"), unknown_name("dataset", data["name"], known))
     augmentation = plain.get("augmentation")
     for index, item in enumerate(augmentation if isinstance(augmentation, tuple) else ()):
         path: tuple[str | int, ...] = ("augmentation", index)

@@ -18,6 +18,7 @@ import keras
 from app.config.arguments import CATALOGUE
 from app.config.editor_schema import editor_schema
 from app.config.reference import with_tables
+from app.data.sources import LOADERS
 from app.paths import experiments_dir
 from models.augmentation import ALTERNATING_FLIP, OUR_LAYERS, REFUSED, keras_layers
 from models.limits import Limits
@@ -86,6 +87,7 @@ LIMITS: dict[str, dict[str, Any]] = {  # by argument, where the annotation has n
 def build_catalogue() -> dict[str, Any]:
     """Return the catalogue of the installed Keras and of our networks and layers."""
     return {
+        "datasets": sorted(LOADERS),
         "optimizers": _described(_keras_optimizers()),
         "refused_optimizers": REFUSED_OPTIMIZERS,
         "layers": {ALTERNATING_FLIP: {}, **_described(keras_layers() | OUR_LAYERS)},
@@ -113,7 +115,7 @@ def main() -> None:
     schema = to_json(editor_schema(catalogue)) + "\n"
     (experiments_dir() / "schema.json").write_text(schema, encoding="utf-8")
     page = experiments_dir() / "README.md"
-    page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
+    page.write_text(with_tables(page.read_text(encoding="utf-8"), catalogue), encoding="utf-8")
 
 
 def _described(classes: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:

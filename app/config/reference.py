@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Any, get_args
 
+from app.config.editor_schema import experiment_schema
 from app.config.schedules import AnySchedule, Schedule
-from app.config.schema import Experiment
 
 _SHARED = {"schedule", *Schedule.model_fields}
 _BOUNDS = {
@@ -14,9 +14,9 @@ _TYPES = {"integer": "whole number", "number": "number", "string": "text", "bool
 _HEAD = "| key | values | default | meaning |\n| --- | --- | --- | --- |\n"
 
 
-def with_tables(page: str) -> str:
+def with_tables(page: str, catalogue: dict[str, Any]) -> str:
     """Return experiments/README.md with its tables of keys and of schedules written anew."""
-    schema = Experiment.model_json_schema()
+    schema = experiment_schema(catalogue)
     keys = _HEAD + "".join(_rows(schema, schema["$defs"], ""))
     schedules = f"All schedules:\n\n{_HEAD}" + "".join(_rows(Schedule.model_json_schema(), {}, ""))
     for option in get_args(get_args(AnySchedule)[0]):

@@ -20,9 +20,7 @@ Text = Annotated[str, Field(min_length=1)]
 class DatasetConfig(Section):
     """Which images, in which size, and how many of them are held out."""
 
-    name: Literal["cifar10", "cifar100", "mnist", "fashion_mnist", "digits", "image_folder"] = Field(
-        description="Which images; `image_folder` is your own, in one folder a class."
-    )
+    name: Text = Field(description="Which images; `image_folder` is your own, in one folder a class.")
     data_dir: Text | None = Field(
         None, description="Folder with the images; by default `data/<name>`, downloaded where possible."
     )
