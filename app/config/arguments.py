@@ -30,11 +30,13 @@ RESERVED_KEYS = {"model": ("name", "weights"), "optimizer": ("name", "learning_r
 
 @dataclass(frozen=True)
 class Finding:
-    """Something wrong at a path of the file; `at_key` if the key itself is at fault, not its value."""
+    """Something wrong at a path of the file."""
 
     path: tuple[str | int, ...]
     message: str
-    at_key: bool = False
+    at_key: bool = False  # the key itself is at fault, not its value
+    guess: str = ""  # the dotted key that was meant, from the mapping that `path` ends in
+    is_missing: bool = False  # a required key
 
 
 @functools.cache
@@ -167,7 +169,8 @@ def _check(path: tuple[str | int, ...], kind: str, name: str, arguments: dict[st
         schemas = known[name]
         for key, value in arguments.items():
             if key not in schemas:
-                yield Finding((*path, key), unknown_key(key, (*schemas, *reserved)), at_key=True)
+                message, guess = unknown_key(key, (*schemas, *reserved))
+                yield Finding((*path, key), message, at_key=True, guess=guess)
             elif rule := broken_rule(schemas[key], value):
                 yield Finding((*path, key), with_received(rule, value))
         for key, schema in schemas.items():

@@ -43,7 +43,7 @@ PYTHON_TYPES: dict[Any, str] = {
     bool: "boolean", int: "integer", float: "number", str: "string", list: "array", tuple: "array",
     types.NoneType: "null", collections.abc.Sequence: "array", collections.abc.Iterable: "array",
 }  # fmt: skip
-# Keras leaves its arguments without annotations; where a default does not tell the type, this does.
+# Keras leaves its arguments without annotations; where a default does not give the type, this does.
 NUMBER_OR_RANGE = ["number", "array"]
 KERAS_TYPES: dict[str, str | list[str]] = {
     "clipnorm": "number",
@@ -132,13 +132,13 @@ def _described(classes: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]
 
 
 def _keras_optimizers() -> dict[str, type]:
-    found = {}
+    optimizers = {}
     for cls in vars(keras.optimizers).values():
         if inspect.isclass(cls) and cls is not keras.optimizers.Optimizer:
             name = cls.__name__.lower()
             if name not in REFUSED_OPTIMIZERS:
-                found[name] = cls
-    return found
+                optimizers[name] = cls
+    return optimizers
 
 
 def _schema(parameter: inspect.Parameter, annotation: Any) -> dict[str, Any]:

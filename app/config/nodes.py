@@ -45,6 +45,8 @@ class Problem:
     mark: Mark
     key: str  # dotted; empty for the file as a whole
     message: str
+    guess: str = ""  # the dotted key that was meant
+    is_missing: bool = False  # a required key
 
     def __str__(self) -> str:
         """Return the one line a user sees, whatever a file's keys or tags were made of."""
@@ -59,6 +61,7 @@ class Node:
     value: Any
     mark: Mark
     key_marks: dict[str, Mark] = field(default_factory=dict)
+    replaced: "Node | None" = None  # the mapping of another model, optimizer or schedule
 
     def has(self, *keys: str) -> bool:
         """Return whether a value lies below these keys."""
