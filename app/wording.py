@@ -1,4 +1,4 @@
-"""Wording shared by all config errors: what was received, what is allowed, what was probably meant."""
+"""Wording of messages: what was received, what is allowed, what was probably meant, how long it takes."""
 
 import difflib
 from collections.abc import Iterable

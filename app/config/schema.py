@@ -4,6 +4,7 @@ The sections mirror the YAML file, with one difference: the further keys of `mod
 augmentation layer, which are constructor arguments, are gathered under `arguments` by the loader.
 """
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -240,6 +241,18 @@ class Experiment(Section):
     def augmentation_layers(self) -> tuple[LayerConfig, ...]:
         """The augmentation that layers do, on the accelerator."""
         return self.augmentation[1:] if self.alternating_flip else self.augmentation
+
+    def flat(self, exclude: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the settings as JSON values by dotted key, arguments beside their `name` as in a file."""
+
+        def leaves(content: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+            for key, value in content.items():
+                if isinstance(value, dict):
+                    yield from leaves(value, prefix if key == "arguments" else f"{prefix}{key}.")
+                else:
+                    yield prefix + key, value
+
+        return dict(leaves(self.model_dump(mode="json", exclude=exclude), ""))
 
     def with_auto_as(self, precision: str) -> Self:
         """Return the experiment with a number format in the place of `training.precision: auto`."""

@@ -134,6 +134,14 @@ def test_awkward_text_comes_back_the_same(note, write, tmp_path):
     assert load_experiment(tmp_path / "x.yaml") == experiment
 
 
+def test_flat_settings_have_the_keys_of_a_file(write):
+    write(VALID.replace("sgd", "sgd\n  momentum: 0.5"))
+    flat = load_experiment("x", ["augmentation=[random_flip]"]).flat(exclude={"reference": True})
+    assert flat["optimizer.momentum"] == 0.5 and flat["optimizer.learning_rate.peak"] == 0.1
+    assert flat["augmentation"] == [{"name": "random_flip", "arguments": {}}]
+    assert flat["dataset.data_dir"] is None and "reference" not in flat
+
+
 @pytest.mark.parametrize("rate", ["1e-05", "1e-30", "0.1", "3", "1e+22"])
 def test_numbers_come_back_the_same(rate, write, tmp_path):
     write()
