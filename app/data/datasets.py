@@ -11,7 +11,7 @@ from app.data.store import remove_stale_temporaries
 from app.errors import UserError
 
 if TYPE_CHECKING:
-    from app.config.schema import DatasetConfig
+    from app.config.dataset import DatasetConfig
 
 
 def load_dataset(config: "DatasetConfig", data_root: Path) -> Dataset:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from app import files, runs
-from app.config.schema import DatasetConfig
+from app.config.dataset import DatasetConfig
 from app.data.datasets import load_dataset
 from app.paths import shown
 from app.reports.compare import compare

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from app.data.dataset import Source
 
 if TYPE_CHECKING:
-    from app.config.schema import DatasetConfig
+    from app.config.dataset import DatasetConfig
 
 Loader = Callable[["DatasetConfig", Path], Source]
 LOADERS: dict[str, Loader] = {}

@@ -10,7 +10,7 @@ from app.data.sources import dataset
 from app.data.sources.published import published
 
 if TYPE_CHECKING:
-    from app.config.schema import DatasetConfig
+    from app.config.dataset import DatasetConfig
 
 CIFAR10 = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",

@@ -12,7 +12,7 @@ from app.data.sources.published import CACHE_FOLDER, image_format
 from app.errors import UserError
 
 if TYPE_CHECKING:
-    from app.config.schema import DatasetConfig
+    from app.config.dataset import DatasetConfig
 
 
 @dataset("digits")

@@ -12,7 +12,7 @@ from app.errors import UserError
 from app.paths import shown
 
 if TYPE_CHECKING:
-    from app.config.schema import DatasetConfig
+    from app.config.dataset import DatasetConfig
 
 
 @dataset("image_folder")

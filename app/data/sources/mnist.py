@@ -9,7 +9,7 @@ from app.data.sources import dataset
 from app.data.sources.published import published
 
 if TYPE_CHECKING:
-    from app.config.schema import DatasetConfig
+    from app.config.dataset import DatasetConfig
 
 FASHION_MNIST = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",

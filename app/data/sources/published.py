@@ -20,7 +20,7 @@ from app.paths import project_root, shown
 from app.wording import printable, received
 
 if TYPE_CHECKING:
-    from app.config.schema import DatasetConfig
+    from app.config.dataset import DatasetConfig
 
 CACHE_FOLDER = ".cache"  # in the data root; may be deleted at any time
 
