@@ -19,7 +19,7 @@ from app.evaluation.records import (
     write_evaluation,
 )
 from app.files import atomic_path
-from app.inference.load import CheckpointName, SplitName, batches_of, load_split, load_trained
+from app.inference.load import CheckpointName, SplitName, batches_of, finite_logits, load_split, load_trained
 from app.paths import shown
 from app.runs import Run
 from models import ImageClassifier
@@ -52,13 +52,8 @@ def evaluate(
     dataset, chosen = load_split(trained, split)
     experiment, classifier = trained.experiment, trained.classifier
     size = experiment.training.batch_size
-    logits = split_logits(classifier, chosen, size, VIEWS[views])
-    if not np.isfinite(logits).all():
-        raise UserError(
-            f"{run.name}: the network puts out values that are no numbers; "
-            f"make doctor RUN={run.name} finds the layer"
-        )
-    on_test = chosen is dataset.test or experiment.dataset.validation == "test"
+    logits = finite_logits(split_logits(classifier, chosen, size, VIEWS[views]), run.name)
+    on_test = chosen is dataset.test or experiment.dataset.validates_on_test
     facts: dict[str, Any] = {
         "run": run.name,
         "checkpoint": trained.checkpoint,

@@ -136,10 +136,24 @@ def load_split(trained: Trained, split: SplitName) -> tuple[Dataset, Split]:
         return dataset, dataset.val
     if dataset.test is not None:
         return dataset, dataset.test
-    if trained.experiment.dataset.validation == "test":
+    if trained.experiment.dataset.validates_on_test:
         return dataset, dataset.val
     raise UserError(
         f"SPLIT=test: {dataset.source} has no test split; SPLIT=validation is what {trained.run.name} has"
+    )
+
+
+def finite_logits(logits: np.ndarray, run_name: str) -> np.ndarray:
+    """Return what a network puts out, where all of it is finite.
+
+    Raises:
+        UserError: There is NaN or infinity in it.
+    """
+    if np.isfinite(logits).all():
+        return logits
+    raise UserError(
+        f"{run_name}: the network's outputs are not all finite (NaN or infinity); its weights are broken. "
+        f"Try the other weights (CHECKPOINT=best or last), or find the layer: make doctor RUN={run_name}"
     )
 
 
