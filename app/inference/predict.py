@@ -115,7 +115,10 @@ def predict(run: Run, images: str, checkpoint: CheckpointName | None, out: TextI
     draw_grid(
         folder / "contact_sheet.png",
         thumbnails,
-        [f"{each.classes[0]}\n{percent_of(each.probabilities[0])}" for each in good[:SHEET_IMAGES]],
+        [
+            f"{printable(each.path.name)}\n{each.classes[0]}\n{percent_of(each.probabilities[0])}"
+            for each in good[:SHEET_IMAGES]
+        ],
         f"Predicted classes and their probabilities\n{trained.title}; {_counted(len(thumbnails), len(good))}",
     )
     print(*_table(good), f"predictions {shown(folder / 'predictions.csv')}", sep="\n", file=out)
