@@ -1,7 +1,8 @@
-"""Files written atomically, JSON, and folders named by the time."""
+"""Files written atomically, JSON, and folders named by the time they were made."""
 
 import contextlib
 import json
+import math
 import os
 import re
 import time
@@ -15,47 +16,13 @@ from app.errors import UserError
 from app.paths import shown
 from app.wording import with_received
 
-FOLDER_NAME = re.compile(r"(\d{8}-\d{6})(?:-(\d+))?")
-
-
-def new_folder(parent: Path) -> Path:
-    """Make and return an empty folder of `parent` that is named by the time.
-
-    It sorts behind all that are there, even where the clock was set back or two are made in the same second:
-    mkdir decides, not a look beforehand.
-
-    Raises:
-        UserError: A file stands where a folder should.
-    """
-    check_folder(parent)
-    parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        stamp, number = max([in_order(name) for name in os.listdir(parent)], default=("", 0))
-        now = time.strftime("%Y%m%d-%H%M%S")
-        path = parent / (now if now > stamp else f"{stamp}-{number + 1}")
-        with contextlib.suppress(FileExistsError):
-            path.mkdir()
-            return path
-
-
-def in_order(name: str) -> tuple[str, int]:
-    """Return the time and the number in a folder's name; of any other name what sorts before all."""
-    match = FOLDER_NAME.fullmatch(name)
-    return (match[1], int(match[2] or 1)) if match else ("", 0)
-
-
-def check_folder(folder: Path) -> None:
-    """Raise a UserError where `folder`, or one above it, is a file."""
-    for path in (*reversed(folder.parents), folder):
-        if os.path.lexists(path) and not os.path.isdir(path):
-            raise UserError(
-                f"{shown(path)}: is no folder, but run folders belong there; move it away or rename it"
-            )
+MAX_BYTES = 2**29  # of a file; evaluation.json of 3,000 classes once had 81 MB
+_TIMESTAMP = re.compile(r"(\d{8}-\d{6})(?:-(\d+))?")
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Write a file whole or not at all.
+    """Write a file atomically.
 
     Yields a temporary path beside `path` with the same suffix; when the block ends without an error the
     file is flushed to disk and renamed to `path`. Whatever lay there before stays until that instant.
@@ -71,16 +38,6 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut, where the system can do that."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, atomically."""
     with atomic_path(path) as temporary:
@@ -92,38 +49,12 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _finite(value: Any) -> Any:
-    """Return `value` with infinities and NaN replaced by None: JSON has no word for them."""
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and (value != value or abs(value) == float("inf")):
-        return None
-    return value
-
-
-MAX_BYTES = 2**29  # of a file; evaluation.json of 3,000 classes once had 81 MB
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the content of a JSON file that has no record of its own.
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a file of a run.
 
     Raises:
-        UserError: The file is missing or no mapping in JSON.
+        UserError: The file is missing, unreadable or has more than MAX_BYTES.
     """
-    content = _read(path)
-    try:
-        found = from_json(content, allow_inf_nan=False)
-    except ValueError as error:
-        raise UserError(f"{shown(path)}: unreadable ({error})") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{shown(path)}: {with_received('must be a mapping', found)}")
-    return found
-
-
-def _read(path: Path) -> bytes:
-    """Return a file's bytes, if there are not too many."""
     try:
         with open(path, "rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -134,3 +65,80 @@ def _read(path: Path) -> bytes:
     if len(content) > MAX_BYTES:
         raise UserError(f"{shown(path)}: has more than {MAX_BYTES:,} bytes; no file of a run is that large")
     return content
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the content of a JSON file that has no record of its own.
+
+    Raises:
+        UserError: The file is missing or no mapping in JSON.
+    """
+    content = read_bytes(path)
+    try:
+        value = from_json(content, allow_inf_nan=False)
+    except ValueError as error:
+        raise UserError(f"{shown(path)}: unreadable ({error})") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{shown(path)}: {with_received('must be a mapping', value)}")
+    return value
+
+
+def new_folder(parent: Path) -> Path:
+    """Make and return an empty folder of `parent` that is named by the time.
+
+    It sorts behind all that are there, even where the clock was set back or two are made in the same second:
+    mkdir decides, not a look beforehand.
+
+    Raises:
+        UserError: A file stands where a folder should.
+    """
+    check_folder(parent)
+    parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        stamp, number = max([timestamp_key(name) for name in os.listdir(parent)], default=("", 0))
+        now = time.strftime("%Y%m%d-%H%M%S")
+        path = parent / (now if now > stamp else f"{stamp}-{number + 1}")
+        with contextlib.suppress(FileExistsError):
+            path.mkdir()
+            return path
+
+
+def is_timestamp(name: str) -> bool:
+    """Return whether a folder's name is one that `new_folder` gives."""
+    return _TIMESTAMP.fullmatch(name) is not None
+
+
+def timestamp_key(name: str) -> tuple[str, int]:
+    """Return what to sort folders by: the time and number in the name; other names come first."""
+    match = _TIMESTAMP.fullmatch(name)
+    return (match[1], int(match[2] or 1)) if match else ("", 0)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise a UserError where `folder`, or one above it, is a file."""
+    for path in (*reversed(folder.parents), folder):
+        if os.path.lexists(path) and not os.path.isdir(path):
+            raise UserError(
+                f"{shown(path)}: is no folder, but run folders belong there; move it away or rename it"
+            )
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut, where the system can do that."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _finite(value: Any) -> Any:
+    """Return `value` with infinities and NaN replaced by None: JSON cannot hold them."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

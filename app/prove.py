@@ -1,4 +1,4 @@
-"""The proof of exact resume: one run that is never stopped, one that is killed again and again, compared.
+"""Check that a killed and resumed run ends bit-identical to an uninterrupted one.
 
 Runs and kills are real: processes of `python -m app`, ended by SIGKILL. Everything is compared from the files
 that the runs leave behind.
@@ -30,34 +30,34 @@ from app.reading import HISTORY_COLUMNS, read_history, read_record
 from app.records import DatasetRecord
 from app.runs import Run, find_run, load_run_experiment
 
-SAVES_PER_EPOCH = 3  # so that runs are taken up in the middle of an epoch too
+SAVES_PER_EPOCH = 3  # so that some resumes begin in the middle of an epoch
 CLOCK_COLUMNS = ("seconds", "images_per_second")
 
 
 @dataclass(frozen=True)
 class Kill:
-    """When a process is to die.
+    """When to kill a training process.
 
     Attributes:
-        share: Once so much of the training is saved,
-        delay_seconds: so long after that,
-        while_saving: and, if wanted, as soon as a file is being written.
+        saved_fraction: Fraction of the training that must be saved before the kill.
+        delay_seconds: How long to wait after that.
+        while_saving: Whether to wait then until a file is being written.
     """
 
-    share: float
+    saved_fraction: float
     delay_seconds: float
     while_saving: bool
 
 
 def prove_resume(name: str, overrides: Sequence[str], kills: int, seed: int, out: TextIO) -> bool:
-    """Train an experiment straight and with kills, and compare what the two runs leave behind.
+    """Train an experiment with and without kills, and compare the files of the two runs.
 
     Args:
         name: The experiment.
         overrides: Changes to it, `key=value`.
         kills: How often the second run is killed; a third of the kills fall into the writing of a file.
-        seed: Draws the instants.
-        out: Receives what happens; the last line is `identical ...` or names the first difference.
+        seed: Seed of the instants.
+        out: Receives a line for each step; the last line is `identical ...` or names the first difference.
 
     Returns:
         Whether the runs are identical.
@@ -78,16 +78,16 @@ def prove_resume(name: str, overrides: Sequence[str], kills: int, seed: int, out
     saves = [f"training.checkpoint_every_minutes={max(save_seconds / 60, 1e-4):.4g}"]
     command = _with(command, [*overrides, *saves])
     draw, run, happened = random.Random(seed), None, 0
-    # Not behind the last epoch's beginning: the process might end before it is killed.
-    shares = sorted(draw.random() * (1 - 1 / epochs) for _ in range(kills))
-    for number, share in enumerate(shares):
-        run, victim = _process(command, Kill(share, draw.random() * save_seconds, number % 3 == 2))
+    # Before the last epoch begins: in it the process might end before it is killed.
+    fractions = sorted(draw.random() * (1 - 1 / epochs) for _ in range(kills))
+    for number, fraction in enumerate(fractions):
+        run, victim = _process(command, Kill(fraction, draw.random() * save_seconds, number % 3 == 2))
         command = ["resume", "--run", run.name]
         if victim is None:
             print(f"kill {number + 1}: the run had ended before", file=out, flush=True)
             break
         happened += 1
-        saved = f"{_share_saved(run):.0%} of the training is saved"
+        saved = f"{_saved_fraction(run):.0%} of the training is saved"
         print(f"kill {number + 1}: {victim}; {saved}", file=out, flush=True)
     if run is None or not run.finished:
         run, _ = _process(command, None)
@@ -113,17 +113,17 @@ def _with(command: Sequence[str], overrides: Sequence[str]) -> list[str]:
 
 
 def _process(command: Sequence[str], kill: Kill | None) -> tuple[Run, str | None]:
-    """Run a training process to its end or to its death.
+    """Run a training process until it ends or is killed.
 
     Returns:
-        The run, and when and where the process died; None if it ended first.
+        The run, and when the process was killed, in words; None if it ended first.
     """
     program, environment = module_command("app", *command)
     with subprocess.Popen(
         program, cwd=project_root(), env=environment,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     ) as process, contextlib.ExitStack() as stack:  # fmt: skip
-        stack.callback(process.kill)  # where this process is stopped, it must not go on alone
+        stack.callback(process.kill)  # must not outlive this process
         assert process.stdout is not None
         lines: list[str] = []
         run = None
@@ -133,7 +133,7 @@ def _process(command: Sequence[str], kill: Kill | None) -> tuple[Run, str | None
                 run = find_run(line.removeprefix("run ").split(":")[0].strip())
                 break
         if run is None:
-            raise UserError("".join(lines).strip() or "the training process ended without a word")
+            raise UserError("".join(lines).strip() or "the training process ended without any output")
         reader = threading.Thread(target=lambda: lines.extend(process.stdout or ()), daemon=True)
         reader.start()
         victim = _kill_in_time(process, run, kill) if kill else None
@@ -145,9 +145,9 @@ def _process(command: Sequence[str], kill: Kill | None) -> tuple[Run, str | None
 
 
 def _kill_in_time(process: subprocess.Popen, run: Run, kill: Kill) -> str:
-    """Wait for the instant and kill; return what it hit."""
+    """Kill a process at the instant that `kill` describes; return when that was, in words."""
     begin = time.monotonic()
-    while process.poll() is None and _share_saved(run) < kill.share:
+    while process.poll() is None and _saved_fraction(run) < kill.saved_fraction:
         time.sleep(0.02)
     end = time.monotonic() + kill.delay_seconds
     while process.poll() is None and time.monotonic() < end:
@@ -169,8 +169,8 @@ def _unfinished_files(run: Run) -> list[str]:
     ]
 
 
-def _share_saved(run: Run) -> float:
-    """Return how much of the training the newest state holds."""
+def _saved_fraction(run: Run) -> float:
+    """Return the fraction of the training that the newest state holds."""
     newest = max((path.name for path in run.states.glob("state-*.npz")), default="state-0-0.npz")
     epoch, step = map(int, newest.removesuffix(".npz").split("-")[1:])
     epochs, steps = _length(run)
@@ -179,7 +179,7 @@ def _share_saved(run: Run) -> float:
 
 @functools.cache
 def _length(run: Run) -> tuple[int, int]:
-    """Return the number of epochs and of steps an epoch."""
+    """Return the number of epochs and the steps per epoch."""
     training = load_run_experiment(run).training
     num_images = read_record(run.dataset, DatasetRecord).num_images.train
     return training.epochs, num_steps(num_images, training.batch_size)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from app.config.problems import RULES
 from app.errors import UserError
-from app.files import _read
+from app.files import read_bytes
 from app.paths import shown
 from app.records import FROM_STATE, Record
 from app.wording import clipped, printable, received, with_received
@@ -51,7 +51,7 @@ def parse_record(content: bytes, kind: type[RecordType]) -> RecordType:
 
 
 def _explained(detail: Any) -> str:
-    """Return what pydantic found in our words."""
+    """Return a message for one of pydantic's error details."""
     kind, value = detail["type"], detail["input"]
     key = ""
     for step in detail["loc"]:
@@ -80,7 +80,7 @@ def read_record(path: Path, kind: type[RecordType]) -> RecordType:
         UserError: The file is missing, unreadable or not what this program writes.
     """
     try:
-        return parse_record(_read(path), kind)
+        return parse_record(read_bytes(path), kind)
     except ValueError as error:
         if isinstance(error, UserError):
             raise
@@ -96,7 +96,7 @@ def read_history(path: Path) -> list[Row]:
     if not path.exists():
         raise UserError(f"{shown(path)}: no such file; the run has not finished an epoch yet")
     try:
-        lines = _read(path).decode("utf-8").split("\n")
+        lines = read_bytes(path).decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise UserError(f"{shown(path)}: no text in UTF-8 ({error.reason}). {_HISTORY_ADVICE}") from error
     rows: list[Row] = []
@@ -132,12 +132,12 @@ def _history_row(cells: list[str], epoch: int) -> Row:
 
 
 def read_text(path: Path) -> str:
-    """Return a text file of a run, with a sign for whatever is not UTF-8.
+    """Return a text file of a run, with U+FFFD for whatever is not UTF-8.
 
     Raises:
         UserError: The file is missing or unreadable.
     """
-    return _read(path).decode("utf-8", "replace")
+    return read_bytes(path).decode("utf-8", "replace")
 
 
 def read_predictions(

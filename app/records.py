@@ -41,7 +41,7 @@ class HeadlineRecord(EpochRecord):
 
 
 class FinalTestRecord(Record):
-    """What the test split said at the end of training."""
+    """Accuracy on the test split at the end of training."""
 
     accuracy: Fraction
 
@@ -89,7 +89,7 @@ class MetricsRecord(Record):
 
     @property
     def on_test(self) -> bool:
-        """Whether the test split served for validation, so that the last epoch is what counts."""
+        """Whether the test split served for validation, so that the last epoch is reported."""
         return self.headline.which == "last epoch"
 
     @property
@@ -99,7 +99,7 @@ class MetricsRecord(Record):
 
     @property
     def checkpoint(self) -> Literal["last", "best"]:
-        """Whose weights the headline is of."""
+        """The weights that the headline is measured with."""
         return "last" if self.on_test else "best"
 
 
@@ -156,7 +156,7 @@ class DatasetRecord(Record):
 
 
 class ClassRecord(Record):
-    """How well a network knows a class."""
+    """The metrics of one class."""
 
     name: str
     images: Count
@@ -166,7 +166,7 @@ class ClassRecord(Record):
 
 
 class RecalibratedRecord(Record):
-    """What recalibrated batch normalisation changes."""
+    """The effect of recalibrated batch normalisation, as a sentence."""
 
     words: str
 
@@ -205,7 +205,7 @@ class EvaluationsOnTestRecord(Record):
 
 
 class FailureRecord(Record):
-    """failure.json: where the numbers blew up."""
+    """failure.json: where the loss stopped being finite."""
 
     advice = f"Delete it; {FROM_STATE}, should it blow up again"
 

@@ -1,4 +1,4 @@
-"""Run folders: their names, the files in them, and how each file is written whole or not at all."""
+"""Run folders: how they are made and found, the names of their files, history.csv, and the lock of a run."""
 
 import contextlib
 import csv
@@ -13,14 +13,14 @@ from pathlib import Path
 
 from app.config import Experiment, load_experiment
 from app.errors import UserError
-from app.files import FOLDER_NAME, check_folder, in_order, new_folder, write_text
+from app.files import check_folder, is_timestamp, new_folder, timestamp_key, write_text
 from app.paths import runs_root, shown
 from app.reading import HISTORY_COLUMNS, read_record
 from app.records import DatasetRecord, MetricsRecord
 
 
 class Run:
-    """The folder of one run; whatever is read or written in it has its name here."""
+    """The folder of one run; every file in it has its name here."""
 
     def __init__(self, path: Path):
         """Name the artefacts of the run folder `path`; nothing is created."""
@@ -83,8 +83,8 @@ def list_runs(experiment_name: str) -> list[Run]:
     folder = runs_root() / experiment_name
     check_folder(folder)
     found = folder.iterdir() if os.path.isdir(folder) else ()  # false, too, for an impossible name
-    runs = [path for path in found if FOLDER_NAME.fullmatch(path.name) and path.is_dir()]
-    return [Run(path) for path in sorted(runs, key=lambda path: in_order(path.name))]
+    runs = [path for path in found if is_timestamp(path.name) and path.is_dir()]
+    return [Run(path) for path in sorted(runs, key=lambda path: timestamp_key(path.name))]
 
 
 def find_run(name: str) -> Run:
@@ -122,6 +122,12 @@ def newest_run(experiment_name: str, *, finished: bool | None) -> Run:
     )
 
 
+def newest(experiment_name: str) -> Run:
+    """Return an experiment's newest finished run, or its newest where none is finished."""
+    runs = list_runs(experiment_name)
+    return newest_run(experiment_name, finished=any(run.finished for run in runs) or not runs)
+
+
 def load_run_experiment(run: Run, overrides: Sequence[str] = ()) -> Experiment:
     """Return the experiment that a run recorded, under the name of the folder that holds the run."""
     experiment = load_experiment(run.experiment, overrides)
@@ -129,7 +135,7 @@ def load_run_experiment(run: Run, overrides: Sequence[str] = ()) -> Experiment:
 
 
 def load_finished(run: Run) -> tuple[Experiment, MetricsRecord, DatasetRecord]:
-    """Return what a finished run recorded, where its trained network can be used.
+    """Return the experiment, metrics.json and dataset.json of a finished run.
 
     Raises:
         UserError: The run is not finished, or a file of it is missing or damaged.
@@ -160,12 +166,6 @@ def write_history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue())
-
-
-def newest(experiment_name: str) -> Run:
-    """Return an experiment's newest finished run, or its newest where none is finished."""
-    runs = list_runs(experiment_name)
-    return newest_run(experiment_name, finished=any(run.finished for run in runs) or not runs)
 
 
 @contextlib.contextmanager

@@ -62,6 +62,11 @@ class DatasetConfig(Section):
         raise ValueError("must be a gray from 0 to 255, or [red, green, blue] of these")
 
     @property
+    def validates_on_test(self) -> bool:
+        """Whether the test split serves for validation."""
+        return self.validation == "test"
+
+    @property
     def background_colour(self) -> tuple[int, int, int]:
         """The background as RGB."""
         return (self.background,) * 3 if isinstance(self.background, int) else self.background

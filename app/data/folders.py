@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from app.data.dataset import Source, Split
-from app.data.images import BadImageError, ImageFormat, decode_file, quiet_pillow
+from app.data.images import BadImageError, ImageFormat, decode_file, listing_of, quiet_pillow
 from app.data.listing import FolderIndex, index_folder
 from app.data.store import BadImages, store_images
 from app.errors import UserError
 from app.paths import shown
 from app.wording import printable
 
-MAX_LISTED = 20  # bad files named in a message
 SMALL_FILE_BYTES = 2048
 
 
@@ -107,12 +106,9 @@ def _check_bad(index: FolderIndex, bad: BadImages, on_bad_image: str) -> None:
     if not bad:
         return
     if on_bad_image == "fail":
-        lines = [f"  {printable(index.files[p])}: {bad[p]}" for p in sorted(bad)[:MAX_LISTED]]
-        if len(bad) > MAX_LISTED:
-            lines.append(f"  and {len(bad) - MAX_LISTED} more")
         raise UserError(
             f"{shown(index.root)}: {len(bad)} of {len(index.files)} images cannot be read:\n"
-            + "\n".join(lines)
+            + listing_of([(index.files[position], bad[position]) for position in sorted(bad)])
             + "\nRepair or remove them, or leave them out with dataset.on_bad_image: skip."
         )
     good = np.ones(len(index.files), bool)

@@ -4,17 +4,20 @@ import contextlib
 import io
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from app.wording import printable
+
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")  # Pillow's other readers stay shut
 MAX_PIXELS = 178_000_000  # a file that declares more is refused before its pixels are decoded
 MAX_FILE_BYTES = 2**30  # so many pixels of 16 bits and three channels, not compressed
+MAX_LISTED = 20  # bad files named in a message
 RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -26,6 +29,12 @@ RESAMPLING = {
 
 class BadImageError(Exception):
     """An image that cannot be read; the text says why."""
+
+
+def listing_of(bad: Sequence[tuple[str, str]]) -> str:
+    """Return a line for each of the first bad files, given as name and reason."""
+    lines = [f"  {printable(name)}: {reason}" for name, reason in bad[:MAX_LISTED]]
+    return "\n".join([*lines, f"  and {len(bad) - MAX_LISTED:,} more"] if len(bad) > MAX_LISTED else lines)
 
 
 @dataclass(frozen=True)

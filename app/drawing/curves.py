@@ -96,7 +96,7 @@ def draw_history(
         title=f"{experiment.name}: {experiment.model.name} on {experiment.dataset.name}",
         monitor=experiment.training.monitor,
         mode=experiment.training.mode,
-        validation_name="test" if experiment.dataset.validation == "test" else "validation",
+        validation_name="test" if experiment.dataset.validates_on_test else "validation",
         resumed_epochs=resumed_epochs,
     )
 

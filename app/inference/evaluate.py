@@ -1,4 +1,4 @@
-"""`make evaluate`: a trained network judged by the validation or the test images, class by class."""
+"""`make evaluate`: metrics of a trained network on the validation or test split, overall and per class."""
 
 from typing import Any, Literal, TextIO
 
@@ -19,26 +19,26 @@ from app.evaluation.records import (
     write_evaluation,
 )
 from app.files import atomic_path
-from app.inference.load import CheckpointName, SplitName, batches_of, load_split, load_trained
+from app.inference.load import CheckpointName, SplitName, batches_of, finite_logits, load_split, load_trained
 from app.paths import shown
 from app.runs import Run
 from models import ImageClassifier
 from models.inspect import named_layers
 
 RECALIBRATION_IMAGES = 4096
-CHANCE = 0.05  # a p-value below it is called significant
+SIGNIFICANCE = 0.05  # p-value below which a difference is called significant
 Views = Literal["none", "flip", "flip_and_shift"]
 
 
 def evaluate(
     run: Run, split: SplitName, checkpoint: CheckpointName | None, views: Views, out: TextIO
 ) -> dict[str, Any]:
-    """Evaluate a run's network, write figures and pictures into the run folder, and print a table.
+    """Evaluate a run's network, write metrics and pictures into the run folder, and print a table.
 
     Args:
         run: A finished run.
         split: Which images.
-        checkpoint: Whose weights; by default those of the headline figure.
+        checkpoint: Whose weights; by default those of the headline.
         views: Test-time views to average logits over, see app/data/views.py.
         out: Receives the table.
 
@@ -52,14 +52,9 @@ def evaluate(
     dataset, chosen = load_split(trained, split)
     experiment, classifier = trained.experiment, trained.classifier
     size = experiment.training.batch_size
-    logits = split_logits(classifier, chosen, size, VIEWS[views])
-    if not np.isfinite(logits).all():
-        raise UserError(
-            f"{run.name}: the network puts out values that are no numbers; "
-            f"make doctor RUN={run.name} finds the layer"
-        )
-    on_test = chosen is dataset.test or experiment.dataset.validation == "test"
-    facts: dict[str, Any] = {
+    logits = finite_logits(split_logits(classifier, chosen, size, VIEWS[views]), run.name)
+    on_test = chosen is dataset.test or experiment.dataset.validates_on_test
+    content: dict[str, Any] = {
         "run": run.name,
         "checkpoint": trained.checkpoint,
         "epoch": trained.epoch,
@@ -68,39 +63,40 @@ def evaluate(
     }
     if images := recalibrate(classifier, dataset.train, size):
         again = split_logits(classifier, chosen, size, VIEWS[views])
-        facts["recalibrated"] = {"training_images": images, **_compare(chosen.labels, logits, again)}
+        content["recalibrated"] = {"training_images": images, **_compare(chosen.labels, logits, again)}
     names = classifier.class_names
-    found = facts | classification_figures(chosen.labels, logits, names)
-    _print_table(found, out)
-    folder, looks = evaluation_folder(run, split, trained.checkpoint, views), 0
+    content |= classification_figures(chosen.labels, logits, names)
+    _print_table(content, out)
+    folder, test_evaluations = evaluation_folder(run, split, trained.checkpoint, views), 0
     try:
         write_evaluation(
-            folder, found, chosen.labels, logits, names, lambda positions: chosen.take(positions)[0]
+            folder, content, chosen.labels, logits, names, lambda positions: chosen.take(positions)[0]
         )
         with atomic_path(folder / "predictions.npz") as temporary:
             np.savez(temporary, allow_pickle=False, labels=chosen.labels, logits=logits)
         if chosen is dataset.test:
-            looks = count_test_evaluation(
-                run, found["accuracy"], checkpoint=trained.checkpoint, test_time_views=views
+            test_evaluations = count_test_evaluation(
+                run, content["accuracy"], checkpoint=trained.checkpoint, test_time_views=views
             )
     except OSError as error:
         raise UserError(
             f"{shown(folder)}: cannot be written ({error.strerror or error}); only what was printed is left "
             "of this evaluation. Make the folder writable, or evaluate a copy of the run"
         ) from error
-    if looks:
+    if test_evaluations:
         print(
-            f"test evaluations of this run: {looks}; each choice by them makes them worth less as a test",
+            f"test evaluations of this run: {test_evaluations}; settings chosen by their results make the "
+            "test accuracy optimistic",
             file=out,
         )
     elif on_test:
-        print("the validation images are the test split: they were evaluated after every epoch", file=out)
-    print(f"figures and pictures {shown(folder)}", file=out)
-    return found
+        print("the validation images are the test split: training evaluated them after every epoch", file=out)
+    print(f"metrics and pictures {shown(folder)}", file=out)
+    return content
 
 
 def recalibrate(classifier: ImageClassifier, train: Split, batch_size: int) -> int:
-    """Give every batch normalisation the statistics of training images under the present weights.
+    """Recompute the statistics of every batch normalisation on training images.
 
     Moving averages lag behind the weights that training changes. Here means and variances are those of up to
     4,096 training images, not augmented, dropout off: the mean over batches of their means, and of their
@@ -112,13 +108,13 @@ def recalibrate(classifier: ImageClassifier, train: Split, batch_size: int) -> i
         batch_size: Images in a batch.
 
     Returns:
-        How many images were used; 0 where the network normalises no batches.
+        How many images were used; 0 where the network has no batch normalisation.
     """
-    found = [layer for _, layer in named_layers(classifier.network)]
-    layers = [layer for layer in found if isinstance(layer, keras.layers.BatchNormalization)]
+    all_layers = [layer for _, layer in named_layers(classifier.network)]
+    layers = [layer for layer in all_layers if isinstance(layer, keras.layers.BatchNormalization)]
     if not layers:
         return 0
-    dropouts = [layer for layer in found if isinstance(layer, keras.layers.Dropout)]
+    dropouts = [layer for layer in all_layers if isinstance(layer, keras.layers.Dropout)]
     kept = [layer.momentum for layer in layers], [layer.rate for layer in dropouts]
     num_batches = max(1, min(len(train), RECALIBRATION_IMAGES) // batch_size)
     sample = epoch_order(0, 0, len(train))[: num_batches * batch_size]
@@ -151,45 +147,45 @@ def _compare(labels: np.ndarray, plain: np.ndarray, again: np.ndarray) -> dict[s
     right, right_again = plain.argmax(-1) == labels, again.argmax(-1) == labels
     test = mcnemar(right_again, right)
     before, after = 100 * float(right.mean()), 100 * float(right_again.mean())
-    figures = f"{after:.2f} % instead of {before:.2f} %"
+    change = f"{after:.2f} % instead of {before:.2f} %"
     if f"{after:.2f}" == f"{before:.2f}":
-        figures = f"{after:.2f} % as before, but on other images"
+        change = f"{after:.2f} % as before, but on other images"
     if test["only_first"] == test["only_second"] == 0:
-        words = f"{after:.2f} %, the same images right as before"
-    elif test["p_value"] >= CHANCE:
-        words = f"{figures}; not significant (McNemar, p = {test['p_value']:.2g})"
+        words = f"{after:.2f} %, the same images are correct"
+    elif test["p_value"] >= SIGNIFICANCE:
+        words = f"{change}, not significant at 5 % (McNemar, p = {test['p_value']:.2g})"
     elif after > before:
         words = (
-            f"{figures} (p = {test['p_value']:.1g}): the moving averages lag behind the weights; train "
-            "longer at a small learning rate, or with a smaller bn_momentum"
+            f"{change} (McNemar, p = {test['p_value']:.1g}): the moving averages lag behind the weights; "
+            "train longer at a small learning rate, or with a smaller bn_momentum"
         )
     else:
         words = (
-            f"{figures} (p = {test['p_value']:.1g}): the moving averages suit this network better than "
-            "those of images that are not augmented"
+            f"{change} (McNemar, p = {test['p_value']:.1g}): the moving averages suit this network better "
+            "than those of images that are not augmented"
         )
     return {"accuracy": after / 100, **test, "words": words}
 
 
-def _print_table(found: dict[str, Any], out: TextIO) -> None:
-    """Print the figures of all images, then of each class."""
-    top5 = found["top5_accuracy"]
-    figures = [
-        f"accuracy {100 * found['accuracy']:.2f} %",
+def _print_table(content: dict[str, Any], out: TextIO) -> None:
+    """Print the metrics of all images, then of each class."""
+    top5 = content["top5_accuracy"]
+    metrics = [
+        f"accuracy {100 * content['accuracy']:.2f} %",
         *([f"top-5 {100 * top5:.2f} %"] if top5 is not None else []),
-        f"loss {found['loss']:.4f}",
-        f"mean F1 {found['macro_f1']:.4f}",
-        f"calibration error {100 * found['expected_calibration_error']:.2f} %",
+        f"loss {content['loss']:.4f}",
+        f"mean F1 {content['macro_f1']:.4f}",
+        f"calibration error {100 * content['expected_calibration_error']:.2f} %",
     ]
-    title = evaluation_title(found)
-    print(title, "   ".join(figures), sep="\n", file=out)
-    width = max(5, *(len(each["name"]) for each in found["classes"]))
+    title = evaluation_title(content)
+    print(title, "   ".join(metrics), sep="\n", file=out)
+    width = max(5, *(len(each["name"]) for each in content["classes"]))
     print(f"{'class':<{width}}  images  precision  recall      F1", file=out)
-    for each in found["classes"]:
+    for each in content["classes"]:
         print(
             f"{each['name']:<{width}}  {each['images']:>6,}  {each['precision']:>9.4f}  "
             f"{each['recall']:>6.4f}  {each['f1']:>6.4f}",
             file=out,
         )
-    if "recalibrated" in found:
-        print(f"with batch normalisation recalibrated: {found['recalibrated']['words']}", file=out)
+    if "recalibrated" in content:
+        print(f"with batch normalisation recalibrated: {content['recalibrated']['words']}", file=out)

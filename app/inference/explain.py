@@ -1,4 +1,4 @@
-"""`make explain`: the filters of a network's first convolution, and where it looks in an image."""
+"""`make explain`: the filters of the first convolution, and Grad-CAM of some images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,16 +6,19 @@ from typing import TextIO
 
 import keras
 import numpy as np
+from matplotlib import colormaps
 from PIL import Image
 
 from app.data.chosen import find_images
+from app.data.images import listing_of
 from app.drawing.canvas import percent_of
 from app.drawing.image_grid import draw_grid
 from app.errors import UserError
 from app.evaluation.metrics import probabilities
 from app.files import new_folder
-from app.inference.gradcam import Attention, first_kernel, look
+from app.inference.gradcam import Attention, first_kernel, grad_cam
 from app.inference.load import CheckpointName, Trained, load_split, load_trained
+from app.inference.predict import read_images
 from app.paths import shown
 from app.runs import Run
 from app.wording import printable
@@ -24,11 +27,11 @@ VALIDATION_IMAGES = 12
 MOST_IMAGES = 24
 MOST_FILTERS = 256
 OVERLAY_PIXELS = 224  # least height and width of the picture under a heat map
-HEAT_SHARE = 0.6  # of the heat map in its overlay
+HEAT_OPACITY = 0.6
 
 
 def explain(run: Run, images: str | None, checkpoint: CheckpointName | None, out: TextIO) -> Path:
-    """Draw the first filters, and where the network looks in some images.
+    """Draw the filters of the first convolution, and Grad-CAM of some images.
 
     Args:
         run: A finished run.
@@ -53,7 +56,7 @@ def explain(run: Run, images: str | None, checkpoint: CheckpointName | None, out
         pixels, words = _validation_images(trained)
     else:
         pixels, words = _read_files(paths, trained, out)
-    attention = look(trained.classifier, pixels)
+    attention = grad_cam(trained.classifier, pixels, trained.run.name)
     kernel = first_kernel(trained.classifier, pixels[0])
     folder = new_folder(run.path / "explanations")
     if kernel is not None:
@@ -85,11 +88,9 @@ def spread_over_classes(labels: np.ndarray, number: int) -> np.ndarray:
 
 def _read_files(paths: Sequence[Path], trained: Trained, out: TextIO) -> tuple[np.ndarray, list[str]]:
     """Return the images of the first files, and their names; those that cannot be read are left out."""
-    from app.inference.predict import read_images
-
     tried = paths[:MOST_IMAGES]
     pixels, bad = read_images(tried, trained)
-    listing = "\n".join(f"  {printable(shown(path))}: {reason}" for path, reason in bad)
+    listing = listing_of([(shown(path), reason) for path, reason in bad])
     if not len(pixels):
         raise UserError(f"explain: not one of {len(tried)} image files can be read:\n{listing}")
     if bad:
@@ -142,15 +143,13 @@ def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     Returns:
         (height, width, 3), uint8.
     """
-    from matplotlib import colormaps
-
     factor = max(1, -(-OVERLAY_PIXELS // min(image.shape[:2])))
     large = image.repeat(factor, axis=0).repeat(factor, axis=1)
     gray = large.astype(np.float32).mean(axis=-1, keepdims=True) / 255.0
     size = large.shape[1], large.shape[0]
     smooth = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
     colours = colormaps["inferno"](smooth / max(float(heat.max()), 1e-30))[..., :3]
-    return np.round(255 * (HEAT_SHARE * colours + (1 - HEAT_SHARE) * gray)).astype(np.uint8)
+    return np.round(255 * (HEAT_OPACITY * colours + (1 - HEAT_OPACITY) * gray)).astype(np.uint8)
 
 
 def _draw_attention(
@@ -164,25 +163,27 @@ def _draw_attention(
 ) -> None:
     """Draw each image beside its overlay; its words are its class or its file's name."""
     names = trained.classifier.class_names
-    shares = probabilities(attention.logits)
     predicted = attention.logits.argmax(-1)
+    confidence = probabilities(attention.logits).max(axis=-1)
     tiles: list[np.ndarray] = []
     captions: list[str] = []
     wrong: list[bool] = []
     for number, (image, word) in enumerate(zip(images, words, strict=True)):
         taken, heat = names[predicted[number]], attention.heat[number]
-        share = percent_of(shares[number, predicted[number]])
-        nowhere = "" if heat.any() else "\nno place speaks for it"
+        unsupported = "" if heat.any() else "\nno region supports it"
         tiles += [image, overlay(image, heat)]
-        captions += [f"truth: {word}" if are_classes else word, f"predicted: {taken}\nwith {share}{nowhere}"]
+        captions += [
+            f"truth: {word}" if are_classes else word,
+            f"predicted: {taken}\nwith {percent_of(confidence[number])}{unsupported}",
+        ]
         wrong += [False, are_classes and taken != word]
     rows, columns = attention.heat.shape[1:]
     draw_grid(
         path,
         tiles,
         captions,
-        f"{trained.title}: where it looks for the class it predicts\n"
-        f"Grad-CAM on the {rows} x {columns} maps of {attention.layer}: the brighter a place, the more it "
-        "speaks for that class (in each image from nothing to the most)",
+        f"{trained.title}: the regions that support the predicted class\n"
+        f"Grad-CAM on the {rows} x {columns} maps of {attention.layer}: brighter regions support it "
+        "more (in each image from 0 to the greatest)",
         wrong=wrong,
     )

@@ -55,12 +55,12 @@ def export(run: Run, format: str, checkpoint: CheckpointName | None, out: TextIO
             nothing is kept.
     """
     chosen = _available(format)
-    _use_whole_float32()
+    _disable_tensor_float_32()
     trained = load_trained(run, checkpoint, precision="float32")
     height, width, channels = trained.data.image_shape
     classifier = in_float32(trained.classifier, (height, width, channels))
     images, origin = _check_images(trained, out)
-    shares = _reference(trained, classifier, images, out)
+    expected = _reference(trained, classifier, images, out)
     model = with_probabilities(classifier, (height, width, channels))
     parent = run.path / "exports"
     temporary = parent / f".tmp-{os.getpid()}"
@@ -68,8 +68,8 @@ def export(run: Run, format: str, checkpoint: CheckpointName | None, out: TextIO
         temporary.mkdir(parents=True)
         path = temporary / chosen.filename
         _quietly(f"FORMAT={format}: cannot be written", lambda: chosen.write(model, str(path)))
-        found = _quietly(f"FORMAT={format}: cannot be run", lambda: _run(chosen.load(path), images))
-        difference = _difference(found, shares)
+        computed = _quietly(f"FORMAT={format}: cannot be run", lambda: _run(chosen.load(path), images))
+        difference = _difference(computed, expected)
         if not difference <= TOLERANCE:  # true, too, where it is no number
             raise UserError(
                 f"{run.name}: {chosen.filename} does not compute what the network does: on "
@@ -79,7 +79,7 @@ def export(run: Run, format: str, checkpoint: CheckpointName | None, out: TextIO
         write_text(temporary / "class_names.txt", "\n".join(classifier.class_names) + "\n")
         check = {"images": len(images), "from": origin, "largest_difference": difference}
         check["allowed_difference"] = TOLERANCE
-        write_json(temporary / "export.json", _facts(trained, format, chosen) | {"check": check})
+        write_json(temporary / "export.json", _description(trained, format, chosen) | {"check": check})
         folder = new_folder(parent)
         os.replace(temporary, folder)
     finally:
@@ -118,8 +118,8 @@ def _available(format: str) -> Format:
     return chosen
 
 
-def _use_whole_float32() -> None:
-    """Keep GPUs from rounding what float32 networks multiply to ten bits, which no file could reproduce."""
+def _disable_tensor_float_32() -> None:
+    """Keep GPUs from rounding float32 factors to ten bits, which no exported file could reproduce."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf  # here, because other backends may run without TensorFlow
 
@@ -142,26 +142,26 @@ def _check_images(trained: Trained, out: TextIO) -> tuple[np.ndarray, str]:
 
 
 def _reference(trained: Trained, classifier: ImageClassifier, images: np.ndarray, out: TextIO) -> np.ndarray:
-    """Return the probabilities that the file must reproduce; say what float32 changes, where it does.
+    """Return the probabilities that the file must reproduce; print what float32 changes, if anything.
 
-    They are the trained network's own. One that was trained in a shorter format is replaced by its copy in
+    They are the trained network's own. One that was trained in lower precision is replaced by its copy in
     float32, `classifier`.
     """
-    shares = _shares(trained.classifier, images)
+    expected = _softmax(trained.classifier, images)
     precision = trained.experiment.training.precision
     if precision == "float32":
-        return shares
-    mixed, shares = shares, _shares(classifier, images)
-    others = int(np.sum(mixed.argmax(-1) != shares.argmax(-1)))
+        return expected
+    mixed, expected = expected, _softmax(classifier, images)
+    others = int(np.sum(mixed.argmax(-1) != expected.argmax(-1)))
     print(
         f"trained in {precision}; exported to compute in float32, which changes probabilities by up to "
-        f"{np.max(np.abs(mixed - shares)):.1e} and the class of {others} of {len(shares)} images",
+        f"{np.max(np.abs(mixed - expected)):.1e} and the class of {others} of {len(expected)} images",
         file=out,
     )
-    return shares
+    return expected
 
 
-def _shares(classifier: ImageClassifier, images: np.ndarray) -> np.ndarray:
+def _softmax(classifier: ImageClassifier, images: np.ndarray) -> np.ndarray:
     """Return the probabilities of a classifier, which ends in logits."""
 
     def run(batch: np.ndarray) -> np.ndarray:
@@ -171,19 +171,19 @@ def _shares(classifier: ImageClassifier, images: np.ndarray) -> np.ndarray:
 
 
 def _run(run: Runner, images: np.ndarray) -> np.ndarray:
-    """Return what comes of images, in batches of different sizes."""
+    """Return the outputs for images, run in batches of different sizes."""
     return np.concatenate([run(batch) for batch in (images[:1], *batches_of(images[1:], BATCH_SIZE))])
 
 
-def _difference(found: np.ndarray, wanted: np.ndarray) -> float:
-    """Return the largest difference; infinite where shape or dtype is not what was promised."""
-    if found.shape != wanted.shape or found.dtype != np.float32:
+def _difference(computed: np.ndarray, expected: np.ndarray) -> float:
+    """Return the largest difference; infinite where shape or dtype is not what export.json states."""
+    if computed.shape != expected.shape or computed.dtype != np.float32:
         return float("inf")
-    return float(np.max(np.abs(found - wanted)))
+    return float(np.max(np.abs(computed - expected)))
 
 
 def _quietly(what: str, work: Callable[[], Result]) -> Result:
-    """Do something without the remarks of the libraries; of a failure they are shown."""
+    """Call `work` with the output of the libraries hidden, unless it fails."""
     try:
         with silence(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -195,8 +195,8 @@ def _quietly(what: str, work: Callable[[], Result]) -> Result:
         raise UserError(f"{what}: {reason}; nothing was kept") from error
 
 
-def _facts(trained: Trained, format: str, chosen: Format) -> dict[str, Any]:
-    """Return what export.json says besides the check."""
+def _description(trained: Trained, format: str, chosen: Format) -> dict[str, Any]:
+    """Return the content of export.json without the check."""
     shape = trained.data.image_shape
     packages = ("keras", "tensorflow", "numpy", *(name.replace("_", "-") for name in chosen.modules))
     versions = {"python": platform.python_version()}

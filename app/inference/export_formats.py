@@ -1,4 +1,4 @@
-"""The kinds of files that a network is exported to: how each is written, loaded again, and used."""
+"""The export formats: how each is written, loaded and used."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,7 @@
-"""Where a network looks: Grad-CAM. Selvaraju et al. 2017, arXiv:1610.02391, section 3."""
+"""Grad-CAM: the regions of an image that support the predicted class.
+
+Selvaraju et al. 2017, arXiv:1610.02391, section 3.
+"""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,7 +13,7 @@ import numpy as np
 from keras import ops
 
 from app.errors import UserError
-from app.inference.load import batches_of
+from app.inference.load import batches_of, finite_logits
 from models import ImageClassifier
 from models.inspect import Call, intercepted
 
@@ -20,12 +23,12 @@ Outputs = list[tuple[keras.layers.Layer, Any]]
 
 @dataclass(frozen=True)
 class Attention:
-    """What a network says of images, and what of them speaks for it.
+    """The logits of images, and the regions that support the predicted class.
 
     Attributes:
         logits: (images, classes).
-        heat: (images, rows, columns), 0 or more: how much each place speaks for the predicted class.
-        layer: The name of the layer or block whose output was looked at.
+        heat: (images, rows, columns), 0 or more: how much each place supports the predicted class.
+        layer: The name of the layer or block whose output the maps are.
     """
 
     logits: np.ndarray
@@ -42,8 +45,8 @@ def first_kernel(classifier: ImageClassifier, image: np.ndarray) -> np.ndarray |
     return None
 
 
-def look(classifier: ImageClassifier, images: np.ndarray) -> Attention:
-    """Return where a network looks for the class it predicts.
+def grad_cam(classifier: ImageClassifier, images: np.ndarray, run_name: str) -> Attention:
+    """Compute Grad-CAM for the predicted classes.
 
     The maps are the last output, of a layer or a block, that has more than one place: of a residual block
     thus the sum and not one of its branches. Each map's weight is the mean over its places of the logit's
@@ -52,9 +55,10 @@ def look(classifier: ImageClassifier, images: np.ndarray) -> Attention:
     Args:
         classifier: In any precision; the sums are in float32.
         images: (images, height, width, channels), uint8.
+        run_name: For messages.
 
     Raises:
-        UserError: No layer of the network puts out maps, or the outputs are no numbers.
+        UserError: No layer of the network puts out maps, or the outputs are not finite.
     """
     import tensorflow as tf  # absent where JAX trains
 
@@ -66,7 +70,7 @@ def look(classifier: ImageClassifier, images: np.ndarray) -> Attention:
     if not maps:
         raise UserError(
             f"explain: {type(classifier.network).__name__} has no layer that puts out maps of more than one "
-            "place, so there is no telling where it looks; Grad-CAM is for convolutional networks"
+            "place, which Grad-CAM needs; it is for convolutional networks"
         )
     logits, heat = [], []
     for batch in batches_of(images, BATCH_SIZE):
@@ -81,12 +85,8 @@ def look(classifier: ImageClassifier, images: np.ndarray) -> Attention:
         weights = np.mean(_float32(gradient), axis=(1, 2), keepdims=True)
         heat.append(np.maximum(np.sum(weights * _float32(output), axis=-1), 0.0))
         logits.append(_float32(answers))
-    found = Attention(np.concatenate(logits), np.concatenate(heat), maps[-1].name)
-    if not (np.isfinite(found.logits).all() and np.isfinite(found.heat).all()):
-        raise UserError(
-            "explain: the network puts out values that are no numbers; make doctor RUN=... finds the layer"
-        )
-    return found
+    all_heat = finite_logits(np.concatenate(heat), run_name)
+    return Attention(finite_logits(np.concatenate(logits), run_name), all_heat, maps[-1].name)
 
 
 def _float32(tensor: Any) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What passes through a network and back: gradients by depth, and how much each residual unit adds.
+"""Gradient norms by depth, and the size of each residual unit's branch and shortcut.
 
 Both look at one batch as a training step would, with the batch's own statistics in every normalisation and
 without augmentation, and leave the classifier as it was.
@@ -20,7 +20,7 @@ from models.networks.minimodel import MiniModelUnit
 
 
 def gradient_norms(classifier: ImageClassifier, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return how strongly the loss pulls at each convolution.
+    """Return the norm of the loss gradient for each convolution's kernel.
 
     Args:
         classifier: Trained or not, compiled or not.

@@ -1,4 +1,4 @@
-"""A trained network and the images it is judged by, from a run folder."""
+"""Load the trained network of a run, and the images of a split."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ def load_trained(
 
     Args:
         run: The run.
-        checkpoint: Whose weights; by default those of the run's headline figure: the best epoch's, or the
+        checkpoint: Whose weights; by default those of the run's headline: the best epoch's, or the
             last one's where validation is the test split.
         precision: To compute in another precision than it was trained in.
 
@@ -97,7 +97,7 @@ def _first_difference(have: Sequence[str], want: Sequence[str]) -> str:
 
 
 def _give_last_weights(run: Run, classifier: ImageClassifier) -> None:
-    """Put the last epoch's weights into a classifier that has the best one's."""
+    """Assign the last epoch's weights to a classifier that holds the best epoch's."""
     state, _ = load_state(run)
     if state is None:
         raise UserError(
@@ -129,17 +129,31 @@ def load_split(trained: Trained, split: SplitName) -> tuple[Dataset, Split]:
     if dataset.fingerprint != trained.data.fingerprint:
         raise UserError(
             f"{trained.run.name}: the images have changed since it was trained ({dataset.source}; then: "
-            f"{trained.data.source}); put the old ones back, or judge it by other images with "
+            f"{trained.data.source}); put the old ones back, or use other images with "
             f"make predict RUN={trained.run.name} IMAGES=folder"
         )
     if split == "validation":
         return dataset, dataset.val
     if dataset.test is not None:
         return dataset, dataset.test
-    if trained.experiment.dataset.validation == "test":
+    if trained.experiment.dataset.validates_on_test:
         return dataset, dataset.val
     raise UserError(
         f"SPLIT=test: {dataset.source} has no test split; SPLIT=validation is what {trained.run.name} has"
+    )
+
+
+def finite_logits(logits: np.ndarray, run_name: str) -> np.ndarray:
+    """Return what a network puts out, where all of it is finite.
+
+    Raises:
+        UserError: There is NaN or infinity in it.
+    """
+    if np.isfinite(logits).all():
+        return logits
+    raise UserError(
+        f"{run_name}: the network's outputs are not all finite (NaN or infinity); its weights are broken. "
+        f"Try the other weights (CHECKPOINT=best or last), or find the layer: make doctor RUN={run_name}"
     )
 
 

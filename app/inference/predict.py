@@ -1,4 +1,4 @@
-"""The classes of any images, by a run's network and with the run's own preprocessing."""
+"""`make predict`: classify any images with a run's network and preprocessing."""
 
 import csv
 import io
@@ -12,13 +12,13 @@ from typing import TextIO
 import numpy as np
 
 from app.data.chosen import find_images, shown_pattern
-from app.data.images import BadImageError, ImageFormat, decode_file, quiet_pillow
+from app.data.images import BadImageError, ImageFormat, decode_file, listing_of, quiet_pillow
 from app.drawing.canvas import percent_of
 from app.drawing.image_grid import draw_grid
 from app.errors import UserError
 from app.evaluation.metrics import probabilities
 from app.files import new_folder, write_text
-from app.inference.load import CheckpointName, Trained, load_trained
+from app.inference.load import CheckpointName, Trained, finite_logits, load_trained
 from app.paths import shown
 from app.runs import Run
 from app.wording import printable
@@ -27,7 +27,6 @@ BATCH_SIZE = 64  # images in memory at a time
 TOP = 5
 SHEET_IMAGES = 48
 SHOWN_ROWS = 10
-MAX_LISTED = 20  # bad files named in a message
 COLUMNS = (
     "file",
     "class",
@@ -40,18 +39,18 @@ BadFiles = list[tuple[Path, str]]
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the network says of one file.
+    """The predicted classes of one file.
 
     Attributes:
         path: The file.
         classes: The likeliest classes, five at most, the first one first.
-        shares: Their probabilities.
+        probabilities: Their probabilities.
         problem: Why the file could not be read; there are no classes then.
     """
 
     path: Path
     classes: tuple[str, ...] = ()
-    shares: tuple[float, ...] = ()
+    probabilities: tuple[float, ...] = ()
     problem: str = ""
 
 
@@ -86,7 +85,7 @@ def read_images(paths: Sequence[Path], trained: Trained) -> tuple[np.ndarray, Ba
 
 
 def predict(run: Run, images: str, checkpoint: CheckpointName | None, out: TextIO) -> Path:
-    """Tell the classes of images; write predictions.csv and contact_sheet.png.
+    """Predict the classes of images; write predictions.csv and contact_sheet.png.
 
     Args:
         run: A finished run.
@@ -98,7 +97,7 @@ def predict(run: Run, images: str, checkpoint: CheckpointName | None, out: TextI
         The new folder `<run>/predictions/<stamp>`.
 
     Raises:
-        UserError: No image is found or can be read, or the network does not give numbers.
+        UserError: No image is found or can be read, or the network's outputs are not finite.
     """
     paths = find_images(images)
     trained = load_trained(run, checkpoint)
@@ -110,13 +109,16 @@ def predict(run: Run, images: str, checkpoint: CheckpointName | None, out: TextI
         thumbnails.extend(pixels[: SHEET_IMAGES - len(thumbnails)])
         predictions += _predict_batch(trained, batch, pixels, dict(bad))
     good = [each for each in predictions if not each.problem]
-    _say_what_is_bad([each for each in predictions if each.problem], len(paths), images, out)
+    _report_bad_files([each for each in predictions if each.problem], len(paths), images, out)
     folder = new_folder(run.path / "predictions")
     write_text(folder / "predictions.csv", _csv(predictions))
     draw_grid(
         folder / "contact_sheet.png",
         thumbnails,
-        [f"{each.classes[0]}\n{percent_of(each.shares[0])}" for each in good[:SHEET_IMAGES]],
+        [
+            f"{printable(each.path.name)}\n{each.classes[0]}\n{percent_of(each.probabilities[0])}"
+            for each in good[:SHEET_IMAGES]
+        ],
         f"Predicted classes and their probabilities\n{trained.title}; {_counted(len(thumbnails), len(good))}",
     )
     print(*_table(good), f"predictions {shown(folder / 'predictions.csv')}", sep="\n", file=out)
@@ -127,40 +129,31 @@ def predict(run: Run, images: str, checkpoint: CheckpointName | None, out: TextI
 def _predict_batch(
     trained: Trained, paths: Sequence[Path], pixels: np.ndarray, problems: dict[Path, str]
 ) -> list[Prediction]:
-    """Return what the network says of the files whose images are `pixels`, and of those with problems."""
+    """Return a prediction for each file; `pixels` are the images of those without a problem."""
     names = trained.classifier.class_names
     if not len(pixels):
         return [Prediction(path, problem=problems[path]) for path in paths]
-    logits = np.asarray(trained.classifier.predict_on_batch(pixels))
-    if not np.isfinite(logits).all():
-        raise UserError(
-            f"{trained.title}: the network's outputs are not all numbers (NaN or infinite); its weights are "
-            "broken. Try the other weights (CHECKPOINT=best or last), or see "
-            f"make doctor RUN={trained.run.name}"
-        )
-    shares = probabilities(logits)
-    order = np.argsort(-shares, axis=-1, kind="stable")[:, :TOP]
-    rows = iter(zip(order, shares, strict=True))
+    logits = finite_logits(np.asarray(trained.classifier.predict_on_batch(pixels)), trained.run.name)
+    softmax = probabilities(logits)
+    order = np.argsort(-softmax, axis=-1, kind="stable")[:, :TOP]
+    rows = iter(zip(order, softmax, strict=True))
     predictions = []
     for path in paths:
         if path in problems:
             predictions.append(Prediction(path, problem=problems[path]))
             continue
-        best, share = next(rows)
+        best, of_class = next(rows)
         predictions.append(
-            Prediction(path, tuple(names[i] for i in best), tuple(float(share[i]) for i in best))
+            Prediction(path, tuple(names[i] for i in best), tuple(float(of_class[i]) for i in best))
         )
     return predictions
 
 
-def _say_what_is_bad(bad: Sequence[Prediction], num_paths: int, text: str, out: TextIO) -> None:
+def _report_bad_files(bad: Sequence[Prediction], num_paths: int, text: str, out: TextIO) -> None:
     """Name the files that cannot be read; raise if there are no others."""
     if not bad:
         return
-    lines = [f"  {_name(each.path)}: {each.problem}" for each in bad[:MAX_LISTED]]
-    if len(bad) > MAX_LISTED:
-        lines.append(f"  and {len(bad) - MAX_LISTED:,} more")
-    listing = "\n".join(lines)
+    listing = listing_of([(shown(each.path), each.problem) for each in bad])
     if len(bad) < num_paths:
         print(f"{len(bad):,} of {num_paths:,} files cannot be read and are left out:\n{listing}", file=out)
     elif num_paths == 1:
@@ -190,8 +183,8 @@ def _csv(predictions: Sequence[Prediction]) -> str:
     for each in predictions:
         name = os.fsencode(each.path).decode("utf-8", "backslashreplace")  # a name may be no UTF-8
         pairs: list[str | float] = []
-        for class_name, share in zip(each.classes, each.shares, strict=True):
-            pairs += [class_name, round(share, 6)]
+        for class_name, probability in zip(each.classes, each.probabilities, strict=True):
+            pairs += [class_name, round(probability, 6)]
         pairs += [""] * (2 * TOP - len(pairs))
         writer.writerow([name, *pairs[:2], *pairs, each.problem])
     return text.getvalue()
@@ -203,7 +196,7 @@ def _table(good: Sequence[Prediction]) -> list[str]:
     for each in good[:SHOWN_ROWS]:
         name = _name(each.path)
         short = name if len(name) <= 60 else f"...{name[-57:]}"
-        rows.append((short, printable(each.classes[0]), percent_of(each.shares[0])))
+        rows.append((short, printable(each.classes[0]), percent_of(each.probabilities[0])))
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     lines = [f"{row[0]:{widths[0]}}  {row[1]:{widths[1]}}  {row[2]}" for row in rows]
     rest = len(good) - SHOWN_ROWS

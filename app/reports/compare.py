@@ -92,7 +92,7 @@ def _draw(groups: Sequence[Group]) -> "Figure":
     from matplotlib.patches import Patch
 
     figure = new_figure(*FIGURE_INCHES)
-    on_test = {group.first.experiment.dataset.validation == "test" for group in groups}
+    on_test = {group.first.experiment.dataset.validates_on_test for group in groups}
     validation = "validation on the test split" if on_test == {True} else "validation"
     panels: list[Axes] = []
     handles: list[Artist] = []
@@ -105,9 +105,7 @@ def _draw(groups: Sequence[Group]) -> "Figure":
     labels = [group.label for group in groups]
     if len(on_test) > 1:
         labels = [
-            f"{group.label}, validated on test"
-            if group.first.experiment.dataset.validation == "test"
-            else name
+            f"{group.label}, validated on test" if group.first.experiment.dataset.validates_on_test else name
             for group, name in zip(groups, labels, strict=True)
         ]
     if any(len(group.trials) > 1 for group in groups):

@@ -196,7 +196,7 @@ def _remarks(
         return []
     remarks = []
     compared = {each.name: each.group for pair in pairs for each in pair}.values()
-    on_test = [group.first.experiment.dataset.validation == "test" for group in compared]
+    on_test = [group.first.experiment.dataset.validates_on_test for group in compared]
     if any(on_test):
         remarks.append(f"The images {'' if all(on_test) else 'of some '}are the test split.")
     if len(pairs) > 1:

@@ -87,7 +87,7 @@ def _network(group: Group) -> str:
 
 
 def _split(group: Group) -> str:
-    return "test" if group.first.experiment.dataset.validation == "test" else "validation"
+    return "test" if group.first.experiment.dataset.validates_on_test else "validation"
 
 
 def _accuracy(group: Group) -> str:

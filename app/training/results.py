@@ -58,7 +58,7 @@ def write_results(
             best_logits=best_logits,
             last_logits=last_logits,
         )
-    on_test = experiment.dataset.validation == "test"
+    on_test = experiment.dataset.validates_on_test
     kind = experiment.evaluation.test_time_views
     views = None
     if kind != "none":

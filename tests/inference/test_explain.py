@@ -1,4 +1,4 @@
-"""Where a network looks: Grad-CAM against sums done by hand, and the pictures of real runs."""
+"""Grad-CAM against sums done by hand, and the pictures of real runs."""
 
 import io
 import shutil
@@ -12,7 +12,7 @@ from PIL import Image
 from app import cli
 from app.errors import UserError
 from app.inference.explain import explain, filter_tiles, overlay, spread_over_classes
-from app.inference.gradcam import first_kernel, look
+from app.inference.gradcam import first_kernel, grad_cam
 from app.inference.load import load_trained
 from app.runs import Run
 from models import ImageClassifier, Normalization
@@ -55,7 +55,7 @@ def two_maps():
 
 def test_grad_cam_by_hand(two_maps):
     images = np.array([[[1, 2], [3, 4]], [[10, 1], [0, 0]]], np.uint8)[..., np.newaxis]
-    found = look(two_maps, images)
+    found = grad_cam(two_maps, images, "exp/run")
     # Logits: 1 + 4 + 9 + 16 - 2 * 4 = 22 and 5 - 6 - 9 - 12 - 1 = -23; then 12 and 50 - 3 - 10 = 37.
     np.testing.assert_allclose(found.logits, [[22, -23], [12, 37]], rtol=1e-5)
     # Class 0: the maps weigh (1 + 2 + 3 + 4) / 4 and 2 / 4, so 2.5 x - 0.5 x is left.
@@ -66,14 +66,14 @@ def test_grad_cam_by_hand(two_maps):
 
 def test_more_images_than_a_batch_and_each_by_itself(two_maps):
     images = np.arange(4 * 20, dtype=np.uint8).reshape(20, 2, 2, 1)
-    together = look(two_maps, images)
+    together = grad_cam(two_maps, images, "exp/run")
     for number in (0, 7, 8, 19):
-        alone = look(two_maps, images[number : number + 1])
+        alone = grad_cam(two_maps, images[number : number + 1], "exp/run")
         np.testing.assert_allclose(together.heat[number], alone.heat[0], rtol=1e-5)
 
 
 def test_the_network_is_left_as_it_was(two_maps):
-    look(two_maps, np.ones((1, 2, 2, 1), np.uint8))
+    grad_cam(two_maps, np.ones((1, 2, 2, 1), np.uint8), "exp/run")
     assert not any("call" in vars(layer) for layer in two_maps.network._flatten_layers())
 
 
@@ -106,7 +106,7 @@ def test_of_a_residual_block_the_sum_is_looked_at():
     classifier = classify(network, (2, 2, 1))
     network.head.set_weights([np.array([[1.0, 0.0]])])
     image = np.array([[[[0], [4]], [[8], [4]]]], np.uint8)
-    found = look(classifier, image)
+    found = grad_cam(classifier, image, "exp/run")
     assert found.layer == "sum"
     np.testing.assert_allclose(found.heat[0], np.array([[0, 4], [8, 4]]) / 4, rtol=1e-5)
     assert first_kernel(classifier, image[0]).shape == (1, 1, 1, 1)  # as images meet them
@@ -125,14 +125,14 @@ class Dense(Network):
 def test_a_network_without_maps_is_refused():
     classifier = classify(Dense(), (4, 4, 1))
     with pytest.raises(UserError, match="Dense has no layer that puts out maps"):
-        look(classifier, np.zeros((1, 4, 4, 1), np.uint8))
+        grad_cam(classifier, np.zeros((1, 4, 4, 1), np.uint8), "exp/run")
     assert first_kernel(classifier, np.zeros((4, 4, 1), np.uint8)) is None
 
 
 def test_values_that_are_no_numbers_are_refused(two_maps):
     two_maps.network.head.set_weights([np.full((8, 2), np.nan, "float32")])
-    with pytest.raises(UserError, match="no numbers"):
-        look(two_maps, np.ones((1, 2, 2, 1), np.uint8))
+    with pytest.raises(UserError, match="exp/run: .* not all finite"):
+        grad_cam(two_maps, np.ones((1, 2, 2, 1), np.uint8), "exp/run")
 
 
 def test_filters_are_stretched_one_by_one():

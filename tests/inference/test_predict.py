@@ -193,7 +193,7 @@ def test_a_broken_network_is_an_error_and_leaves_nothing(own_run, tmp_path):
     classifier.network.head.bias.assign(keras.ops.full((10,), np.nan))
     classifier.save(own_run.best_model)
     write_digit(tmp_path / "digit.png", 0)
-    with pytest.raises(UserError, match="outputs are not all numbers"):
+    with pytest.raises(UserError, match="outputs are not all finite"):
         predict(own_run, str(tmp_path / "digit.png"), "best", io.StringIO())
     assert not (own_run.path / "predictions").exists()
 
