@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +20,13 @@ class Split:
         images: All images, `(num_all, height, width, channels)` uint8.
         labels: The labels of this split's images, `(n,)` int32.
         rows: Where in `images` they lie, `(n,)` int64.
+        files: The file of each of `images`, relative to the data folder; empty where they are of an archive.
     """
 
     images: np.ndarray
     labels: np.ndarray
     rows: np.ndarray
+    files: Sequence[str] = ()
 
     def __len__(self) -> int:
         """The number of this split's images."""
@@ -33,6 +35,10 @@ class Split:
     def take(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return copies of the images (uint8) and labels (int32) at `positions` of this split."""
         return self.images[self.rows[positions]], self.labels[positions]
+
+    def files_at(self, positions: np.ndarray) -> list[str]:
+        """Return the files of the images at `positions`; none where the images are of an archive."""
+        return [self.files[row] for row in self.rows[positions]] if self.files else []
 
     def chunks(self) -> Iterator[np.ndarray]:
         """Yield all images of the split in order, a bounded number at a time."""

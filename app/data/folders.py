@@ -67,7 +67,7 @@ def load_folder(
     splits = {}
     for part, place in index.parts.items():
         rows = np.arange(place.start, place.stop)[good[place]]
-        splits[part] = Split(images, index.labels[rows], rows)
+        splits[part] = Split(images, index.labels[rows], rows, index.files)
     suffixes = sorted({f".{suffix.lower()}" for suffix in {name.rpartition(".")[2] for name in index.files}})
     text = f"class folders in {shown(root)} ({len(index.files)} {' '.join(suffixes)} files)"
     if index.num_ignored:

@@ -73,4 +73,4 @@ def train_share(rest: Split, share: float, total: int, seed: int, num_classes: i
 
 
 def _subset(split: Split, mask: np.ndarray) -> Split:
-    return Split(split.images, split.labels[mask], split.rows[mask])
+    return Split(split.images, split.labels[mask], split.rows[mask], split.files)

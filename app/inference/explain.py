@@ -53,26 +53,28 @@ def explain(run: Run, images: str | None, checkpoint: CheckpointName | None, out
     paths = find_images(images) if images is not None else None
     trained = load_trained(run, checkpoint, precision="float32")
     if paths is None:
-        pixels, words = _validation_images(trained)
+        pixels, labels, files = _validation_images(trained)
     else:
-        pixels, words = _read_files(paths, trained, out)
+        pixels, files = _read_files(paths, trained, out)
+        labels = []
     attention = grad_cam(trained.classifier, pixels, trained.run.name)
     kernel = first_kernel(trained.classifier, pixels[0])
     folder = new_folder(run.path / "explanations")
     if kernel is not None:
         _draw_filters(folder / "filters.png", kernel, trained.title)
         print(f"filters {shown(folder / 'filters.png')}", file=out)
-    _draw_attention(folder / "gradcam.png", pixels, words, attention, trained, are_classes=paths is None)
+    _draw_attention(folder / "gradcam.png", pixels, files, labels, attention, trained)
     print(f"grad-cam {shown(folder / 'gradcam.png')}", file=out)
     return folder
 
 
-def _validation_images(trained: Trained) -> tuple[np.ndarray, list[str]]:
-    """Return validation images spread over the classes, and the class of each."""
+def _validation_images(trained: Trained) -> tuple[np.ndarray, list[str], list[str]]:
+    """Return validation images spread over the classes, their classes, and their files if they have any."""
     dataset, split = load_split(trained, "validation")
     chosen = spread_over_classes(split.labels, VALIDATION_IMAGES)
     pixels, labels = split.take(chosen)
-    return pixels, [dataset.class_names[label] for label in labels]
+    files = [printable(Path(name).name) for name in split.files_at(chosen)]
+    return pixels, [dataset.class_names[label] for label in labels], files
 
 
 def spread_over_classes(labels: np.ndarray, number: int) -> np.ndarray:
@@ -155,28 +157,28 @@ def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
 def _draw_attention(
     path: Path,
     images: np.ndarray,
-    words: Sequence[str],
+    files: Sequence[str],
+    labels: Sequence[str],
     attention: Attention,
     trained: Trained,
-    *,
-    are_classes: bool,
 ) -> None:
-    """Draw each image beside its overlay; its words are its class or its file's name."""
+    """Draw each image, captioned with its file and class where they are known, beside its overlay."""
     names = trained.classifier.class_names
     predicted = attention.logits.argmax(-1)
     confidence = probabilities(attention.logits).max(axis=-1)
     tiles: list[np.ndarray] = []
     captions: list[str] = []
     wrong: list[bool] = []
-    for number, (image, word) in enumerate(zip(images, words, strict=True)):
+    for number, image in enumerate(images):
         taken, heat = names[predicted[number]], attention.heat[number]
         unsupported = "" if heat.any() else "\nno region supports it"
         tiles += [image, overlay(image, heat)]
+        known = [*files[number : number + 1], *(f"truth: {label}" for label in labels[number : number + 1])]
         captions += [
-            f"truth: {word}" if are_classes else word,
+            "\n".join(known),
             f"predicted: {taken}\nwith {percent_of(confidence[number])}{unsupported}",
         ]
-        wrong += [False, are_classes and taken != word]
+        wrong += [False, bool(labels) and taken != labels[number]]
     rows, columns = attention.heat.shape[1:]
     draw_grid(
         path,

@@ -29,6 +29,10 @@ def test_one_tree(load, write_images):
     assert images.dtype == np.uint8 and labels.dtype == np.int32
     # Class "10" was written first (values 0...), class "2" second (20...), "x" third (40...).
     assert [value // 20 for value in images[:, 0, 0, 0]] == [{0: 1, 1: 0, 2: 2}[label] for label in labels]
+    for file, label, value in zip(
+        data.train.files_at(np.arange(27)), labels, images[:, 0, 0, 0], strict=True
+    ):
+        assert file == f"{data.class_names[label]}/{value % 20}.png"
     in_class_2 = images[labels == 0][:, 0, 0, 0]
     assert list(in_class_2) == sorted(in_class_2), "2.png comes before 10.png"
 
