@@ -18,7 +18,7 @@ from app.runs import Run
 from app.training.checkpoint import Progress
 from app.training.setup import Job
 from app.training.train import callbacks_of
-from models.augmentation import OUR_LAYERS, augmentation_layer, keras_layers
+from models.augmentation import LAYERS, augmentation_layer
 
 _ARGUMENTS = {  # of augmentation layers
     "addition_factor": 0.5,
@@ -145,7 +145,7 @@ def compare_augmentation(images: np.ndarray, draws: int) -> dict[str, str]:
         For each layer, see `compare_draws`.
     """
     found = {}
-    for name, layer in sorted((keras_layers() | OUR_LAYERS).items()):
+    for name, layer in sorted(LAYERS.items()):
         takes = inspect.signature(layer).parameters
         arguments: dict[str, Any] = {key: value for key, value in _ARGUMENTS.items() if key in takes}
         arguments |= {"factor": [1, 8]} if name == "random_posterization" else {}
