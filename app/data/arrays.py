@@ -19,8 +19,8 @@ class Arrays:
     Attributes:
         train: Images `(n, height, width)` or `(n, height, width, channels)`, and labels `(n,)` or `(n, 1)`.
         test: The same; None where there is no test part.
-        text: Where the data came from, for people.
-        class_names: Where the file tells them.
+        text: A description of where the data came from.
+        class_names: Where the file has them.
     """
 
     train: tuple[np.ndarray, np.ndarray]

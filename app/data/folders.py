@@ -77,7 +77,7 @@ def load_folder(
 
 
 def _num_threads(path: Path) -> int:
-    """Return how many threads pay. In small files Python's share outweighs decoding: threads would queue."""
+    """Return how many threads pay. In small files Python outweighs decoding: threads would queue."""
     try:
         small = os.path.getsize(path) < SMALL_FILE_BYTES
     except OSError:

@@ -29,7 +29,7 @@ try:
 except ImportError:  # Windows: left-over files stay until the cache is deleted
     fcntl = None  # type: ignore[assignment]
 
-MEMORY_SHARE = 0.25  # decoded images above this share of the available memory go to disk
+MEMORY_FRACTION = 0.25  # decoded images above this fraction of the available memory go to disk
 KEPT_AFTER_SECONDS = 5.0  # of decoding
 BLOCK_BYTES = 64 * 2**20  # decoded between two writes
 FILES_PER_TASK = 64
@@ -65,7 +65,7 @@ def store_images(
     """
     path = cache_file()
     reasons = path.with_suffix(".json")
-    in_memory = num_images * math.prod(shape) <= MEMORY_SHARE * available_memory_bytes()
+    in_memory = num_images * math.prod(shape) <= MEMORY_FRACTION * available_memory_bytes()
     cached = _read_cache(path, reasons, (num_images, *shape))
     if cached is not None:
         images, bad = cached
@@ -88,7 +88,7 @@ def store_images(
         gigabytes = num_images * math.prod(shape) / 1e9
         raise UserError(
             f"{shown(path.parent)}: cannot keep {gigabytes:.1f} GB of decoded images ({error.strerror}); "
-            f"they exceed {MEMORY_SHARE:.0%} of the available memory. Free the space, or choose a smaller "
+            f"they exceed {MEMORY_FRACTION:.0%} of the available memory. Free the space, or choose a smaller "
             "dataset.image_size."
         ) from error
     cached = _read_cache(path, reasons, (num_images, *shape))
@@ -139,7 +139,7 @@ def _write_cache(
 
 
 def _open_held(path: Path) -> BinaryIO:
-    """Open a new file for writing, with the lock that tells others that its process lives."""
+    """Open a new file for writing, with a lock by which others see that its process lives."""
     file = open(path, "wb")
     if fcntl is not None:
         with contextlib.suppress(OSError):  # a file system without locks

@@ -6,7 +6,7 @@ from models import ImageClassifier
 
 
 def train_step(classifier: ImageClassifier, images: Any, labels: Any, weights: Any, size: Any) -> Any:
-    """Take a step, in a replica; see `app.data.pipeline.Share` for weights and size.
+    """Take a step, in a replica; see `app.data.pipeline.Shard` for weights and size.
 
     Gradients are added up before the optimizer sees them, so that clipping acts on the whole batch's, and in
     one go with the logs.

@@ -19,7 +19,7 @@ import numpy as np
 from keras import ops
 
 from app.classifier_files import load_classifier
-from app.data.pipeline import Share
+from app.data.pipeline import Shard
 from app.distributed.process_group import ProcessGroup
 from app.distributed.replica_step import apply_accumulated, test_step, train_step
 from app.errors import UserError
@@ -46,12 +46,12 @@ class Replicas:
         self._average: Any = None
 
     @property
-    def share(self) -> Share | None:
-        """The parts of each batch that this worker computes; None where it computes all of it."""
+    def shard(self) -> Shard | None:
+        """What this worker computes of each batch; None where it computes all of it."""
         if self.strategy is None:
             return None
         own = self.strategy.extended._num_devices_per_worker if self.group.size > 1 else self.count
-        return Share(self.count, range(self.group.index * own, (self.group.index + 1) * own))
+        return Shard(self.count, range(self.group.index * own, (self.group.index + 1) * own))
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         """In this context variables are made, one copy for each replica."""
@@ -62,7 +62,7 @@ class Replicas:
         return contextlib.nullcontext()
 
     def feed(self, batches: Any) -> Any:
-        """Return batches, of this worker's share, as what `fit` and `evaluate` hand to the replicas."""
+        """Return batches, of this worker's shard, as what `fit` and `evaluate` hand to the replicas."""
         if self.strategy is None:
             return batches
         return self.strategy.distribute_datasets_from_function(lambda context: batches)

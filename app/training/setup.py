@@ -57,14 +57,14 @@ class Job:
             step=step,
             alternating_flip=self.experiment.alternating_flip,
             flip_stream=self.flip_stream,
-            share=self.replicas.share,
+            shard=self.replicas.shard,
         )
         return self.replicas.feed(batches)
 
     def validation_batches(self) -> tuple[Any, int]:
         """Return the validation images for `fit` or `evaluate`, and their number of steps."""
         val, size = self.dataset.val, self.experiment.training.batch_size
-        batches = evaluation_batches(val, size, share=self.replicas.share)
+        batches = evaluation_batches(val, size, shard=self.replicas.shard)
         return self.replicas.feed(batches), num_steps(len(val), size)
 
     def step_callbacks(self, position: int) -> list[keras.callbacks.Callback]:
