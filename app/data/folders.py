@@ -58,7 +58,7 @@ def load_folder(
         decode,
         len(index.files),
         shape,
-        lambda: cache_folder / f"{_listing_hash(index, image_format)}.npy",
+        cache_folder / f"{_listing_hash(index, image_format)}.npy",
         lambda bad: _check_bad(index, bad, on_bad_image),
         _num_threads(root / index.files[first]),
     )
