@@ -62,7 +62,7 @@ class Replicas:
         return contextlib.nullcontext()
 
     def feed(self, batches: Any) -> Any:
-        """Return batches, of this worker's shard, as what `fit` and `evaluate` hand to the replicas."""
+        """Return this worker's batches as a dataset that `fit` and `evaluate` distribute to the replicas."""
         if self.strategy is None:
             return batches
         return self.strategy.distribute_datasets_from_function(lambda context: batches)
