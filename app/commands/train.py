@@ -8,6 +8,7 @@ import statistics
 import sys
 from typing import Annotated, Literal
 
+from app import preflight
 from app.commands.options import (
     DEFAULT_EXPERIMENT,
     DataDir,
@@ -26,15 +27,6 @@ from app.distributed.cluster import find_cluster, is_alone, local_workers
 from app.errors import UserError
 from app.files import check_folder
 from app.paths import runs_root
-from app.preflight import (
-    changed_data,
-    check_backend,
-    check_data,
-    check_resumable,
-    load_images,
-    refuse_or_force,
-    settle_weights,
-)
 from app.process import unheard
 from app.reading import read_record
 from app.records import MetricsRecord
@@ -75,8 +67,8 @@ def train(
     check_folder(runs_root() / experiment.name)
     dataset = None
     if is_alone():
-        settle_weights(experiment)  # which the run does for itself: see that they are there
-        dataset = load_images(experiment) if workers == 1 else None
+        preflight.settle_weights(experiment)  # which the run does for itself: see that they are there
+        dataset = preflight.load_images(experiment) if workers == 1 else None
     with local_workers(workers, [*again, "--set", shlex.join(overrides)], experiment.name):
         from app.training.train import train  # brings up the backend, which takes seconds
 
@@ -126,11 +118,11 @@ def resume(
         finished = None if epochs is not None else False
         chosen = chosen_run("resume", exp, run, lambda name: newest_run(name, finished=finished))
         with locked(chosen):
-            check_resumable(chosen, epochs)
+            preflight.check_resumable(chosen, epochs)
         if workers == 1 and is_alone():
-            dataset = load_images(load_run_experiment(chosen))
+            dataset = preflight.load_images(load_run_experiment(chosen))
             if dataset is not None:
-                refuse_or_force(chosen, changed_data(chosen, dataset), force)
+                preflight.refuse_or_force(chosen, preflight.changed_data(chosen, dataset), force)
     with local_workers(workers, ["resume"], chosen.path.parent.name if chosen else "resume"):
         from app.training.train import resume  # brings up the backend, which takes seconds
 
@@ -216,7 +208,7 @@ def bench(
 
 def _checked(experiment: Experiment) -> Experiment:
     """Return an experiment whose data, weights and backend are there, as far as can be seen at once."""
-    check_data(experiment)
-    settle_weights(experiment)
-    check_backend()
+    preflight.check_data(experiment)
+    preflight.settle_weights(experiment)
+    preflight.check_backend()
     return experiment
