@@ -3,7 +3,6 @@
 Nothing here imports TensorFlow or Keras at module level, so that help, `list` and `check` answer at once.
 """
 
-import contextlib
 import errno
 import gc
 import os
@@ -11,12 +10,13 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO, cast
 
 from app.commands.options import parse
 from app.distributed.process_group import ProcessGroup
 from app.errors import Interrupted, UserError, not_whole
 from app.paths import check_home, shown
-from app.process import drop, open_standard_streams, stoppable, unheard
+from app.process import FallsSilent, drop, open_standard_streams, stoppable
 
 _FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM)
 
@@ -33,13 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     open_standard_streams()
     try:
-        with stoppable(), contextlib.ExitStack() as stack:
+        with stoppable():
             try:
-                options = parse(list(sys.argv[1:] if arguments is None else arguments), os.environ)
+                command, options = parse(list(sys.argv[1:] if arguments is None else arguments), os.environ)
                 check_home()
-                if "goes_on_unheard" in options:
-                    stack.enter_context(unheard())
-                code = options.run(options)
+                code = command(**options) or 0
             except (Exception, KeyboardInterrupt) as error:
                 code = _explained(error)
     except Exception:
@@ -67,20 +65,21 @@ def _ended(code: int) -> int:
 
 def _explained(error: BaseException) -> int:
     """Print what went wrong in a message and return the exit code; raise again what is a fault of ours."""
+    err = cast(TextIO, FallsSilent(sys.stderr))
     if isinstance(error, UserError | Interrupted):
-        print(error, file=sys.stderr)
+        print(error, file=err)
         return _ended(error.exit_code)
     if isinstance(error, KeyboardInterrupt):
-        print("\nstopped", file=sys.stderr)
+        print("\nstopped", file=err)
         return getattr(error, "exit_code", 130)
     if isinstance(error, BrokenPipeError):
         drop(sys.stdout)
         return 0
     if isinstance(error, OSError):
-        print(_words(error), file=sys.stderr)
+        print(_words(error), file=err)
         return UserError.exit_code
     if isinstance(error, ImportError) and (error.name or "").partition(".")[0] not in ("app", "models"):
-        print(not_whole(error), file=sys.stderr)
+        print(not_whole(error), file=err)
         return UserError.exit_code
     raise error
 

@@ -56,6 +56,7 @@ QUICK = (
     "app.__main__",
     "app.cli",
     "app.commands.options",
+    "app.commands.project",
     "app.commands.runs",
     "app.commands.train",
     "app.config",

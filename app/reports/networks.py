@@ -9,7 +9,7 @@ from app.errors import UserError
 from app.wording import nearest
 from models import build_model, published_networks
 from models.inspect import count_macs, count_weights, named_layers
-from models.network import Network, Published
+from models.network import MODELS, Network, Published
 from models.torch_layers import TorchConv2D
 
 _HEADINGS = ("network", "input", "total", "trainable", "non-trainable", "MACs", "equal", "numbers from")
@@ -69,7 +69,8 @@ def print_layers(label: str, out: TextIO) -> None:
     Raises:
         UserError: There is no such network.
     """
-    known = {published.label: published for published in reversed(published_networks())}
+    rest = [_without_source(name) for name, cls in MODELS.items() if not cls.published]
+    known = {published.label: published for published in reversed([*published_networks(), *rest])}
     by_name = {published.name: published for published in known.values()}
     published = known.get(label) or by_name.get(label)
     if published is None:
@@ -115,6 +116,14 @@ def build_published(published: Published) -> Network:
     # would give them theirs when the next model is built.
     with ThreadPoolExecutor(max_workers=1) as thread:
         return thread.submit(build).result()
+
+
+def _without_source(name: str) -> Published:
+    """Return a network without numbers of a source, on the smallest images from 32 pixels that fit."""
+    cls = MODELS[name]
+    step = cls.multiple_pixels
+    pixels = -(-max(cls.smallest_pixels, 32) // step) * step
+    return Published(min(pixels, cls.largest_pixels or pixels), 10, 0, 0, 0, "none named yet", "", name=name)
 
 
 def _print_line(cells: tuple[str, ...], out: TextIO) -> None:
