@@ -1,7 +1,7 @@
 """Sheets of images as PNG files: before and after augmentation, mistakes, doubts, any grid with captions."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from app.drawing.canvas import (
 )
 from app.drawing.image_grid import draw_grid
 from app.evaluation.metrics import probabilities
+from app.wording import printable
 
 MOST_SHOWN = 24  # mistakes, doubts
 
@@ -21,6 +22,7 @@ def draw_mistakes(
     logits: np.ndarray,
     class_names: Sequence[str],
     title: str,
+    files_at: Callable[[np.ndarray], Sequence[str]] | None = None,
 ) -> int:
     """Draw the images that were taken for another class with the highest probability.
 
@@ -31,6 +33,7 @@ def draw_mistakes(
         logits: (images, classes).
         class_names: One a class.
         title: Of what; the second line of the heading.
+        files_at: Returns the files of the images at positions (n,), or nothing where they have none.
 
     Returns:
         How many were drawn; where there are none, the picture says so.
@@ -45,7 +48,11 @@ def draw_mistakes(
     ]
     words = _counted(len(chosen), len(found), "mistake", "most certain")
     _draw_chosen(
-        path, take, chosen, captions, f"{words or f'No mistake among {len(labels):,} images'}\n{title}"
+        path,
+        take,
+        chosen,
+        _with_files(captions, chosen, files_at),
+        f"{words or f'No mistake among {len(labels):,} images'}\n{title}",
     )
     return len(chosen)
 
@@ -57,6 +64,7 @@ def draw_doubts(
     logits: np.ndarray,
     class_names: Sequence[str],
     title: str,
+    files_at: Callable[[np.ndarray], Sequence[str]] | None = None,
 ) -> int:
     """Draw the images that were recognised with the lowest probability; see `draw_mistakes`."""
     predicted, confidence, second = _answers(logits)
@@ -69,7 +77,11 @@ def draw_doubts(
     ]
     words = _counted(len(chosen), len(found), "right answer", "least certain")
     _draw_chosen(
-        path, take, chosen, captions, f"{words or f'No right answer in {len(labels):,} images'}\n{title}"
+        path,
+        take,
+        chosen,
+        _with_files(captions, chosen, files_at),
+        f"{words or f'No right answer in {len(labels):,} images'}\n{title}",
     )
     return len(chosen)
 
@@ -88,6 +100,21 @@ def _counted(num_drawn: int, num_all: int, what: str, kind: str) -> str:
     if num_drawn == num_all:
         return f"The {num_all} {what}s, the {kind} first" if num_all else ""
     return f"The {num_drawn} {kind} of {num_all:,} {what}s"
+
+
+def _with_files(
+    captions: list[str], chosen: np.ndarray, files_at: Callable[[np.ndarray], Sequence[str]] | None
+) -> list[str]:
+    """Return captions that begin with the name of the image's file, where there is one."""
+    files = files_at(chosen) if files_at else []
+    return (
+        [
+            f"{printable(PurePath(file).name)}\n{caption}"
+            for file, caption in zip(files, captions, strict=True)
+        ]
+        if files
+        else captions
+    )
 
 
 def _draw_chosen(

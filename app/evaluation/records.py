@@ -1,12 +1,13 @@
 """What a trained network does on a split, written down: figures as JSON, and five pictures."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from app.data.dataset import Split
 from app.evaluation.image_sheets import draw_doubts, draw_mistakes
 from app.evaluation.metrics import confusion_matrix
 from app.evaluation.plots import draw_classes, draw_confusion, draw_reliability
@@ -41,10 +42,9 @@ def evaluation_title(content: dict[str, Any]) -> str:
 def write_evaluation(
     folder: Path,
     content: dict[str, Any],
-    labels: np.ndarray,
+    split: Split,
     logits: np.ndarray,
     class_names: Sequence[str],
-    take: Callable[[np.ndarray], np.ndarray],
 ) -> None:
     """Write evaluation.json and the pictures of an evaluation into `folder`; the same again replaces them.
 
@@ -52,18 +52,17 @@ def write_evaluation(
         folder: Is made where it is missing.
         content: That of evaluation.json: the names of `run`, `checkpoint`, `split` and `test_time_views`, and
             the `epoch`; whatever else belongs to it; and `classification_figures`.
-        labels: (images,), integers.
+        split: The images.
         logits: (images, classes), float32.
         class_names: One a class.
-        take: Returns the images (n, height, width, channels) uint8 at positions (n,).
     """
     folder.mkdir(parents=True, exist_ok=True)
     title = evaluation_title(content)
-    confusion = confusion_matrix(labels, logits.argmax(-1), len(class_names))
+    confusion = confusion_matrix(split.labels, logits.argmax(-1), len(class_names))
     draw_confusion(folder / "confusion.png", confusion, class_names, title)
     draw_classes(folder / "classes.png", content["classes"], title)
-    draw_mistakes(folder / "mistakes.png", take, labels, logits, class_names, title)
-    draw_doubts(folder / "doubts.png", take, labels, logits, class_names, title)
+    for draw, name in ((draw_mistakes, "mistakes.png"), (draw_doubts, "doubts.png")):
+        draw(folder / name, split.images_at, split.labels, logits, class_names, title, split.files_at)
     error = content["expected_calibration_error"]
     draw_reliability(folder / "reliability.png", content["reliability"], error, title)
     write_json(folder / "evaluation.json", content)

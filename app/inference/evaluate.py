@@ -69,9 +69,7 @@ def evaluate(
     _print_table(content, out)
     folder, test_evaluations = evaluation_folder(run, split, trained.checkpoint, views), 0
     try:
-        write_evaluation(
-            folder, content, chosen.labels, logits, names, lambda positions: chosen.take(positions)[0]
-        )
+        write_evaluation(folder, content, chosen, logits, names)
         with atomic_path(folder / "predictions.npz") as temporary:
             np.savez(temporary, allow_pickle=False, labels=chosen.labels, logits=logits)
         if chosen is dataset.test:

@@ -78,9 +78,7 @@ def _evaluate_validation(
         "test_time_views": "none",
         **classification_figures(labels, logits, dataset.class_names),
     }
-    write_evaluation(
-        folder, content, labels, logits, dataset.class_names, lambda positions: dataset.val.take(positions)[0]
-    )
+    write_evaluation(folder, content, dataset.val, logits, dataset.class_names)
     return None
 
 

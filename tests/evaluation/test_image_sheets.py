@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from app.drawing import image_grid
 from app.drawing.canvas import VERMILION, percent_of, shortened
 from app.drawing.image_grid import draw_grid
-from app.evaluation.image_sheets import draw_doubts, draw_mistakes
+from app.evaluation.image_sheets import _with_files, draw_doubts, draw_mistakes
 from tests.drawing.test_curves import has_colour, pixels
 
 ODD_NAMES = ["$x_{ unclosed $", "two\nlines", "猫", "\udcff no unicode", "w" * 300, "", "a", "\\frac"]
@@ -201,3 +201,10 @@ def test_long_texts_lose_their_middle():
     assert cut.startswith("holiday") and cut.endswith(".jpg") and "…" in cut and len(cut) > 20
     assert shortened("two\n lines", 1.0, 8) == "two lines"
     assert shortened("long", 0.001, 8) == "…" and shortened("", 0.001, 8) == ""
+
+
+def test_captions_begin_with_the_name_of_the_file():
+    chosen, files = np.array([2, 0]), ["cat/a.png", "dog/b.png", "dog/c.png"]
+    named = _with_files(["truth: dog", "truth: cat"], chosen, lambda at: [files[i] for i in at])
+    assert named == ["c.png\ntruth: dog", "a.png\ntruth: cat"]
+    assert _with_files(["truth: dog"], chosen, lambda at: []) == ["truth: dog"]
