@@ -22,7 +22,7 @@ _FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, err
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb.
+    """Run one command; turn what goes wrong into a message and an exit code.
 
     Args:
         arguments: Command line without the program's name; the process's own by default.
@@ -33,8 +33,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     open_standard_streams()
     try:
-        with stoppable():
-            code = _run(sys.argv[1:] if arguments is None else arguments)
+        with stoppable(), contextlib.ExitStack() as stack:
+            try:
+                options = parse(list(sys.argv[1:] if arguments is None else arguments), os.environ)
+                check_home()
+                if "goes_on_unheard" in options:
+                    stack.enter_context(unheard())
+                code = options.run(options)
+            except (Exception, KeyboardInterrupt) as error:
+                code = _explained(error)
     except Exception:
         if ProcessGroup.opened:  # else the process would wait for the other workers
             traceback.print_exc()
@@ -58,32 +65,24 @@ def _ended(code: int) -> int:
     return code
 
 
-def _run(arguments: Sequence[str]) -> int:
-    """Run the verb that a command line names; turn what goes wrong into a message and an exit code."""
-    with contextlib.ExitStack() as stack:
-        try:
-            options = parse(list(arguments), os.environ)
-            check_home()
-            if "goes_on_unheard" in options:
-                stack.enter_context(unheard())
-            return options.run(options)
-        except (UserError, Interrupted) as error:
-            print(error, file=sys.stderr)
-            return _ended(error.exit_code)
-        except KeyboardInterrupt as stop:
-            print("\nstopped", file=sys.stderr)
-            return getattr(stop, "exit_code", 130)
-        except BrokenPipeError:
-            drop(sys.stdout)
-            return 0
-        except OSError as error:
-            print(_words(error), file=sys.stderr)
-            return UserError.exit_code
-        except ImportError as error:
-            if (error.name or "").partition(".")[0] in ("app", "models"):
-                raise
-            print(not_whole(error), file=sys.stderr)
-            return UserError.exit_code
+def _explained(error: BaseException) -> int:
+    """Print what went wrong in a message and return the exit code; raise again what is a fault of ours."""
+    if isinstance(error, UserError | Interrupted):
+        print(error, file=sys.stderr)
+        return _ended(error.exit_code)
+    if isinstance(error, KeyboardInterrupt):
+        print("\nstopped", file=sys.stderr)
+        return getattr(error, "exit_code", 130)
+    if isinstance(error, BrokenPipeError):
+        drop(sys.stdout)
+        return 0
+    if isinstance(error, OSError):
+        print(_words(error), file=sys.stderr)
+        return UserError.exit_code
+    if isinstance(error, ImportError) and (error.name or "").partition(".")[0] not in ("app", "models"):
+        print(not_whole(error), file=sys.stderr)
+        return UserError.exit_code
+    raise error
 
 
 def _words(error: OSError) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 
 from app.config import Experiment
 from app.data.dataset import Dataset
-from app.data.datasets import load_dataset, local_path
+from app.data.datasets import load_dataset
+from app.data.sources.published import local_path
 from app.errors import UserError
 from app.paths import data_root, runs_root, shown
 from app.reading import read_history, read_record

@@ -3,6 +3,7 @@
 Runs of earlier versions lack the fields that have a default here. Fields that nothing reads are not listed.
 """
 
+import math
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -150,6 +151,7 @@ class DatasetRecord(Record):
     source: str
     fingerprint: str
     validation_fingerprint: str | None = None
+    skipped: list[str] = []
     fingerprints_before: list[str] = []
 
 
@@ -228,3 +230,16 @@ class StateHeader(Record):
     format_version: int
     progress: ProgressRecord
     paths: dict[str, list[str]]
+
+
+def chance_remark(experiment: str, metrics: MetricsRecord, dataset: DatasetRecord) -> str | None:
+    """Return a sentence where the headline is within two standard errors of guessing, 1 / classes."""
+    chance = 1 / len(dataset.class_names)
+    error = math.sqrt(chance * (1 - chance) / dataset.num_images.val)
+    if metrics.headline.val_accuracy > chance + 2 * error:
+        return None
+    return (
+        f"The accuracy is at chance level: guessing among {len(dataset.class_names)} classes is right for "
+        f"{100 * chance:.1f} %. Train longer, lower the learning rate, or run the doctor: make doctor "
+        f"EXP={experiment}"
+    )

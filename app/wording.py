@@ -1,4 +1,4 @@
-"""Wording shared by all config errors: what was received, what is allowed, what was probably meant."""
+"""Wording of messages: what was received, what is allowed, what was probably meant, how long it takes."""
 
 import difflib
 from collections.abc import Iterable
@@ -49,13 +49,13 @@ def nearest(word: str, options: Iterable[str]) -> str | None:
     return matches[0] if matches else None
 
 
-def unknown_key(word: str, options: Iterable[str]) -> str:
-    """Return the message for a key that does not exist."""
+def unknown_key(word: str, options: Iterable[str]) -> tuple[str, str]:
+    """Return the message for a key that does not exist, and the key that was probably meant."""
     options = sorted(options)
     meant = nearest(word, options)
     if meant:
-        return f"unknown key; did you mean '{meant}'?"
-    return f"unknown key; allowed: {', '.join(options) or 'none'}"
+        return f"unknown key; did you mean '{meant}'?", meant
+    return f"unknown key; allowed: {', '.join(options) or 'none'}", ""
 
 
 def unknown_name(kind: str, word: str, options: Iterable[str]) -> str:

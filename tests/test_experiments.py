@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from app.config import list_experiments, load_experiment
-from app.data.class_names import CIFAR10
+from app.data.sources.cifar import CIFAR10
 from app.training.setup import prepare
 
 

@@ -8,7 +8,14 @@ import pytest
 from app.errors import UserError
 from app.files import MAX_BYTES, read_json
 from app.reading import HISTORY_COLUMNS, parse_record, read_history, read_record
-from app.records import DatasetRecord, EnvironmentRecord, FailureRecord, MetricsRecord, StateHeader
+from app.records import (
+    DatasetRecord,
+    EnvironmentRecord,
+    FailureRecord,
+    MetricsRecord,
+    StateHeader,
+    chance_remark,
+)
 
 ROW = {
     "epoch": 2, "loss": 2.05, "accuracy": 0.25, "val_loss": None, "val_accuracy": 0.5,
@@ -179,3 +186,14 @@ def test_history_may_say_that_training_blew_up(tmp_path):
     first, second = read_history(tmp_path / "history.csv")
     assert first["val_loss"] == math.inf and math.isnan(second["loss"]) and math.isnan(second["accuracy"])
     assert [type(first["epoch"]), type(first["seconds"])] == [int, float]
+
+
+@pytest.mark.parametrize(("accuracy", "at_chance"), [(0.0, True), (0.1, True), (0.118, True), (0.12, False)])
+def test_a_result_at_chance_level_is_remarked(accuracy, at_chance):
+    # 1,000 images of 10 classes: two standard errors of 0.1 are 0.019.
+    headline = METRICS["headline"] | {"val_accuracy": accuracy}
+    metrics = MetricsRecord.model_validate(METRICS | {"headline": headline})
+    dataset = DATASET | {"class_names": list("0123456789"), "num_images": {"train": 9, "val": 1000}}
+    remark = chance_remark("tiny", metrics, DatasetRecord.model_validate(dataset))
+    assert (remark is not None) == at_chance
+    assert not at_chance or "10 classes" in remark and "make doctor EXP=tiny" in remark

@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "app.files": {"app.errors", "app.paths", "app.wording"},
     "app.machine": {"app.paths"},
     "app.backend": {"app.preflight"},
-    "app.classifier_files": {"app.errors", "app.paths", "models"},
+    "app.classifier_files": {"app.errors", "app.paths", "app.runs", "models"},
     # The generator looks at the models and the datasets; nothing reads it.
     "app.config.catalogue": GROUND | {"app.config", "app.data", "models"},
     "app.config": GROUND,
@@ -74,6 +74,7 @@ QUICK = (
 )
 SLOW_LIBRARIES = {"tensorflow", "keras", "jax", "sklearn"}
 MAX_LINES = 260
+MAX_FILES = 16  # of code in a folder
 README, RESULTS = ROOT / "README.md", ROOT / "experiments" / "README.md"
 MAX_README_LINES = 150
 PAGES = [
@@ -168,6 +169,14 @@ def test_quick_modules_stay_free_of_slow_libraries(module):
 def test_files_fit_one_sitting(module):
     num_lines = len(SOURCES[module].read_text(encoding="utf-8").splitlines())
     assert num_lines <= MAX_LINES, f"{module}: {num_lines} lines; would a reader rather find two rooms?"
+
+
+@pytest.mark.parametrize(
+    "folder", sorted({path.parent for path in SOURCES.values()}), ids=lambda path: path.name
+)
+def test_folders_stay_small(folder):
+    num_files = len(list(folder.glob("*.py")))
+    assert num_files <= MAX_FILES, f"{folder.name}: {num_files} files; is there a room of its own among them?"
 
 
 def test_no_machine_paths():

@@ -72,7 +72,7 @@ def fit_seconds(job: Job, steps: int, folder: Path) -> list[float]:
         job.batches(epochs=steps + 1),
         steps_per_epoch=steps + 1,
         shuffle=False,
-        callbacks=callbacks_of(run, job, Progress(), None, io.StringIO()),
+        callbacks=callbacks_of(run, job, Progress(), None, io.StringIO())[0],
     )
 
 

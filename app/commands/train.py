@@ -12,7 +12,6 @@ from pathlib import Path
 
 from app.commands.runs import chosen_run
 from app.config import Experiment, list_experiments, load_experiment, misnamed_files
-from app.data.dataset import Dataset
 from app.distributed.cluster import find_cluster, is_alone, local_workers
 from app.errors import UserError
 from app.files import check_folder
@@ -92,22 +91,15 @@ def train(options: argparse.Namespace) -> int:
     command = ["train", *([options.experiment] if options.experiment else [])]
     command += ["--from", str(run.path)] if options.from_run else []
     with local_workers(options.workers, [*command, "--set", shlex.join(overrides)], experiment.name):
-        return _train(options, experiment, overrides, dataset)
+        from app.training.train import train  # brings up the backend, which takes seconds
 
-
-def _train(
-    options: argparse.Namespace, experiment: Experiment, overrides: list[str], dataset: Dataset | None
-) -> int:
-    """Train an experiment once, or once a seed."""
-    from app.training import train as runner
-
-    accuracies = []
-    for seed in range(experiment.seed, experiment.seed + options.seeds):
-        recorded = None if options.from_run else overrides + [f"seed={seed}"] * (options.seeds > 1)
-        one = experiment.model_copy(update={"seed": seed})
-        run = runner.train(one, overrides=recorded, dataset=dataset)
-        if options.seeds > 1:
-            accuracies.append(100 * read_record(run.metrics, MetricsRecord).headline.val_accuracy)
+        accuracies = []
+        for seed in range(experiment.seed, experiment.seed + options.seeds):
+            recorded = None if options.from_run else overrides + [f"seed={seed}"] * (options.seeds > 1)
+            one = experiment.model_copy(update={"seed": seed})
+            run = train(one, overrides=recorded, dataset=dataset)
+            if options.seeds > 1:
+                accuracies.append(100 * read_record(run.metrics, MetricsRecord).headline.val_accuracy)
     if options.seeds > 1:
         low, high = min(accuracies), max(accuracies)
         print(

@@ -30,11 +30,13 @@ RESERVED_KEYS = {"model": ("name", "weights"), "optimizer": ("name", "learning_r
 
 @dataclass(frozen=True)
 class Finding:
-    """Something wrong at a path of the file; `at_key` if the key itself is at fault, not its value."""
+    """Something wrong at a path of the file."""
 
     path: tuple[str | int, ...]
     message: str
-    at_key: bool = False
+    at_key: bool = False  # the key itself is at fault, not its value
+    guess: str = ""  # the dotted key that was meant, from the mapping that `path` ends in
+    is_missing: bool = False  # a required key
 
 
 @functools.cache
@@ -55,6 +57,9 @@ def name_and_argument_findings(plain: dict[str, Any]) -> Iterator[Finding]:
             if len(clips) > 1:
                 message = f"only one of {' and '.join(clips)} may be given"
                 yield Finding((section, clips[1]), message, at_key=True)
+    data, known = plain.get("dataset"), catalogue()["datasets"]
+    if isinstance(data, dict) and isinstance(data.get("name"), str) and data["name"] not in known:
+        yield Finding(("dataset", "name"), unknown_name("dataset", data["name"], known))
     augmentation = plain.get("augmentation")
     for index, item in enumerate(augmentation if isinstance(augmentation, tuple) else ()):
         path: tuple[str | int, ...] = ("augmentation", index)
@@ -164,7 +169,8 @@ def _check(path: tuple[str | int, ...], kind: str, name: str, arguments: dict[st
         schemas = known[name]
         for key, value in arguments.items():
             if key not in schemas:
-                yield Finding((*path, key), unknown_key(key, (*schemas, *reserved)), at_key=True)
+                message, guess = unknown_key(key, (*schemas, *reserved))
+                yield Finding((*path, key), message, at_key=True, guess=guess)
             elif rule := broken_rule(schemas[key], value):
                 yield Finding((*path, key), with_received(rule, value))
         for key, schema in schemas.items():

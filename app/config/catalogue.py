@@ -1,4 +1,4 @@
-"""Generates catalogue.json and experiments/schema.json: `python -m app.config.catalogue` (`make schema`).
+"""Generates catalogue.json, experiments/schema.json and tables of keys: `make schema`.
 
 The catalogue lists the optimizers, augmentation layers and networks an experiment may name, each with its
 constructor's arguments as small JSON schemas: `type`, `default` (absent if required), `enum`, limits. This is
@@ -17,6 +17,8 @@ import keras
 
 from app.config.arguments import CATALOGUE
 from app.config.editor_schema import editor_schema
+from app.config.reference import with_tables
+from app.data.sources import LOADERS
 from app.paths import experiments_dir
 from models.augmentation import ALTERNATING_FLIP, OUR_LAYERS, REFUSED, keras_layers
 from models.limits import Limits
@@ -41,7 +43,7 @@ PYTHON_TYPES: dict[Any, str] = {
     bool: "boolean", int: "integer", float: "number", str: "string", list: "array", tuple: "array",
     types.NoneType: "null", collections.abc.Sequence: "array", collections.abc.Iterable: "array",
 }  # fmt: skip
-# Keras leaves its arguments without annotations; where a default does not tell the type, this does.
+# Keras leaves its arguments without annotations; where a default does not give the type, this does.
 NUMBER_OR_RANGE = ["number", "array"]
 KERAS_TYPES: dict[str, str | list[str]] = {
     "clipnorm": "number",
@@ -85,6 +87,7 @@ LIMITS: dict[str, dict[str, Any]] = {  # by argument, where the annotation has n
 def build_catalogue() -> dict[str, Any]:
     """Return the catalogue of the installed Keras and of our networks and layers."""
     return {
+        "datasets": sorted(LOADERS),
         "optimizers": _described(_keras_optimizers()),
         "refused_optimizers": REFUSED_OPTIMIZERS,
         "layers": {ALTERNATING_FLIP: {}, **_described(keras_layers() | OUR_LAYERS)},
@@ -106,11 +109,13 @@ def to_json(content: Any, depth: int = 0, split_depth: int = 3) -> str:
 
 
 def main() -> None:
-    """Write both files."""
+    """Write both files and the tables of experiments/README.md."""
     catalogue = build_catalogue()
     CATALOGUE.write_text(to_json(catalogue) + "\n", encoding="utf-8")
     schema = to_json(editor_schema(catalogue)) + "\n"
     (experiments_dir() / "schema.json").write_text(schema, encoding="utf-8")
+    page = experiments_dir() / "README.md"
+    page.write_text(with_tables(page.read_text(encoding="utf-8"), catalogue), encoding="utf-8")
 
 
 def _described(classes: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
@@ -127,13 +132,13 @@ def _described(classes: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]
 
 
 def _keras_optimizers() -> dict[str, type]:
-    found = {}
+    optimizers = {}
     for cls in vars(keras.optimizers).values():
         if inspect.isclass(cls) and cls is not keras.optimizers.Optimizer:
             name = cls.__name__.lower()
             if name not in REFUSED_OPTIMIZERS:
-                found[name] = cls
-    return found
+                optimizers[name] = cls
+    return optimizers
 
 
 def _schema(parameter: inspect.Parameter, annotation: Any) -> dict[str, Any]:

@@ -10,13 +10,20 @@ from app.config.arguments import RESERVED_KEYS
 from app.config.schema import Experiment
 
 
+def experiment_schema(catalogue: dict[str, Any]) -> dict[str, Any]:
+    """Return the JSON schema of an experiment, the names of datasets included."""
+    schema = Experiment.model_json_schema()
+    schema["$defs"]["DatasetConfig"]["properties"]["name"]["enum"] = catalogue["datasets"]
+    return schema
+
+
 def editor_schema(catalogue: dict[str, Any]) -> dict[str, Any]:
     """Return the schema of experiment files.
 
     Args:
         catalogue: the content of catalogue.json.
     """
-    schema = _without_required(Experiment.model_json_schema())
+    schema = _without_required(experiment_schema(catalogue))
     for key in ("name", "description"):
         del schema["properties"][key]
     schema["properties"]["extends"] = {

@@ -6,6 +6,7 @@ old one mean nothing to the new one. Overrides (`training.epochs=2`) merge over 
 all at once.
 """
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -91,13 +92,13 @@ def merge(parent: Node, child: Node, path: tuple[str, ...] = ()) -> Node:
     identity = IDENTITY_KEYS.get(path)
     if identity in parent.value and identity in child.value:
         if parent.value[identity].plain() != child.value[identity].plain():
-            return child
+            return dataclasses.replace(child, replaced=parent)
     merged = {
         key: merge(parent.value[key], value, (*path, key)) if key in parent.value else value
         for key, value in child.value.items()
     }
     mark = child.mark if child.mark.line else parent.mark  # an override cannot show where a key is missing
-    return Node(parent.value | merged, mark, parent.key_marks | child.key_marks)
+    return Node(parent.value | merged, mark, parent.key_marks | child.key_marks, parent.replaced)
 
 
 def _parent_path(path: Path, value: Any) -> Path | str:

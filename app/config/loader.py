@@ -38,7 +38,7 @@ def list_experiments() -> list[str]:
 
 def misnamed_files() -> dict[str, str]:
     """Return the files that would be experiments but for their names, each with a line on what to do."""
-    found = {}
+    misnamed = {}
     for path in sorted(experiments_dir().glob("[!.]*")):
         if path.suffix not in (".yaml", ".yml") or not path.is_file():
             continue
@@ -46,10 +46,10 @@ def misnamed_files() -> dict[str, str]:
             continue
         better = re.sub(r"[^\w-]+", "_", path.stem).strip("_") or "experiment"
         rule = "consists of letters, digits, _ - and ." if path.suffix == ".yaml" else "ends in .yaml"
-        found[path.name] = (
+        misnamed[path.name] = (
             f"{shown(path)!r}: the name of an experiment's file {rule}; rename it, such as to {better}.yaml"
         )
-    return found
+    return misnamed
 
 
 def load_experiment(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
@@ -89,7 +89,9 @@ def load_experiment(name_or_path: str | Path, overrides: Sequence[str] = ()) -> 
         findings += schema_findings(error)
     findings += [Finding((key,), DERIVED_KEY, at_key=True) for key in ("name", "description") if key in plain]
     unreadable = {problem.mark for problem in problems}  # what could not be read is wrong once, not twice
-    problems += [found for found in (locate(root, one) for one in findings) if found.mark not in unreadable]
+    problems += [
+        problem for problem in (locate(root, one) for one in findings) if problem.mark not in unreadable
+    ]
     if problems or experiment is None:
         raise UserError(_message(without_consequences(problems), path))
     return experiment

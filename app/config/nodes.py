@@ -13,9 +13,13 @@ import yaml
 from app.wording import clipped, printable
 
 MAX_DEPTH = 20
-MAX_NODES = 10_000  # after aliases are expanded: a few lines of aliases can stand for billions
+MAX_NODES = 20_000  # keys and values
 MAX_INTEGER = 2**63
 MAX_SHOWN_KEY = 120  # characters of a dotted key in a message
+NO_ALIASES = (
+    "anchors (&), aliases (*) and merge keys (<<) are not allowed; quote text that begins so, or inherit the "
+    "keys of another file with `extends: other.yaml`"
+)
 LINE_END = re.compile("[\n\x85\u2028\u2029]")  # as YAML 1.1 counts lines
 TAG = "tag:yaml.org,2002:"
 SCALARS = {TAG + kind for kind in ("str", "int", "float", "bool", "null")}
@@ -41,6 +45,8 @@ class Problem:
     mark: Mark
     key: str  # dotted; empty for the file as a whole
     message: str
+    guess: str = ""  # the dotted key that was meant
+    is_missing: bool = False  # a required key
 
     def __str__(self) -> str:
         """Return the one line a user sees, whatever a file's keys or tags were made of."""
@@ -55,6 +61,7 @@ class Node:
     value: Any
     mark: Mark
     key_marks: dict[str, Mark] = field(default_factory=dict)
+    replaced: "Node | None" = None  # the mapping of another model, optimizer or schedule
 
     def has(self, *keys: str) -> bool:
         """Return whether a value lies below these keys."""
@@ -92,21 +99,29 @@ def add_resolvers(loader_or_dumper: type) -> None:
         )
 
 
-class _TooMuch(Exception):  # noqa: N818
-    """The document is larger than any experiment, as it stands or once expanded."""
+class _Refused(Exception):  # noqa: N818
+    """YAML that no experiment needs: what, and where that is known."""
+
+    def __init__(self, message: str, place: yaml.Mark | None = None):
+        super().__init__(message)
+        self.place = place
 
 
 class _Composer(yaml.SafeLoader):
-    """PyYAML's parser with our idea of numbers and booleans; it stops before a bomb costs time or stack."""
+    """PyYAML's parser with our idea of numbers and booleans; it stops at aliases and at deep nesting."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}
     depth = num_nodes = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent) or event.anchor:
+            sign = "*" if isinstance(event, yaml.AliasEvent) else "&"
+            raise _Refused(f"{sign}{clipped(event.anchor)}: {NO_ALIASES}", event.start_mark)
         self.depth += 1
-        self.num_nodes += 1  # keys too
-        if self.depth > MAX_DEPTH + 1 or self.num_nodes > 2 * MAX_NODES:
-            raise _TooMuch
+        self.num_nodes += 1
+        if self.depth > MAX_DEPTH + 1 or self.num_nodes > MAX_NODES:
+            raise _Refused(f"nested deeper than {MAX_DEPTH} levels, or more than {MAX_NODES} keys and values")
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
@@ -134,7 +149,7 @@ def parse_yaml(text: str, source: str, problems: list[Problem], *, positions: bo
         if root is None:
             problems.append(Problem(Mark(source), "", "empty"))
             return None
-        return _Builder(source, problems, positions).build(root, "", 0)
+        return _Builder(source, problems, positions).build(root, "")
     except yaml.MarkedYAMLError as error:
         place = error.problem_mark or error.context_mark
         mark = Mark(source, place.line + 1, place.column + 1) if place and positions else Mark(source)
@@ -148,9 +163,10 @@ def parse_yaml(text: str, source: str, problems: list[Problem], *, positions: bo
         place = composer.get_mark() if composer else None
         mark = Mark(source, place.line + 1, place.column + 1) if place and positions else Mark(source)
         problems.append(Problem(mark, "", "not valid YAML: a number that is out of range"))
-    except _TooMuch:
-        message = f"nested deeper than {MAX_DEPTH} levels, or more than {MAX_NODES} values"
-        problems.append(Problem(Mark(source), "", message))
+    except _Refused as refusal:
+        place = refusal.place
+        mark = Mark(source, place.line + 1, place.column + 1) if place and positions else Mark(source)
+        problems.append(Problem(mark, "", str(refusal)))
     finally:
         if composer is not None:
             composer.dispose()
@@ -158,31 +174,25 @@ def parse_yaml(text: str, source: str, problems: list[Problem], *, positions: bo
 
 
 class _Builder:
-    """Turns PyYAML's nodes into ours, counting as it goes."""
+    """Turns PyYAML's nodes into ours."""
 
     def __init__(self, source: str, problems: list[Problem], positions: bool):
         self.source, self.problems, self.positions = source, problems, positions
-        self.num_nodes = 0
 
-    def build(self, node: yaml.Node, key: str, depth: int) -> Node:
-        self.num_nodes += 1
-        if depth > MAX_DEPTH or self.num_nodes > MAX_NODES:
-            raise _TooMuch
+    def build(self, node: yaml.Node, key: str) -> Node:
         mark = self.mark(node)
         if isinstance(node, yaml.MappingNode) and node.tag == TAG + "map":
-            return self.mapping(node, mark, key, depth)
+            return self.mapping(node, mark, key)
         if isinstance(node, yaml.SequenceNode) and node.tag == TAG + "seq":
-            children = [self.build(item, f"{key}[{i}]", depth + 1) for i, item in enumerate(node.value)]
-            return Node(children, mark)
+            return Node([self.build(item, f"{key}[{i}]") for i, item in enumerate(node.value)], mark)
         if isinstance(node, yaml.ScalarNode) and node.tag in SCALARS:
             return Node(self.scalar(node, mark, key), mark)
         tag = clipped(node.tag.replace(TAG, "!!"))
         self.problems.append(Problem(mark, key, f"tag {tag} is not allowed"))
         return Node(None, mark)
 
-    def mapping(self, node: yaml.MappingNode, mark: Mark, key: str, depth: int) -> Node:
-        own = Node({}, mark)
-        merged = Node({}, mark)
+    def mapping(self, node: yaml.MappingNode, mark: Mark, key: str) -> Node:
+        result = Node({}, mark)
         for key_node, value_node in node.value:
             name, place = key_node.value, self.mark(key_node)
             is_scalar = isinstance(key_node, yaml.ScalarNode)
@@ -192,21 +202,15 @@ class _Builder:
                 continue
             dotted = f"{key}.{name}" if key else name
             if name == "<<" and key_node.style is None:
-                value = self.build(value_node, key, depth + 1)
-                for source in reversed(value.value if isinstance(value.value, list) else [value]):
-                    if isinstance(source.value, dict):
-                        merged.value.update(source.value)
-                        merged.key_marks.update(source.key_marks)
-                    else:
-                        self.problems.append(Problem(place, key, "<< takes an alias of a mapping"))
-            elif name in own.value:
-                first = own.key_marks[name]
+                raise _Refused(f"<<: {NO_ALIASES}", key_node.start_mark)
+            if name in result.value:
+                first = result.key_marks[name]
                 where = f"; it was given first at line {first.line}" if self.positions else ""
                 self.problems.append(Problem(place, dotted, f"duplicate key{where}"))
             else:
-                own.value[name] = self.build(value_node, dotted, depth + 1)
-                own.key_marks[name] = place
-        return Node(merged.value | own.value, mark, merged.key_marks | own.key_marks)
+                result.value[name] = self.build(value_node, dotted)
+                result.key_marks[name] = place
+        return result
 
     def scalar(self, node: yaml.ScalarNode, mark: Mark, key: str) -> Any:
         kind, text = node.tag.removeprefix(TAG), node.value

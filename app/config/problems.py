@@ -1,4 +1,4 @@
-"""Finds everything wrong with an experiment's content and says it with file, line, column and dotted key."""
+"""Reports everything wrong with an experiment's content, with file, line, column and dotted key."""
 
 import functools
 import inspect
@@ -9,9 +9,11 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from app.config.arguments import Finding
+from app.config.inheritance import IDENTITY_KEYS
 from app.config.nodes import Node, Problem
-from app.config.schema import Experiment, Section
-from app.wording import unknown_key, unknown_name, with_received
+from app.config.schedules import Section
+from app.config.schema import Experiment
+from app.wording import clipped, received, unknown_key, unknown_name, with_received
 
 Path = tuple[str | int, ...]
 SCHEDULE_PATH = ("optimizer", "learning_rate")
@@ -39,7 +41,7 @@ MAPPING_ERRORS = ("model_type", "model_attributes_type")
 
 
 def schema_findings(error: ValidationError) -> Iterator[Finding]:
-    """Turn what pydantic found into our words."""
+    """Turn errors of pydantic into findings in the words of our messages."""
     for detail in error.errors(include_url=False):
         kind, value, path = detail["type"], detail["input"], detail["loc"]
         limits = detail.get("ctx", {})
@@ -50,12 +52,13 @@ def schema_findings(error: ValidationError) -> Iterator[Finding]:
         if kind == "default_factory_not_called":  # follows from an error that is reported itself
             continue
         if kind == "missing":
-            yield Finding(path, "required key is missing" if isinstance(path[-1], str) else "item is missing")
+            yield _missing(path)
         elif kind == "literal_error" and isinstance(value, str):
             options = re.findall(r"'([^']*)'", limits["expected"])
             yield Finding(path, unknown_name("value", value, options))
         elif kind == "extra_forbidden":
-            yield Finding(path, _unknown_key(path, section), at_key=True)
+            message, guess = _unknown_key(path, section)
+            yield Finding(path, message, at_key=True, guess=guess)
         elif path == SCHEDULE_PATH and kind in (*MAPPING_ERRORS, "union_tag_not_found"):
             yield _no_schedule_name(path, value)
         elif kind in MAPPING_ERRORS:
@@ -73,9 +76,15 @@ def schema_findings(error: ValidationError) -> Iterator[Finding]:
             yield Finding(path, with_received(rule, value))
 
 
+def _missing(path: Path) -> Finding:
+    if isinstance(path[-1], str):
+        return Finding(path, "required key is missing", is_missing=True)
+    return Finding(path, "item is missing")
+
+
 def _no_schedule_name(path: Path, value: Any) -> Finding:
     if isinstance(value, dict):
-        return Finding((*path, "schedule"), "required key is missing")
+        return _missing((*path, "schedule"))
     return Finding(path, with_received("must be a number or a mapping with the key 'schedule'", value))
 
 
@@ -106,22 +115,26 @@ def _keys(path: Path, schedule: str) -> list[str]:
     return [key for key in section.model_fields if key not in hidden] if section else []
 
 
-def _unknown_key(path: Path, schedule: str) -> str:
-    """Return the message for an unknown key, looking for it in the other sections too."""
+def _unknown_key(path: Path, schedule: str) -> tuple[str, str]:
+    """Return message and guess for an unknown key, looking for it in the other sections too."""
     word, keys = str(path[-1]), _keys(path[:-1], schedule)
-    message = unknown_key(word, keys if path[:-1] else [*keys, "extends"])
-    if len(path) == 1 and "did you mean" not in message:
-        homes = [f"{section}.{word}" for section in keys if word in _keys((section,), "")]
-        if homes:
-            return f"unknown key; did you mean '{homes[0]}'?"
-    return message
+    message, guess = unknown_key(word, keys if path[:-1] else [*keys, "extends"])
+    if len(path) == 1 and not guess:
+        for section in keys:
+            if word in _keys((section,), ""):
+                return f"unknown key; did you mean '{section}.{word}'?", f"{section}.{word}"
+    return message, guess
 
 
 def locate(root: Node, finding: Finding) -> Problem:
     """Give a finding its place in the file; what is not in the file gets the place of its parent."""
-    node, mark, key = root, root.mark, ""
+    node, mark, key, guess, message = root, root.mark, "", finding.guess, finding.message
     for position, step in enumerate(finding.path):
         children = node.value
+        if node.replaced and finding.is_missing and node.replaced.has(*map(str, finding.path[position:])):
+            message += _dropped_with(node, key, finding.path)
+        if position + 1 == len(finding.path) and guess and key:
+            guess = f"{key}.{guess}"
         if isinstance(children, dict) and step in children:
             mark = node.key_marks[str(step)] if finding.at_key else children[step].mark
             node = children[step]
@@ -131,15 +144,23 @@ def locate(root: Node, finding: Finding) -> Problem:
         elif position + 1 < len(finding.path) or not isinstance(children, dict | list):
             continue  # a level the schema has and the file has not, such as a bare number's schedule
         key += f"[{step}]" if isinstance(step, int) else f".{step}" if key else step
-    return Problem(mark, key, finding.message)
+    return Problem(mark, key, message, guess, finding.is_missing)
+
+
+def _dropped_with(node: Node, key: str, path: Path) -> str:
+    """Return what to do about a key that was there until another name dropped it."""
+    assert node.replaced is not None
+    identity = IDENTITY_KEYS[tuple(key.split("."))]
+    former, name = (mapping.value[identity].plain() for mapping in (node.replaced, node))
+    rule = f"; that of {received(former)} is dropped with another {key}.{identity}"
+    if node.mark.line:
+        return rule
+    value = "0.001" if path[-1] == "learning_rate" else "..."
+    missing = ".".join(map(str, path))
+    return f'{rule}: SET="{key}.{identity}={clipped(str(name))} {missing}={value}"'
 
 
 def without_consequences(problems: list[Problem]) -> list[Problem]:
     """Return the problems without 'missing' keys that are there but misspelt."""
-    meant = set()
-    for problem in problems:
-        if "did you mean '" in problem.message:
-            parent = problem.key.rpartition(".")[0]
-            guess = problem.message.split("did you mean '")[1].split("'")[0]
-            meant.add(f"{parent}.{guess}" if parent else guess)
-    return [p for p in problems if not (p.message == "required key is missing" and p.key in meant)]
+    guesses = {problem.guess for problem in problems}
+    return [problem for problem in problems if not (problem.is_missing and problem.key in guesses)]

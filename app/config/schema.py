@@ -4,202 +4,112 @@ The sections mirror the YAML file, with one difference: the further keys of `mod
 augmentation layer, which are constructor arguments, are gathered under `arguments` by the loader.
 """
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
-Epochs = Annotated[int, Field(ge=1, le=100_000)]
-Rate = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Pixels = Annotated[int, Field(ge=1, le=4096)]
-Level = Annotated[int, Field(ge=0, le=255)]
-Text = Annotated[str, Field(min_length=1)]
+from app.config.dataset import DatasetConfig, Seed, Text
+from app.config.schedules import AnySchedule, Epochs, NotNegative, Positive, Section
 
-
-class Section(BaseModel):
-    """A mapping of the file: no unknown keys, no conversions (but an int may stand for a float), no nan."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class DatasetConfig(Section):
-    """Which images, in which size, and what share of them is held out."""
-
-    name: Literal["cifar10", "cifar100", "mnist", "fashion_mnist", "digits", "image_folder"]
-    data_dir: Text | None = None
-    image_size: tuple[Pixels, Pixels] | None = None  # height, width
-    channels: Literal[1, 3] | None = None
-    interpolation: Literal["bilinear", "nearest", "bicubic", "lanczos", "area"] = "bilinear"
-    resize: Literal["stretch", "crop"] = "stretch"
-    background: Level | tuple[Level, Level, Level] = 255  # behind transparent pixels: a gray, or RGB
-    on_bad_image: Literal["fail", "skip"] = "fail"
-    validation: float | Literal["test"] = 0.1
-    train_share: Annotated[float, Field(gt=0, le=1)] | None = None  # of the training split; all that is left
-    split_seed: Seed = 0
-
-    @field_validator("channels", mode="before")
-    @classmethod
-    def _channels_is_a_number(cls, value: object) -> object:
-        """Python's `True == 1` would let true through."""
-        if value is not None and (type(value) is not int or value not in (1, 3)):
-            raise ValueError("must be 1 or 3")
-        return value
-
-    @field_validator("background", mode="before")
-    @classmethod
-    def _background_is_a_colour(cls, value: object) -> object:
-        levels = value if isinstance(value, tuple) and len(value) == 3 else (value,)
-        if all(type(level) is int and 0 <= level <= 255 for level in levels):
-            return value
-        raise ValueError("must be a gray from 0 to 255, or [red, green, blue] of these")
-
-    @property
-    def validates_on_test(self) -> bool:
-        """Whether the test split serves for validation."""
-        return self.validation == "test"
-
-    @property
-    def background_colour(self) -> tuple[int, int, int]:
-        """The background as RGB."""
-        return (self.background,) * 3 if isinstance(self.background, int) else self.background
-
-    @field_validator("validation", mode="before")
-    @classmethod
-    def _validation_is_a_share_or_test(cls, value: object) -> object:
-        if value == "test" or (type(value) is float and 0 < value < 1):
-            return value
-        raise ValueError("must be a share between 0 and 1 (both excluded) or 'test'")
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class LayerConfig(Section):
     """One augmentation layer and its constructor arguments."""
 
-    name: Text
-    arguments: dict[str, Any] = {}
+    name: Text = Field(description="Name of the layer.")
+    arguments: dict[str, Any] = Field({}, description="Its constructor's arguments.")
 
 
 class ModelConfig(Section):
     """A network of the registry, its constructor arguments, and the run whose weights it starts from."""
 
-    name: Text
-    weights: Text | None = None
-    arguments: dict[str, Any] = {}
-
-
-class Schedule(Section):
-    """What all learning-rate schedules share; the rate rises linearly over the warm-up."""
-
-    peak: Rate
-    warmup_epochs: Annotated[int, Field(ge=0, le=100_000)] = 0
-
-
-class ConstantSchedule(Schedule):
-    """The peak throughout."""
-
-    schedule: Literal["constant"] = "constant"
-
-
-class CosineSchedule(Schedule):
-    """Half a cosine from the peak to the end value at the last step."""
-
-    schedule: Literal["cosine"] = "cosine"
-    end: Annotated[float, Field(ge=0)] = 0.0
-    span_epochs: Epochs | None = None  # the epoch of the end value, where it is not the last
-
-
-class StepSchedule(Schedule):
-    """The peak times `factor` to the number of boundaries passed."""
-
-    schedule: Literal["step"] = "step"
-    boundaries_epochs: Annotated[tuple[Epochs, ...], Field(min_length=1)]
-    factor: Rate
-
-    @field_validator("boundaries_epochs")
-    @classmethod
-    def _increasing(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if any(later <= earlier for earlier, later in zip(value, value[1:], strict=False)):
-            raise ValueError("must increase from one to the next")
-        return value
-
-
-class ExponentialSchedule(Schedule):
-    """The peak times `factor` to the power of epochs / decay_epochs, in whole steps if `staircase`."""
-
-    schedule: Literal["exponential"] = "exponential"
-    decay_epochs: Epochs
-    factor: Rate
-    staircase: bool = False
-
-
-class OneCycleSchedule(Schedule):
-    """Linear from `start` up to the peak at `peak_epoch`, linear down to the end value at the last step."""
-
-    schedule: Literal["one_cycle"] = "one_cycle"
-    start: Annotated[float, Field(ge=0)] = 0.0
-    end: Annotated[float, Field(ge=0)] = 0.0
-    peak_epoch: Annotated[float, Field(gt=0, le=100_000)]
-    span_epochs: Epochs | None = None  # the epoch of the end value, where it is not the last
-
-
-AnySchedule = Annotated[
-    ConstantSchedule | CosineSchedule | StepSchedule | ExponentialSchedule | OneCycleSchedule,
-    Field(discriminator="schedule"),
-]
+    name: Text = Field(description="Name of the network; further keys are its constructor's arguments.")
+    weights: Text | None = Field(
+        None,
+        description="Run whose best weights training starts from; the head is new where classes differ.",
+    )
+    arguments: dict[str, Any] = Field({}, description="The network's arguments.")
 
 
 class OptimizerConfig(Section):
     """A Keras optimizer by its lower-case name, its learning rate, and its other arguments."""
 
-    name: Text
-    learning_rate: AnySchedule
-    rate_multipliers: dict[
-        Text, Annotated[float, Field(ge=0)]
-    ] = {}  # by a pattern of the variables' paths; 0 is no freeze
-    arguments: dict[str, Any] = {}
+    name: Text = Field(description="A Keras optimizer in lower case; further keys are its arguments.")
+    learning_rate: AnySchedule = Field(description="A number, or a schedule (see Learning rates).")
+    rate_multipliers: dict[Text, NotNegative] = Field(
+        {},
+        description='Factors of the learning rate by patterns of variable paths, such as `{"*/beta": 64}`; '
+        "the first match counts. 0 does not freeze: weight decay and moving statistics go on.",
+    )
+    arguments: dict[str, Any] = Field({}, description="The optimizer's arguments.")
 
 
 class LossConfig(Section):
     """Sparse categorical cross-entropy, as it is used in training."""
 
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    softmax_before_loss: bool = False
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Probability taken from the label and spread over all classes, in training only."
+    )
+    softmax_before_loss: bool = Field(False, description="Apply the softmax twice, as one source does.")
 
 
 class EarlyStopping(Section):
-    """Stop once `monitor` has not improved by more than `min_delta` for so many epochs."""
+    """Stop once `monitor` has not improved by more than `min_delta` for `patience_epochs`."""
 
-    patience_epochs: Epochs
-    min_delta: Annotated[float, Field(ge=0)] = 0.0
+    patience_epochs: Epochs = Field(description="Epochs without an improvement of `monitor` before the stop.")
+    min_delta: NotNegative = Field(0.0, description="Smallest difference that counts as an improvement.")
 
 
 class Lookahead(Section):
-    """Every so many steps the weights become the running average of what they were at such steps.
+    """Every `every_steps` steps the weights are replaced by their exponential moving average.
 
-    At step t of T the average keeps `decay * (t / T) ** power` of itself.
+    Its decay at step t of T is `decay * (t / T) ** power`.
     """
 
-    every_steps: Annotated[int, Field(ge=1)]
-    decay: Annotated[float, Field(ge=0, lt=1)]
-    power: Annotated[float, Field(ge=0)] = 0.0
+    every_steps: Annotated[int, Field(ge=1)] = Field(description="Steps between two replacements.")
+    decay: Annotated[float, Field(ge=0, lt=1)] = Field(description="Decay of the average at the last step.")
+    power: NotNegative = Field(0.0, description="Exponent of t / T in the decay at step t of T.")
 
 
 class TrainingConfig(Section):
     """How long, in what batches, in what precision, and which epoch counts as the best."""
 
-    epochs: Epochs
-    batch_size: Annotated[int, Field(ge=1, le=65_536)]  # over all replicas together
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"  # auto: what the device has
-    loss: LossConfig = LossConfig()
-    monitor: Literal["val_accuracy", "val_loss", "accuracy", "loss"] = "val_accuracy"
-    mode: Literal["max", "min"] = Field(default_factory=lambda data: best_mode(data.get("monitor", "")))
-    early_stopping: EarlyStopping | None = None
-    class_weight: Literal["balanced"] | None = None
-    lookahead: Lookahead | None = None
-    sync_batch_norm: bool = False  # with several replicas: statistics of the whole batch, not of each part
-    checkpoint_every_minutes: Annotated[float, Field(gt=0)] = 10.0
-    devices: Literal["auto", "cpu", "gpu"] = "auto"
-    determinism: Literal["strict", "fast"] | None = None  # strict on a CPU, fast elsewhere
+    epochs: Epochs = Field(description="Passes over the training images.")
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = Field(
+        description="Images a step, over all replicas together; the last, partial batch is kept."
+    )
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "float32", description="Number format; `auto` is bfloat16 where the device has instructions for it."
+    )
+    loss: LossConfig = Field(LossConfig(), description="Options of the cross-entropy in training.")
+    monitor: Literal["val_accuracy", "val_loss", "accuracy", "loss"] = Field(
+        "val_accuracy", description="Metric that decides which epoch's weights are kept as the best."
+    )
+    mode: Literal["max", "min"] = Field(
+        default_factory=lambda data: best_mode(data.get("monitor", "")),
+        description="Whether the largest or the smallest `monitor` is the best; follows from it.",
+    )
+    early_stopping: EarlyStopping | None = Field(
+        None, description="Stop where `monitor` no longer improves; without it all epochs are trained."
+    )
+    class_weight: Literal["balanced"] | None = Field(
+        None, description="`balanced` weights the loss of each class by the inverse of its frequency."
+    )
+    lookahead: Lookahead | None = Field(
+        None, description="Replace the weights by their moving average; not with `early_stopping`."
+    )
+    sync_batch_norm: bool = Field(
+        False, description="With several replicas, take batch statistics of the whole batch."
+    )
+    checkpoint_every_minutes: Positive = Field(
+        10.0, description="Minutes between two saved states within an epoch."
+    )
+    devices: Literal["auto", "cpu", "gpu"] = Field("auto", description="Devices to train on.")
+    determinism: Literal["strict", "fast"] | None = Field(
+        None, description="`strict` gives the same bits every time (default on a CPU, not offered by JAX)."
+    )
 
     @field_validator("mode")
     @classmethod
@@ -213,37 +123,49 @@ class TrainingConfig(Section):
 class EvaluationConfig(Section):
     """How the finished network is used."""
 
-    test_time_views: Literal["none", "flip", "flip_and_shift"] = "none"
+    test_time_views: Literal["none", "flip", "flip_and_shift"] = Field(
+        "none",
+        description="A second accuracy at the end, with logits averaged over 2 or 6 views of each image.",
+    )
 
 
 class Reference(Section):
     """What the source reports; shown beside our figures, never used in training."""
 
-    source: Text
-    data: Text | None = None  # the source's, where ours are others and the figures not comparable
-    val_accuracy: Share | None = None
-    best_val_accuracy: Share | None = None
-    best_epoch: Epochs | None = None
-    last_val_accuracy: Share | None = None
-    epochs: Epochs | None = None
-    seconds_per_epoch: Rate | None = None
-    note: str | None = None
+    source: Text = Field(description="Author, year and place.")
+    data: Text | None = Field(None, description="The source's images, where ours are others.")
+    val_accuracy: Fraction | None = Field(None, description="Validation accuracy, 0 to 1.")
+    best_val_accuracy: Fraction | None = Field(None, description="Validation accuracy of its best epoch.")
+    best_epoch: Epochs | None = Field(None, description="Its best epoch, from 1.")
+    last_val_accuracy: Fraction | None = Field(None, description="Validation accuracy of its last epoch.")
+    epochs: Epochs | None = Field(None, description="Epochs it trained.")
+    seconds_per_epoch: Positive | None = Field(None, description="Seconds an epoch took it.")
+    note: str | None = Field(None, description="Anything else.")
 
 
 class Experiment(Section):
     """One experiment file, complete: everything a run needs besides the images."""
 
-    name: str
-    description: str = ""  # the file's first comment line
-    seed: Seed = 0
-    dataset: DatasetConfig
-    augmentation: tuple[LayerConfig, ...] = ()
-    normalization: Literal["none", "unit", "symmetric", "per_channel", "per_pixel"] = "per_channel"
-    model: ModelConfig
-    optimizer: OptimizerConfig
-    training: TrainingConfig
-    evaluation: EvaluationConfig = EvaluationConfig()
-    reference: Reference | None = None
+    name: str = Field(description="Name of the file.")
+    description: str = Field("", description="The file's first comment line.")
+    seed: Seed = Field(0, description="Draws initial weights, dropout, augmentation and the order of images.")
+    dataset: DatasetConfig = Field(description="Which images, in which size, how many held out.")
+    augmentation: tuple[LayerConfig, ...] = Field(
+        (), description="Layers that change training images, in this order, drawn anew for each image."
+    )
+    normalization: Literal["none", "unit", "symmetric", "per_channel", "per_pixel"] = Field(
+        "per_channel",
+        description="Pixels as they are, to [0, 1], to [-1, 1], or to mean 0 and standard deviation 1.",
+    )
+    model: ModelConfig = Field(description="The network.")
+    optimizer: OptimizerConfig = Field(description="The optimizer and its learning rate.")
+    training: TrainingConfig = Field(description="How long, in what batches, in what precision.")
+    evaluation: EvaluationConfig = Field(
+        EvaluationConfig(), description="How the finished network is evaluated."
+    )
+    reference: Reference | None = Field(
+        None, description="What the source reports; shown beside the result, never used in training."
+    )
 
     @property
     def alternating_flip(self) -> bool:
@@ -254,6 +176,18 @@ class Experiment(Section):
     def augmentation_layers(self) -> tuple[LayerConfig, ...]:
         """The augmentation that layers do, on the accelerator."""
         return self.augmentation[1:] if self.alternating_flip else self.augmentation
+
+    def flat(self, exclude: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the settings as JSON values by dotted key, arguments beside their `name` as in a file."""
+
+        def leaves(content: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+            for key, value in content.items():
+                if isinstance(value, dict):
+                    yield from leaves(value, prefix if key == "arguments" else f"{prefix}{key}.")
+                else:
+                    yield prefix + key, value
+
+        return dict(leaves(self.model_dump(mode="json", exclude=exclude), ""))
 
     def with_auto_as(self, precision: str) -> Self:
         """Return the experiment with a number format in the place of `training.precision: auto`."""

@@ -72,7 +72,7 @@ def _number(environment: Mapping[str, str], name: str, default: int) -> int:
 
 
 def find_group() -> ProcessGroup:
-    """Return the team of the workers that the environment names."""
+    """Return the process group of the workers that the environment names."""
     cluster = find_cluster()
     return ProcessGroup(cluster.addresses, cluster.index, check=_check_started)
 

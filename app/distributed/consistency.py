@@ -45,7 +45,7 @@ def same_experiment(group: ProcessGroup, experiment: Experiment) -> None:
     Raises:
         UserError: They were not; names the keys.
     """
-    settings = _flat(experiment.model_dump(mode="json", exclude={"dataset": {"data_dir"}}))
+    settings = experiment.flat(exclude={"dataset": {"data_dir"}})
     _same(
         group,
         "experiment",
@@ -83,16 +83,6 @@ def _same(group: ProcessGroup, topic: str, facts: Mapping[str, Any], sentence: s
                 ours=ours.get(names[0], "missing"),
             )
             raise UserError(f"{group.name(index)}: {told}")
-
-
-def _flat(tree: Any, path: str = "") -> dict[str, Any]:
-    """Return the leaves of nested mappings by their dotted keys."""
-    if not isinstance(tree, Mapping):
-        return {path: tree}
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        found |= _flat(value, f"{path}.{key}" if path else str(key))
-    return found
 
 
 @contextlib.contextmanager

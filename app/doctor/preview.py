@@ -7,7 +7,8 @@ from typing import TextIO
 import keras
 import numpy as np
 
-from app.config import Experiment, LayerConfig
+from app.config import Experiment
+from app.config.schema import LayerConfig
 from app.data.order import epoch_order, flipped_images
 from app.drawing.canvas import (
     BLACK,

@@ -110,7 +110,7 @@ def expected_calibration_error(bins: Sequence[dict[str, float]]) -> float:
 
 
 def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> dict[str, Any]:
-    """Return whether two networks differ by more than chance on the same images.
+    """Return whether two networks differ significantly on the same images.
 
     The exact test: of the images that only one of them gets right, each is a fair coin if they are equally
     good. McNemar 1947, doi:10.1007/BF02295996.

@@ -18,11 +18,13 @@ from app.runs import Run
 
 # Every picture of an evaluation, with how it is to be read.
 PICTURES = {
-    "confusion.png": "Rows are what an image is, columns what the network took it for.",
-    "classes.png": "Precision: how much of what it calls so is so. Recall: how much of what is so it finds.",
-    "mistakes.png": "Wrong, and sure of it: often odd images, or wrong labels.",
-    "doubts.png": "Right, but only just.",
-    "reliability.png": "On the diagonal it is right as often as it says; below, too sure; above, too modest.",
+    "confusion.png": "Rows are true classes, columns predicted classes.",
+    "classes.png": "Precision: of the images predicted as this class, the fraction that are. "
+    "Recall: of the images of this class, the fraction predicted as it.",
+    "mistakes.png": "Most confident wrong predictions: often odd images, or wrong labels.",
+    "doubts.png": "Least confident correct predictions.",
+    "reliability.png": "Reliability diagram: on the diagonal accuracy equals confidence; "
+    "below it the network is overconfident, above it underconfident.",
 }
 
 
@@ -74,10 +76,10 @@ def list_evaluations(run: Run) -> list[tuple[Path, EvaluationRecord]]:
     return [(path.parent, read_record(path, EvaluationRecord)) for path in paths]
 
 
-def looks_at_test(run: Run) -> list[dict[str, Any]]:
-    """Return what is known of every look at the test split after training, the oldest first.
+def evaluations_on_test(run: Run) -> list[dict[str, Any]]:
+    """Return every evaluation on the test split after training, the oldest first.
 
-    A finished run that keeps validation images apart has looked once itself.
+    A finished run that keeps validation images apart was evaluated on it once.
     """
     path = run.evaluations / "test_evaluations.json"
     if path.is_file():
@@ -89,7 +91,7 @@ def looks_at_test(run: Run) -> list[dict[str, Any]]:
 def count_test_evaluation(run: Run, accuracy: float, **facts: Any) -> int:
     """Note one more look at the test split, and return how many there were."""
     looks = [
-        *looks_at_test(run),
+        *evaluations_on_test(run),
         {"when": time.strftime("%Y-%m-%d %H:%M:%S"), "accuracy": accuracy, **facts},
     ]
     run.evaluations.mkdir(exist_ok=True)

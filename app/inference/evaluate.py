@@ -146,6 +146,8 @@ def _compare(labels: np.ndarray, plain: np.ndarray, again: np.ndarray) -> dict[s
     test = mcnemar(right_again, right)
     before, after = 100 * float(right.mean()), 100 * float(right_again.mean())
     change = f"{after:.2f} % instead of {before:.2f} %"
+    if f"{after:.2f}" == f"{before:.2f}":
+        change = f"{after:.2f} % as before, but on other images"
     if test["only_first"] == test["only_second"] == 0:
         words = f"{after:.2f} %, the same images are correct"
     elif test["p_value"] >= SIGNIFICANCE:

@@ -1,4 +1,4 @@
-"""Whether the difference between two runs is more than chance, in sentences.
+"""Whether the difference between two runs is significant, in sentences.
 
 McNemar's test looks at two trained networks on the same images, Welch's at two recipes by several seeds.
 """
@@ -169,18 +169,18 @@ def _welch_sentences(pairs: Sequence[tuple[Group, Group]]) -> list[str]:
 
 
 def _verdicts(p_values: Sequence[float]) -> list[str]:
-    """Return whether each difference is more than chance, by the step-down rule of Holm 1979.
+    """Return whether each difference is significant, by the step-down rule of Holm 1979.
 
     Chance alone would name even one of them in at most one of twenty such comparisons, however many there
     are. Scandinavian Journal of Statistics 6, pages 65 to 70.
     """
-    verdicts = ["no more than chance"] * len(p_values)
+    verdicts = [f"not significant at {100 * LEVEL:g} %"] * len(p_values)
     known = [number for number, p_value in enumerate(p_values) if not math.isnan(p_value)]
     ranked = sorted(known, key=lambda number: p_values[number])
     for rank, number in enumerate(ranked):
         if p_values[number] >= LEVEL / (len(ranked) - rank):
             break
-        verdicts[number] = "more than chance"
+        verdicts[number] = f"significant at {100 * LEVEL:g} %"
     return verdicts
 
 

@@ -179,7 +179,7 @@ def _labels(runs: Sequence[Run]) -> list[str]:
 
 def differing_settings(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
     """Return the settings that are not the same in all groups: dotted key, and a text for each group."""
-    flat = [[dict(_flat(trial.experiment)) for trial in group.trials] for group in groups]
+    flat = [[_texts(trial.experiment) for trial in group.trials] for group in groups]
     keys = dict.fromkeys(key for settings in itertools.chain(*flat) for key in settings)
     parts = list(dict.fromkeys(_part(key) for key in keys))
     rows = []
@@ -198,19 +198,10 @@ def _part(key: str) -> str:
     return ".".join(key.split(".")[:2])
 
 
-def _flat(experiment: Experiment) -> list[tuple[str, str]]:
-    """Return all settings that are set as dotted keys with their values' texts, as a file would have them."""
-
-    def walk(content: Mapping[str, Any], prefix: str) -> list[tuple[str, str]]:
-        found = []
-        for key, value in content.items():
-            if isinstance(value, Mapping):
-                found += walk(value, prefix if key == "arguments" else f"{prefix}{key}.")
-            elif value is not None:
-                found.append((prefix + key, _text(value)))
-        return found
-
-    return walk(experiment.model_dump(exclude=_NO_SETTINGS), "")
+def _texts(experiment: Experiment) -> dict[str, str]:
+    """Return all settings that are set, as a file would have them."""
+    settings = experiment.flat(exclude=_NO_SETTINGS)
+    return {key: _text(value) for key, value in settings.items() if value is not None}
 
 
 def _text(value: Any) -> str:

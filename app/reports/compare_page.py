@@ -35,7 +35,7 @@ def write_comparison(
         page.paragraph(" ".join(_notes(groups)), faint=True),
         page.heading("Settings that differ"),
         _settings(groups),
-        page.heading("Is the difference more than chance?"),
+        page.heading("Is the difference significant?"),
         *map(page.paragraph, found or ["There are no two to compare."]),
         page.paragraph(" ".join(remarks), faint=True) if remarks else "",
         page.heading("Runs"),

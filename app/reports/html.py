@@ -31,8 +31,7 @@ img { max-width: 100%; height: auto; background: #ffffff; border: 1px solid var(
   min-width: 9rem; flex: 1 1 9rem; }
 .tile b { display: block; font-size: 1.4rem; line-height: 1.2; }
 .tile span { color: var(--faint); font-size: .85rem; }
-.wide { overflow-x: auto; }
-@media (max-width: 700px) { figure img { max-width: none; width: 40rem; } }
+.wide { overflow-x: auto; } figure { max-width: 62rem; } figure img { width: 100%; }
 table { border-collapse: collapse; font-size: .92rem; overflow-wrap: normal; }
 th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid var(--line);
   vertical-align: top; }

@@ -1,7 +1,7 @@
 """`report.html`: everything about one run on one page, written from its folder and its images."""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from app.config import Experiment
@@ -13,13 +13,13 @@ from app.evaluation.metrics import classification_figures
 from app.evaluation.records import (
     PICTURES,
     evaluation_folder,
+    evaluations_on_test,
     list_evaluations,
-    looks_at_test,
     write_evaluation,
 )
 from app.paths import data_root, shown
 from app.reading import read_history, read_predictions, read_record, read_text
-from app.records import DatasetRecord, EnvironmentRecord, EvaluationRecord, MetricsRecord
+from app.records import DatasetRecord, EnvironmentRecord, EvaluationRecord, MetricsRecord, chance_remark
 from app.reports import html as page
 from app.reports.cells import percent, source_figures
 from app.runs import Run, load_run_experiment
@@ -98,9 +98,15 @@ def _parts(run: Run, experiment: Experiment, metrics: MetricsRecord, remark: str
     )
     if experiment.reference:
         yield page.paragraph(_reference(experiment))
-    if looks := looks_at_test(run):
-        times = "once" if len(looks) == 1 else f"{len(looks)} times"
-        yield page.paragraph(f"The test images were looked at {times} for this run.")
+    if remark_on_chance := chance_remark(experiment.name, metrics, dataset):
+        yield page.paragraph(remark_on_chance)
+    if dataset.skipped:
+        yield page.paragraph(
+            f"{len(dataset.skipped)} images were left out as unreadable: {_listed(dataset.skipped)}."
+        )
+    if evaluations := evaluations_on_test(run):
+        times = "once" if len(evaluations) == 1 else f"{len(evaluations)} times"
+        yield page.paragraph(f"This run was evaluated on the test images {times}.")
 
     yield page.heading("Curves")
     yield page.picture(run.curves, "Accuracy and loss over the epochs, of training and validation images")
@@ -142,6 +148,11 @@ def _tiles(experiment: Experiment, metrics: MetricsRecord) -> list[tuple[str, st
     return found
 
 
+def _listed(files: Sequence[str], most: int = 5) -> str:
+    more = f" and {len(files) - most} more (dataset.json lists them)" if len(files) > most else ""
+    return ", ".join(files[:most]) + more
+
+
 def _reference(experiment: Experiment) -> str:
     """Return what the source of an experiment reports, in a sentence."""
     reference = experiment.reference
@@ -177,7 +188,7 @@ def _evaluation(folder: Path, found: EvaluationRecord) -> Iterator[str]:
         for each in found.classes
     ]
     classes = page.table(("class", "images", "precision", "recall", "F1"), cells, numbers=(1, 2, 3, 4))
-    yield page.folded("all classes in figures", classes)
+    yield page.folded("metrics of all classes", classes)
 
 
 def _machine(metrics: MetricsRecord, environment: EnvironmentRecord) -> list[tuple[str, str]]:

@@ -21,6 +21,7 @@ from app.runs import Run, write_history
 from app.training.checkpoint import Progress
 from app.training.history import best_row, is_complete
 from app.training.progress_display import Display
+from models import ImageClassifier
 
 
 class Recorder(keras.callbacks.Callback):
@@ -156,3 +157,18 @@ class FiniteLoss(keras.callbacks.Callback):
             f"What was saved before is kept in {self.run.name}. In which layer it began: "
             f"make doctor RUN={self.run.name}"
         )
+
+
+def finish_validation(
+    classifier: ImageClassifier,
+    epoch: int,
+    val_ds: Any,
+    val_steps: int,
+    callbacks: list[keras.callbacks.Callback],
+) -> None:
+    """Close an epoch that was stopped in the middle of its validation: all its steps are done."""
+    together = keras.callbacks.CallbackList(callbacks, model=classifier)
+    together.on_epoch_begin(epoch)
+    logs = {name: float(value) for name, value in classifier.get_metrics_result().items()}
+    validation = classifier.evaluate(val_ds, steps=val_steps, verbose=0, return_dict=True, callbacks=together)
+    together.on_epoch_end(epoch, logs | {f"val_{name}": value for name, value in validation.items()})

@@ -1,5 +1,6 @@
 """Progress on the screen: a live line on a terminal, elsewhere a line now and then, and one line an epoch."""
 
+import os
 import time
 from collections.abc import Mapping
 from typing import TextIO
@@ -44,12 +45,19 @@ class Display(keras.callbacks.Callback):
         seconds_per_step = (now - self.started) / (done - self.first_step)
         left = (self.training.epochs - self.progress.epoch) * self.steps - done
         speed = self.training.batch_size / seconds_per_step
-        text = (
-            f"epoch {self.progress.epoch + 1}/{self.training.epochs}  step {done}/{self.steps}  "
-            f"loss {logs['loss']:.4f}  accuracy {logs['accuracy']:.4f}  "
-            f"{speed:,.0f} images/s  {duration(left * seconds_per_step)} left"
-        )
-        self._write(text, end="" if self.live else "\n")
+        parts = [
+            f"epoch {self.progress.epoch + 1}/{self.training.epochs}",
+            f"step {done}/{self.steps}",
+            f"loss {logs['loss']:.4f}",
+            f"accuracy {logs['accuracy']:.4f}",
+            f"{speed:,.0f} images/s",
+            f"{duration(left * seconds_per_step)} left",
+        ]
+        if self.live:  # a line that wraps cannot be written over
+            for least in (4, 1, -1, -1, -1):  # images/s, the step, then from the end
+                if len("  ".join(parts)) >= self._columns():
+                    del parts[least]
+        self._write("  ".join(parts), end="" if self.live else "\n")
 
     def on_test_begin(self, logs: Mapping[str, float] | None = None) -> None:
         """Say what is happening between the last step and the epoch's line."""
@@ -68,8 +76,16 @@ class Display(keras.callbacks.Callback):
             end="\n",
         )
 
+    def _columns(self) -> int:
+        """Return the width of the terminal, which may change while it trains; 80 where it does not tell."""
+        try:
+            return os.get_terminal_size(self.out.fileno()).columns or 80
+        except OSError:
+            return 80
+
     def _write(self, text: str, end: str) -> None:
         """Write over the live line, if one stands there."""
         start = f"\r{' ' * self.width}\r" if self.width else ""
+        text = text if end else text[: self._columns() - 1]
         self.width = 0 if end else len(text)
         print(start + text, end=end, file=self.out, flush=True)

@@ -15,7 +15,7 @@ from app.files import atomic_path, write_json
 from app.machine import peak_memory_megabytes
 from app.paths import shown
 from app.reading import read_record
-from app.records import MetricsRecord
+from app.records import DatasetRecord, MetricsRecord, chance_remark
 from app.runs import Run
 from app.training.checkpoint import Progress
 from app.training.history import best_row
@@ -133,5 +133,7 @@ def print_results(run: Run, out: TextIO) -> None:
         lines.append(f"with test-time views ({views.views}): {told}")
     if metrics.test:
         lines.append(f"test accuracy {metrics.test.accuracy:.4f} (best checkpoint, evaluated once)")
+    if remark := chance_remark(run.path.parent.name, metrics, read_record(run.dataset, DatasetRecord)):
+        lines.append(remark)
     lines += [f"curves {shown(run.curves)}", f"report {shown(run.report)}"]
     print("\n".join(lines), file=out, flush=True)

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from app.classifier_files import load_classifier
+from app.classifier_files import start_from
 from app.config import Experiment
 from app.data.dataset import Dataset
 from app.data.datasets import load_dataset
@@ -23,13 +23,11 @@ from app.distributed.replicas import Replicas
 from app.errors import UserError
 from app.paths import data_root
 from app.preflight import check_batch, weights_run
-from app.runs import Run
 from app.training import startup
 from app.training.lookahead import LookaheadAverage
 from app.training.optimizers import ACCUMULATION, build_optimizer, unapplied_steps
 from models import ImageClassifier, Normalization, augmentation_layer, build_model
 from models.losses import SparseCrossentropy, balanced_class_weight
-from models.variables import assign
 
 
 @dataclass
@@ -45,6 +43,7 @@ class Job:
     deterministic: bool
     lookahead: LookaheadAverage | None = None
     flip_stream: int = FLIP_STREAM
+    starting_weights: str | None = None  # what was taken of another run, and what is new
 
     def batches(self, epoch: int = 0, step: int = 0, epochs: int | None = None) -> Any:
         """Return the training batches from a position (counted from 0) on, of all epochs by default."""
@@ -86,6 +85,10 @@ class Job:
 
     def warnings(self) -> Iterator[str]:
         """Yield what a user should know before the training starts, a line each."""
+        if self.starting_weights:
+            yield self.starting_weights
+        if skipped := len(self.dataset.skipped):
+            yield f"images left out because they cannot be read: {skipped} (dataset.json lists them)"
         if duplicates := self.dataset.duplicates_warning():
             yield duplicates
         steps = self.steps * self.experiment.training.epochs
@@ -156,13 +159,16 @@ def prepare(
     steps = num_steps(len(dataset.train), training.batch_size)
     with replicas.scope():
         parts = _make_parts(experiment, dataset, constants)
+    taken = None
     if replicas.group.is_chief and not from_state and (source := weights_run(experiment)):
         with replicas.local_scope():  # the others receive its values
-            _start_from(source, parts["network"], dataset.class_names)
+            taken = start_from(source, parts["network"], dataset.class_names)
     with replicas.scope():
         classifier = ImageClassifier(class_names=dataset.class_names, **parts)
         lookahead = _compile(experiment, dataset, classifier, replicas, steps)
-    return Job(experiment, dataset, classifier, constants, steps, replicas, deterministic, lookahead)
+    job = Job(experiment, dataset, classifier, constants, steps, replicas, deterministic, lookahead)
+    job.starting_weights = taken
+    return job
 
 
 def _make_parts(experiment: Experiment, dataset: Dataset, constants: Mapping[str, Any]) -> dict[str, Any]:
@@ -233,25 +239,3 @@ def _refusals_of(what: str) -> Iterator[None]:
         yield
     except (ValueError, TypeError) as error:
         raise UserError(f"{what}: {error}") from error
-
-
-def _start_from(run: Run, network: keras.Model, class_names: tuple[str, ...]) -> None:
-    """Copy the best weights of another run into `network`; the head stays new where the classes differ."""
-    trained = load_classifier(run.best_model)
-    theirs, ours = trained.network.weights, network.weights
-    if type(trained.network) is not type(network) or len(theirs) != len(ours):
-        raise UserError(
-            f"model.weights: {run.name} holds a {type(trained.network).__name__} with {len(theirs)} weights, "
-            f"the experiment makes a {type(network).__name__} with {len(ours)}; both must be the same network"
-        )
-    head = network.trainable_weights[-2:] if tuple(trained.class_names) != class_names else []
-    new = {variable.path for variable in head}
-    for source, variable in zip(theirs, ours, strict=True):
-        if variable.path in new:
-            continue
-        if source.shape != variable.shape:
-            raise UserError(
-                f"model.weights: {variable.path} has shape {tuple(source.shape)} in {run.name}, "
-                f"{tuple(variable.shape)} here; use the same model arguments and image size"
-            )
-        assign(variable, source.numpy())

@@ -1,8 +1,9 @@
 """The main job: train an experiment into a run folder, or take up a run that was stopped."""
 
 import contextlib
-from collections.abc import Sequence
-from typing import Any, TextIO
+import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TextIO
 
 import keras
 import numpy as np
@@ -11,6 +12,7 @@ from app.config import Experiment, dump_experiment
 from app.data.dataset import Dataset
 from app.distributed.cluster import find_group, progress_output
 from app.distributed.consistency import same_experiment, same_program
+from app.distributed.process_group import ProcessGroup
 from app.errors import UserError
 from app.files import write_json, write_text
 from app.paths import runs_root
@@ -18,8 +20,8 @@ from app.preflight import check_resumable, settle_weights
 from app.reports.report import write_report
 from app.runs import Run, create_run, load_run_experiment, locked
 from app.training import startup
-from app.training.callbacks import FiniteLoss, Recorder, SyncReplicas, write_records
-from app.training.checkpoint import Progress, load_state
+from app.training.callbacks import FiniteLoss, Recorder, SyncReplicas, finish_validation, write_records
+from app.training.checkpoint import Progress, State, load_state
 from app.training.history import is_complete
 from app.training.interruptions import not_deleted, told_on_stop
 from app.training.optimizers import learning_rate_at
@@ -28,15 +30,29 @@ from app.training.results import print_results, write_results
 from app.training.resume import ScheduleFate, agreed_position, last_state, longer
 from app.training.setup import Job, prepare
 from app.training.state_saver import StateSaver
-from models import ImageClassifier
 from models.layers import quick_inference
 
 
+class Start(NamedTuple):
+    """A run about to be trained; `metrics` are the metrics' values where it stands within an epoch."""
+
+    run: Run
+    job: Job
+    progress: Progress
+    metrics: Sequence[np.ndarray] | None
+    out: TextIO
+
+
+Begin = Callable[[ProcessGroup, contextlib.ExitStack], Start]
+
+
 def train(
-    experiment: Experiment,
+    experiment: Experiment | None,
     out: TextIO | None = None,
     overrides: Sequence[str] | None = None,
     dataset: Dataset | None = None,
+    *,
+    begin: Begin | None = None,
 ) -> Run:
     """Train an experiment into a new run folder.
 
@@ -48,6 +64,7 @@ def train(
         overrides: The `key=value` changes to the experiment's file that led to `experiment`, kept so that a
             later edit of the file can be told; None where it comes from elsewhere.
         dataset: Its data, where they are loaded already.
+        begin: Makes ready what is trained instead, as `resume` does.
 
     Returns:
         The finished run.
@@ -58,31 +75,84 @@ def train(
     """
     with find_group() as group, contextlib.ExitStack() as stack:
         same_program(group)
-        same_experiment(group, experiment)
-        out = out or progress_output(group, experiment.name)
-        if group.is_chief:
-            experiment = settle_weights(experiment)
-        job = prepare(experiment, group, dataset)
-        if group.is_chief:
-            run = create_run(experiment.name)
-            stack.enter_context(locked(run))
-            write_text(run.experiment, dump_experiment(job.experiment))
-            environment = job.describe_environment()
-            write_json(run.environment, environment | {"overrides": overrides})
-            write_json(run.dataset, job.describe_dataset())
-            write_text(run.summary, job.summary())
-            group.all_gather("run", run.name)
-        else:
-            run = Run(runs_root() / group.all_gather("run", None)[0])
-        group.advice = f"make resume RUN={run.name} goes on from its last state"
-        print(f"{experiment.name}: {job.describe()}\nrun {run.name}", file=out, flush=True)
-        if experiment.model.weights and group.is_chief:
-            print(f"starts from the weights of {experiment.model.weights}", file=out, flush=True)
-        for warning in job.warnings():
-            print(warning, file=out, flush=True)
-        if remark := startup.precision_remark(experiment, job.experiment):
+        begin = begin or functools.partial(_new_run, experiment, out, overrides, dataset)
+        run, job, progress, metrics, out = begin(group, stack)
+        if remark := startup.precision_remark(experiment or job.experiment, job.experiment):
             print(remark, file=out, flush=True)
-        return _fit(run, job, Progress(), None, out)
+        experiment, classifier = job.experiment, job.classifier
+
+        # ---- callbacks: records, the check for finite losses, the display, states
+        if group.is_chief:
+            run.failure.unlink(missing_ok=True)  # written again if it happens again
+            if progress.rows:  # a kill may have fallen between the records of an epoch and its state
+                write_records(run, progress, experiment)
+        half_epoch = progress.step > 0
+        callbacks, saver = callbacks_of(run, job, progress, metrics if half_epoch else None, out)
+        val_ds, val_steps = job.validation_batches()
+
+        # ---- fit
+        with not_deleted(run), saver, quick_inference(), group.watched():
+            if half_epoch and progress.step == job.steps:
+                finish_validation(classifier, progress.epoch, val_ds, val_steps, callbacks)
+            while not is_complete(experiment, progress.rows):
+                whole = progress.step == 0
+                classifier.fit(
+                    job.batches(progress.epoch, progress.step),
+                    validation_data=val_ds,
+                    validation_steps=val_steps,
+                    initial_epoch=progress.epoch,
+                    epochs=experiment.training.epochs if whole else progress.epoch + 1,
+                    steps_per_epoch=job.steps - progress.step,
+                    shuffle=False,  # the order is the pipeline's
+                    verbose=0,
+                    callbacks=callbacks,
+                )
+
+        # ---- predictions, metrics and the page of the finished run
+        if group.is_chief:
+            with job.replicas.local_scope(), not_deleted(run):
+                with told_on_stop(f"the metrics are not written yet: make resume RUN={run.name} does that"):
+                    network = job.replicas.unreplicated(classifier)
+                    write_results(run, experiment, job.dataset, network, progress)
+                with told_on_stop(f"the training is whole; its page is not: make report RUN={run.name}"):
+                    write_report(run, job.dataset)
+            print_results(run, out)
+        group.all_gather("finished", True)  # nobody leaves before the chief has written everything
+        job.replicas.shutdown()
+        return run
+
+
+def _new_run(
+    experiment: Experiment | None,
+    out: TextIO | None,
+    overrides: Sequence[str] | None,
+    dataset: Dataset | None,
+    group: ProcessGroup,
+    stack: contextlib.ExitStack,
+) -> Start:
+    """Prepare an experiment and make its run folder."""
+    assert experiment is not None  # of a new run
+    same_experiment(group, experiment)
+    out = out or progress_output(group, experiment.name)
+    if group.is_chief:
+        experiment = settle_weights(experiment)
+    job = prepare(experiment, group, dataset)
+    if group.is_chief:
+        run = create_run(experiment.name)
+        stack.enter_context(locked(run))
+        write_text(run.experiment, dump_experiment(job.experiment))
+        environment = job.describe_environment()
+        write_json(run.environment, environment | {"overrides": overrides})
+        write_json(run.dataset, job.describe_dataset())
+        write_text(run.summary, job.summary())
+        group.all_gather("run", run.name)
+    else:
+        run = Run(runs_root() / group.all_gather("run", None)[0])
+    group.advice = f"make resume RUN={run.name} goes on from its last state"
+    print(f"{experiment.name}: {job.describe()}\nrun {run.name}", file=out, flush=True)
+    for warning in job.warnings():
+        print(warning, file=out, flush=True)
+    return Start(run, job, Progress(), None, out)
 
 
 def resume(
@@ -115,21 +185,23 @@ def resume(
     """
     if schedule and epochs is None:
         raise UserError(f"SCHEDULE={schedule}: says what becomes of the schedule with EPOCHS=n; n is missing")
-    with find_group() as group, locked(run) if run else contextlib.nullcontext():
-        same_program(group)
+
+    def begin(group: ProcessGroup, stack: contextlib.ExitStack) -> Start:
+        nonlocal run, out
+        loaded: tuple[State | None, list[str]] = None, []
         if run:
+            stack.enter_context(locked(run))
             check_resumable(run, epochs)
             experiment = load_run_experiment(run) if epochs is None else longer(run, epochs, schedule)
-            found = load_state(run)
+            loaded = load_state(run)
             group.all_gather("run", [run.name, experiment.model_dump_json()])
         else:
             name, settings = group.all_gather("run", None)[0]
             run, experiment = Run(runs_root() / name), Experiment.model_validate_json(settings)
-            found = None, []
         out = out or progress_output(group, experiment.name)
         group.advice = f"make resume RUN={run.name} goes on from its last state"
-        job = prepare(experiment, group, dataset, from_state=found[0] is not None)
-        state = last_state(run, job, found, force, out) if group.is_chief else None
+        job = prepare(experiment, group, dataset, from_state=loaded[0] is not None)
+        state = last_state(run, job, loaded, force, out) if group.is_chief else None
         progress, metrics = agreed_position(group, state)
         job.flip_stream = progress.flip_stream
         job.replicas.broadcast(job.classifier)
@@ -138,57 +210,15 @@ def resume(
             file=out,
             flush=True,
         )
-        if remark := startup.precision_remark(experiment, job.experiment):
-            print(remark, file=out, flush=True)
-        return _fit(run, job, progress, metrics, out)
+        return Start(run, job, progress, metrics, out)
 
-
-def _fit(run: Run, job: Job, progress: Progress, metrics: Sequence[np.ndarray] | None, out: TextIO) -> Run:
-    """Train from `progress` to the end and write what a finished run holds.
-
-    `metrics` are the values of the metrics at `progress`, where it stands within an epoch.
-    """
-    experiment, dataset, classifier, group = job.experiment, job.dataset, job.classifier, job.replicas.group
-    training = experiment.training
-    if group.is_chief:
-        run.failure.unlink(missing_ok=True)  # written again if it happens again
-        if progress.rows:  # a kill may have fallen between the records of an epoch and its state
-            write_records(run, progress, experiment)
-    half_epoch = progress.step > 0
-    callbacks = callbacks_of(run, job, progress, metrics if half_epoch else None, out)
-    val_ds, val_steps = job.validation_batches()
-    with not_deleted(run), callbacks[-1], quick_inference(), group.watched():
-        if half_epoch and progress.step == job.steps:
-            _finish_validation(classifier, progress.epoch, val_ds, val_steps, callbacks)
-        while not is_complete(experiment, progress.rows):
-            whole = progress.step == 0
-            classifier.fit(
-                job.batches(progress.epoch, progress.step),
-                validation_data=val_ds,
-                validation_steps=val_steps,
-                initial_epoch=progress.epoch,
-                epochs=training.epochs if whole else progress.epoch + 1,
-                steps_per_epoch=job.steps - progress.step,
-                shuffle=False,  # the order is the pipeline's
-                verbose=0,
-                callbacks=callbacks,
-            )
-    if group.is_chief:
-        with job.replicas.local_scope(), not_deleted(run):
-            with told_on_stop(f"the metrics are not written yet: make resume RUN={run.name} does that"):
-                write_results(run, experiment, dataset, job.replicas.unreplicated(classifier), progress)
-            with told_on_stop(f"the training is whole; its page is not: make report RUN={run.name}"):
-                write_report(run, dataset)
-        print_results(run, out)
-    group.all_gather("finished", True)  # nobody leaves before the chief has written everything
-    job.replicas.shutdown()
-    return run
+    return train(None, begin=begin)
 
 
 def callbacks_of(
     run: Run, job: Job, progress: Progress, resumed_metrics: Sequence[np.ndarray] | None, out: TextIO
-) -> list[keras.callbacks.Callback]:
-    """Return what accompanies the steps of a run, in order; the last one saves states and takes the signals.
+) -> tuple[list[keras.callbacks.Callback], StateSaver]:
+    """Return the callbacks of a run, in order, and the one of them that saves states and takes the signals.
 
     Args:
         run: Where records and states go.
@@ -218,19 +248,4 @@ def callbacks_of(
         replicas.group.is_chief,
     )
     stepwise = job.step_callbacks(progress.epoch * job.steps + progress.step)
-    return [recorder, finite, *stepwise, display, SyncReplicas(replicas), saver]
-
-
-def _finish_validation(
-    classifier: ImageClassifier,
-    epoch: int,
-    val_ds: Any,
-    val_steps: int,
-    callbacks: list[keras.callbacks.Callback],
-) -> None:
-    """Close an epoch that was stopped in the middle of its validation: all its steps are done."""
-    together = keras.callbacks.CallbackList(callbacks, model=classifier)
-    together.on_epoch_begin(epoch)
-    logs = {name: float(value) for name, value in classifier.get_metrics_result().items()}
-    validation = classifier.evaluate(val_ds, steps=val_steps, verbose=0, return_dict=True, callbacks=together)
-    together.on_epoch_end(epoch, logs | {f"val_{name}": value for name, value in validation.items()})
+    return [recorder, finite, *stepwise, display, SyncReplicas(replicas), saver], saver

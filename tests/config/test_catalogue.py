@@ -5,11 +5,12 @@ import json
 import keras
 import pytest
 
-from app.config import list_experiments
+from app.config import Experiment, list_experiments
 from app.config.arguments import CATALOGUE, broken_rule, catalogue
 from app.config.catalogue import build_catalogue, to_json
 from app.config.editor_schema import editor_schema
 from app.config.nodes import parse_yaml
+from app.config.reference import with_tables
 from app.paths import experiments_dir
 from models.registry import list_models
 
@@ -63,6 +64,19 @@ def test_every_default_passes_its_own_rule():
 def test_argument_rules(schema, good, bad):
     assert [broken_rule(schema, value) for value in good] == [None] * len(good)
     assert all(broken_rule(schema, value) for value in bad)
+
+
+def test_every_field_is_described():
+    schema = Experiment.model_json_schema()
+    for name, section in {"Experiment": schema, **schema["$defs"]}.items():
+        for key, field in section["properties"].items():
+            assert field.get("description", "").endswith("."), f"{name}.{key} has no sentence of its own"
+
+
+def test_tables_of_keys_are_current():
+    page = (experiments_dir() / "README.md").read_text()
+    assert "| `training.batch_size` |" in page
+    assert with_tables(page, catalogue()) == page, "run `make schema`"
 
 
 def test_editor_schema_describes_files_as_written():

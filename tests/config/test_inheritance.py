@@ -2,7 +2,8 @@
 
 import pytest
 
-from app.config import CosineSchedule, dump_experiment, load_experiment
+from app.config import dump_experiment, load_experiment
+from app.config.schedules import CosineSchedule
 from tests.config.conftest import VALID
 
 # ---- extends
@@ -100,6 +101,25 @@ def test_another_optimizer_by_override_whatever_the_order(write):
         changes = ["optimizer.name=adam", "optimizer.learning_rate=1e-3"][::order]
         optimizer = load_experiment("x", changes).optimizer
         assert (optimizer.name, optimizer.arguments, optimizer.learning_rate.peak) == ("adam", {}, 0.001)
+
+
+def test_what_another_optimizer_or_schedule_drops_is_said_with_how_to_give_it(write, errors):
+    schedule = "optimizer.learning_rate.schedule=constant"
+    write(VALID.replace("0.1", "{schedule: cosine, peak: 0.1}"))
+    assert errors("x", ["optimizer.name=adam"]) == [
+        "--set optimizer.name=adam: optimizer.learning_rate: required key is missing; that of 'sgd' is "
+        'dropped with another optimizer.name: SET="optimizer.name=adam optimizer.learning_rate=0.001"'
+    ]
+    assert errors("x", [schedule]) == [
+        f"--set {schedule}: optimizer.learning_rate.peak: required key is missing; that of 'cosine' is "
+        "dropped with another optimizer.learning_rate.schedule: "
+        f'SET="{schedule} optimizer.learning_rate.peak=..."'
+    ]
+    write("extends: x.yaml\noptimizer: {name: adam}\n", "y")
+    assert errors("y") == [
+        "experiments/y.yaml:2:12: optimizer.learning_rate: required key is missing; that of 'sgd' is "
+        "dropped with another optimizer.name"
+    ]
 
 
 @pytest.mark.parametrize(

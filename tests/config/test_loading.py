@@ -60,16 +60,6 @@ def test_constructor_arguments_are_gathered(write):
     ]
 
 
-def test_anchors_and_merge_keys(write):
-    write(
-        VALID.replace("training:", "training: &t") + "reference: {source: a, note: &n b}\n",
-    )
-    assert load_experiment("x").reference.note == "b"
-    write(VALID.replace("  epochs: 10\n  batch_size: 8", "  <<: {epochs: 3, batch_size: 4}\n  batch_size: 8"))
-    training = load_experiment("x").training
-    assert (training.epochs, training.batch_size) == (3, 8)
-
-
 def test_an_experiment_cannot_be_changed(write):
     write()
     with pytest.raises(ValueError, match="frozen"):
@@ -142,6 +132,14 @@ def test_awkward_text_comes_back_the_same(note, write, tmp_path):
     assert experiment.reference.note == note
     (tmp_path / "x.yaml").write_text(dump_experiment(experiment), encoding="utf-8")
     assert load_experiment(tmp_path / "x.yaml") == experiment
+
+
+def test_flat_settings_have_the_keys_of_a_file(write):
+    write(VALID.replace("sgd", "sgd\n  momentum: 0.5"))
+    flat = load_experiment("x", ["augmentation=[random_flip]"]).flat(exclude={"reference": True})
+    assert flat["optimizer.momentum"] == 0.5 and flat["optimizer.learning_rate.peak"] == 0.1
+    assert flat["augmentation"] == [{"name": "random_flip", "arguments": {}}]
+    assert flat["dataset.data_dir"] is None and "reference" not in flat
 
 
 @pytest.mark.parametrize("rate", ["1e-05", "1e-30", "0.1", "3", "1e+22"])

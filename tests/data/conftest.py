@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.config.schema import DatasetConfig
+from app.config.dataset import DatasetConfig
 from app.data.datasets import load_dataset
 
 RNG = np.random.default_rng(0)

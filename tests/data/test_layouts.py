@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.data.class_names import CIFAR100
+from app.data.sources.cifar import CIFAR100
 from app.errors import UserError
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.config import DatasetConfig, load_experiment
+from app.config import load_experiment
+from app.config.dataset import DatasetConfig
 from app.data.datasets import load_dataset
 from app.distributed import consistency as agreement
 from app.distributed import process_group as team_module

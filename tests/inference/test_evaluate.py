@@ -10,7 +10,7 @@ import pytest
 
 from app import cli
 from app.errors import UserError
-from app.evaluation.records import PICTURES, looks_at_test
+from app.evaluation.records import PICTURES, evaluations_on_test
 from app.files import read_json
 from app.inference.evaluate import evaluate, recalibrate
 from app.inference.load import load_split, load_trained
@@ -44,7 +44,7 @@ def test_the_last_epoch_is_not_the_best_one(digits_run):
 def test_digits_have_no_test_split(digits_run, capsys):
     assert cli.main(["evaluate", "--run", str(digits_run.path), "--split", "test"]) == 2
     assert "has no test split" in capsys.readouterr().err
-    assert looks_at_test(digits_run) == []
+    assert evaluations_on_test(digits_run) == []
 
 
 def test_an_unfinished_run_is_refused(digits_run, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from app import files, runs
-from app.config.schema import DatasetConfig
+from app.config.dataset import DatasetConfig
 from app.data.datasets import load_dataset
 from app.paths import shown
 from app.reports.compare import compare
@@ -190,7 +190,7 @@ def test_mcnemar_tells_more_than_chance(home):
     two = predict(leave_run("two", accuracy=0.5), right((0, 40), (50, 60)))
     (sentence,), (remark,) = chance_sentences(gather([one, two]))
     assert sentence == (
-        "two gets 10 of 100 images right that one gets wrong, 2 the other way round: more than chance "
+        "two gets 10 of 100 images right that one gets wrong, 2 the other way round: significant at 5 % "
         "(McNemar, exact, p = 0.039)."
     )
     assert "these two trained networks, not of their recipes" in remark
@@ -203,7 +203,7 @@ def test_mcnemar_tells_no_more_than_chance(home):
     one = predict(leave_run("one", accuracy=0.5), right((0, 15)))
     two = predict(leave_run("two", accuracy=0.5), right((0, 10), (20, 23)))
     (sentence,), _ = chance_sentences(gather([one, two]))
-    assert sentence.endswith("3 the other way round: no more than chance (McNemar, exact, p = 0.73).")
+    assert sentence.endswith("3 the other way round: not significant at 5 % (McNemar, exact, p = 0.73).")
 
 
 def test_predictions_are_those_of_the_headline(home):
@@ -225,7 +225,7 @@ def test_many_groups_are_held_against_the_best(home):
     found, remarks = chance_sentences(groups)
     assert len(found) == 5 and all(sentence.startswith(f"{best} gets ") for sentence in found)
     # 15 to 0 has p = 2 / 2**15; 10 to 0 0.00195; 5 to 0 0.0625.
-    assert sum("no more than chance" in sentence for sentence in found) == 1
+    assert sum("not significant at 5 %" in sentence for sentence in found) == 1
     assert any(
         remark.startswith("Of 5 pairs the smallest p has to lie below 0.05 / 5,") for remark in remarks
     )
@@ -235,7 +235,7 @@ def test_many_groups_are_held_against_the_best(home):
 
 def test_several_verdicts_follow_holm():
     nan = float("nan")
-    more, less = "more than chance", "no more than chance"
+    more, less = "significant at 5 %", "not significant at 5 %"
     # Against 0.05 / 3, 0.05 / 2 and 0.05: the first that fails ends it.
     assert _verdicts([0.04, 0.016, 0.024]) == [more, more, more]
     assert _verdicts([0.04, 0.016, 0.026]) == [less, more, less]
@@ -405,7 +405,7 @@ def test_several_seeds_speak_of_recipes(home):
     found, remarks = chance_sentences(gather(chosen))
     assert found[0].startswith("one (seed 0) gets 0 of 100 images right that two (seed 0) gets wrong")
     assert found[1] == (
-        "one (3 seeds): 82.00 % on average; two (3 seeds): 92.00 % on average: more than chance "
+        "one (3 seeds): 82.00 % on average; two (3 seeds): 92.00 % on average: significant at 5 % "
         "(Welch's t-test over seeds, p = 0.0036)."
     )
     assert remarks[-1].endswith("not of their recipes; of several seeds it takes the first.")

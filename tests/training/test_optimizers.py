@@ -4,14 +4,14 @@ import keras
 import numpy as np
 import pytest
 
-from app.config import (
+from app.config.schedules import (
     ConstantSchedule,
     CosineSchedule,
     ExponentialSchedule,
     OneCycleSchedule,
-    OptimizerConfig,
     StepSchedule,
 )
+from app.config.schema import OptimizerConfig
 from app.errors import UserError
 from app.training.optimizers import LearningRate, build_optimizer, learning_rate_at, unapplied_steps
 

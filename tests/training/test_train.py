@@ -338,7 +338,10 @@ def test_weights_of_another_run_are_the_starting_point(home, straight, monkeypat
 def test_new_head_where_the_classes_differ(home, straight):
     network = build_model("baseline", input_shape=(16, 16, 1), num_classes=4)
     fresh = [np.array(weight) for weight in network.trainable_weights[-2:]]
-    job._start_from(straight, network, ("a", "b", "c", "d"))
+    said = job.start_from(straight, network, ("a", "b", "c", "d"))
+    num_weights = len(network.weights)
+    assert f"{num_weights - 2} of {num_weights} variables; new, because the classes differ: " in said
+    assert all(variable.path.partition("/")[2] in said for variable in network.trainable_weights[-2:])
     trained = keras.saving.load_model(straight.best_model).network
     for ours, before in zip(network.trainable_weights[-2:], fresh, strict=True):
         np.testing.assert_array_equal(ours, before)

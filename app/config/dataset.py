@@ -1,0 +1,79 @@
+"""The section `dataset` of an experiment file."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from app.config.schedules import Section
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Pixels = Annotated[int, Field(ge=1, le=4096)]
+Level = Annotated[int, Field(ge=0, le=255)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class DatasetConfig(Section):
+    """Which images, in which size, and how many of them are held out."""
+
+    name: Text = Field(description="Which images; `image_folder` is your own, in one folder a class.")
+    data_dir: Text | None = Field(
+        None, description="Folder with the images; by default `data/<name>`, downloaded where possible."
+    )
+    image_size: tuple[Pixels, Pixels] | None = Field(
+        None, description="`[height, width]` in pixels; required where images differ in size."
+    )
+    channels: Literal[1, 3] | None = Field(None, description="1 for gray, 3 for RGB; by default the images'.")
+    interpolation: Literal["bilinear", "nearest", "bicubic", "lanczos", "area"] = Field(
+        "bilinear", description="How images are resized."
+    )
+    resize: Literal["stretch", "crop"] = Field(
+        "stretch", description="Stretch images to `image_size`, or scale them and crop the centre."
+    )
+    background: Level | tuple[Level, Level, Level] = Field(
+        255, description="Colour behind transparent pixels: a gray from 0 to 255, or `[red, green, blue]`."
+    )
+    on_bad_image: Literal["fail", "skip"] = Field(
+        "fail", description="Stop and name every unreadable file, or leave them out and list them."
+    )
+    validation: float | Literal["test"] = Field(
+        0.1, description="Fraction of each class of the training split held out for validation, or `test`."
+    )
+    train_share: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="Train on this fraction of each class of the training images; by default on all."
+    )
+    split_seed: Seed = Field(
+        0, description="Draws the validation images and the fraction `train_share`; `seed` does not."
+    )
+
+    @field_validator("channels", mode="before")
+    @classmethod
+    def _channels_is_a_number(cls, value: object) -> object:
+        """Python's `True == 1` would let true through."""
+        if value is not None and (type(value) is not int or value not in (1, 3)):
+            raise ValueError("must be 1 or 3")
+        return value
+
+    @field_validator("background", mode="before")
+    @classmethod
+    def _background_is_a_colour(cls, value: object) -> object:
+        levels = value if isinstance(value, tuple) and len(value) == 3 else (value,)
+        if all(type(level) is int and 0 <= level <= 255 for level in levels):
+            return value
+        raise ValueError("must be a gray from 0 to 255, or [red, green, blue] of these")
+
+    @property
+    def validates_on_test(self) -> bool:
+        """Whether the test split serves for validation."""
+        return self.validation == "test"
+
+    @property
+    def background_colour(self) -> tuple[int, int, int]:
+        """The background as RGB."""
+        return (self.background,) * 3 if isinstance(self.background, int) else self.background
+
+    @field_validator("validation", mode="before")
+    @classmethod
+    def _validation_is_a_share_or_test(cls, value: object) -> object:
+        if value == "test" or (type(value) is float and 0 < value < 1):
+            return value
+        raise ValueError("must be a share between 0 and 1 (both excluded) or 'test'")

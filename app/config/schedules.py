@@ -1,0 +1,86 @@
+"""Learning-rate schedules of an experiment file, and the types of numbers that all sections share."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Epochs = Annotated[int, Field(ge=1, le=100_000)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A mapping of the file: no unknown keys, no conversions (but an int may stand for a float), no nan."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Schedule(Section):
+    """What all learning-rate schedules share."""
+
+    peak: Positive = Field(description="Largest learning rate.")
+    warmup_epochs: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        0, description="Epochs over which the learning rate rises linearly from zero."
+    )
+
+
+class ConstantSchedule(Schedule):
+    """The peak throughout."""
+
+    schedule: Literal["constant"] = Field("constant", description="The learning rate stays at the peak.")
+
+
+class CosineSchedule(Schedule):
+    """Half a cosine from the peak to the end value at the last step."""
+
+    schedule: Literal["cosine"] = Field("cosine", description="Half a cosine from the peak to the end value.")
+    end: NotNegative = Field(0.0, description="Learning rate at the last step.")
+    span_epochs: Epochs | None = Field(
+        None, description="Epoch at whose end the end value is reached; by default the last."
+    )
+
+
+class StepSchedule(Schedule):
+    """The peak times `factor` to the number of boundaries passed."""
+
+    schedule: Literal["step"] = Field("step", description="The learning rate is multiplied at each boundary.")
+    boundaries_epochs: Annotated[tuple[Epochs, ...], Field(min_length=1)] = Field(
+        description="Epochs after which the learning rate is multiplied, increasing."
+    )
+    factor: Positive = Field(description="Multiplies the learning rate at each boundary.")
+
+    @field_validator("boundaries_epochs")
+    @classmethod
+    def _increasing(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if any(later <= earlier for earlier, later in zip(value, value[1:], strict=False)):
+            raise ValueError("must increase from one to the next")
+        return value
+
+
+class ExponentialSchedule(Schedule):
+    """The peak times `factor` to the power of epochs / decay_epochs, in whole steps if `staircase`."""
+
+    schedule: Literal["exponential"] = Field("exponential", description="Exponential decay from the peak.")
+    decay_epochs: Epochs = Field(description="Epochs in which the learning rate is multiplied by `factor`.")
+    factor: Positive = Field(description="Multiplies the learning rate every `decay_epochs`.")
+    staircase: bool = Field(False, description="Multiply at once every `decay_epochs`, not smoothly.")
+
+
+class OneCycleSchedule(Schedule):
+    """Linear from `start` up to the peak at `peak_epoch`, linear down to the end value at the last step."""
+
+    schedule: Literal["one_cycle"] = Field("one_cycle", description="Linear up to the peak, linear down.")
+    start: NotNegative = Field(0.0, description="Learning rate at the first step.")
+    end: NotNegative = Field(0.0, description="Learning rate at the last step.")
+    peak_epoch: Annotated[float, Field(gt=0, le=100_000)] = Field(
+        description="Epochs until the peak; 2.3, say, lies within the third."
+    )
+    span_epochs: Epochs | None = Field(
+        None, description="Epoch at whose end the end value is reached; by default the last."
+    )
+
+
+AnySchedule = Annotated[
+    ConstantSchedule | CosineSchedule | StepSchedule | ExponentialSchedule | OneCycleSchedule,
+    Field(discriminator="schedule"),
+]

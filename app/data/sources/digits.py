@@ -1,0 +1,28 @@
+"""scikit-learn's handwritten digits, which need no download."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from app.data.arrays import Arrays, source_of
+from app.data.dataset import Source
+from app.data.sources import dataset
+from app.data.sources.published import CACHE_FOLDER, image_format
+from app.errors import UserError
+
+if TYPE_CHECKING:
+    from app.config.dataset import DatasetConfig
+
+
+@dataset("digits")
+def _digits(config: "DatasetConfig", data_root: Path) -> Source:
+    """Load scikit-learn's bundled digits: 1,797 of 8x8 pixels in 17 shades."""
+    from sklearn.datasets import load_digits
+
+    if config.data_dir is not None:
+        raise UserError("dataset.data_dir: digits come with scikit-learn; leave data_dir (DATA_DIR) out")
+    bundle = load_digits()
+    images = np.rint(bundle.images * (255 / 16)).astype(np.uint8)
+    arrays = Arrays((images, bundle.target), None, "scikit-learn's bundled handwritten digits")
+    return source_of(arrays, tuple("0123456789"), image_format(config, 1), data_root / CACHE_FOLDER)

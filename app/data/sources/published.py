@@ -1,0 +1,115 @@
+"""Datasets that keras.datasets knows, and where local files of any are looked for.
+
+Local files come first: `dataset.data_dir` (or DATA_DIR), else `data/<name>/` where it exists.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from app.data.archives import Reader, read_npz
+from app.data.arrays import Arrays, source_of
+from app.data.dataset import Source
+from app.data.folders import load_folder
+from app.data.images import ImageFormat
+from app.data.listing import subfolders
+from app.errors import UserError
+from app.paths import project_root, shown
+from app.wording import printable, received
+
+if TYPE_CHECKING:
+    from app.config.dataset import DatasetConfig
+
+CACHE_FOLDER = ".cache"  # in the data root; may be deleted at any time
+
+
+def published(
+    config: "DatasetConfig",
+    data_root: Path,
+    *,
+    names: tuple[str, ...],
+    channels: int,
+    readers: tuple[Reader, ...],
+    files: str,
+) -> Source:
+    """Load a dataset that keras.datasets knows: from local files, else through Keras' cache and network.
+
+    Args:
+        config: The experiment's `dataset:` section.
+        data_root: See `load_dataset`.
+        names: The official class names.
+        channels: Of the published images.
+        readers: Of the published files.
+        files: These files in words, for messages.
+    """
+    chosen, cache_folder = image_format(config, channels), data_root / CACHE_FOLDER
+    path = local_path(config, data_root)
+    if path.exists():
+        npz_reader: Reader = partial(read_npz_in, name=config.name)
+        for reader in (npz_reader, *readers):
+            arrays = reader(path)
+            if arrays is not None:
+                return source_of(arrays, names, chosen, cache_folder)
+        if not subfolders(path):
+            raise UserError(
+                f"{shown(path)}: no {config.name} in there. It may hold:\n{_welcome(config.name, files)}"
+            )
+        return load_folder(path, chosen, config.on_bad_image, cache_folder, names)
+    try:
+        published = _download(config.name)
+    except Exception as error:  # Keras raises a plain Exception where the network fails
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(
+            f"dataset.name: {config.name}: no local files, and the download failed.\n"
+            f"Tried: {shown(path)}/ (does not exist); keras.datasets.{config.name} ({reason[0]})\n"
+            f"Make the folder {shown(path)}/ and put one of these into it:\n{_welcome(config.name, files)}\n"
+            f"or point at such a folder elsewhere: make train EXP=... DATA_DIR=/path/to/{config.name}\n"
+            "To try the program without any data, on scikit-learn's digits: make train EXP=quickstart"
+        ) from error
+    return source_of(published, names, chosen, cache_folder)
+
+
+def _welcome(name: str, files: str) -> str:
+    """Return the list of what a folder of a published dataset may hold."""
+    return (
+        f"  {files}\n"
+        f"  {name}.npz with the arrays x_train, y_train, x_test, y_test\n"
+        "  train/CLASS/*.png and test/CLASS/*.png, one folder for each class by its official name"
+    )
+
+
+def read_npz_in(path: Path, name: str) -> Arrays | None:
+    """Read an npz file given as such, or `<name>.npz` in a folder."""
+    return read_npz(path / f"{name}.npz" if path.is_dir() else path)
+
+
+def _download(name: str) -> Arrays:
+    import keras
+
+    train, test = getattr(keras.datasets, name).load_data()
+    if keras.config.image_data_format() == "channels_first" and train[0].ndim == 4:
+        train, test = ((np.moveaxis(images, 1, -1), labels) for images, labels in (train, test))
+    return Arrays(train, test, f"keras.datasets.{name}")
+
+
+def local_path(config: "DatasetConfig", data_root: Path) -> Path:
+    """Return where local files are looked for; a folder that was asked for must exist."""
+    if config.data_dir is None:
+        return data_root / config.name
+    try:
+        path = project_root() / Path(config.data_dir).expanduser()
+        exists = path.exists()
+    except (OSError, RuntimeError) as error:  # too long, not to be looked into, or the home of nobody
+        raise UserError(f"dataset.data_dir: cannot read {received(config.data_dir)}: {error}") from error
+    if not exists:
+        place = printable(shown(path))
+        raise UserError(f"dataset.data_dir: {place} does not exist; give the folder that holds the images")
+    return path
+
+
+def image_format(config: "DatasetConfig", channels: int) -> ImageFormat:
+    """Return the format that an experiment asks for; `channels` are those of the stored images."""
+    size, channels = config.image_size, config.channels or channels
+    return ImageFormat(size, channels, config.interpolation, config.resize, config.background_colour)
