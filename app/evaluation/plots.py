@@ -1,5 +1,6 @@
 """Pictures of how a network does on a split: what it confuses, how good it is at each class, how sure."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from app.drawing.canvas import (
     new_figure,
     percent_of,
     save_figure,
-    shortened,
+    shortened_apart,
     text_inches,
 )
 
@@ -61,7 +62,10 @@ def draw_confusion(
     title = f"Confusion matrix: {np.trace(counts):,} of {counts.sum():,} right\n{title}"
     step = 1 if len(counts) <= MOST_TICKS else math.ceil(len(counts) / MOST_TICKS)
     positions = range(0, len(counts), step)
-    names = [shortened(class_names[at], LABEL_INCHES, LABEL_POINTS) for at in positions]
+    pairs = [] if written else _most_frequent(counts)
+    shown = [class_names[at] for at in (*positions, *itertools.chain(*pairs))]
+    short = shortened_apart(shown, LABEL_INCHES, LABEL_POINTS)
+    names = [short[class_names[at]] for at in positions]
     longest = max(text_inches(name, LABEL_POINTS) for name in names)
     turned = not written or longest > cell - 0.1
     head, left = heading_inches(title) + 0.1, longest + 0.5
@@ -81,7 +85,12 @@ def draw_confusion(
     if written:
         _write_cells(axes, counts, shares, points if counts.max() < 10_000 else points - 1.5)
     else:
-        _list_confusions(axes, counts, shares, class_names, step)
+        lines = [
+            f"{short[class_names[truth]]} → {short[class_names[taken]]}: "
+            f"{counts[truth, taken]:,} ({100 * shares[truth, taken]:.1f} %)"
+            for truth, taken in pairs
+        ]
+        _list_confusions(axes, lines, step)
     save_figure(figure, path)
 
 
@@ -96,18 +105,17 @@ def _write_cells(axes: "Axes", counts: np.ndarray, shares: np.ndarray, points: f
         )  # fmt: skip
 
 
-def _list_confusions(
-    axes: "Axes", counts: np.ndarray, shares: np.ndarray, class_names: Sequence[str], step: int
-) -> None:
-    """Name the most frequent confusions on the right of a matrix."""
+def _most_frequent(counts: np.ndarray) -> list[tuple[int, int]]:
+    """Return the true and the predicted class of the most frequent confusions."""
     wrong = counts - np.diag(np.diag(counts))
     order = np.argsort(-wrong, axis=None, kind="stable")[:MOST_LISTED]
-    pairs = [divmod(int(at), len(counts)) for at in order if wrong.flat[at]]
-    lines = [("most frequent confusions", BLACK)] if pairs else [("no confusion at all", BLACK)]
-    for truth, taken in pairs:
-        figures = f": {counts[truth, taken]:,} ({100 * shares[truth, taken]:.1f} %)"
-        names = [shortened(class_names[each], LABEL_INCHES, LABEL_POINTS) for each in (truth, taken)]
-        lines.append((" → ".join(names) + figures, BLACK))
+    return [divmod(int(at), len(counts)) for at in order if wrong.flat[at]]
+
+
+def _list_confusions(axes: "Axes", confusions: Sequence[str], step: int) -> None:
+    """Name the most frequent confusions on the right of a matrix."""
+    lines = [("most frequent confusions" if confusions else "no confusion at all", BLACK)]
+    lines += [(text, BLACK) for text in confusions]
     lines += [("", GREY), ("true → predicted: images (share of the true class)", GREY)]
     lines.append(("the darker, the larger the share of the row", GREY))
     if step > 1:
@@ -132,6 +140,7 @@ def draw_classes(path: Path, classes: Sequence[Mapping[str, Any]], title: str) -
     if left_out > 0:
         half = MOST_CLASSES // 2
         ordered = ordered[:half] + ordered[-half:]
+    short = shortened_apart([each["name"] for each in ordered], LABEL_INCHES, LABEL_POINTS)
     kind = f"the {half} best and the {half} worst classes" if left_out > 0 else "the best class first"
     title = f"Precision, recall and F1 by class (images), {kind}\n{title}"
     columns = math.ceil(len(ordered) / ROWS_A_COLUMN)
@@ -157,7 +166,7 @@ def draw_classes(path: Path, classes: Sequence[Mapping[str, Any]], title: str) -
                 len(part) * ROW_INCHES / height,
             )
         )
-        _draw_class_rows(axes, part, low)
+        _draw_class_rows(axes, part, short, low)
         if column == 0:
             _legend_below_heading(figure, axes, head - 0.32)
     save_figure(figure, path)
@@ -172,7 +181,9 @@ def _legend_below_heading(figure: "Figure", axes: "Axes", top_inches: float) -> 
     )  # fmt: skip
 
 
-def _draw_class_rows(axes: "Axes", part: Sequence[Mapping[str, Any]], low: float) -> None:
+def _draw_class_rows(
+    axes: "Axes", part: Sequence[Mapping[str, Any]], short: Mapping[str, str], low: float
+) -> None:
     """Draw a column of classes from the top down, with the figures from `low` to 1 along the bottom."""
     rows = np.arange(len(part))
     values = {key: [each[key] for each in part] for key in ("precision", "recall", "f1")}
@@ -184,7 +195,7 @@ def _draw_class_rows(axes: "Axes", part: Sequence[Mapping[str, Any]], low: float
     axes.plot(values["recall"], rows, "D", color=BLACK, markersize=3.2, label="recall", **marks)
     axes.set_xlim(low, 1.0)
     axes.set_ylim(len(part) - 0.5, -0.5)
-    names = [f"{shortened(each['name'], LABEL_INCHES, LABEL_POINTS)} ({each['images']:,})" for each in part]
+    names = [f"{short[each['name']]} ({each['images']:,})" for each in part]
     axes.set_yticks(rows, names, fontsize=LABEL_POINTS, parse_math=False)
     axes.tick_params(axis="y", length=0)
     axes.tick_params(axis="x", labelsize=LABEL_POINTS)

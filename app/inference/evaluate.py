@@ -150,6 +150,8 @@ def _compare(labels: np.ndarray, plain: np.ndarray, again: np.ndarray) -> dict[s
         change = f"{after:.2f} % as before, but on other images"
     if test["only_first"] == test["only_second"] == 0:
         words = f"{after:.2f} %, the same images are correct"
+    elif test["only_first"] == test["only_second"]:
+        words = f"{after:.2f} %, as accurate as before"
     elif test["p_value"] >= SIGNIFICANCE:
         words = f"{change}, not significant at 5 % (McNemar, p = {test['p_value']:.2g})"
     elif after > before:

@@ -141,7 +141,8 @@ def _mcnemar_sentences(pairs: Sequence[tuple[_Judged, _Judged]]) -> list[str]:
     verdicts = _verdicts([result["p_value"] for result in results])
     return [
         f"{one.name} gets {result['only_first']:,} of {len(one.labels):,} images right that {other.name} "
-        f"gets wrong, {result['only_second']:,} the other way round: {verdict} "
+        f"gets wrong, {result['only_second']:,} the other way round: "
+        f"{'equal accuracy' if result['only_first'] == result['only_second'] else verdict} "
         f"(McNemar, exact, {_p(result['p_value'])})."
         for (one, other), result, verdict in zip(pairs, results, verdicts, strict=True)
     ]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from app.drawing.canvas import shortened_apart, text_inches
 from app.evaluation.metrics import (
     classification_figures,
     confusion_matrix,
@@ -52,6 +53,24 @@ def test_confusions_are_legible(tmp_path, figures, number):
 def test_classes_are_legible(tmp_path, figures, number):
     draw_classes(tmp_path / "c.png", figures_of(number)["classes"], "run, best epoch (3)")
     assert_legible(figures[0])
+
+
+def test_long_names_that_differ_in_the_middle_stay_apart(tmp_path, figures):
+    names = [
+        f"holiday photographs of {what} on the northern lakes, 2024" for what in ("cats", "dogs", "owls")
+    ]
+    draw_confusion(tmp_path / "c.png", np.eye(3, dtype=int), names, "run")
+    (axes,) = figures[0].axes
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert all(what in label for what, label in zip(("cats", "dogs", "owls"), labels, strict=True))
+    assert_legible(figures[0])
+
+
+def test_shortened_names_stay_apart():
+    ends = [f"{'a' * 40}{kind}{'b' * 40}{number}{'c' * 40}" for kind in "xy" for number in range(3)]
+    found = shortened_apart([*ends, "short"], 1.3, 8.5)
+    assert len(set(found.values())) == 7 and found["short"] == "short"
+    assert max(text_inches(text, 8.5) for text in found.values()) <= 1.3
 
 
 def test_every_cell_has_its_count_and_its_share_of_the_row(tmp_path, figures):

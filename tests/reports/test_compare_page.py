@@ -206,6 +206,13 @@ def test_mcnemar_tells_no_more_than_chance(home):
     assert sentence.endswith("3 the other way round: not significant at 5 % (McNemar, exact, p = 0.73).")
 
 
+def test_equal_accuracies_are_called_equal(home):
+    one = predict(leave_run("one", accuracy=0.5), right((0, 15)))
+    two = predict(leave_run("two", accuracy=0.5), right((0, 10), (20, 25)))
+    (sentence,), _ = chance_sentences(gather([one, two]))
+    assert sentence.endswith("5 the other way round: equal accuracy (McNemar, exact, p = 1).")
+
+
 def test_predictions_are_those_of_the_headline(home):
     half = right((0, 50))
     one = predict(leave_run("one", accuracy=0.5, dataset=ON_TEST), best=~half, last=half)
