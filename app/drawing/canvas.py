@@ -173,13 +173,13 @@ def text_inches(text: str, points: float) -> float:
     return width / 72
 
 
-def percent_of(share: float) -> str:
-    """Return a share in words, without a false 0 or 100 %."""
-    if 0.9995 <= share < 1.0:
+def percent_of(fraction: float) -> str:
+    """Return a fraction in words, without a false 0 or 100 %."""
+    if 0.9995 <= fraction < 1.0:
         return "over 99.9 %"
-    if 0.0 < share < 0.0005:
+    if 0.0 < fraction < 0.0005:
         return "below 0.1 %"
-    return f"{100 * share:.1f} %"
+    return f"{100 * fraction:.1f} %"
 
 
 def save_figure(figure: "Figure", path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a trained network does on a split, written down: figures as JSON, and five pictures."""
+"""What a trained network does on a split, written down: metrics as JSON, and five pictures."""
 
 import time
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from app.data.dataset import Split
-from app.evaluation.image_sheets import draw_doubts, draw_mistakes
+from app.evaluation.image_sheets import draw_predictions
 from app.evaluation.metrics import confusion_matrix
 from app.evaluation.plots import draw_classes, draw_confusion, draw_reliability
 from app.files import write_json
@@ -53,7 +53,7 @@ def write_evaluation(
     Args:
         folder: Is made where it is missing.
         content: That of evaluation.json: the names of `run`, `checkpoint`, `split` and `test_time_views`, and
-            the `epoch`; whatever else belongs to it; and `classification_figures`.
+            the `epoch`; whatever else belongs to it; and `classification_metrics`.
         split: The images.
         logits: (images, classes), float32.
         class_names: One a class.
@@ -63,8 +63,17 @@ def write_evaluation(
     confusion = confusion_matrix(split.labels, logits.argmax(-1), len(class_names))
     draw_confusion(folder / "confusion.png", confusion, class_names, title)
     draw_classes(folder / "classes.png", content["classes"], title)
-    for draw, name in ((draw_mistakes, "mistakes.png"), (draw_doubts, "doubts.png")):
-        draw(folder / name, split.images_at, split.labels, logits, class_names, title, split.files_at)
+    for name, correct in (("mistakes.png", False), ("doubts.png", True)):
+        draw_predictions(
+            folder / name,
+            split.images_at,
+            split.labels,
+            logits,
+            class_names,
+            title,
+            split.files_at,
+            correct=correct,
+        )
     error = content["expected_calibration_error"]
     draw_reliability(folder / "reliability.png", content["reliability"], error, title)
     write_json(folder / "evaluation.json", content)
@@ -88,12 +97,12 @@ def evaluations_on_test(run: Run) -> list[dict[str, Any]]:
     return [{"when": "at the end of training", "accuracy": test.accuracy}] if test else []
 
 
-def count_test_evaluation(run: Run, accuracy: float, **facts: Any) -> int:
-    """Note one more look at the test split, and return how many there were."""
-    looks = [
+def count_test_evaluation(run: Run, accuracy: float, **settings: Any) -> int:
+    """Record one more evaluation on the test split, and return how many there were."""
+    evaluations = [
         *evaluations_on_test(run),
-        {"when": time.strftime("%Y-%m-%d %H:%M:%S"), "accuracy": accuracy, **facts},
+        {"when": time.strftime("%Y-%m-%d %H:%M:%S"), "accuracy": accuracy, **settings},
     ]
     run.evaluations.mkdir(exist_ok=True)
-    write_json(run.evaluations / "test_evaluations.json", {"test_evaluations": looks})
-    return len(looks)
+    write_json(run.evaluations / "test_evaluations.json", {"test_evaluations": evaluations})
+    return len(evaluations)

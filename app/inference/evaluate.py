@@ -11,7 +11,7 @@ from app.data.order import epoch_order
 from app.data.views import VIEWS
 from app.errors import UserError
 from app.evaluation.logits import split_logits
-from app.evaluation.metrics import classification_figures, mcnemar
+from app.evaluation.metrics import classification_metrics, mcnemar
 from app.evaluation.records import (
     count_test_evaluation,
     evaluation_folder,
@@ -65,7 +65,7 @@ def evaluate(
         again = split_logits(classifier, chosen, size, VIEWS[views])
         content["recalibrated"] = {"training_images": images, **_compare(chosen.labels, logits, again)}
     names = classifier.class_names
-    content |= classification_figures(chosen.labels, logits, names)
+    content |= classification_metrics(chosen.labels, logits, names)
     _print_table(content, out)
     folder, test_evaluations = evaluation_folder(run, split, trained.checkpoint, views), 0
     try:

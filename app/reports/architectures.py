@@ -114,8 +114,8 @@ def _draw_bars(axes: "Axes", bars: Sequence[Bar], pixels: int) -> None:
     axes.bar(-0.5, 1.0, 0.8, -0.5, color=GREY)
     last: int | None = None
     for place, (side, channels) in enumerate(bars):
-        share = channels / MOST_UNITS if side is None else side / pixels
-        tall = math.sqrt(min(share, 1.0))
+        fraction = channels / MOST_UNITS if side is None else side / pixels
+        tall = math.sqrt(min(fraction, 1.0))
         colour = VERMILION if side is None else shade(channels)
         axes.bar(place + 0.5, tall, 0.8, -tall / 2, color=colour)
         if side is not None and side != last:

@@ -56,9 +56,9 @@ class Trial:
 
     @property
     def accuracy(self) -> float | None:
-        """The headline figure, as a share; of an unfinished run the last epoch's."""
+        """The headline accuracy; of an unfinished run the last epoch's."""
         if self.finished:
-            return self.figure("headline", "val_accuracy")
+            return self.metric("headline", "val_accuracy")
         last = self.rows[-1]["val_accuracy"]
         return last if math.isfinite(last) else None
 
@@ -66,10 +66,10 @@ class Trial:
     def seconds(self) -> float | None:
         """Seconds that an epoch took."""
         if self.finished:
-            return self.figure("timing", "seconds_per_epoch")
+            return self.metric("timing", "seconds_per_epoch")
         return statistics.median(row["seconds"] for row in self.rows)
 
-    def figure(self, *keys: str) -> float | None:
+    def metric(self, *keys: str) -> float | None:
         """Return a number of metrics.json, None where there is none."""
         value: Any = self.metrics
         for key in keys:
@@ -91,12 +91,12 @@ class Group:
 
     @property
     def accuracies(self) -> list[float]:
-        """The headline figures, as shares."""
+        """The headline accuracies."""
         return [trial.accuracy for trial in self.trials if trial.accuracy is not None]
 
-    def figures(self, *keys: str) -> list[float]:
+    def metrics(self, *keys: str) -> list[float]:
         """Return a number of metrics.json, of each run that has it."""
-        return [number for trial in self.trials if (number := trial.figure(*keys)) is not None]
+        return [number for trial in self.trials if (number := trial.metric(*keys)) is not None]
 
     @property
     def data(self) -> str:

@@ -91,8 +91,8 @@ def _split(group: Group) -> str:
 
 
 def _accuracy(group: Group) -> str:
-    shares = group.accuracies
-    words = percent(statistics.mean(shares)) if shares else ""
+    accuracies = group.accuracies
+    words = percent(statistics.mean(accuracies)) if accuracies else ""
     return words if group.first.finished else f"{words} (unfinished)".strip()
 
 
@@ -101,20 +101,20 @@ def _spread(group: Group) -> str:
     return f"{words}, n = {len(group.accuracies)}" if words else ""
 
 
-def _range(shares: Sequence[float]) -> str:
-    """Return the smallest and the largest of several shares."""
-    if len(shares) < 2:
+def _range(accuracies: Sequence[float]) -> str:
+    """Return the smallest and the largest of several accuracies."""
+    if len(accuracies) < 2:
         return ""
-    return f"{100 * min(shares):.2f} to {100 * max(shares):.2f}"
+    return f"{100 * min(accuracies):.2f} to {100 * max(accuracies):.2f}"
 
 
 def _mean_of(*keys: str) -> Callable[[Group], str]:
-    """Return a column's cells: a share of metrics.json; of several seeds the mean and the range."""
+    """Return a column's cells: a fraction of metrics.json; of several seeds the mean and the range."""
 
     def cell(group: Group) -> str:
-        shares = group.figures(*keys)
-        words = f" ({_range(shares)})" if len(shares) > 1 else ""
-        return percent(statistics.mean(shares)) + words if shares else ""
+        accuracies = group.metrics(*keys)
+        words = f" ({_range(accuracies)})" if len(accuracies) > 1 else ""
+        return percent(statistics.mean(accuracies)) + words if accuracies else ""
 
     return cell
 
@@ -137,7 +137,7 @@ def _count(*keys: str) -> Callable[[Group], str]:
     """Return a column's cells: a whole number of metrics.json, the same for all seeds."""
 
     def cell(group: Group) -> str:
-        numbers = group.figures(*keys)
+        numbers = group.metrics(*keys)
         return f"{numbers[0]:,.0f}" if numbers else ""
 
     return cell
@@ -163,16 +163,16 @@ _COLUMNS: tuple[_Column, ...] = (
 def _tiles(groups: Sequence[Group]) -> list[tuple[str, str]]:
     """Return what matters most: of one recipe its spread, of several who leads in what."""
     if len(groups) == 1:
-        shares = groups[0].accuracies
-        if len(shares) < 2:
+        accuracies = groups[0].accuracies
+        if len(accuracies) < 2:
             return []
         return [
             (
-                percent(statistics.mean(shares)),
-                f"accuracy on {_split(groups[0])}, mean of {len(shares)} seeds",
+                percent(statistics.mean(accuracies)),
+                f"accuracy on {_split(groups[0])}, mean of {len(accuracies)} seeds",
             ),
-            (f"{100 * min(shares):.2f} to {100 * max(shares):.2f} %", "smallest and largest"),
-            (f"{100 * statistics.stdev(shares):.2f}", "standard deviation, in points"),
+            (f"{100 * min(accuracies):.2f} to {100 * max(accuracies):.2f} %", "smallest and largest"),
+            (f"{100 * statistics.stdev(accuracies):.2f}", "standard deviation, in points"),
         ]
     found = []
     finished = [group for group in groups if group.first.finished]
@@ -181,8 +181,8 @@ def _tiles(groups: Sequence[Group]) -> list[tuple[str, str]]:
         best = max(ranked, key=lambda group: statistics.mean(group.accuracies))
         words = f"highest accuracy on {_split(best)}: {best.label}"
         found.append((percent(statistics.mean(best.accuracies)), words))
-    if sized := [group for group in finished if group.figures("parameters", "total")]:
-        least = min(sized, key=lambda group: group.figures("parameters", "total"))
+    if sized := [group for group in finished if group.metrics("parameters", "total")]:
+        least = min(sized, key=lambda group: group.metrics("parameters", "total"))
         found.append((_count("parameters", "total")(least), f"fewest parameters: {least.label}"))
     if timed := [group for group in groups if group.first.seconds]:
         quick = min(timed, key=lambda group: group.first.seconds or 0.0)

@@ -83,7 +83,7 @@ def folded(summary: str, content: str) -> str:
 
 
 def tiles(values: Sequence[tuple[str, str]]) -> str:
-    """Return the figures that matter most: large values, each over what it is."""
+    """Return the numbers that matter most: large values, each over what it is."""
     cells = [
         f'<div class="tile"><b>{html.escape(value)}</b><span>{html.escape(words)}</span></div>'
         for value, words in values

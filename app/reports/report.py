@@ -9,7 +9,7 @@ from app.data.dataset import Dataset
 from app.data.datasets import load_dataset
 from app.drawing.curves import draw_history
 from app.errors import UserError
-from app.evaluation.metrics import classification_figures
+from app.evaluation.metrics import classification_metrics
 from app.evaluation.records import (
     PICTURES,
     evaluation_folder,
@@ -21,7 +21,7 @@ from app.paths import data_root, shown
 from app.reading import read_history, read_predictions, read_record, read_text
 from app.records import DatasetRecord, EnvironmentRecord, EvaluationRecord, MetricsRecord, chance_remark
 from app.reports import html as page
-from app.reports.cells import percent, source_figures
+from app.reports.cells import percent, source_accuracies
 from app.runs import Run, load_run_experiment
 
 
@@ -76,7 +76,7 @@ def _evaluate_validation(
         "epoch": epoch,
         "split": metrics.split,
         "test_time_views": "none",
-        **classification_figures(labels, logits, dataset.class_names),
+        **classification_metrics(labels, logits, dataset.class_names),
     }
     write_evaluation(folder, content, dataset.val, logits, dataset.class_names)
     return None
@@ -136,7 +136,7 @@ def _tiles(experiment: Experiment, metrics: MetricsRecord) -> list[tuple[str, st
         found.append((percent(views.val_accuracy), f"{split} accuracy with test-time views"))
     if metrics.test:
         found.append((percent(metrics.test.accuracy), "test accuracy of the best epoch"))
-    if theirs := source_figures(experiment):
+    if theirs := source_accuracies(experiment):
         data = (
             f" on {experiment.reference.data}" if experiment.reference and experiment.reference.data else ""
         )
@@ -157,9 +157,9 @@ def _reference(experiment: Experiment) -> str:
     """Return what the source of an experiment reports, in a sentence."""
     reference = experiment.reference
     assert reference is not None
-    figures = source_figures(experiment)
-    told = f"Source: {reference.source}" + (f"; it reports {figures}" if figures else "")
-    told += f" on {reference.data}" if reference.data and figures else ""
+    accuracies = source_accuracies(experiment)
+    told = f"Source: {reference.source}" + (f"; it reports {accuracies}" if accuracies else "")
+    told += f" on {reference.data}" if reference.data and accuracies else ""
     return told + (f" ({reference.note})" if reference.note else "") + "."
 
 

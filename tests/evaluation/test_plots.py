@@ -5,7 +5,7 @@ import pytest
 
 from app.drawing.canvas import shortened_apart, text_inches
 from app.evaluation.metrics import (
-    classification_figures,
+    classification_metrics,
     confusion_matrix,
     expected_calibration_error,
     reliability,
@@ -29,7 +29,7 @@ def figures_of(number, images=2000):
     labels = generator.integers(number, size=images)
     logits = generator.normal(size=(images, number)).astype(np.float32)
     logits[np.arange(images), labels] += generator.uniform(0.5, 6, number)[labels]
-    found = classification_figures(labels, logits, names_of(number))
+    found = classification_metrics(labels, logits, names_of(number))
     return found | {"confusion": confusion_matrix(labels, logits.argmax(-1), number)}
 
 
@@ -81,7 +81,7 @@ def test_every_cell_has_its_count_and_its_share_of_the_row(tmp_path, figures):
     assert cells[1, 0] == "7\n70.0%" and cells[0, 0] == "3\n30.0%"  # at (column, row)
     assert cells[1, 1] == "1,200\n100.0%" and cells[2, 2] == "0\n0.0%"
     assert axes.get_ylabel() == "true class" and axes.get_xlabel() == "predicted class"
-    assert "Confusion matrix: 1,203 of 1,210 right" in texts_of(figures[0])
+    assert "Confusion matrix: 1,203 of 1,210 correct" in texts_of(figures[0])
 
 
 def test_shades_are_those_of_the_row_shares(tmp_path, figures):
@@ -163,7 +163,7 @@ def test_reliability_shows_accuracy_confidence_and_share_of_each_bin(tmp_path, f
     ]
     assert [gap.get_height() for gap in gaps] == pytest.approx([0.65 - 1 / 3, 0.0])
     assert [bar.get_height() for bar in lower.containers[0]] == pytest.approx([0.9, 0.1])
-    assert "Reliability: expected calibration error 28.5 %" in texts_of(figures[0])
+    assert "Reliability diagram: expected calibration error 28.5 %" in texts_of(figures[0])
     assert_legible(figures[0])
 
 
