@@ -9,7 +9,7 @@ import numpy as np
 
 from app.data.dataset import Split
 from app.evaluation.image_sheets import draw_predictions
-from app.evaluation.metrics import confusion_matrix
+from app.evaluation.metrics import classification_metrics, confusion_matrix
 from app.evaluation.plots import draw_classes, draw_confusion, draw_reliability
 from app.files import write_json
 from app.reading import read_record
@@ -33,8 +33,31 @@ def evaluation_folder(run: Run, split: str, checkpoint: str, views: str = "none"
     return run.evaluations / f"{split}-{checkpoint}{'' if views == 'none' else f'-{views}'}"
 
 
+def evaluation_content(
+    run: Run,
+    checkpoint: str,
+    epoch: int,
+    split_name: str,
+    split: Split,
+    logits: np.ndarray,
+    class_names: Sequence[str],
+    views: str = "none",
+    **more: Any,
+) -> dict[str, Any]:
+    """Return the content of evaluation.json: what was evaluated, whatever else belongs to it, the metrics."""
+    return {
+        "run": run.name,
+        "checkpoint": checkpoint,
+        "epoch": epoch,
+        "split": split_name,
+        "test_time_views": views,
+        **more,
+        **classification_metrics(split.labels, logits, class_names),
+    }
+
+
 def evaluation_title(content: dict[str, Any]) -> str:
-    """Return the heading of an evaluation's pictures and table; for `content` see `write_evaluation`."""
+    """Return the heading of an evaluation's pictures and table; for `content` see `evaluation_content`."""
     return (
         f"{content['run']}, {content['checkpoint']} epoch ({content['epoch']}), "
         f"{content['images']:,} {content['split']} images"
@@ -52,8 +75,7 @@ def write_evaluation(
 
     Args:
         folder: Is made where it is missing.
-        content: That of evaluation.json: the names of `run`, `checkpoint`, `split` and `test_time_views`, and
-            the `epoch`; whatever else belongs to it; and `classification_metrics`.
+        content: See `evaluation_content`.
         split: The images.
         logits: (images, classes), float32.
         class_names: One a class.

@@ -8,6 +8,7 @@ from app.reports import html as page
 from app.reports.cells import percent, source_cell
 from app.reports.compare_chance import all_on_same_images
 from app.reports.compare_groups import Group, differing_settings
+from app.wording import aligned
 
 MOST_LETTERS = 90  # of a heading that fits over the picture
 # Heading, whether the cells are flush right, and the cell of a group.
@@ -58,15 +59,7 @@ def title(groups: Sequence[Group]) -> str:
 def plain_table(groups: Sequence[Group]) -> list[str]:
     """Return the results as lines for a terminal."""
     head, rows, numbers = results(groups)
-    head, rows = head[:-1], [row[:-1] for row in rows]  # the network's arguments may be long
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    return [
-        "  ".join(
-            f"{cell:>{width}}" if number in numbers else f"{cell:<{width}}"
-            for number, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in (head, *rows)
-    ]
+    return aligned([row[:-1] for row in (head, *rows)], numbers)  # the network's arguments may be long
 
 
 def results(groups: Sequence[Group]) -> tuple[list[str], list[list[str]], list[int]]:

@@ -4,14 +4,16 @@ import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from app.config import Experiment
 from app.data.dataset import Dataset
 from app.data.datasets import load_dataset
 from app.drawing.curves import draw_history
 from app.errors import UserError
-from app.evaluation.metrics import classification_metrics
 from app.evaluation.records import (
     PICTURES,
+    evaluation_content,
     evaluation_folder,
     evaluations_on_test,
     list_evaluations,
@@ -68,16 +70,13 @@ def _evaluate_validation(
         if dataset.fingerprint != read_record(run.dataset, DatasetRecord).fingerprint:
             raise UserError("the images have changed since the run was trained")
         labels, logits = read_predictions(run.predictions, metrics.checkpoint, len(dataset.class_names))
+        if not np.array_equal(labels, dataset.val.labels):
+            raise UserError(f"{shown(run.predictions)} is of other images")
     except UserError as error:
         return str(error)
-    content = {
-        "run": run.name,
-        "checkpoint": metrics.checkpoint,
-        "epoch": epoch,
-        "split": metrics.split,
-        "test_time_views": "none",
-        **classification_metrics(labels, logits, dataset.class_names),
-    }
+    content = evaluation_content(
+        run, metrics.checkpoint, epoch, metrics.split, dataset.val, logits, dataset.class_names
+    )
     write_evaluation(folder, content, dataset.val, logits, dataset.class_names)
     return None
 
