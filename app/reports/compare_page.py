@@ -136,7 +136,6 @@ def _count(*keys: str) -> Callable[[Group], str]:
     return cell
 
 
-_MACS = _count("parameters", "macs")
 _COLUMNS: tuple[_Column, ...] = (
     ("run", False, lambda group: group.label),
     ("accuracy", True, _accuracy),
@@ -146,7 +145,7 @@ _COLUMNS: tuple[_Column, ...] = (
     ("validated on", False, _split),
     ("epochs", True, _epochs),
     ("parameters", True, _count("parameters", "total")),
-    ("MACs", True, _MACS),
+    ("MACs", True, _count("parameters", "macs")),
     ("seconds an epoch", True, _seconds),
     ("source: last, best", True, lambda group: source_cell(group.first.experiment)),
     ("network", False, _network),
@@ -203,8 +202,6 @@ def _notes(groups: Sequence[Group]) -> list[str]:
             "Not all are known to be validated on the same images: "
             "their accuracies are not comparable as such."
         )
-    if any(group.first.finished and not _MACS(group) for group in groups):
-        notes.append("Multiply-accumulates (MACs) are not known of runs from before they were recorded.")
     return notes
 
 

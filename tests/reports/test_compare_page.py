@@ -291,15 +291,11 @@ def leave_draw(name, draw, split_seed, **changes):
     return run
 
 
-OLDER = {"validation_fingerprint": None}  # what runs of earlier versions do not tell
-
-
-@pytest.mark.parametrize("changes", [{}, OLDER], ids=["recorded", "older"])
-def test_two_draws_from_the_same_folders_are_not_paired(home, two_draws, changes):
+def test_two_draws_from_the_same_folders_are_not_paired(home, two_draws):
     (facts, labels), (others, other_labels) = two_draws
     assert facts["fingerprint"] == others["fingerprint"] and (labels == other_labels).all()
-    one = leave_draw("one", two_draws[0], 0, **changes)
-    two = leave_draw("two", two_draws[1], 1, **changes)
+    one = leave_draw("one", two_draws[0], 0)
+    two = leave_draw("two", two_draws[1], 1)
     found, _ = chance_sentences(gather([one, two]))
     assert found == ["Not compared, for their validation images are not known to be the same: one; two."]
     compare([one, two])
@@ -308,9 +304,8 @@ def test_two_draws_from_the_same_folders_are_not_paired(home, two_draws, changes
     assert "highest accuracy" not in page and "McNemar" not in page
 
 
-@pytest.mark.parametrize("changes", [{}, OLDER], ids=["recorded", "older"])
-def test_the_same_draw_is_paired(home, two_draws, changes):
-    one = leave_draw("one", two_draws[0], 0, **changes)
+def test_the_same_draw_is_paired(home, two_draws):
+    one = leave_draw("one", two_draws[0], 0)
     two = leave_draw("two", two_draws[0], 0)
     (sentence,), _ = chance_sentences(gather([one, two]))
     assert sentence.startswith("one gets 0 of 30 images right that two gets wrong, 0 the other way round")
