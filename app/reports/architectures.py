@@ -50,11 +50,7 @@ class Bar(NamedTuple):
 
 
 def draw_architectures(path: Path, networks: Sequence[Published]) -> None:
-    """Draw networks below each other.
-
-    A bar is a layer with weights; its height is the side of its map beside the image's (square root), its
-    shade the number of its channels. Dense layers, which have no map, are red. Shortcut convolutions and
-    parallel branches stand where the network makes them.
+    """Draw networks below each other, their bars in the order in which the network has its layers.
 
     Args:
         path: The PNG file; a predecessor is replaced whole.

@@ -1,7 +1,7 @@
 """`report.html`: everything about one run on one page, written from its folder and its images."""
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,8 @@ from app.records import DatasetRecord, EnvironmentRecord, EvaluationRecord, Metr
 from app.reports import html as page
 from app.reports.cells import percent, source_accuracies
 from app.runs import Run, load_run_experiment
+
+SKIPPED_NAMED = 5  # of the images left out
 
 
 def write_report(run: Run, dataset: Dataset | None = None) -> Path:
@@ -100,9 +102,9 @@ def _parts(run: Run, experiment: Experiment, metrics: MetricsRecord, remark: str
     if remark_on_chance := chance_remark(experiment.name, metrics, dataset):
         yield page.paragraph(remark_on_chance)
     if dataset.skipped:
-        yield page.paragraph(
-            f"{len(dataset.skipped)} images were left out as unreadable: {_listed(dataset.skipped)}."
-        )
+        left_out, named = len(dataset.skipped), ", ".join(dataset.skipped[:SKIPPED_NAMED])
+        more = f" and {left_out - SKIPPED_NAMED} more (see dataset.json)" if left_out > SKIPPED_NAMED else ""
+        yield page.paragraph(f"Unreadable images that were left out ({left_out}): {named}{more}.")
     if evaluations := evaluations_on_test(run):
         times = "once" if len(evaluations) == 1 else f"{len(evaluations)} times"
         yield page.paragraph(f"This run was evaluated on the test images {times}.")
@@ -145,11 +147,6 @@ def _tiles(experiment: Experiment, metrics: MetricsRecord) -> list[tuple[str, st
         found.append((f"{macs:,}", "multiply-accumulates an image"))
     found.append((f"{metrics.timing.seconds / 60:,.1f} min", f"for {metrics.timing.epochs} epochs"))
     return found
-
-
-def _listed(files: Sequence[str], most: int = 5) -> str:
-    more = f" and {len(files) - most} more (dataset.json lists them)" if len(files) > most else ""
-    return ", ".join(files[:most]) + more
 
 
 def _reference(experiment: Experiment) -> str:
