@@ -5,12 +5,13 @@ from pathlib import Path, PurePath
 
 import numpy as np
 
-from app.drawing.canvas import percent_of
-from app.drawing.image_grid import draw_grid
+from app.drawing.canvas import percent_of, shortened_apart
+from app.drawing.image_grid import CAPTION_POINTS, draw_grid
 from app.evaluation.metrics import probabilities
 from app.wording import printable
 
 MOST_SHOWN = 24
+NAME_INCHES = 0.85  # of a class in a caption, behind "predicted: "
 
 
 def draw_predictions(
@@ -45,18 +46,14 @@ def draw_predictions(
     candidates = np.flatnonzero((predicted == labels) == correct)
     ranked = candidates[np.argsort((1 if correct else -1) * confidence[candidates], kind="stable")]
     chosen = ranked[:MOST_SHOWN]
+    other = second if correct else predicted
+    rows = [(class_names[labels[at]], class_names[other[at]], percent_of(confidence[at])) for at in chosen]
+    short = shortened_apart([name for row in rows for name in row[:2]], NAME_INCHES, CAPTION_POINTS)
+    caption = "truth: {}\npredicted with {}\nnext: {}" if correct else "truth: {}\npredicted: {}\nwith {}"
     captions = []
-    for at in chosen:
-        truth, guess, certain = (
-            class_names[labels[at]],
-            class_names[predicted[at]],
-            percent_of(confidence[at]),
-        )
-        captions.append(
-            f"truth: {truth}\npredicted with {certain}\nnext: {class_names[second[at]]}"
-            if correct
-            else f"truth: {truth}\npredicted: {guess}\nwith {certain}"
-        )
+    for truth, name, certain in rows:
+        parts = (certain, short[name]) if correct else (short[name], certain)
+        captions.append(caption.format(short[truth], *parts))
     what, kind = ("correct", "least confident") if correct else ("wrong", "most confident")
     if len(ranked) == 0:
         words = f"No {what} prediction in {len(labels):,} images"
