@@ -36,6 +36,10 @@ class Split:
         """Return copies of the images (uint8) and labels (int32) at `positions` of this split."""
         return self.images[self.rows[positions]], self.labels[positions]
 
+    def images_at(self, positions: np.ndarray) -> np.ndarray:
+        """Return copies of the images at `positions`."""
+        return self.images[self.rows[positions]]
+
     def files_at(self, positions: np.ndarray) -> list[str]:
         """Return the files of the images at `positions`; none where the images are of an archive."""
         return [self.files[row] for row in self.rows[positions]] if self.files else []

@@ -14,6 +14,7 @@ from app.training.checkpoint import load_state, restore_state
 from app.training.optimizers import learning_rate_at
 from app.training.resume import differences
 from app.training.setup import Job, prepare
+from app.wording import aligned
 from models.variables import non_finite_variable
 
 SHOWN_LAYERS = 8
@@ -168,12 +169,9 @@ def _report(job: Job, position: int, culprit: Culprit, out: TextIO) -> None:
         )
         for passage in culprit.passages[first : max(index + 1, first + SHOWN_LAYERS)]
     ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     print("largest absolute values before the update:", file=out)
-    for row in rows:
-        cells = [f"{cell:<{width}}" for cell, width in zip(row[:2], widths, strict=False)]
-        cells += [f"{cell:>{width}}" for cell, width in zip(row[2:], widths[2:], strict=True)]
-        print("  " + "  ".join(cells).rstrip(), file=out)
+    for line in aligned(rows, right=(2, 3, 4)):
+        print(f"  {line}", file=out)
     print(f"What to do: {_advice(job, position, culprit)}", file=out, flush=True)
 
 

@@ -6,7 +6,7 @@ from typing import TextIO
 import keras
 
 from app.errors import UserError
-from app.wording import nearest
+from app.wording import aligned, nearest
 from models import build_model, published_networks
 from models.inspect import count_macs, count_weights, named_layers
 from models.network import MODELS, Network, Published
@@ -90,11 +90,7 @@ def print_layers(label: str, out: TextIO) -> None:
         )
         for path, layer in named_layers(network)
     ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = [f"{cell:<{width}}" for cell, width in zip(row[:4], widths, strict=False)]
-        cells += [f"{cell:>{width}}" for cell, width in zip(row[4:], widths[4:], strict=True)]
-        print("  ".join(cells).rstrip(), file=out)
+    print(*aligned(rows, right=(4, 5)), sep="\n", file=out)
     trainable = count_weights(network.trainable_weights)
     print(
         f"\n{published.label} on {published.pixels}x{published.pixels}x3, {published.num_classes} classes: "
@@ -127,11 +123,7 @@ def _without_source(name: str) -> Published:
 
 
 def _print_line(cells: tuple[str, ...], out: TextIO) -> None:
-    first, second, *numbers, equal, origin = [
-        f"{cell:>{width}}" if 2 <= column <= 5 else f"{cell:<{width}}"
-        for column, (cell, width) in enumerate(zip(cells, _WIDTHS, strict=True))
-    ]
-    print("  ".join([first, second, *numbers, equal, origin]).rstrip(), file=out, flush=True)
+    print(*aligned([cells], right=range(2, 6), widths=_WIDTHS), file=out, flush=True)
 
 
 def _settings(layer: keras.layers.Layer) -> str:
