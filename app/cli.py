@@ -8,12 +8,11 @@ import errno
 import gc
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 from app.commands.options import parse
-from app.distributed.process_group import ProcessGroup
+from app.distributed.process_group import end_process
 from app.errors import Interrupted, UserError, not_whole
 from app.paths import check_home, shown
 from app.process import drop, open_standard_streams, stoppable, unheard
@@ -42,34 +41,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 code = options.run(options)
             except (Exception, KeyboardInterrupt) as error:
                 code = _explained(error)
-    except Exception:
-        if ProcessGroup.opened:  # else the process would wait for the other workers
-            traceback.print_exc()
-            _ended(1)
+    except Exception as error:
+        end_process(1, error)
         raise
     # An input pipeline that an error left standing must go before Python does, or TensorFlow warns of it.
     gc.collect()
-    return _ended(code)
-
-
-def _ended(code: int) -> int:
-    """Return the exit code; one of several workers ends with it at once.
-
-    TensorFlow would wait for pipelines in the middle of their images, and for workers that have left, up to
-    half a minute.
-    """
-    if ProcessGroup.opened:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    return code
+    return end_process(code)
 
 
 def _explained(error: BaseException) -> int:
     """Print what went wrong in a message and return the exit code; raise again what is a fault of ours."""
     if isinstance(error, UserError | Interrupted):
         print(error, file=sys.stderr)
-        return _ended(error.exit_code)
+        return end_process(error.exit_code)
     if isinstance(error, KeyboardInterrupt):
         print("\nstopped", file=sys.stderr)
         return getattr(error, "exit_code", 130)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from app.commands.runs import chosen_run
 from app.config import Experiment, list_experiments, load_experiment, misnamed_files
-from app.distributed.cluster import find_cluster, is_alone, local_workers
+from app.distributed.cluster import find_group, is_alone
+from app.distributed.local_workers import local_workers
 from app.errors import UserError
 from app.files import check_folder
 from app.paths import runs_root
@@ -90,14 +91,15 @@ def train(options: argparse.Namespace) -> int:
         dataset = load_images(experiment) if options.workers == 1 else None
     command = ["train", *([options.experiment] if options.experiment else [])]
     command += ["--from", str(run.path)] if options.from_run else []
-    with local_workers(options.workers, [*command, "--set", shlex.join(overrides)], experiment.name):
+    command += ["--set", shlex.join(overrides)]
+    with local_workers(options.workers, command, experiment.name) as group:
         from app.training.train import train  # brings up the backend, which takes seconds
 
         accuracies = []
         for seed in range(experiment.seed, experiment.seed + options.seeds):
             recorded = None if options.from_run else overrides + [f"seed={seed}"] * (options.seeds > 1)
             one = experiment.model_copy(update={"seed": seed})
-            run = train(one, overrides=recorded, dataset=dataset)
+            run = train(one, overrides=recorded, dataset=dataset, group=group)
             if options.seeds > 1:
                 accuracies.append(100 * read_record(run.metrics, MetricsRecord).headline.val_accuracy)
     if options.seeds > 1:
@@ -122,7 +124,7 @@ def preview(options: argparse.Namespace) -> int:
 def resume(options: argparse.Namespace) -> int:
     """Go on with a run."""
     run = dataset = None
-    if find_cluster().index == 0:  # other workers are told by the chief, and may have no run folder
+    if find_group().is_chief:  # other workers are told by the chief, and may have no run folder
         finished = None if options.epochs is not None else False
         run = chosen_run(options, lambda name: newest_run(name, finished=finished))
         with locked(run):
@@ -131,11 +133,17 @@ def resume(options: argparse.Namespace) -> int:
             dataset = load_images(load_run_experiment(run))
             if dataset is not None:
                 refuse_or_force(run, changed_data(run, dataset), options.force)
-    with local_workers(options.workers, ["resume"], run.path.parent.name if run else "resume"):
+    name = run.path.parent.name if run else "resume"
+    with local_workers(options.workers, ["resume"], name) as group:
         from app.training import train as runner
 
         runner.resume(
-            run, epochs=options.epochs, schedule=options.schedule, force=options.force, dataset=dataset
+            run,
+            epochs=options.epochs,
+            schedule=options.schedule,
+            force=options.force,
+            dataset=dataset,
+            group=group,
         )
     return 0
 
