@@ -80,10 +80,7 @@ class ProcessGroup:
         if self.size > 1:
             _joined.set()
             try:
-                if self.is_chief:
-                    self._accept_all()
-                else:
-                    self._connect()
+                self._accept_all() if self.is_chief else self._connect()
                 for connection in self._connections.values():
                     connection.start()
                 threading.Thread(target=self._send_heartbeats, daemon=True).start()
@@ -103,9 +100,8 @@ class ProcessGroup:
             reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             if isinstance(error, KeyboardInterrupt):
                 reason = "stopped before the training began"
-            if not reason.startswith("worker "):  # a comparison of workers names one already
-                reason = f"{self.name(self.index)}: {reason}"
-            message = {"failed": reason}
+            names_worker = reason.startswith("worker ")  # as a comparison of workers does
+            message = {"failed": reason if names_worker else f"{self.name(self.index)}: {reason}"}
         for connection in self._connections.values():
             connection.send(message)
             connection.close()
