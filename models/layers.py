@@ -142,7 +142,7 @@ class Conv2D(keras.layers.Conv2D):
     """
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
-        """Convolves (batch, height, width, channels) with the kernel; the bias comes later."""
+        """Convolve (batch, height, width, channels) with the kernel; the bias comes later."""
         if isinstance(inputs, keras.KerasTensor) or not self._is_small_map(inputs.shape):
             return super().convolution_op(inputs, kernel)
         return _small_map_convolution()(inputs, ops.cast(kernel, inputs.dtype))

@@ -148,6 +148,21 @@ def test_one_alone_needs_no_socket(monkeypatch):
     assert not process_group._joined.is_set()
 
 
+@pytest.mark.parametrize("joined", [True, False])
+def test_a_process_of_several_workers_ends_at_once(joined):
+    join = "process_group._joined.set()" if joined else ""
+    program = f"""
+from app.distributed import process_group
+{join}
+print(process_group.end_process(3, ValueError("of ours")))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=module_command("app")[1], capture_output=True, text=True
+    )
+    expected = (3, "", "ValueError: of ours\n") if joined else (0, "3\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == expected
+
+
 def test_different_topics_are_an_error():
     outcomes = together(lambda group: group.all_gather("data", 1), lambda group: group.all_gather("run", 2))
     assert isinstance(outcomes[0], RuntimeError) and "expected 'data' of worker 1" in str(outcomes[0])
