@@ -4,12 +4,10 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from app.distributed import process_group
 from app.distributed.cluster import config_of, find_group
 from app.distributed.local_workers import local_workers, progress_output, worker_log
 from app.errors import UserError
@@ -191,8 +189,7 @@ def cores():
     os.sched_setaffinity(0, before)
 
 
-def test_a_local_worker_that_ends_at_once_is_named(home, cores, monkeypatch, capsys):
-    monkeypatch.setattr(process_group, "_joined", threading.Event())  # or the command line would end pytest
+def test_a_local_worker_that_ends_at_once_is_named(home, cores, capsys):
     with local_workers(2, ["no-such-verb"], "tiny") as group:
         assert (group.size, group.index, group.num_local) == (2, 0, 2)
         assert found() == (group.addresses, 0)  # TensorFlow reads the same

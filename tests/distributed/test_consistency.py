@@ -14,46 +14,11 @@ from PIL import Image
 from app.config import load_experiment
 from app.config.dataset import DatasetConfig
 from app.data.datasets import load_dataset
-from app.distributed import consistency, process_group
-from app.distributed.local_workers import free_ports
+from app.distributed import consistency
 from app.distributed.process_group import ProcessGroup
-from app.errors import UserError
+from tests.distributed.conftest import messages
 
 ROOT = Path(__file__).resolve().parents[2]
-HANGS_AFTER_SECONDS = 60
-
-
-@pytest.fixture(autouse=True)
-def no_exit(monkeypatch):
-    """Keep a failing process group, and the command line after one, from ending the process of pytest."""
-    monkeypatch.setattr(process_group, "GRACE_SECONDS", 3 * HANGS_AFTER_SECONDS)
-    monkeypatch.setattr(process_group, "_joined", threading.Event())
-
-
-def messages(*works):
-    """Return the message that each worker ended with, None where it did not."""
-    addresses = [f"localhost:{port}" for port in free_ports(len(works))]
-    ended_with = ["hangs"] * len(works)
-
-    def run(index):
-        try:
-            with ProcessGroup(addresses, index) as group:
-                works[index](group)
-            ended_with[index] = None
-        except Exception as error:
-            ended_with[index] = str(error) if isinstance(error, UserError) else repr(error)
-            for number, address in enumerate(addresses):
-                ended_with[index] = ended_with[index].replace(address, f"HOST-{number}")
-
-    threads = [
-        threading.Thread(target=run, args=[index], name=f"worker {index}", daemon=True)
-        for index in range(len(works))
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(HANGS_AFTER_SECONDS)
-    return ended_with
 
 
 def test_the_same_program_passes():

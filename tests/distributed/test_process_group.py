@@ -13,12 +13,11 @@ import time
 import pytest
 
 from app.distributed import process_group
-from app.distributed.local_workers import free_ports
 from app.distributed.process_group import ProcessGroup
 from app.errors import Interrupted, UserError
 from app.paths import module_command
+from tests.distributed.conftest import HANGS_AFTER_SECONDS, local_addresses, start, together
 
-HANGS_AFTER_SECONDS = 20
 WAITING_WORKER = """
 import sys, time
 from app.distributed import process_group
@@ -30,55 +29,11 @@ with process_group.ProcessGroup(sys.argv[4:], int(sys.argv[3])):
 """
 
 
-@pytest.fixture(autouse=True)
-def no_exit(monkeypatch):
-    """Keep a failing process group, and the command line after one, from ending the process of pytest."""
-    monkeypatch.setattr(process_group, "GRACE_SECONDS", 3 * HANGS_AFTER_SECONDS)
-    monkeypatch.setattr(process_group, "_joined", threading.Event())
-
-
 @pytest.fixture
 def quick_heartbeats(monkeypatch):
     """Heartbeats follow each other quickly, and are soon missed."""
     monkeypatch.setattr(process_group, "HEARTBEAT_SECONDS", 0.1)
     monkeypatch.setattr(process_group, "LOST_SECONDS", 1.5)
-
-
-def local_addresses(count):
-    return [f"localhost:{port}" for port in free_ports(count)]
-
-
-def start(function, *arguments):
-    """Call a function in a thread; return what waits for its result, or for the exception it ended with."""
-    outcome = []
-
-    def run():
-        try:
-            outcome.append(function(*arguments))
-        except BaseException as error:
-            outcome.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-
-    def result():
-        thread.join(HANGS_AFTER_SECONDS)
-        assert not thread.is_alive(), "a worker hangs"
-        return outcome[0]
-
-    return result
-
-
-def member(work, addresses, index, **options):
-    with ProcessGroup(addresses, index, **options) as group:
-        return work(group)
-
-
-def together(*works, addresses=None):
-    """Return what each worker's function, given its group, returned or raised."""
-    addresses = addresses or local_addresses(len(works))
-    waiting = [start(member, work, addresses, index) for index, work in enumerate(works)]
-    return [result() for result in waiting]
 
 
 def meet(group):
@@ -125,16 +80,16 @@ def test_large_values_arrive_complete():
 
 def test_workers_come_one_after_the_other(quick_heartbeats):
     addresses = local_addresses(2)
-    early = start(member, meet, addresses, 1)
+    early = start(meet, addresses, 1)
     time.sleep(0.2)
-    assert member(meet, addresses, 0) == [0, 1] == early()
+    assert start(meet, addresses, 0)() == [0, 1] == early()
 
 
 def test_one_that_came_early_waits_for_one_that_comes_late(quick_heartbeats):
     addresses = local_addresses(3)
-    waiting = [start(member, meet, addresses, index) for index in (0, 1)]
+    waiting = [start(meet, addresses, index) for index in (0, 1)]
     time.sleep(2.0)  # longer than LOST_SECONDS
-    waiting.append(start(member, meet, addresses, 2))
+    waiting.append(start(meet, addresses, 2))
     assert [result() for result in waiting] == [[0, 1, 2]] * 3
 
 
@@ -174,7 +129,7 @@ def test_different_topics_are_an_error():
 
 def test_a_worker_that_never_comes_is_named():
     addresses = local_addresses(3)
-    waiting = [start(lambda i: member(meet, addresses, i, join_seconds=0.5), index) for index in (0, 2)]
+    waiting = [start(meet, addresses, index, join_seconds=0.5) for index in (0, 2)]
     outcomes = [result() for result in waiting]
     assert_refused(outcomes, f"worker 1 ({addresses[1]}) did not come within 0 s", f"{addresses[0]} must be")
     assert f"worker 2 ({addresses[2]})" not in str(outcomes[0])
@@ -183,7 +138,7 @@ def test_a_worker_that_never_comes_is_named():
 def test_a_chief_that_never_comes_is_named():
     addresses = local_addresses(2)
     with pytest.raises(UserError, match="Start the same command there") as raised:
-        member(meet, addresses, 1, join_seconds=0.5)
+        ProcessGroup(addresses, 1, join_seconds=0.5).__enter__()
     assert f"worker 0 ({addresses[0]}) did not answer" in str(raised.value)
 
 
@@ -193,7 +148,7 @@ def test_waiting_ends_where_there_is_nothing_to_wait_for():
 
     begin = time.monotonic()
     with pytest.raises(UserError, match="^worker 1 has ended already$"):
-        member(meet, local_addresses(2), 0, check=check)
+        ProcessGroup(local_addresses(2), check=check).__enter__()
     assert time.monotonic() - begin < 2
 
 
@@ -206,13 +161,13 @@ def test_different_lists_are_refused(difference):
         "one more": [*ours, "localhost:1"],
     }[difference]
     lists = (ours, theirs, ours)
-    waiting = [start(member, meet, addresses, index) for index, addresses in enumerate(lists[:2])]
+    waiting = [start(meet, addresses, index) for index, addresses in enumerate(lists[:2])]
     assert_refused([result() for result in waiting], ", ".join(ours), ", ".join(theirs), "the same list")
 
 
 def test_two_with_the_same_index_are_refused():
     addresses = local_addresses(3)
-    waiting = [start(member, meet, addresses, index) for index in (0, 1, 1)]
+    waiting = [start(meet, addresses, index) for index in (0, 1, 1)]
     assert_refused([result() for result in waiting], "two processes say that they are worker 1", "own index")
 
 
@@ -245,13 +200,13 @@ def test_all_workers_name_a_port_in_use(taken, quick_heartbeats):
 )
 def test_a_connection_of_another_program_is_closed(sent):
     addresses = local_addresses(2)
-    chief = start(member, meet, addresses, 0)
+    chief = start(meet, addresses, 0)
     for _ in range(2):
         with connected(addresses[0]) as stranger:
             stranger.sendall(sent)
     with connected(addresses[0]) as stranger:  # says nothing, and resets the connection
         stranger.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    worker = start(member, meet, addresses, 1)
+    worker = start(meet, addresses, 1)
     assert [chief(), worker()] == [[0, 1]] * 2
 
 
@@ -321,7 +276,7 @@ def test_one_that_leaves_does_not_disturb_the_others(first, way):
     addresses = local_addresses(2)
     works = [stays, stays]
     works[first] = leaves
-    waiting = [start(member, work, addresses, index) for index, work in enumerate(works)]
+    waiting = [start(work, addresses, index) for index, work in enumerate(works)]
     left = waiting[first]()
     gone.set()
     assert isinstance(left, Interrupted) if way == "interrupted" else left is None
@@ -337,7 +292,7 @@ def test_one_that_left_is_not_missed_afterwards(quick_heartbeats):
     waiting = []
     for stays in (0, 1):
         addresses = local_addresses(2)
-        waiting += [start(member, lambda group, who=stays: work(group, who), addresses, i) for i in (0, 1)]
+        waiting += [start(lambda group, who=stays: work(group, who), addresses, i) for i in (0, 1)]
     assert [result() for result in waiting] == ["done"] * 4
 
 

@@ -137,14 +137,12 @@ if part == "several":
             "loss": losses[0], "taken": int(optimizer.inner_optimizer.iterations.numpy()),
             "steps": job.steps, "scale": float(optimizer.dynamic_scale.numpy())}
 
-if part == "several":
     job = both("baseline", "training.sync_batch_norm=true", label="synchronised")
     norm = job.classifier.network.norm
     statistics = [norm.moving_mean, norm.moving_variance]
     results["synchronised, equal"] = equal([*statistics, *job.classifier.trainable_variables])
     both("baseline", "training.sync_batch_norm=true", "training.batch_size=101", label="few")
 
-if part == "several":
     job = job_of("baseline", replicated=True)
     norm = job.classifier.network.norm
     fit(job, [], epochs=1, validate=False)
@@ -182,7 +180,7 @@ if part == "several":
     results["draws"] = [copies([layer.seed_generator.state])[0][0].tolist() for layer in layers]
     np.savez(folder / "draws.npz", **draws)
 
-if part == "several":  # rounding out of the way: the statistics of three replicas, and what flows back
+    # In float64, where rounding does not matter: statistics of three replicas, and gradients.
     from models.layers import BatchNormalization
     from app.distributed.devices import set_up
 
