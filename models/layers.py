@@ -209,11 +209,11 @@ class Gelu(keras.layers.Layer):
     """
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Mark the layer as built; it has no weights."""
+        """Make nothing; there are no weights."""
         self.built = True
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Apply GELU to each value; shape and dtype stay."""
+        """Map each value; shape and dtype stay."""
         symbolic = isinstance(inputs, keras.KerasTensor)
         if (training or _modes["quick inference"]) and _is_quick() and not symbolic:
             return _compiled_gelu()(inputs)

@@ -35,7 +35,7 @@ class Normalization(keras.layers.Layer):
             raise ValueError(f"deviation must be positive and finite. Received: {deviation!r}")
 
     def build(self, input_shape):
-        """Mark the layer as built; it has no weights."""
+        """Make nothing; there are no weights."""
         self.built = True
 
     def call(self, images):
