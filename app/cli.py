@@ -7,13 +7,12 @@ import errno
 import gc
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO, cast
 
 from app.commands.options import parse
-from app.distributed.process_group import ProcessGroup
+from app.distributed.process_group import end_process
 from app.errors import Interrupted, UserError, not_whole
 from app.paths import check_home, shown
 from app.process import FallsSilent, drop, open_standard_streams, stoppable
@@ -40,27 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 code = command(**options) or 0
             except (Exception, KeyboardInterrupt) as error:
                 code = _explained(error)
-    except Exception:
-        if ProcessGroup.opened:  # else the process would wait for the other workers
-            traceback.print_exc()
-            _ended(1)
+    except Exception as error:
+        end_process(1, error)
         raise
     # An input pipeline that an error left standing must go before Python does, or TensorFlow warns of it.
     gc.collect()
-    return _ended(code)
-
-
-def _ended(code: int) -> int:
-    """Return the exit code; one of several workers ends with it at once.
-
-    TensorFlow would wait for pipelines in the middle of their images, and for workers that have left, up to
-    half a minute.
-    """
-    if ProcessGroup.opened:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    return code
+    return end_process(code)
 
 
 def _explained(error: BaseException) -> int:
@@ -68,7 +52,7 @@ def _explained(error: BaseException) -> int:
     err = cast(TextIO, FallsSilent(sys.stderr))
     if isinstance(error, UserError | Interrupted):
         print(error, file=err)
-        return _ended(error.exit_code)
+        return end_process(error.exit_code)
     if isinstance(error, KeyboardInterrupt):
         print("\nstopped", file=err)
         return getattr(error, "exit_code", 130)

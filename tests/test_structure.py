@@ -69,7 +69,7 @@ QUICK = (
     "app.records",
     "app.runs",
     "app.wording",
-    "app.distributed.cluster",
+    "app.distributed.local_workers",
     "app.drawing.curves",
     "app.reports.compare",
 )

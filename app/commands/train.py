@@ -23,7 +23,8 @@ from app.commands.options import (
     overrides_from,
 )
 from app.config import Experiment, load_experiment
-from app.distributed.cluster import find_cluster, is_alone, local_workers
+from app.distributed.cluster import find_group, is_alone
+from app.distributed.local_workers import local_workers
 from app.errors import UserError
 from app.files import check_folder
 from app.paths import runs_root
@@ -69,14 +70,14 @@ def train(
     if is_alone():
         preflight.settle_weights(experiment)  # which the run does for itself: see that they are there
         dataset = preflight.load_images(experiment) if workers == 1 else None
-    with local_workers(workers, [*again, "--set", shlex.join(overrides)], experiment.name):
+    with local_workers(workers, [*again, "--set", shlex.join(overrides)], experiment.name) as group:
         from app.training.train import train  # brings up the backend, which takes seconds
 
         accuracies = []
         for each in range(experiment.seed, experiment.seed + seeds):
             recorded = None if from_ else overrides + [f"seed={each}"] * (seeds > 1)
             one = experiment.model_copy(update={"seed": each})
-            run = train(one, overrides=recorded, dataset=dataset)
+            run = train(one, overrides=recorded, dataset=dataset, group=group)
             if seeds > 1:
                 accuracies.append(100 * read_record(run.metrics, MetricsRecord).headline.val_accuracy)
     if seeds > 1:
@@ -114,7 +115,7 @@ def resume(
 ) -> None:
     """Resume a run that was interrupted."""
     chosen = dataset = None
-    if find_cluster().index == 0:  # other workers are told by the chief, and may have no run folder
+    if find_group().is_chief:  # other workers are told by the chief, and may have no run folder
         finished = None if epochs is not None else False
         chosen = chosen_run("resume", exp, run, lambda name: newest_run(name, finished=finished))
         with locked(chosen):
@@ -123,10 +124,10 @@ def resume(
             dataset = preflight.load_images(load_run_experiment(chosen))
             if dataset is not None:
                 preflight.refuse_or_force(chosen, preflight.changed_data(chosen, dataset), force)
-    with local_workers(workers, ["resume"], chosen.path.parent.name if chosen else "resume"):
+    with local_workers(workers, ["resume"], chosen.path.parent.name if chosen else "resume") as group:
         from app.training.train import resume  # brings up the backend, which takes seconds
 
-        resume(chosen, epochs=epochs, schedule=schedule, force=force, dataset=dataset)
+        resume(chosen, epochs=epochs, schedule=schedule, force=force, dataset=dataset, group=group)
 
 
 @command

@@ -29,7 +29,7 @@ class Split:
     files: Sequence[str] = ()
 
     def __len__(self) -> int:
-        """The number of this split's images."""
+        """Return the number of images."""
         return len(self.rows)
 
     def take(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,8 +10,9 @@ import numpy as np
 
 from app.config import Experiment, dump_experiment
 from app.data.dataset import Dataset
-from app.distributed.cluster import find_group, progress_output
+from app.distributed.cluster import find_group
 from app.distributed.consistency import same_experiment, same_program
+from app.distributed.local_workers import progress_output
 from app.distributed.process_group import ProcessGroup
 from app.errors import UserError
 from app.files import write_json, write_text
@@ -52,6 +53,7 @@ def train(
     overrides: Sequence[str] | None = None,
     dataset: Dataset | None = None,
     *,
+    group: ProcessGroup | None = None,
     begin: Begin | None = None,
 ) -> Run:
     """Train an experiment into a new run folder.
@@ -64,6 +66,7 @@ def train(
         overrides: The `key=value` changes to the experiment's file that led to `experiment`, kept so that a
             later edit of the file can be told; None where it comes from elsewhere.
         dataset: Its data, where they are loaded already.
+        group: The workers; by default those that the environment names.
         begin: Makes ready what is trained instead, as `resume` does.
 
     Returns:
@@ -73,7 +76,7 @@ def train(
         UserError: Something that the user can mend.
         Interrupted: SIGINT or SIGTERM; the state is written.
     """
-    with find_group() as group, contextlib.ExitStack() as stack:
+    with group or find_group() as group, contextlib.ExitStack() as stack:
         same_program(group)
         begin = begin or functools.partial(_new_run, experiment, out, overrides, dataset)
         run, job, progress, metrics, out = begin(group, stack)
@@ -163,6 +166,7 @@ def resume(
     schedule: ScheduleFate | None = None,
     force: bool = False,
     dataset: Dataset | None = None,
+    group: ProcessGroup | None = None,
 ) -> Run:
     """Take up a stopped run where its last whole state stands; it ends as if it had never stopped.
 
@@ -174,6 +178,7 @@ def resume(
         schedule: What then becomes of a learning rate that was laid out over the old number of epochs.
         force: Go on although data or versions have changed.
         dataset: The run's data, where they are loaded already.
+        group: The workers, as in `train`.
 
     Returns:
         The finished run.
@@ -212,7 +217,7 @@ def resume(
         )
         return Start(run, job, progress, metrics, out)
 
-    return train(None, begin=begin)
+    return train(None, group=group, begin=begin)
 
 
 def callbacks_of(
