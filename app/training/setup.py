@@ -9,7 +9,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from app.classifier_files import load_classifier
 from app.config import Experiment
 from app.data.dataset import Dataset
 from app.data.datasets import load_dataset
@@ -23,13 +22,12 @@ from app.distributed.replicas import Replicas
 from app.errors import UserError
 from app.paths import data_root
 from app.preflight import check_batch, weights_run
-from app.runs import Run
 from app.training import startup
 from app.training.lookahead import LookaheadAverage
-from app.training.optimizers import ACCUMULATION, build_optimizer, unapplied_steps
+from app.training.optimizers import ACCUMULATION, build_optimizer, learning_rate_at, unapplied_steps
+from app.training.starting_weights import start_from
 from models import ImageClassifier, Normalization, augmentation_layer, build_model
 from models.losses import SparseCrossentropy, balanced_class_weight
-from models.variables import assign
 
 
 @dataclass
@@ -43,8 +41,19 @@ class Job:
     steps: int
     replicas: Replicas
     deterministic: bool
+    starting_weights: str = ""  # a line on what `model.weights` gave
     lookahead: LookaheadAverage | None = None
     flip_stream: int = FLIP_STREAM
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes the files of the run; where there are several workers, one of them."""
+        return self.replicas.group.is_chief
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0 over all epochs."""
+        schedule, epochs = self.experiment.optimizer.learning_rate, self.experiment.training.epochs
+        return learning_rate_at(schedule, step, self.steps, epochs)
 
     def batches(self, epoch: int = 0, step: int = 0, epochs: int | None = None) -> Any:
         """Return the training batches from a position (counted from 0) on, of all epochs by default."""
@@ -124,12 +133,12 @@ def prepare(
         experiment: What to make ready.
         group: The workers that train it, each on all its devices; without it there is a single replica.
         dataset: Its data, where they are loaded already.
-        from_state: Whether a state will replace all weights, so that those the experiment starts from are
-            not needed.
+        from_state: Whether a state replaces all weights, so that those of `model.weights` are not needed.
 
     Raises:
         UserError: The experiment, the data or the devices do not allow it, or the workers differ.
     """
+    # Devices, number format, seeds
     training = experiment.training
     if group:
         connect(group, experiment.seed, training.devices)
@@ -140,29 +149,41 @@ def prepare(
         devices=training.devices,
         determinism=training.determinism,
     )
+
+    # Data
     if dataset is None:
         with one_at_a_time(group):
             dataset = load_dataset(experiment.dataset, data_root())
     if group:
         same_data(group, dataset)
     check_batch(experiment, dataset)
+
+    # Replicas
     replicas = set_up(group) if group else Replicas()
     if training.batch_size < replicas.count:
         raise UserError(
             f"training.batch_size: received {training.batch_size}, but there are {replicas.count} replicas; "
             "choose a batch that has an image for each"
         )
+
+    # Network
     constants = normalization_constants(experiment.normalization, dataset.train)
     steps = num_steps(len(dataset.train), training.batch_size)
     with replicas.scope():
         parts = _make_parts(experiment, dataset, constants)
+    starting_weights = ""
     if replicas.group.is_chief and not from_state and (source := weights_run(experiment)):
         with replicas.local_scope():  # the others receive its values
-            _start_from(source, parts["network"], dataset.class_names)
+            starting_weights = start_from(source, parts["network"], dataset.class_names)
+
+    # Loss, optimizer, metrics
     with replicas.scope():
         classifier = ImageClassifier(class_names=dataset.class_names, **parts)
-        lookahead = _compile(experiment, dataset, classifier, replicas, steps)
-    return Job(experiment, dataset, classifier, constants, steps, replicas, deterministic, lookahead)
+        job = Job(
+            experiment, dataset, classifier, constants, steps, replicas, deterministic, starting_weights
+        )
+        _compile(job)
+    return job
 
 
 def _make_parts(experiment: Experiment, dataset: Dataset, constants: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,21 +208,15 @@ def _make_parts(experiment: Experiment, dataset: Dataset, constants: Mapping[str
     return {"network": network, "normalization": normalization, "augmentation": augmentation}
 
 
-def _compile(
-    experiment: Experiment,
-    dataset: Dataset,
-    classifier: ImageClassifier,
-    replicas: Replicas,
-    steps: int,
-) -> LookaheadAverage | None:
-    """Make a classifier ready to fit, with all its variables, on all replicas; return its average."""
-    training, network = experiment.training, classifier.network
+def _compile(job: Job) -> None:
+    """Make a classifier ready to fit, with all its variables, on all replicas."""
+    training, dataset, classifier = job.experiment.training, job.dataset, job.classifier
     classifier.build((None, *dataset.image_shape))
     weights = None
     if training.class_weight == "balanced":
         weights = balanced_class_weight(dataset.train.labels, len(dataset.class_names))
     classifier.compile(
-        optimizer=build_optimizer(experiment.optimizer, steps_per_epoch=steps, epochs=training.epochs),
+        optimizer=build_optimizer(job.experiment.optimizer, job.steps, training.epochs),
         loss=SparseCrossentropy(
             label_smoothing=training.loss.label_smoothing,
             softmax_before_loss=training.loss.softmax_before_loss,
@@ -211,19 +226,17 @@ def _compile(
     )
     # Slots of the optimizer and variables of the metrics come into being here, so that a state fits them.
     classifier.optimizer.build(classifier.trainable_variables)
-    lookahead = None
     if training.lookahead:
-        lookahead = LookaheadAverage(
-            network,
+        job.lookahead = LookaheadAverage(
+            classifier.network,
             classifier.optimizer,
             training.lookahead,
-            training.epochs * steps,
-            functools.partial(replicas.average_statistics, classifier),
+            training.epochs * job.steps,
+            functools.partial(job.replicas.average_statistics, classifier),
         )
-    replicas.make_metrics(classifier, *dataset.train.take(np.arange(1)))
-    replicas.bind(classifier, training.sync_batch_norm)
-    replicas.broadcast(classifier)
-    return lookahead
+    job.replicas.make_metrics(classifier, *dataset.train.take(np.arange(1)))
+    job.replicas.bind(classifier, training.sync_batch_norm)
+    job.replicas.broadcast(classifier)
 
 
 @contextlib.contextmanager
@@ -233,25 +246,3 @@ def _refusals_of(what: str) -> Iterator[None]:
         yield
     except (ValueError, TypeError) as error:
         raise UserError(f"{what}: {error}") from error
-
-
-def _start_from(run: Run, network: keras.Model, class_names: tuple[str, ...]) -> None:
-    """Copy the best weights of another run into `network`; the head stays new where the classes differ."""
-    trained = load_classifier(run.best_model)
-    theirs, ours = trained.network.weights, network.weights
-    if type(trained.network) is not type(network) or len(theirs) != len(ours):
-        raise UserError(
-            f"model.weights: {run.name} holds a {type(trained.network).__name__} with {len(theirs)} weights, "
-            f"the experiment makes a {type(network).__name__} with {len(ours)}; both must be the same network"
-        )
-    head = network.trainable_weights[-2:] if tuple(trained.class_names) != class_names else []
-    new = {variable.path for variable in head}
-    for source, variable in zip(theirs, ours, strict=True):
-        if variable.path in new:
-            continue
-        if source.shape != variable.shape:
-            raise UserError(
-                f"model.weights: {variable.path} has shape {tuple(source.shape)} in {run.name}, "
-                f"{tuple(variable.shape)} here; use the same model arguments and image size"
-            )
-        assign(variable, source.numpy())

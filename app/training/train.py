@@ -22,7 +22,6 @@ from app.training.callbacks import FiniteLoss, Recorder, SyncReplicas, write_rec
 from app.training.checkpoint import Progress, load_state
 from app.training.history import is_complete
 from app.training.interruptions import not_deleted, told_on_stop
-from app.training.optimizers import learning_rate_at
 from app.training.progress_display import Display
 from app.training.results import print_results, write_results
 from app.training.resume import ScheduleFate, agreed_position, last_state, longer
@@ -76,8 +75,8 @@ def train(
             run = Run(runs_root() / group.all_gather("run", None)[0])
         group.advice = f"make resume RUN={run.name} goes on from its last state"
         print(f"{experiment.name}: {job.describe()}\nrun {run.name}", file=out, flush=True)
-        if experiment.model.weights and group.is_chief:
-            print(f"starts from the weights of {experiment.model.weights}", file=out, flush=True)
+        if job.starting_weights:
+            print(job.starting_weights, file=out, flush=True)
         for warning in job.warnings():
             print(warning, file=out, flush=True)
         if remark := startup.precision_remark(experiment, job.experiment):
@@ -155,9 +154,11 @@ def _fit(run: Run, job: Job, progress: Progress, metrics: Sequence[np.ndarray] |
         if progress.rows:  # a kill may have fallen between the records of an epoch and its state
             write_records(run, progress, experiment)
     half_epoch = progress.step > 0
-    callbacks = callbacks_of(run, job, progress, metrics if half_epoch else None, out)
+    callbacks = callbacks_of(run, job, progress, out)
+    saver = StateSaver(run, job, progress, metrics if half_epoch else None)
+    callbacks.append(saver)  # last: a state holds what the others have done
     val_ds, val_steps = job.validation_batches()
-    with not_deleted(run), callbacks[-1], quick_inference(), group.watched():
+    with not_deleted(run), saver, quick_inference(), group.watched():
         if half_epoch and progress.step == job.steps:
             _finish_validation(classifier, progress.epoch, val_ds, val_steps, callbacks)
         while not is_complete(experiment, progress.rows):
@@ -185,40 +186,23 @@ def _fit(run: Run, job: Job, progress: Progress, metrics: Sequence[np.ndarray] |
     return run
 
 
-def callbacks_of(
-    run: Run, job: Job, progress: Progress, resumed_metrics: Sequence[np.ndarray] | None, out: TextIO
-) -> list[keras.callbacks.Callback]:
-    """Return what accompanies the steps of a run, in order; the last one saves states and takes the signals.
+def callbacks_of(run: Run, job: Job, progress: Progress, out: TextIO) -> list[keras.callbacks.Callback]:
+    """Return what accompanies the steps of a run, in order, but for the `StateSaver`.
 
     Args:
-        run: Where records and states go.
+        run: Where records go.
         job: What is trained.
         progress: Where it stands; the callbacks read and write it.
-        resumed_metrics: Values of the metrics of an epoch that was stopped half-way.
         out: Where progress is shown.
     """
-    experiment, training = job.experiment, job.experiment.training
-    display = Display(progress, experiment, job.steps, len(job.dataset.train), out)
-    replicas = job.replicas
-    finite = FiniteLoss(run, progress, experiment, job.steps, replicas.group.is_chief)
-    saver = StateSaver(
-        run,
-        progress,
-        every_seconds=60 * training.checkpoint_every_minutes,
-        finite=finite,
-        replicas=replicas,
-        resumed_metrics=resumed_metrics,
-    )
-    recorder = Recorder(
-        run,
-        progress,
-        experiment,
+    display = Display(progress, job.experiment, job.steps, out)
+    return [
+        Recorder(run, job, progress, display),
+        FiniteLoss(run, job, progress),
+        *job.step_callbacks(progress.epoch * job.steps + progress.step),
         display,
-        lambda step: learning_rate_at(experiment.optimizer.learning_rate, step, job.steps, training.epochs),
-        replicas.group.is_chief,
-    )
-    stepwise = job.step_callbacks(progress.epoch * job.steps + progress.step)
-    return [recorder, finite, *stepwise, display, SyncReplicas(replicas), saver]
+        SyncReplicas(job.replicas),
+    ]
 
 
 def _finish_validation(
