@@ -51,7 +51,7 @@ class Recorder(keras.callbacks.Callback):
         assert logs is not None
         job, progress, training = self.job, self.progress, self.job.experiment.training
         num_images = len(job.dataset.train)
-        last_step = (epoch + 1) * job.steps - 1
+        last_step = (epoch + 1) * job.steps_per_epoch - 1
         row: Row = {
             "epoch": epoch + 1,
             **{name: float(logs[name]) for name in ("loss", "accuracy", "val_loss", "val_accuracy")},
@@ -144,7 +144,7 @@ def fail(run: Run, job: Job, what: str, epoch: int, step: int) -> NoReturn:
         causes.append("images that are not normalised (normalization: none)")
     causes.append("no warm-up (learning_rate.warmup_epochs)")
     raise UserError(
-        f"{experiment.name}: {what} in epoch {epoch}, step {step} of {job.steps}; training stopped.\n"
+        f"{experiment.name}: {what} in epoch {epoch}, step {step} of {job.steps_per_epoch}; training stopped.\n"
         f"Likely causes: {'; '.join(causes)}.\n"
         f"What was saved before is kept in {run.name}. In which layer it began: make doctor RUN={run.name}"
     )

@@ -38,7 +38,7 @@ class Job:
     dataset: Dataset
     classifier: ImageClassifier
     constants: dict[str, Any]
-    steps: int
+    steps_per_epoch: int
     replicas: Replicas
     deterministic: bool
     starting_weights: str = ""  # a line on what `model.weights` gave
@@ -53,7 +53,7 @@ class Job:
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0 over all epochs."""
         schedule, epochs = self.experiment.optimizer.learning_rate, self.experiment.training.epochs
-        return learning_rate_at(schedule, step, self.steps, epochs)
+        return learning_rate_at(schedule, step, self.steps_per_epoch, epochs)
 
     def batches(self, epoch: int = 0, step: int = 0, epochs: int | None = None) -> Any:
         """Return the training batches from a position (counted from 0) on, of all epochs by default."""
@@ -97,7 +97,7 @@ class Job:
         """Yield what a user should know before the training starts, a line each."""
         if duplicates := self.dataset.duplicates_warning():
             yield duplicates
-        steps = self.steps * self.experiment.training.epochs
+        steps = self.steps_per_epoch * self.experiment.training.epochs
         if left := unapplied_steps(self.experiment.optimizer, steps):
             every = self.experiment.optimizer.arguments[ACCUMULATION]
             yield f"the last {left} of {steps:,} steps are not applied: {ACCUMULATION} is {every}"
@@ -168,7 +168,7 @@ def prepare(
 
     # Network
     constants = normalization_constants(experiment.normalization, dataset.train)
-    steps = num_steps(len(dataset.train), training.batch_size)
+    steps_per_epoch = num_steps(len(dataset.train), training.batch_size)
     with replicas.scope():
         parts = _make_parts(experiment, dataset, constants)
     starting_weights = ""
@@ -180,7 +180,14 @@ def prepare(
     with replicas.scope():
         classifier = ImageClassifier(class_names=dataset.class_names, **parts)
         job = Job(
-            experiment, dataset, classifier, constants, steps, replicas, deterministic, starting_weights
+            experiment,
+            dataset,
+            classifier,
+            constants,
+            steps_per_epoch,
+            replicas,
+            deterministic,
+            starting_weights,
         )
         _compile(job)
     return job
@@ -216,7 +223,7 @@ def _compile(job: Job) -> None:
     if training.class_weight == "balanced":
         weights = balanced_class_weight(dataset.train.labels, len(dataset.class_names))
     classifier.compile(
-        optimizer=build_optimizer(job.experiment.optimizer, job.steps, training.epochs),
+        optimizer=build_optimizer(job.experiment.optimizer, job.steps_per_epoch, training.epochs),
         loss=SparseCrossentropy(
             label_smoothing=training.loss.label_smoothing,
             softmax_before_loss=training.loss.softmax_before_loss,
@@ -231,7 +238,7 @@ def _compile(job: Job) -> None:
             classifier.network,
             classifier.optimizer,
             training.lookahead,
-            training.epochs * job.steps,
+            training.epochs * job.steps_per_epoch,
             functools.partial(job.replicas.average_statistics, classifier),
         )
     job.replicas.make_metrics(classifier, *dataset.train.take(np.arange(1)))

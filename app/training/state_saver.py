@@ -124,7 +124,7 @@ class StateSaver(keras.callbacks.Callback):
             progress = self.progress
             epoch, step = progress.epoch + 1, progress.step
             if step == 0:  # the epoch before has just ended
-                epoch, step = progress.epoch, self.job.steps
+                epoch, step = progress.epoch, self.job.steps_per_epoch
             fail(self.run, self.job, f"{name} holds values that are not finite", epoch, step)
         self.replicas.average_statistics(self.model)
         save_state(self.run, self.model, self.progress, metrics, writes=self.job.is_chief)

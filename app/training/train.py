@@ -133,7 +133,7 @@ def resume(
         job.flip_stream = progress.flip_stream
         job.replicas.broadcast(job.classifier)
         print(
-            f"{run.name}: resumed at epoch {progress.epoch + 1}, step {progress.step} of {job.steps}",
+            f"{run.name}: resumed at epoch {progress.epoch + 1}, step {progress.step} of {job.steps_per_epoch}",
             file=out,
             flush=True,
         )
@@ -159,7 +159,7 @@ def _fit(run: Run, job: Job, progress: Progress, metrics: Sequence[np.ndarray] |
     callbacks.append(saver)  # last: a state holds what the others have done
     val_ds, val_steps = job.validation_batches()
     with not_deleted(run), saver, quick_inference(), group.watched():
-        if half_epoch and progress.step == job.steps:
+        if half_epoch and progress.step == job.steps_per_epoch:
             _finish_validation(classifier, progress.epoch, val_ds, val_steps, callbacks)
         while not is_complete(experiment, progress.rows):
             whole = progress.step == 0
@@ -169,7 +169,7 @@ def _fit(run: Run, job: Job, progress: Progress, metrics: Sequence[np.ndarray] |
                 validation_steps=val_steps,
                 initial_epoch=progress.epoch,
                 epochs=training.epochs if whole else progress.epoch + 1,
-                steps_per_epoch=job.steps - progress.step,
+                steps_per_epoch=job.steps_per_epoch - progress.step,
                 shuffle=False,  # the order is the pipeline's
                 verbose=0,
                 callbacks=callbacks,
@@ -195,11 +195,11 @@ def callbacks_of(run: Run, job: Job, progress: Progress, out: TextIO) -> list[ke
         progress: Where it stands; the callbacks read and write it.
         out: Where progress is shown.
     """
-    display = Display(progress, job.experiment, job.steps, out)
+    display = Display(progress, job.experiment, job.steps_per_epoch, out)
     return [
         Recorder(run, job, progress, display),
         FiniteLoss(run, job, progress),
-        *job.step_callbacks(progress.epoch * job.steps + progress.step),
+        *job.step_callbacks(progress.epoch * job.steps_per_epoch + progress.step),
         display,
         SyncReplicas(job.replicas),
     ]
