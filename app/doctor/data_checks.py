@@ -213,8 +213,8 @@ def check_batch_norm(job: Job) -> Finding:
     slowest = max(momenta)
     at_first, at_last = slowest**job.steps_per_epoch, slowest ** (job.steps_per_epoch * training.epochs)
     measured = (
-        f"momentum {slowest:g}, {job.steps_per_epoch} steps an epoch: {_share(at_first)} of the initial statistics is "
-        f"left at the first validation, {_share(at_last)} at the end"
+        f"momentum {slowest:g}, {job.steps_per_epoch} steps an epoch: {_share(at_first)} of the "
+        f"initial statistics is left at the first validation, {_share(at_last)} at the end"
     )
     if at_first <= UNSETTLED_SHARE:
         if min(momenta) >= LEAST_MOMENTUM:

@@ -144,7 +144,7 @@ def fail(run: Run, job: Job, what: str, epoch: int, step: int) -> NoReturn:
         causes.append("images that are not normalised (normalization: none)")
     causes.append("no warm-up (learning_rate.warmup_epochs)")
     raise UserError(
-        f"{experiment.name}: {what} in epoch {epoch}, step {step} of {job.steps_per_epoch}; training stopped.\n"
-        f"Likely causes: {'; '.join(causes)}.\n"
+        f"{experiment.name}: {what} in epoch {epoch}, step {step} of {job.steps_per_epoch}; "
+        f"training stopped.\nLikely causes: {'; '.join(causes)}.\n"
         f"What was saved before is kept in {run.name}. In which layer it began: make doctor RUN={run.name}"
     )

@@ -1,4 +1,4 @@
-"""The main job: train an experiment into a run folder, or take up a run that was stopped."""
+"""Train an experiment into a new run folder, or resume a run that was interrupted."""
 
 import contextlib
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from app.training import startup
 from app.training.callbacks import FiniteLoss, Recorder, SyncReplicas, write_records
 from app.training.checkpoint import Progress, load_state
 from app.training.history import is_complete
-from app.training.interruptions import not_deleted, told_on_stop
+from app.training.interruptions import message_on_stop, not_deleted
 from app.training.progress_display import Display
 from app.training.results import print_results, write_results
 from app.training.resume import ScheduleFate, agreed_position, last_state, longer
@@ -39,13 +39,13 @@ def train(
 ) -> Run:
     """Train an experiment into a new run folder.
 
-    Everything that can be wrong with the experiment or the data is found before the folder is made.
+    All errors of the experiment and the data are raised before the folder is made.
 
     Args:
         experiment: What to train.
         out: Where progress is shown; the standard output by default.
         overrides: The `key=value` changes to the experiment's file that led to `experiment`, kept so that a
-            later edit of the file can be told; None where it comes from elsewhere.
+            later edit of the file shows; None where it comes from elsewhere.
         dataset: Its data, where they are loaded already.
 
     Returns:
@@ -59,9 +59,13 @@ def train(
         same_program(group)
         same_experiment(group, experiment)
         out = out or progress_output(group, experiment.name)
+
+        # Data, network, optimizer
         if group.is_chief:
             experiment = settle_weights(experiment)
         job = prepare(experiment, group, dataset)
+
+        # Run folder
         if group.is_chief:
             run = create_run(experiment.name)
             stack.enter_context(locked(run))
@@ -74,6 +78,8 @@ def train(
         else:
             run = Run(runs_root() / group.all_gather("run", None)[0])
         group.advice = f"make resume RUN={run.name} goes on from its last state"
+
+        # What the user reads before the first step
         print(f"{experiment.name}: {job.describe()}\nrun {run.name}", file=out, flush=True)
         if job.starting_weights:
             print(job.starting_weights, file=out, flush=True)
@@ -93,14 +99,14 @@ def resume(
     force: bool = False,
     dataset: Dataset | None = None,
 ) -> Run:
-    """Take up a stopped run where its last whole state stands; it ends as if it had never stopped.
+    """Resume an interrupted run from its last undamaged state; it ends as if it had never stopped.
 
     Args:
         run: A run folder with or without a state; without one it starts from the beginning. Only the chief
             needs it, and tells the other workers everything.
         out: Where progress is shown; the standard output by default.
-        epochs: Train so many epochs in all instead; a finished run is taken up again.
-        schedule: What then becomes of a learning rate that was laid out over the old number of epochs.
+        epochs: Train this many epochs in all instead; a finished run is resumed too.
+        schedule: Whether a schedule over the old number of epochs is kept or stretched then.
         force: Go on although data or versions have changed.
         dataset: The run's data, where they are loaded already.
 
@@ -116,6 +122,8 @@ def resume(
         raise UserError(f"SCHEDULE={schedule}: says what becomes of the schedule with EPOCHS=n; n is missing")
     with find_group() as group, locked(run) if run else contextlib.nullcontext():
         same_program(group)
+
+        # Run, experiment, state
         if run:
             check_resumable(run, epochs)
             experiment = load_run_experiment(run) if epochs is None else longer(run, epochs, schedule)
@@ -127,16 +135,15 @@ def resume(
             found = None, []
         out = out or progress_output(group, experiment.name)
         group.advice = f"make resume RUN={run.name} goes on from its last state"
+
+        # Data, network, optimizer, and the values of the state
         job = prepare(experiment, group, dataset, from_state=found[0] is not None)
         state = last_state(run, job, found, force, out) if group.is_chief else None
         progress, metrics = agreed_position(group, state)
         job.flip_stream = progress.flip_stream
         job.replicas.broadcast(job.classifier)
-        print(
-            f"{run.name}: resumed at epoch {progress.epoch + 1}, step {progress.step} of {job.steps_per_epoch}",
-            file=out,
-            flush=True,
-        )
+        position = f"epoch {progress.epoch + 1}, step {progress.step} of {job.steps_per_epoch}"
+        print(f"{run.name}: resumed at {position}", file=out, flush=True)
         if remark := startup.precision_remark(experiment, job.experiment):
             print(remark, file=out, flush=True)
         return _fit(run, job, progress, metrics, out)
@@ -148,11 +155,14 @@ def _fit(run: Run, job: Job, progress: Progress, metrics: Sequence[np.ndarray] |
     `metrics` are the values of the metrics at `progress`, where it stands within an epoch.
     """
     experiment, dataset, classifier, group = job.experiment, job.dataset, job.classifier, job.replicas.group
-    training = experiment.training
+
+    # Records of what is trained already
     if group.is_chief:
         run.failure.unlink(missing_ok=True)  # written again if it happens again
         if progress.rows:  # a kill may have fallen between the records of an epoch and its state
             write_records(run, progress, experiment)
+
+    # Epochs
     half_epoch = progress.step > 0
     callbacks = callbacks_of(run, job, progress, out)
     saver = StateSaver(run, job, progress, metrics if half_epoch else None)
@@ -162,23 +172,24 @@ def _fit(run: Run, job: Job, progress: Progress, metrics: Sequence[np.ndarray] |
         if half_epoch and progress.step == job.steps_per_epoch:
             _finish_validation(classifier, progress.epoch, val_ds, val_steps, callbacks)
         while not is_complete(experiment, progress.rows):
-            whole = progress.step == 0
             classifier.fit(
                 job.batches(progress.epoch, progress.step),
                 validation_data=val_ds,
                 validation_steps=val_steps,
                 initial_epoch=progress.epoch,
-                epochs=training.epochs if whole else progress.epoch + 1,
+                epochs=progress.epoch + 1 if progress.step else experiment.training.epochs,
                 steps_per_epoch=job.steps_per_epoch - progress.step,
                 shuffle=False,  # the order is the pipeline's
                 verbose=0,
                 callbacks=callbacks,
             )
+
+    # Results
     if group.is_chief:
         with job.replicas.local_scope(), not_deleted(run):
-            with told_on_stop(f"the metrics are not written yet: make resume RUN={run.name} does that"):
+            with message_on_stop(f"the metrics are not written yet: make resume RUN={run.name} does that"):
                 write_results(run, experiment, dataset, job.replicas.unreplicated(classifier), progress)
-            with told_on_stop(f"the training is whole; its page is not: make report RUN={run.name}"):
+            with message_on_stop(f"the training is whole; its page is not: make report RUN={run.name}"):
                 write_report(run, dataset)
         print_results(run, out)
     group.all_gather("finished", True)  # nobody leaves before the chief has written everything
