@@ -232,7 +232,7 @@ def test_second_signal_stops_at_once(home):
     program = """
 import sys, time
 from app.config import load_experiment
-from app.training import runner
+from app.training import train as runner
 from app.training.callbacks import Recorder
 def step(self, batch, logs=None):
     print("step", flush=True)

@@ -272,7 +272,7 @@ import numpy as np
 from app.config import load_experiment
 from app.errors import Interrupted
 from app.runs import list_runs
-from app.training import runner
+from app.training import train as runner
 from app.training.callbacks import Recorder
 from app.training.checkpoint import load_state
 straight = load_state(runner.train(load_experiment("tiny"), out=io.StringIO()))[0]
