@@ -17,7 +17,7 @@ _modes = {"stock": False, "quick inference": False}
 
 
 def stock_layers() -> contextlib.AbstractContextManager[None]:
-    """Lets all layers of this module compute as Keras' own do, e.g. to measure what they gain.
+    """Let all layers of this module compute as Keras' own do, e.g. to measure what they gain.
 
     What is traced inside the block stays as it is.
     """
@@ -25,7 +25,7 @@ def stock_layers() -> contextlib.AbstractContextManager[None]:
 
 
 def quick_inference() -> contextlib.AbstractContextManager[None]:
-    """Lets inference, too, use what no other program could run from a saved file; for validation.
+    """Let inference, too, use what no other program could run from a saved file; for validation.
 
     What is traced inside the block stays as it is.
     """
@@ -58,7 +58,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        """Normalises `inputs`; in training with the batch's statistics, else with the moving ones."""
+        """Normalise `inputs`; in training with the batch's statistics, else with the moving ones."""
         if mask is not None or not self._is_fusible(inputs):
             return super().call(inputs, training=training, mask=mask)
 

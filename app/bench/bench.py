@@ -244,7 +244,7 @@ class _Sayer:
         self.line("verdict", verdict)
         self.line("memory", f"{result['peak_memory_megabytes'] or 0:,} MB at most")
         training, dataset = job.experiment.training, job.dataset
-        epoch = job.steps * result["fit"]["seconds_per_step"]
+        epoch = job.steps_per_epoch * result["fit"]["seconds_per_step"]
         epoch += len(dataset.val) * result["validation_seconds_per_image"]
         result["seconds_per_epoch"] = epoch
         self.line(

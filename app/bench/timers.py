@@ -17,6 +17,7 @@ from app.data.pipeline import PREFETCH_BATCHES
 from app.runs import Run
 from app.training.checkpoint import Progress
 from app.training.setup import Job
+from app.training.state_saver import StateSaver
 from app.training.train import callbacks_of
 from models.augmentation import LAYERS, augmentation_layer
 
@@ -66,13 +67,14 @@ def fit_seconds(job: Job, steps: int, folder: Path) -> list[float]:
     """
     run = Run(folder / job.experiment.name / "bench")
     run.states.mkdir(parents=True, exist_ok=True)
+    progress = Progress()
     return timed_fit(
         job.classifier,
         steps,
         job.batches(epochs=steps + 1),
         steps_per_epoch=steps + 1,
         shuffle=False,
-        callbacks=callbacks_of(run, job, Progress(), None, io.StringIO())[0],
+        callbacks=[*callbacks_of(run, job, progress, io.StringIO()), StateSaver(run, job, progress)],
     )
 
 

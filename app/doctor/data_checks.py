@@ -211,10 +211,10 @@ def check_batch_norm(job: Job) -> Finding:
     if not momenta:
         return Finding("ok", subject, "none in this network")
     slowest = max(momenta)
-    at_first, at_last = slowest**job.steps, slowest ** (job.steps * training.epochs)
+    at_first, at_last = slowest**job.steps_per_epoch, slowest ** (job.steps_per_epoch * training.epochs)
     measured = (
-        f"momentum {slowest:g}, {job.steps} steps an epoch: {_share(at_first)} of the initial statistics is "
-        f"left at the first validation, {_share(at_last)} at the end"
+        f"momentum {slowest:g}, {job.steps_per_epoch} steps an epoch: {_share(at_first)} of the "
+        f"initial statistics is left at the first validation, {_share(at_last)} at the end"
     )
     if at_first <= UNSETTLED_SHARE:
         if min(momenta) >= LEAST_MOMENTUM:
@@ -222,7 +222,7 @@ def check_batch_norm(job: Job) -> Finding:
         measured = f"momentum {min(momenta):g}: the moving statistics are those of the last batch or two"
         advice = "Keras' momentum is the share that is kept: PyTorch's 0.1 is 0.9 here"
         return Finding("warn", subject, measured, advice)
-    fitting = [m for m in NICE_MOMENTA if m**job.steps <= UNSETTLED_SHARE]
+    fitting = [m for m in NICE_MOMENTA if m**job.steps_per_epoch <= UNSETTLED_SHARE]
     if fitting and "bn_momentum" in model_arguments(job.experiment.model.name):
         remedy = f"Set model.bn_momentum: {fitting[0]}"
     else:
@@ -230,7 +230,7 @@ def check_batch_norm(job: Job) -> Finding:
     if at_last > LOST_SHARE:
         consequence = "no validation figure of this run could be trusted, nor the saved model"
         return Finding("FAIL", subject, measured, f"{remedy}; {consequence}")
-    settled = math.ceil(math.log(UNSETTLED_SHARE) / math.log(slowest) / job.steps)
+    settled = math.ceil(math.log(UNSETTLED_SHARE) / math.log(slowest) / job.steps_per_epoch)
     consequence = f"or mind that validation says little before epoch {settled}"
     return Finding("warn", subject, measured, f"{remedy}, {consequence}")
 

@@ -111,7 +111,7 @@ def check_speed(job: Job, budget_seconds: float = 4.0) -> Finding:
     gc.collect()
     val_steps = num_steps(len(dataset.val), training.batch_size)
     step = clock.seconds_per_step
-    epoch = job.steps * step + val_steps * validation.seconds_per_step
+    epoch = job.steps_per_epoch * step + val_steps * validation.seconds_per_step
     most = "at most " if training.early_stopping else ""
     return Finding(
         "ok",

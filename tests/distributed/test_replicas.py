@@ -68,7 +68,7 @@ def fit(job, callbacks, epochs=None, validate=True):
     validation = {"validation_data": val_ds, "validation_steps": val_steps} if validate else {}
     epochs = epochs or job.experiment.training.epochs
     history = job.classifier.fit(
-        job.batches(), epochs=epochs, steps_per_epoch=job.steps, shuffle=False, verbose=0,
+        job.batches(), epochs=epochs, steps_per_epoch=job.steps_per_epoch, shuffle=False, verbose=0,
         callbacks=callbacks, **validation)
     return history.history
 
@@ -94,7 +94,7 @@ def both(name, *overrides, label):
         results["histories"][f"{label}, {'replicas' if replicated else 'single'}"] = histories
     results[f"{label}, counts"] = counts.epochs
     taken = keras.ops.convert_to_numpy(job.classifier.optimizer.iterations)
-    results[f"{label}, iterations"] = [int(taken), job.steps]
+    results[f"{label}, iterations"] = [int(taken), job.steps_per_epoch]
     return job
 
 
@@ -135,7 +135,7 @@ if part == "several":
         optimizer = job.classifier.optimizer
         results["float16"]["replicas" if replicated else "single"] = {
             "loss": losses[0], "taken": int(optimizer.inner_optimizer.iterations.numpy()),
-            "steps": job.steps, "scale": float(optimizer.dynamic_scale.numpy())}
+            "steps": job.steps_per_epoch, "scale": float(optimizer.dynamic_scale.numpy())}
 
     job = both("baseline", "training.sync_batch_norm=true", label="synchronised")
     norm = job.classifier.network.norm
