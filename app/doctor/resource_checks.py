@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from app.data.pipeline import evaluation_batches, num_steps
-from app.doctor.data_checks import Finding
+from app.doctor.data_checks import CheckResult
 from app.training.checkpoint import KEPT_STATES
 from app.training.setup import Job
 from app.wording import duration
@@ -52,12 +52,12 @@ def _num_values(layer: keras.layers.Layer) -> int:
     return math.prod(size or 1 for size in shape[1:])
 
 
-def check_room(subject: str, need_bytes: int, free_bytes: int, advice: str) -> Finding:
+def check_room(subject: str, need_bytes: int, free_bytes: int, advice: str) -> CheckResult:
     """Compare what is needed with what is free: short is a FAIL, less than half as much again a warning."""
     measured = f"about {_in_words(need_bytes)} needed, {_in_words(free_bytes)} free"
     if 1.5 * need_bytes <= free_bytes:
-        return Finding("ok", subject, measured)
-    return Finding("FAIL" if need_bytes > free_bytes else "warn", subject, measured, advice)
+        return CheckResult("ok", subject, measured)
+    return CheckResult("FAIL" if need_bytes > free_bytes else "warn", subject, measured, advice)
 
 
 def _in_words(size: int) -> str:
@@ -93,7 +93,7 @@ class _Clock(keras.callbacks.Callback):
         )
 
 
-def check_speed(job: Job, budget_seconds: float = 4.0) -> Finding:
+def check_speed(job: Job, budget_seconds: float = 4.0) -> CheckResult:
     """Time real steps and validation batches, and tell how long the whole run takes here."""
     training, dataset = job.experiment.training, job.dataset
     clock, validation = _Clock(budget_seconds), _Clock(budget_seconds / 3)
@@ -104,7 +104,7 @@ def check_speed(job: Job, budget_seconds: float = 4.0) -> Finding:
     if not math.isfinite(clock.loss):
         measured = f"the loss is {clock.loss} within {len(clock.ends) - 1} steps"
         advice = "Lower optimizer.learning_rate, or warm it up (warmup_epochs)"
-        return Finding("FAIL", "speed", measured, advice)
+        return CheckResult("FAIL", "speed", measured, advice)
     val_batches = evaluation_batches(dataset.val, training.batch_size)
     job.classifier.evaluate(val_batches, verbose=0, callbacks=[validation])
     del batches, val_batches  # a pipeline in the middle of its images holds threads and memory
@@ -113,7 +113,7 @@ def check_speed(job: Job, budget_seconds: float = 4.0) -> Finding:
     step = clock.seconds_per_step
     epoch = job.steps * step + val_steps * validation.seconds_per_step
     most = "at most " if training.early_stopping else ""
-    return Finding(
+    return CheckResult(
         "ok",
         "speed",
         f"{step:.3g} s a step of {training.batch_size} images, {duration(epoch)} an epoch, "
