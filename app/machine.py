@@ -3,12 +3,14 @@
 import contextlib
 import importlib.metadata
 import os
+import re
 import resource
 import subprocess
 import sys
 from pathlib import Path
 
 from app.paths import project_root
+from app.records import EnvironmentRecord
 
 
 def available_memory_bytes() -> int:
@@ -33,8 +35,7 @@ def peak_memory_megabytes() -> int:
 
 _PACKAGES = ("tensorflow", "keras", "jax", "jaxlib", "numpy", "pillow", "scikit-learn", "matplotlib")
 
-
-_CPU_FLAGS = (
+CPU_FLAGS = (
     "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "asimdhp", "sve", "bf16",
 )  # fmt: skip
 
@@ -48,7 +49,7 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """Return the checkout's commit, marked `+changes` where files differ from it."""
 
     def git(*arguments: str) -> str:
@@ -59,3 +60,12 @@ def _commit() -> str | None:
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def describe_machine(environment: EnvironmentRecord) -> str:
+    """Return processor, accelerators, workers and backend in a few words."""
+    model = re.sub(r"\((?:R|TM)\)|@.*| CPU| Processor", "", environment.cpu.model).strip()
+    accelerators = [device for device in environment.devices if device.upper() != "CPU"]
+    workers = [f"{environment.workers} workers"] if environment.workers > 1 else []
+    backend = f"{environment.backend} {environment.versions.get(environment.backend, '')}"
+    return ", ".join([f"{environment.cpu.count} x {model}", *accelerators, *workers, backend])

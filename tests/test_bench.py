@@ -1,4 +1,4 @@
-"""`make bench`: what it prints and writes; no time is asserted, only how figures hang together."""
+"""`make bench`: what it prints and writes; no time is asserted, only how results hang together."""
 
 import importlib.util
 import inspect
@@ -11,9 +11,8 @@ import subprocess
 import numpy as np
 import pytest
 
-from app.bench import baselines as rival
+from app.bench import baselines, scaling
 from app.bench import bench as report
-from app.bench import scaling
 from app.bench.bench import bench, ratios
 from app.bench.timers import compare_draws
 from app.config import load_experiment
@@ -54,9 +53,9 @@ def test_draws_are_compared_in_distribution():
 
 @pytest.mark.slow
 def test_bench_against_plain_keras(tiny, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(report, "ROUND_SECONDS", 0.2)  # no figure is judged here
+    monkeypatch.setattr(report, "ROUND_SECONDS", 0.2)  # no speed is judged here
     kernels = {"here": True, "by_itself": False}  # as on every processor without AVX-512
-    monkeypatch.setattr(rival, "onednn_kernels", lambda: kernels)
+    monkeypatch.setattr(baselines, "onednn_kernels", lambda: kernels)
     out = io.StringIO()
     path = bench(tiny, ["keras"], rounds=2, out=out)
     result = json.loads(path.read_text())
@@ -80,7 +79,7 @@ def test_bench_against_plain_keras(tiny, tmp_path, monkeypatch, capfd):
 
 @pytest.mark.slow
 def test_tensorflow_is_asked_which_kernels_it_would_choose(tmp_path):
-    kernels = rival.onednn_kernels()
+    kernels = baselines.onednn_kernels()
     flags = processor.cpu_flags()
     if processor.onednn_settings()["TF_ENABLE_ONEDNN_OPTS"] == "1":
         assert kernels["here"]
@@ -99,7 +98,7 @@ def test_a_killed_worker_leaves_nothing_outside_its_folder(tiny, tmp_path, monke
     monkeypatch.setenv("TMPDIR", str(elsewhere))
     file = folder / "tiny.yaml"
     file.write_text(TINY)
-    group = scaling._Team(file, sorted(os.sched_getaffinity(0))[:1])
+    group = scaling._WorkerGroup(file, sorted(os.sched_getaffinity(0))[:1])
     try:
         assert len(group.seconds(2)) == 2
     finally:
@@ -131,12 +130,12 @@ for change in (f"'{lion}'", "training.precision=float16", "seed=1"):
 
 
 def test_networks_without_a_twin_in_pytorch(tiny, monkeypatch):
-    monkeypatch.setitem(rival.TORCH_NETWORKS, "vgg", ())
+    monkeypatch.setitem(baselines.TORCH_NETWORKS, "vgg", ())
     with pytest.raises(UserError, match="twin of vgg in PyTorch does not take depth=19"):
-        rival.require("torch", load_experiment("tiny", ["model={name: vgg, depth: 19}"]))
-    monkeypatch.delitem(rival.TORCH_NETWORKS, "vgg")
+        baselines.require("torch", load_experiment("tiny", ["model={name: vgg, depth: 19}"]))
+    monkeypatch.delitem(baselines.TORCH_NETWORKS, "vgg")
     with pytest.raises(UserError, match="vgg has no twin in PyTorch; there are baseline, lenet5"):
-        rival.require("torch", load_experiment("tiny", ["model={name: vgg, depth: 19}"]))
+        baselines.require("torch", load_experiment("tiny", ["model={name: vgg, depth: 19}"]))
 
 
 def test_a_users_pythonpath_reaches_the_processes_that_are_started(monkeypatch):
@@ -146,15 +145,15 @@ def test_a_users_pythonpath_reaches_the_processes_that_are_started(monkeypatch):
     assert os.path.samefile(code, os.path.dirname(os.path.dirname(__file__))) and rest == ["one", "two"]
 
 
-def test_rival_that_dies_is_a_message(tiny, tmp_path):
+def test_baseline_that_dies_is_a_message(tiny, tmp_path):
     with pytest.raises(UserError, match="AGAINST=nobody: the process ended before it answered: KeyError"):
-        rival.Rival("nobody", tmp_path / "experiments" / "tiny.yaml", (16, 16, 1), 10)
+        baselines.Baseline("nobody", tmp_path / "experiments" / "tiny.yaml", (16, 16, 1), 10)
 
 
 @needs_torch
 @pytest.mark.parametrize(
     "row",
-    [row for row in published_networks() if row.name in rival.TORCH_NETWORKS],
+    [row for row in published_networks() if row.name in baselines.TORCH_NETWORKS],
     ids=lambda row: row.label,
 )
 def test_pytorch_twins_are_the_same_networks(row):
@@ -192,7 +191,7 @@ def test_pytorch_twins_take_arguments_and_image_sizes(name, arguments):
 
     from app.bench import torch_networks
 
-    assert set(arguments) <= set(rival.TORCH_NETWORKS[name])
+    assert set(arguments) <= set(baselines.TORCH_NETWORKS[name])
     with torch.device("meta"):
         twin = torch_networks.build(name, (40, 36, 1), 5, **arguments)
     trained = sum(weight.numel() for weight in twin.parameters() if weight.requires_grad)
@@ -203,6 +202,6 @@ def test_pytorch_twins_take_arguments_and_image_sizes(name, arguments):
 def test_every_twin_is_known_without_pytorch():
     from app.bench import torch_networks
 
-    assert set(torch_networks.NETWORKS) == set(rival.TORCH_NETWORKS)
+    assert set(torch_networks.NETWORKS) == set(baselines.TORCH_NETWORKS)
     for name, function in torch_networks.NETWORKS.items():
-        assert set(inspect.signature(function).parameters) == {"num_classes", *rival.TORCH_NETWORKS[name]}
+        assert set(inspect.signature(function).parameters) == {"num_classes", *baselines.TORCH_NETWORKS[name]}

@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "app.paths": {"app.errors"},
     "app.wording": set(),
     "app.files": {"app.errors", "app.paths", "app.wording"},
-    "app.machine": {"app.paths"},
+    "app.machine": {"app.paths", "app.records"},
     "app.backend": {"app.preflight"},
     "app.classifier_files": {"app.errors", "app.paths", "models"},
     # The generator looks at the models and the datasets; nothing reads it.

@@ -17,32 +17,29 @@ from app import (
     backend,  # noqa: F401 - first: it keeps the backend quiet while it comes up
     prove,
 )
-from app.bench import baselines as rival
-from app.bench import bench as report
-from app.bench import timers as ours
+from app.bench import baselines, bench, timers
 from app.config import load_experiment
 from app.data.datasets import load_dataset
 from app.files import read_json, write_json, write_text
 from app.inference import export, predict
 from app.paths import data_root, runs_root
 from app.reading import read_history
-from app.training import startup
-from app.training import train as runner
+from app.training import startup, train
 
 
 def augmentation(tiny: bool) -> dict[str, Any]:
     """Compare the draws of each layer, compiled, on the card with those on the CPU."""
     dataset = load_dataset(load_experiment("fast_cifar10").dataset, data_root())
-    return ours.compare_augmentation(dataset.train.images[:4], draws=64 if tiny else 1024)
+    return timers.compare_augmentation(dataset.train.images[:4], draws=64 if tiny else 1024)
 
 
 def resnet18(tiny: bool, precision: str) -> dict[str, Any]:
     """Train an epoch; then measure the step beside plain Keras' and PyTorch's."""
     once = ["training.epochs=1", "optimizer.learning_rate.warmup_epochs=0", f"training.precision={precision}"]
     experiment = load_experiment("resnet18_cifar10", [*once, f"training.batch_size={16 if tiny else 128}"])
-    row = read_history(runner.train(experiment).history)[0]
+    row = read_history(train.train(experiment).history)[0]
     against = ["keras", "torch"] if importlib.util.find_spec("torch") else ["keras"]
-    found = read_json(report.bench(experiment, against, 1 if tiny else 5, sys.stdout))
+    found = read_json(bench.bench(experiment, against, 1 if tiny else 5, sys.stdout))
     speed = {name: found["batch_size"] / found[name]["seconds_per_step"] for name in ("fit", *against)}
     return {"epoch, s": row["seconds"], "val_accuracy": row["val_accuracy"], "images/s": speed}
 
@@ -51,7 +48,7 @@ def fast_cifar10(tiny: bool) -> dict[str, Any]:
     """Train the whole recipe; export what it made, and tell the classes of image files with it."""
     size = ["training.epochs=3", "optimizer.learning_rate.peak_epoch=1", "training.batch_size=32"]
     experiment, began = load_experiment("fast_cifar10", size if tiny else []), time.monotonic()
-    run = runner.train(experiment)
+    run = train.train(experiment)
     found = {"training, s": time.monotonic() - began} | read_json(run.metrics)["test_time_views"]
     check = read_json(export.export(run, "keras", None, sys.stdout) / "export.json")["check"]
     with tempfile.TemporaryDirectory() as folder:
@@ -84,7 +81,7 @@ STEPS: dict[str, Any] = {
 
 def main() -> None:
     """Take the steps whose results are not there yet."""
-    rival.share_gpu()
+    baselines.share_gpu()
     parser = argparse.ArgumentParser(prog="python -m app.bench.accelerator")
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS))
     parser.add_argument("--tiny", action="store_true", help="a trial on a CPU")

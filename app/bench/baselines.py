@@ -1,24 +1,25 @@
-"""A competitor in a process of its own: the same network in plain Keras, or in PyTorch, in a plain loop.
+"""Baselines, each in a process of its own: the same network in plain Keras, or in PyTorch, in a plain loop.
 
 `python -m app.bench.baselines KIND EXPERIMENT.yaml HEIGHT WIDTH CHANNELS CLASSES` prints a line of JSON
-once it is ready, then reads numbers of steps, one a line, and answers each with the seconds of every step.
+once it is ready, then serves, see json_worker.py.
 KIND is keras (with the same oneDNN kernels as ours), keras_default (with those that TensorFlow chooses by
 itself) or torch. All take normalised float32 images from memory and augment nothing, which favours them.
 """
 
+import contextlib
 import importlib.util
 import json
 import os
-import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from app.bench.json_worker import JsonWorker, answer_stream, serve
 from app.config import Experiment, load_experiment
 from app.errors import UserError
-from app.paths import module_command
 
 BATCHES_IN_MEMORY = 8
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
@@ -40,59 +41,32 @@ Shape = tuple[int, int, int]  # height, width, channels
 Times = Callable[[int], list[float]]
 
 
-class Rival:
-    """The parent's side: starts the process, asks it for steps, and ends it."""
+class Baseline(JsonWorker):
+    """The parent's side of a baseline."""
 
-    def __init__(self, kind: str, file: Path, image_shape: Shape, classes: int):
-        """Start the competitor and wait until it is warm.
+    def __init__(self, kind: str, file: Path, image_shape: Shape, num_classes: int):
+        """Start the baseline and wait until it is warm.
 
         Args:
             kind: keras, keras_default or torch.
             file: The experiment's: network, batch size, precision and optimizer.
             image_shape: Height, width and channels.
-            classes: Number of classes.
+            num_classes: Number of classes.
 
         Raises:
-            UserError: The competitor does not start.
+            UserError: The baseline does not start.
         """
-        arguments = [kind, str(file), *map(str, image_shape), str(classes)]
-        command, environment = module_command("app.bench.baselines", *arguments)
-        environment["TMPDIR"] = str(
-            file.parent
-        )  # what it leaves there when it is killed goes with that folder
-        if kind == "keras_default":
-            environment[ONEDNN] = BY_ITSELF
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(
-            command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True
+        arguments = [kind, str(file), *map(str, image_shape), str(num_classes)]
+        variables = {ONEDNN: BY_ITSELF} if kind == "keras_default" else {}
+        super().__init__(
+            f"AGAINST={kind}", "app.bench.baselines", *arguments, folder=file.parent, **variables
         )
         self.kind = kind
-        self.facts: dict[str, Any] = self._answer()
-
-    def seconds(self, steps: int) -> list[float]:
-        """Return the seconds of each of so many steps."""
-        assert self.process.stdin
-        self.process.stdin.write(f"{steps}\n")
-        self.process.stdin.flush()
-        return self._answer()
-
-    def close(self) -> None:
-        """End the process."""
-        self.process.kill()
-        self.process.communicate()
-
-    def _answer(self) -> Any:
-        assert self.process.stdout
-        line = self.process.stdout.readline()
-        if not line:
-            _, errors = self.process.communicate()
-            last = (errors.strip().splitlines() or ["it said nothing"])[-1]
-            raise UserError(f"AGAINST={self.kind}: the process ended before it answered: {last}")
-        return json.loads(line)
+        self.description: dict[str, Any] = self.answer()
 
 
 def require(kind: str, experiment: Experiment) -> None:
-    """Raise a UserError where this competitor cannot run the experiment, without importing it."""
+    """Raise a UserError where this baseline cannot run the experiment, without importing it."""
     if kind != "torch":
         return
     name, given = experiment.model.name, experiment.model.arguments
@@ -120,7 +94,7 @@ def require(kind: str, experiment: Experiment) -> None:
 
 
 def share_gpu() -> None:
-    """Let this process and the competitors' have a GPU's memory together; before a backend comes up."""
+    """Let this process and the baselines' have a GPU's memory together; before a backend comes up."""
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
@@ -134,11 +108,13 @@ def onednn_kernels() -> dict[str, bool] | None:
 
     if keras.backend.backend() != "tensorflow":
         return None
-    command, environment = module_command("app.bench.baselines", "onednn")
-    done = subprocess.run(
-        command, env=environment | {ONEDNN: BY_ITSELF}, capture_output=True, text=True, check=True
-    )
-    return {"here": _uses_onednn(), "by_itself": json.loads(done.stdout)}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.closing(
+            JsonWorker("oneDNN", "app.bench.baselines", "onednn", folder=Path(folder), **{ONEDNN: BY_ITSELF})
+        ) as worker,
+    ):
+        return {"here": _uses_onednn(), "by_itself": worker.answer()}
 
 
 def _uses_onednn() -> bool:
@@ -181,8 +157,11 @@ def _keras(experiment: Experiment, shape: Shape, classes: int) -> tuple[dict[str
             return timed_fit(network, steps, *arrays, batch_size=training.batch_size)
 
     seconds(1)
-    facts = {"version": f"Keras {keras.__version__}", "trainable": count_weights(network.trainable_weights)}
-    return facts, seconds
+    description = {
+        "version": f"Keras {keras.__version__}",
+        "trainable": count_weights(network.trainable_weights),
+    }
+    return description, seconds
 
 
 def _torch(experiment: Experiment, shape: Shape, classes: int) -> tuple[dict[str, Any], Times]:
@@ -227,24 +206,23 @@ def _torch(experiment: Experiment, shape: Shape, classes: int) -> tuple[dict[str
 
     seconds(1)
     trainable = sum(weight.numel() for weight in trained)
-    facts = {"version": f"PyTorch {torch.__version__}", "trainable": trainable}
-    return facts, seconds
+    description = {"version": f"PyTorch {torch.__version__}", "trainable": trainable}
+    return description, seconds
 
 
 def main(arguments: list[str]) -> None:
-    """Be the competitor."""
+    """Be the baseline."""
     kind, *rest = arguments
-    answers, sys.stdout = sys.stdout, sys.stderr  # nothing but answers may reach the parent
+    answers = answer_stream()
     if kind == "onednn":
         print(json.dumps(_uses_onednn()), file=answers)
         return
     file, *numbers = rest
     height, width, channels, classes = map(int, numbers)
-    compete = {"keras": _keras, "keras_default": _keras, "torch": _torch}[kind]
-    facts, seconds = compete(load_experiment(Path(file)), (height, width, channels), classes)
-    print(json.dumps(facts), file=answers, flush=True)
-    for line in sys.stdin:
-        print(json.dumps(seconds(int(line))), file=answers, flush=True)
+    prepare = {"keras": _keras, "keras_default": _keras, "torch": _torch}[kind]
+    description, seconds = prepare(load_experiment(Path(file)), (height, width, channels), classes)
+    print(json.dumps(description), file=answers, flush=True)
+    serve(seconds, answers)
 
 
 if __name__ == "__main__":

@@ -4,21 +4,21 @@ import contextlib
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
-from app.bench import baselines as rival
-from app.bench import timers as ours
+from app.bench import baselines, timers
 from app.bench.startup_time import start_up
 from app.config import Experiment, dump_experiment
 from app.data.dataset import whole_split
 from app.data.pipeline import evaluation_batches
 from app.files import new_folder, write_json
-from app.machine import peak_memory_megabytes
+from app.machine import describe_machine, peak_memory_megabytes
 from app.paths import runs_root, shown
+from app.records import EnvironmentRecord
 from app.training.setup import Job, prepare
 from app.training.startup import describe_environment, precision_advice, resolve_precision
 from app.wording import duration
@@ -28,23 +28,27 @@ ROUND_SECONDS = 5.0  # of each contender in each round, or two steps where those
 
 
 def bench(experiment: Experiment, against: Sequence[str], rounds: int, out: TextIO) -> Path:
-    """Measure an experiment on this machine, alone or against competitors, and print what was found.
+    """Measure an experiment on this machine, alone or against baselines, and print the results.
 
-    Contenders take turns, a few steps each, so that a ratio compares neighbours in time.
+    All contenders are interleaved, a few steps each, so that a ratio compares neighbours in time.
 
     Args:
         experiment: What would be trained.
         against: Any of keras and torch. Keras is shown twice where TensorFlow by itself would compute with
             other kernels than this process does: with the same ones, and as it comes (`keras_default`).
-        rounds: How often everybody has a turn.
+        rounds: How often each contender is measured.
         out: Receives each line as soon as it is known.
 
     Returns:
         The file bench.json, in a new folder of `runs/bench/`.
 
     Raises:
-        UserError: The experiment cannot be trained, or a competitor does not start.
+        UserError: The experiment cannot be trained, or a baseline does not start.
     """
+
+    def say(subject: str, text: str) -> None:
+        print(f"  {subject:<13} {text}", file=out, flush=True)
+
     experiment = resolve_precision(experiment)
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
@@ -52,55 +56,76 @@ def bench(experiment: Experiment, against: Sequence[str], rounds: int, out: Text
         file.write_text(dump_experiment(experiment), encoding="utf-8")
         start = start_up(file)
         job = prepare(experiment)
+        precision, batch = experiment.training.precision, experiment.training.batch_size
+        environment = describe_environment(job.deterministic)
         result: dict[str, Any] = {
             "experiment": experiment.name,
-            "batch_size": experiment.training.batch_size,
-            "precision": experiment.training.precision,
+            "batch_size": batch,
+            "precision": precision,
             "rounds": rounds,
             "start_up_seconds": start,
-            "environment": describe_environment(job.deterministic),
+            "environment": environment,
         }
-        say = _Sayer(result, out)
-        say.header()
-        if advice := precision_advice(experiment.training.precision, experiment.training.devices):
-            say.line("precision", advice.removeprefix("training.precision: "))
-        say.start_up()
-        others = []
-        mine = count_weights(job.classifier.network.trainable_weights)
-        kernels = result["onednn_kernels"] = rival.onednn_kernels() if "keras" in against else None
+        where = describe_machine(EnvironmentRecord(**environment))
+        keras_version = environment["versions"]["keras"]
+        header = f"{experiment.name}: {precision}, batches of {batch}, on {where}, Keras {keras_version}"
+        print(header, file=out, flush=True)
+        if advice := precision_advice(precision, experiment.training.devices):
+            say("precision", advice.removeprefix("training.precision: "))
+        say(
+            "start-up",
+            f"{start['total']:.1f} s to the end of the first step: imports {start['imports']:.1f}, data and "
+            f"network {start['preparation']:.1f}, first step {start['first_step']:.1f}; our own code "
+            f"{start['own_code']:.2f}",
+        )
+        kernels = result["onednn_kernels"] = baselines.onednn_kernels() if "keras" in against else None
         if kernels and kernels["here"] != kernels["by_itself"]:
             against = [*against, "keras_default"]
-        for kind in against:
-            other = rival.Rival(kind, file, job.dataset.image_shape, len(job.dataset.class_names))
-            stack.callback(other.close)
-            if (theirs := other.facts["trainable"]) != mine:
-                raise AssertionError(f"{kind} trains {theirs} weights, we {mine}")
-            others.append(other)
-        result |= _take_turns(job, others, rounds, folder)
-        say.steps()
-        result |= _parts(job)
-        say.parts()
+        others = [_start_baseline(kind, file, job, stack) for kind in against]
+        result |= _interleave(job, others, rounds, folder)
+        for name, key in (("fit step", "fit"), ("compiled step", "bare")):
+            say(name, _step(result[key], batch))
+        say("fit/compiled", in_words(result["fit_over_bare"], 3))
+        result |= _parts(job, result["fit"]["seconds_per_step"], result["bare"]["seconds_per_step"])
+        for line in _part_lines(result):
+            say(*line)
         for other in others:
-            result[other.kind] |= other.facts
-            say.ratio(other.kind)
+            result[other.kind] |= other.description
+            say(
+                f"against {other.kind.partition('_')[0]}",
+                _comparison(result[other.kind], other.kind, kernels),
+            )
         result["peak_memory_megabytes"] = peak_memory_megabytes()
-        say.end(job)
+        say("verdict", result["verdict"])
+        say("memory", f"{result['peak_memory_megabytes']:,} MB at most")
+        epochs, epoch = experiment.training.epochs, result["seconds_per_epoch"]
+        say("the run", f"{epochs} epochs of about {duration(epoch)}, {duration(epochs * epoch)} in all")
     path = new_folder(runs_root() / "bench") / "bench.json"
     write_json(path, result)
-    print(f"figures {shown(path)}", file=out, flush=True)
+    print(f"results {shown(path)}", file=out, flush=True)
     return path
 
 
-def _take_turns(job: Job, others: Sequence[rival.Rival], rounds: int, folder: Path) -> dict[str, Any]:
-    """Let `fit`, the bare step and the competitors take turns; return medians of each round."""
+def _start_baseline(kind: str, file: Path, job: Job, stack: contextlib.ExitStack) -> baselines.Baseline:
+    """Start a baseline, which ends with the stack, and make sure that it trains as many weights."""
+    other = baselines.Baseline(kind, file, job.dataset.image_shape, len(job.dataset.class_names))
+    stack.callback(other.close)
+    ours = count_weights(job.classifier.network.trainable_weights)
+    theirs = other.description["trainable"]
+    assert theirs == ours, f"{kind} trains {theirs} weights, we {ours}"
+    return other
+
+
+def _interleave(job: Job, others: Sequence[baselines.Baseline], rounds: int, folder: Path) -> dict[str, Any]:
+    """Measure `fit`, the compiled step alone and the baselines; return medians of each round."""
     contenders = {
-        "fit": lambda steps: ours.fit_seconds(job, steps, folder),
-        "bare": lambda steps: ours.bare_seconds(job, steps),
+        "fit": lambda steps: timers.fit_seconds(job, steps, folder),
+        "bare": lambda steps: timers.compiled_seconds(job, steps),
     }
     contenders |= {other.kind: other.seconds for other in others}
     steps = steps_in_a_round(contenders["fit"](2))
     contenders["bare"](1)
-    seconds = in_turns(contenders, steps, rounds)
+    seconds = interleaved(contenders, steps, rounds)
     found: dict[str, Any] = {
         "steps_per_round": steps,
         "fit": spread(seconds["fit"]),
@@ -118,14 +143,14 @@ def steps_in_a_round(warm_seconds: Sequence[float]) -> int:
     return int(np.clip(round(ROUND_SECONDS / statistics.median(warm_seconds)), 2, 200))
 
 
-def in_turns(
+def interleaved(
     contenders: Mapping[str, Callable[[int], Sequence[float]]], steps: int, rounds: int
 ) -> dict[str, list[float]]:
     """Return each contender's median seconds a step, round by round; every other round in reverse."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(rounds):
-        order = list(contenders)[:: 1 if turn % 2 == 0 else -1]
-        for name in order:
+    names = list(contenders)
+    for number in range(rounds):
+        for name in reversed(names) if number % 2 else names:
             seconds[name].append(statistics.median(contenders[name](steps)))
     return seconds
 
@@ -141,117 +166,72 @@ def ratios(numerators: Sequence[float], denominators: Sequence[float]) -> dict[s
     return {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)}
 
 
-def _parts(job: Job) -> dict[str, Any]:
-    """Measure what a step is made of, each part alone."""
-    batch = job.experiment.training.batch_size
-    pipeline = statistics.median(ours.pipeline_seconds(job, 40))
-    augmentation = ours.augmentation_seconds(job, 10)
-    split = whole_split(*job.dataset.val.take(np.arange(min(len(job.dataset.val), 2 * batch))))
+def _parts(job: Job, fit_step: float, compiled_step: float) -> dict[str, Any]:
+    """Measure the parts of a step, each alone, and compute what follows for the run.
+
+    Args:
+        job: The experiment, prepared.
+        fit_step: Seconds of a step of `fit`.
+        compiled_step: Seconds of the compiled step alone.
+    """
+    dataset, batch = job.dataset, job.experiment.training.batch_size
+    pipeline = statistics.median(timers.pipeline_seconds(job, 40))
+    augmentation = timers.augmentation_seconds(job, 10)
+    split = whole_split(*dataset.val.take(np.arange(min(len(dataset.val), 2 * batch))))
     validation = evaluation_batches(split, batch)  # on the one Keras makes of arrays TensorFlow has remarks
     job.classifier.evaluate(validation, verbose=0)
     began = time.perf_counter()
     job.classifier.evaluate(validation, verbose=0)
+    image = (time.perf_counter() - began) / len(split)
+    operations = 6 * count_macs(job.classifier.network) * batch
+    peak = timers.matmul_peak(job.classifier.network.compute_dtype)
+    if pipeline > compiled_step:
+        percent = pipeline / compiled_step - 1
+        verdict = f"input-bound by {percent:.0%}: the pipeline is slower than the step"
+    else:
+        verdict = f"compute-bound: the pipeline could feed {compiled_step / pipeline:,.1f} such steps"
     return {
         "pipeline_seconds_per_step": pipeline,
         "augmentation_seconds_per_step": statistics.median(augmentation) if augmentation else None,
-        "validation_seconds_per_image": (time.perf_counter() - began) / len(split),
-        "operations_per_step": 6 * count_macs(job.classifier.network) * batch,
-        "peak_operations_per_second": ours.matmul_peak(job.classifier.network.compute_dtype),
+        "validation_seconds_per_image": image,
+        "operations_per_step": operations,
+        "peak_operations_per_second": peak,
+        "share_of_peak": operations / compiled_step / peak,
+        "verdict": verdict,
+        "seconds_per_epoch": job.steps_per_epoch * fit_step + len(dataset.val) * image,
     }
 
 
-class _Sayer:
-    """Prints the figures of a result in words."""
+def _step(timing: Mapping[str, Any], batch: int) -> str:
+    seconds, low, high = timing["seconds_per_step"], min(timing["rounds"]), max(timing["rounds"])
+    return f"{seconds:.4g} s ({low:.4g} to {high:.4g}), {batch / seconds:,.0f} images/s"
 
-    def __init__(self, result: dict[str, Any], out: TextIO):
-        self.result, self.out = result, out
 
-    def line(self, subject: str, text: str) -> None:
-        print(f"  {subject:<13} {text}", file=self.out, flush=True)
+def _part_lines(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield subject and text on each part of a step."""
+    fit, compiled = result["fit"]["seconds_per_step"], result["bare"]["seconds_per_step"]
+    pipeline, augmentation = result["pipeline_seconds_per_step"], result["augmentation_seconds_per_step"]
+    images = f"{result['batch_size'] / pipeline:,.0f} images/s"
+    yield "pipeline", f"{images} alone, {compiled / pipeline:,.1f} times what a step takes"
+    if augmentation is not None:
+        yield "augmentation", f"{1e3 * augmentation:.3g} ms alone, {augmentation / fit:.1%} of the step"
+    speed, peak = result["operations_per_step"] / compiled / 1e9, result["peak_operations_per_second"] / 1e9
+    of_peak = f"{result['share_of_peak']:.0%}"
+    yield "arithmetic", f"{speed:,.0f} of the {peak:,.0f} GFLOP/s of a matrix product, {of_peak}"
 
-    def header(self) -> None:
-        environment = self.result["environment"]
-        versions = environment["versions"]
-        where = f"{environment['cpu']['count']} x {environment['cpu']['model']}"
-        if environment["devices"] not in (["CPU"], []):
-            where = ", ".join(environment["devices"])
-        backend = environment["backend"]
-        print(
-            f"{self.result['experiment']}: {self.result['precision']}, batches of "
-            f"{self.result['batch_size']}, on {where}; Keras {versions['keras']}, {backend} "
-            f"{versions.get(backend)}",
-            file=self.out,
-            flush=True,
-        )
 
-    def start_up(self) -> None:
-        start = self.result["start_up_seconds"]
-        self.line(
-            "start-up",
-            f"{start['total']:.1f} s to the end of the first step: imports {start['imports']:.1f}, data and "
-            f"network {start['preparation']:.1f}, first step {start['first_step']:.1f}; our own code "
-            f"{start['own_code']:.2f}",
-        )
-
-    def steps(self) -> None:
-        fit, bare, batch = self.result["fit"], self.result["bare"], self.result["batch_size"]
-        for name, found in (("fit step", fit), ("bare step", bare)):
-            seconds, low, high = found["seconds_per_step"], min(found["rounds"]), max(found["rounds"])
-            self.line(name, f"{seconds:.4g} s ({low:.4g} to {high:.4g}), {batch / seconds:,.0f} images/s")
-        self.line("fit / bare", in_words(self.result["fit_over_bare"], 3))
-
-    def parts(self) -> None:
-        result = self.result
-        step, bare = result["fit"]["seconds_per_step"], result["bare"]["seconds_per_step"]
-        pipeline, batch = result["pipeline_seconds_per_step"], result["batch_size"]
-        self.line(
-            "pipeline",
-            f"{batch / pipeline:,.0f} images/s alone, {bare / pipeline:,.1f} times what a step takes",
-        )
-        if (augmentation := result["augmentation_seconds_per_step"]) is not None:
-            self.line(
-                "augmentation", f"{1e3 * augmentation:.3g} ms alone, {augmentation / step:.1%} of the step"
-            )
-        rate, peak = result["operations_per_step"] / bare, result["peak_operations_per_second"]
-        result["share_of_peak"] = rate / peak
-        self.line(
-            "arithmetic",
-            f"{rate / 1e9:,.0f} of the {peak / 1e9:,.0f} GFLOP/s of a matrix product, {rate / peak:.0%}",
-        )
-
-    def ratio(self, kind: str) -> None:
-        found, kernels = self.result[kind], self.result["onednn_kernels"] or {}
-        which = ""
-        if kind == "keras_default":
-            which = f" as it comes, oneDNN kernels {'on' if kernels['by_itself'] else 'off'}"
-        elif kind == "keras" and kernels:
-            which = f" with oneDNN kernels {'on' if kernels['here'] else 'off'}, as ours"
-            which += " and as it comes" if kernels["here"] == kernels["by_itself"] else ""
-        self.line(
-            f"against {kind.partition('_')[0]}",
-            f"{found['version']}{which}: {found['seconds_per_step']:.4g} s a step without augmentation; "
-            f"ours is {in_words(found['times_as_fast'], 2)} times as fast",
-        )
-
-    def end(self, job: Job) -> None:
-        result = self.result
-        step, pipeline = result["bare"]["seconds_per_step"], result["pipeline_seconds_per_step"]
-        if pipeline > step:
-            verdict = f"input-bound by {pipeline / step - 1:.0%}: the pipeline is slower than the step"
-        else:
-            verdict = f"compute-bound: the pipeline could feed {step / pipeline:,.1f} such steps"
-        result["verdict"] = verdict
-        self.line("verdict", verdict)
-        self.line("memory", f"{result['peak_memory_megabytes'] or 0:,} MB at most")
-        training, dataset = job.experiment.training, job.dataset
-        epoch = job.steps_per_epoch * result["fit"]["seconds_per_step"]
-        epoch += len(dataset.val) * result["validation_seconds_per_image"]
-        result["seconds_per_epoch"] = epoch
-        self.line(
-            "the run",
-            f"{training.epochs} epochs of about {duration(epoch)}, "
-            f"{duration(training.epochs * epoch)} in all",
-        )
+def _comparison(found: Mapping[str, Any], kind: str, kernels: Mapping[str, bool] | None) -> str:
+    """Return how a baseline compares, and with which kernels it computed."""
+    which = ""
+    if kernels and kind == "keras_default":
+        which = f" as it comes, oneDNN kernels {'on' if kernels['by_itself'] else 'off'}"
+    elif kernels and kind == "keras":
+        which = f" with oneDNN kernels {'on' if kernels['here'] else 'off'}, as ours"
+        which += " and as it comes" if kernels["here"] == kernels["by_itself"] else ""
+    return (
+        f"{found['version']}{which}: {found['seconds_per_step']:.4g} s a step without augmentation; "
+        f"ours is {in_words(found['times_as_fast'], 2)} times as fast"
+    )
 
 
 def in_words(ratios: dict[str, float], digits: int) -> str:

@@ -1,38 +1,36 @@
-"""How training scales: one worker on one core, and several, taking turns on this machine.
+"""How training scales: one worker on one core, and several, interleaved on this machine.
 
-`python -m app.bench.scaling EXPERIMENT.yaml` is one worker: it reads numbers of steps, one a line, and the
-first worker of each group answers with the seconds of every step.
+`python -m app.bench.scaling EXPERIMENT.yaml` is one worker; it serves numbers of steps, see json_worker.py.
 """
 
 import contextlib
-import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from app.bench.bench import in_turns, in_words, ratios, spread, steps_in_a_round
+from app.bench.bench import in_words, interleaved, ratios, spread, steps_in_a_round
+from app.bench.json_worker import JsonWorker, answer_stream, serve
 from app.config import Experiment, dump_experiment, load_experiment
 from app.distributed.cluster import VARIABLE, config_of, find_group
 from app.distributed.local_workers import free_ports
 from app.errors import UserError
 from app.files import new_folder, write_json
-from app.paths import module_command, runs_root, shown
+from app.paths import runs_root, shown
 
 
 def bench_scaling(experiment: Experiment, workers: int, rounds: int, out: TextIO) -> Path:
     """Measure the step of one worker, of several on the same batch, and of several on as many batches.
 
-    Every worker has one core to itself. All teams are started first and take turns, so that a ratio compares
-    neighbours in time.
+    Every worker has one core to itself. All groups are started first and then interleaved, so that a ratio
+    compares neighbours in time.
 
     Args:
         experiment: What would be trained; its batch is that of one worker.
         workers: How many several are.
-        rounds: How often every team has a turn.
+        rounds: How often every group is measured.
         out: Receives each line as soon as it is known.
 
     Returns:
@@ -47,15 +45,16 @@ def bench_scaling(experiment: Experiment, workers: int, rounds: int, out: TextIO
     batch = experiment.training.batch_size
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
 
-        def start(name: str, count: int, batch_size: int) -> _Team:
+        def start(name: str, count: int, batch_size: int) -> _WorkerGroup:
             training = experiment.training.model_copy(update={"batch_size": batch_size})
             file = Path(folder) / f"{name}.yaml"
             file.write_text(dump_experiment(experiment.model_copy(update={"training": training})))
-            group = _Team(file, cores[:count])
+            group = _WorkerGroup(file, cores[:count])
             stack.callback(group.close)
+            group.seconds(1)  # until all are warm
             return group
 
-        teams = {
+        groups = {
             "one": start("one", 1, batch),
             "strong": start("strong", workers, batch),
             "weak": start("weak", workers, workers * batch),
@@ -63,90 +62,67 @@ def bench_scaling(experiment: Experiment, workers: int, rounds: int, out: TextIO
         print(
             f"{experiment.name}: batches of {batch}, one core a worker, {rounds} rounds", file=out, flush=True
         )
-        steps = steps_in_a_round(teams["one"].seconds(2))
-        seconds = in_turns({name: group.seconds for name, group in teams.items()}, steps, rounds)
+        steps = steps_in_a_round(groups["one"].seconds(2))
+        seconds = interleaved({name: group.seconds for name, group in groups.items()}, steps, rounds)
     result: dict[str, Any] = {"experiment": experiment.name, "workers": workers, "batch_size": batch}
     result |= {"steps_per_round": steps, **{name: spread(found) for name, found in seconds.items()}}
-    told = {
+    titles = {
         "one": "1 worker",
         "strong": f"{workers} workers, same batch",
         "weak": f"{workers} workers, {workers} batches",
     }
     for name, times in (("one", 1), ("strong", 1), ("weak", workers)):
         step = result[name]["seconds_per_step"]
-        line = f"  {told[name]:<22} {step:.4g} s a step, {times * batch / step:,.0f} images/s"
+        line = f"  {titles[name]:<22} {step:.4g} s a step, {times * batch / step:,.0f} images/s"
         if name != "one":
-            share = workers if name == "strong" else 1
-            efficiency = ratios(seconds["one"], [share * each for each in seconds[name]])
+            speed_up = workers if name == "strong" else 1
+            efficiency = ratios(seconds["one"], [speed_up * each for each in seconds[name]])
             result[name]["efficiency"] = efficiency
             line += f", efficiency {in_words(efficiency, 2)}"
         print(line, file=out, flush=True)
     path = new_folder(runs_root() / "bench") / "scaling.json"
     write_json(path, result)
-    print(f"figures {shown(path)}", file=out, flush=True)
+    print(f"results {shown(path)}", file=out, flush=True)
     return path
 
 
-class _Team:
+class _WorkerGroup:
     """The parent's side of some workers that train the same experiment together."""
 
     def __init__(self, file: Path, cores: Sequence[int]):
-        """Start a worker on each core and wait until all are warm."""
-        command, environment = module_command("app.bench.scaling", str(file))
-        environment["TMPDIR"] = str(file.parent)  # what they leave there when killed goes with that folder
+        """Start a worker on each core."""
         addresses = [f"localhost:{port}" for port in free_ports(len(cores))]
         self.workers = []
         for index, core in enumerate(cores):
             variables = {VARIABLE: config_of(addresses, index)} if len(cores) > 1 else {}
-            worker = subprocess.Popen(
-                command,
-                env=environment | variables,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE if index == 0 else subprocess.DEVNULL,
-                text=True,
-            )
-            os.sched_setaffinity(worker.pid, {core})
+            name = f"bench: worker {index}"
+            worker = JsonWorker(name, "app.bench.scaling", str(file), folder=file.parent, **variables)
+            os.sched_setaffinity(worker.process.pid, {core})
             self.workers.append(worker)
-        self.seconds(1)
 
     def seconds(self, steps: int) -> list[float]:
-        """Return the seconds of each of so many steps."""
+        """Return the seconds of each of `steps` steps on the first worker, once all have taken them."""
         for worker in self.workers:
-            assert worker.stdin
-            with contextlib.suppress(BrokenPipeError):
-                worker.stdin.write(f"{steps}\n")
-                worker.stdin.flush()
-        chief = self.workers[0]
-        assert chief.stdout
-        line = chief.stdout.readline()
-        if not line:
-            _, errors = chief.communicate()
-            last = (errors.strip().splitlines() or ["it said nothing"])[-1]
-            raise UserError(f"bench: a worker ended before it answered: {last}")
-        return json.loads(line)
+            worker.ask(steps)
+        return [worker.answer() for worker in self.workers][0]
 
     def close(self) -> None:
         """End the workers."""
         for worker in self.workers:
-            worker.kill()
+            worker.process.kill()
         for worker in self.workers:
-            worker.communicate()
+            worker.close()
 
 
 def main(file: str) -> None:
     """Be one worker."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # nothing but answers may reach the parent; JAX's libraries print too
+    answers = answer_stream()
     from app.bench.timers import fit_seconds
     from app.training.setup import prepare
 
     with tempfile.TemporaryDirectory() as folder, find_group() as group:
         job = prepare(load_experiment(Path(file)), group)
-        for line in sys.stdin:
-            seconds = fit_seconds(job, int(line), Path(folder))
-            if group.is_chief:
-                print(json.dumps(seconds), file=answers, flush=True)
+        serve(lambda steps: fit_seconds(job, steps, Path(folder)), answers)
 
 
 if __name__ == "__main__":

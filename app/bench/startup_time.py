@@ -1,21 +1,20 @@
 """From nothing to the first step, timed in a process of its own.
 
-`python -m app.bench.startup_time EXPERIMENT.yaml BEGAN [profile]` prints one line of JSON; BEGAN is the
-clock when the process was started.
+`python -m app.bench.startup_time EXPERIMENT.yaml BEGAN [profile]` answers with one line of JSON; BEGAN is
+the clock when the process was started.
 """
 
+import contextlib
 import cProfile
 import json
 import pstats
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from app.bench.json_worker import JsonWorker, answer_stream
 from app.config import load_experiment
-from app.errors import UserError
-from app.paths import module_command
 
 
 def start_up(file: Path) -> dict[str, float]:
@@ -33,12 +32,10 @@ def start_up(file: Path) -> dict[str, float]:
 
 
 def _child(file: Path, *more: str) -> dict[str, float]:
-    command, environment = module_command("app.bench.startup_time", str(file), repr(time.time()), *more)
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise UserError(f"the start-up could not be measured: {(done.stderr.splitlines() or ['?'])[-1]}")
-    parts: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return parts
+    arguments = [str(file), repr(time.time()), *more]
+    worker = JsonWorker("bench: start-up", "app.bench.startup_time", *arguments, folder=file.parent)
+    with contextlib.closing(worker):
+        return worker.answer()
 
 
 def _measure(file: Path, began: float) -> dict[str, float]:
@@ -70,14 +67,14 @@ def _own_seconds(profile: cProfile.Profile) -> float:
 
 def main(arguments: list[str]) -> None:
     """Be the process that is timed."""
-    file, began = Path(arguments[0]), float(arguments[1])
+    file, began, answers = Path(arguments[0]), float(arguments[1]), answer_stream()
     if "profile" in arguments:
         with cProfile.Profile() as profile:
             parts = _measure(file, began)
         parts["own_code"] = _own_seconds(profile)
     else:
         parts = _measure(file, began)
-    print(json.dumps(parts))
+    print(json.dumps(parts), file=answers, flush=True)
 
 
 if __name__ == "__main__":

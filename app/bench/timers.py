@@ -1,9 +1,10 @@
-"""Our own side of the measurement: the whole training step, and its parts one by one."""
+"""Timers of our own training step, whole and in parts."""
 
 import contextlib
 import gc
 import inspect
 import io
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -35,24 +36,49 @@ _ARGUMENTS = {  # of augmentation layers
 PEAK_SIDE = 2048  # of the square matrices whose product shows the processor's peak
 
 
-class _EnoughError(Exception):
+class EnoughError(Exception):
     """Ends a `fit` without the records that an epoch's end writes."""
 
 
-class _Clock(keras.callbacks.Callback):
-    """Notes when steps end, and leaves `fit` after enough of them. Must be the last callback."""
+class StepClock(keras.callbacks.Callback):
+    """Notes when steps end, and leaves `fit` or `evaluate` after enough of them. Must be the last callback.
 
-    def __init__(self, steps: int):
+    Attributes:
+        ends: When the clock was made, and when each step ended.
+        loss: The last one.
+    """
+
+    def __init__(self, steps: int, budget_seconds: float = math.inf):
+        """Remember when to stop.
+
+        Args:
+            steps: After so many steps.
+            budget_seconds: So long after the first step, but not before two more.
+        """
         super().__init__()
-        self.steps = steps
-        self.ends: list[float] = []
+        self.steps, self.budget_seconds = steps, budget_seconds
+        self.ends, self.loss = [time.perf_counter()], math.nan
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Leave `fit` where it is enough."""
+        if self._note(logs):
+            raise EnoughError
+
+    def on_test_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Stop `evaluate` where it is enough."""
+        self.model.stop_evaluating = self._note(logs)
+
+    def _note(self, logs: Mapping[str, float] | None) -> bool:
         assert logs is not None
-        float(logs["loss"])  # a GPU is waited for here
+        self.loss = float(logs["loss"])  # a GPU is waited for here
         self.ends.append(time.perf_counter())
-        if len(self.ends) == self.steps:
-            raise _EnoughError
+        steps = len(self.ends) - 1
+        return steps == self.steps or (steps > 2 and self.ends[-1] - self.ends[1] > self.budget_seconds)
+
+    @property
+    def seconds(self) -> list[float]:
+        """Of each step but the first, which is compiled and waits for its batch."""
+        return np.diff(self.ends)[1:].tolist()
 
 
 def fit_seconds(job: Job, steps: int, folder: Path) -> list[float]:
@@ -82,15 +108,15 @@ def timed_fit(
     model: keras.Model, steps: int, *data: Any, callbacks: Sequence[Any] = (), **options: Any
 ) -> list[float]:
     """Return the seconds of each of `steps` steps of `fit` on `data`, which holds one more, not counted."""
-    clock = _Clock(steps + 1)
-    with contextlib.suppress(_EnoughError):
+    clock = StepClock(steps + 1)
+    with contextlib.suppress(EnoughError):
         model.fit(*data, epochs=1, verbose=0, callbacks=[*callbacks, clock], **options)
     del data
     gc.collect()  # a pipeline in the middle of its images holds threads and memory
-    return np.diff(clock.ends).tolist()
+    return clock.seconds
 
 
-def bare_seconds(job: Job, steps: int) -> list[float]:
+def compiled_seconds(job: Job, steps: int) -> list[float]:
     """Return the seconds of each of `steps` compiled steps on one batch that already lies in memory.
 
     On TensorFlow this is the compiled function alone; on other backends `fit` without callbacks but a clock.
@@ -174,7 +200,9 @@ def compare_draws(ones: np.ndarray, others: np.ndarray) -> str:
     apart = np.sqrt(np.mean(((ones.mean(axis=1) - others.mean(axis=1)) / error) ** 2))
     wider = ones.std(axis=1).mean() / others.std(axis=1).mean()
     equal = same > 0.999 or (apart < 3 and abs(wider - 1) < 0.1)
-    numbers = f"{same:.1%} the same, means {apart:.2f} errors apart, deviations {wider:.3f} to 1"
+    numbers = (
+        f"{same:.1%} the same, means {apart:.2f} standard errors apart, standard deviations {wider:.3f} to 1"
+    )
     return f"{'equal' if equal else 'NOT EQUAL'}: {numbers}"
 
 
@@ -190,7 +218,7 @@ class _Augmented(keras.Model):
 
 
 def matmul_peak(dtype: str, repeats: int = 12) -> float:
-    """Return the largest rate (operations/s) seen for a product of square matrices of `dtype`."""
+    """Return the most operations/s seen for a product of square matrices of `dtype`."""
     random = np.random.default_rng(0).standard_normal((PEAK_SIDE, PEAK_SIDE))
     matrix = ops.cast(ops.convert_to_tensor(random.astype("float32")), dtype)
     if keras.backend.backend() == "tensorflow":

@@ -1,6 +1,6 @@
 """What the doctor sees without training: data, augmentation, normalisation, batch normalisation.
 
-Every check returns a `Finding`, which is a line of its report.
+Every check returns a `CheckResult`: a line of the report.
 """
 
 import math
@@ -20,8 +20,10 @@ from models.inspect import named_layers
 from models.registry import model_arguments
 
 IMBALANCE = 10.0  # the largest class against the smallest
-UNSETTLED_SHARE = 0.05  # of batch normalisation's initial statistics, where validation counts for something
-LOST_SHARE = 0.1  # of them at the end of training
+UNSETTLED_FRACTION = (
+    0.05  # of batch normalisation's initial statistics, where validation counts for something
+)
+LOST_FRACTION = 0.1  # of them at the end of training
 LEAST_MOMENTUM = 0.5
 NICE_MOMENTA = (0.99, 0.98, 0.95, 0.9, 0.8, 0.7, 0.5)
 LARGEST_INPUT = 50.0  # of the network; a pixel of 8 bits is rarely 20 standard deviations from the mean
@@ -30,7 +32,7 @@ DRAWS = 8  # before an augmentation layer is said to do nothing
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """What a check found: how bad it is, what was measured, and what to do about it unless it is fine."""
 
     level: Literal["ok", "warn", "FAIL"]
@@ -45,77 +47,49 @@ class Finding:
         )
 
 
-def splits_of(dataset: Dataset) -> list[tuple[str, Split]]:
-    """Return the splits that a dataset has, by name."""
-    splits = (("training", dataset.train), ("validation", dataset.val), ("test", dataset.test))
-    return [(name, split) for name, split in splits if split is not None]
-
-
-def check_data(dataset: Dataset) -> Finding:
+def check_data(dataset: Dataset) -> CheckResult:
     """Say what was found and loaded."""
-    counts = ", ".join(f"{len(split):,} {name}" for name, split in splits_of(dataset))
+    splits = {"training": dataset.train, "validation": dataset.val, "test": dataset.test}
+    counts = ", ".join(f"{len(split):,} {name}" for name, split in splits.items() if split is not None)
     skipped = f", {len(dataset.skipped)} unreadable files left out" if dataset.skipped else ""
-    return Finding(
+    return CheckResult(
         "ok",
         "data",
         f"{dataset.source}: {counts} images{skipped}, fingerprint {dataset.fingerprint[:12]}",
     )
 
 
-def check_labels(dataset: Dataset) -> Finding:
-    """Find labels that name no class."""
-    num_classes = len(dataset.class_names)
-    for name, split in splits_of(dataset):
-        wrong = split.labels[(split.labels < 0) | (split.labels >= num_classes)]
-        if len(wrong):
-            return Finding(
-                "FAIL",
-                "labels",
-                f"{len(wrong):,} of the {name} split outside 0..{num_classes - 1}, the first is {wrong[0]}",
-                f"Number the {num_classes} classes from 0",
-            )
-    return Finding("ok", "labels", f"all within 0..{num_classes - 1}")
-
-
-def check_images(dataset: Dataset, images: np.ndarray) -> Finding:
-    """Find pixels of another type, splits of another shape, and images that were scaled to [0, 1].
+def check_images(dataset: Dataset, images: np.ndarray) -> CheckResult:
+    """Find images that were scaled to [0, 1] before they were stored as uint8.
 
     Args:
         dataset: The loaded dataset.
         images: Some of its training images.
     """
-    advice = "Give images as uint8 from 0 to 255, (images, height, width, channels), all of one size"
-    shape = dataset.image_shape
-    for name, split in splits_of(dataset):
-        if split.images.dtype != np.uint8 or split.images.shape[1:] != shape or shape[-1] not in (1, 3):
-            measured = f"the {name} split holds {split.images.dtype} {split.images.shape[1:]}"
-            return Finding("FAIL", "images", measured, advice)
-    height, width, channels = shape
+    height, width, channels = dataset.image_shape
     measured = f"{height}x{width}x{channels}, uint8, from {images.min()} to {images.max()} in those drawn"
     if images.max() <= 1:
-        return Finding(
-            "warn", "images", measured, f"They look as if they had been scaled to [0, 1]. {advice}"
-        )
-    return Finding("ok", "images", measured)
+        advice = "They look as if they had been scaled to [0, 1]. Give images as uint8 from 0 to 255"
+        return CheckResult("warn", "images", measured, advice)
+    return CheckResult("ok", "images", measured)
 
 
-def check_classes(dataset: Dataset, class_weight: str | None) -> Finding:
+def check_classes(dataset: Dataset, class_weight: str | None) -> CheckResult:
     """Compare the numbers of training images of the largest and the smallest class."""
-    labels = dataset.train.labels
-    counts = np.bincount(labels[labels >= 0], minlength=len(dataset.class_names))[: len(dataset.class_names)]
+    counts = np.bincount(dataset.train.labels, minlength=len(dataset.class_names))
     low, high = int(counts.argmin()), int(counts.argmax())
     names, measured = dataset.class_names, f"{len(counts)}, each of {counts[low]:,} images"
     if counts[low] == 0:
         measured = f"{names[low]} has no image to train on"
-        return Finding("warn", "classes", measured, "Add some, or remove the class")
+        return CheckResult("warn", "classes", measured, "Add some, or remove the class")
     if counts[low] != counts[high]:
         measured = (
             f"{len(counts)}, from {counts[low]:,} ({names[low]}) to {counts[high]:,} ({names[high]}) images"
         )
     if counts[high] > IMBALANCE * counts[low] and class_weight != "balanced":
         advice = "Set training.class_weight: balanced, or add images of the smaller classes"
-        return Finding("warn", "classes", measured, advice)
-    return Finding("ok", "classes", measured + (", weighted to count equally" if class_weight else ""))
+        return CheckResult("warn", "classes", measured, advice)
+    return CheckResult("ok", "classes", measured + (", weighted to count equally" if class_weight else ""))
 
 
 def check_augmentation(
@@ -124,7 +98,7 @@ def check_augmentation(
     names: Sequence[str],
     path: Path,
     title: str,
-) -> Finding:
+) -> CheckResult:
     """Draw a batch before and after augmentation, and find layers that do nothing or harm.
 
     Args:
@@ -146,25 +120,27 @@ def check_augmentation(
             idle.append(layer.name)
         if not np.isfinite(pixels).all():
             advice = "Check its arguments; NaN pixels make every weight NaN"
-            return Finding("FAIL", "augmentation", f"{layer.name} makes pixels that are not finite", advice)
+            return CheckResult(
+                "FAIL", "augmentation", f"{layer.name} makes pixels that are not finite", advice
+            )
     after = np.clip(pixels, 0, 255)
     path.parent.mkdir(parents=True, exist_ok=True)
     draw_augmentation(path, images, np.round(after).astype(np.uint8), names, title)
     picture = f"look at {shown(path)}"
     if not layers:
-        return Finding("ok", "augmentation", f"none; {picture}")
+        return CheckResult("ok", "augmentation", f"none; {picture}")
     if idle:
         advice = f"Check the arguments, or leave it out; {picture}"
-        return Finding("warn", "augmentation", f"{', '.join(idle)} left all images unchanged", advice)
+        return CheckResult("warn", "augmentation", f"{', '.join(idle)} left all images unchanged", advice)
     left = float(after.std() / max(images.std(), 1e-9))
     if left < 0.2:
         advice = f"Check value_range and strength; {picture}"
-        return Finding("warn", "augmentation", f"leaves {left:.0%} of the images' contrast", advice)
-    return Finding("ok", "augmentation", f"{', '.join(layer.name for layer in layers)}; {picture}")
+        return CheckResult("warn", "augmentation", f"leaves {left:.0%} of the images' contrast", advice)
+    return CheckResult("ok", "augmentation", f"{', '.join(layer.name for layer in layers)}; {picture}")
 
 
-def check_pixels(normalized: np.ndarray, kind: str, largest: float) -> Finding:
-    """Find inputs of the network that are far from mean 0 and deviation 1, or huge.
+def check_pixels(normalized: np.ndarray, kind: str, largest: float) -> CheckResult:
+    """Find inputs of the network that are far from mean 0 and standard deviation 1, or huge.
 
     Args:
         normalized: A batch as the network gets it.
@@ -172,19 +148,21 @@ def check_pixels(normalized: np.ndarray, kind: str, largest: float) -> Finding:
         largest: See `largest_input`.
     """
     values = normalized.astype(np.float32)
-    mean, deviation = float(values.mean()), float(values.std())
-    measured = f"normalization {kind}: mean {mean:.3g}, deviation {deviation:.3g}, largest {largest:,.1f}"
+    mean, std = float(values.mean()), float(values.std())
+    measured = f"normalization {kind}: mean {mean:.3g}, std {std:.3g}, largest {largest:,.1f}"
     if kind == "per_pixel" and not largest <= LARGEST_INPUT:
         measured += f" in training images (limit {LARGEST_INPUT:g})"
         advice = "Some pixels hardly differ between images. Set normalization: per_channel"
-        return Finding("warn", "pixels", measured, advice)
-    if np.isfinite(values).all() and abs(mean) < 3 and 0.03 < deviation < 5:
-        return Finding("ok", "pixels", measured)
-    return Finding("warn", "pixels", measured, "Set normalization: per_channel, which gives about 0 and 1")
+        return CheckResult("warn", "pixels", measured, advice)
+    if np.isfinite(values).all() and abs(mean) < 3 and 0.03 < std < 5:
+        return CheckResult("ok", "pixels", measured)
+    return CheckResult(
+        "warn", "pixels", measured, "Set normalization: per_channel, which gives about 0 and 1"
+    )
 
 
 def largest_input(split: Split, constants: Mapping[str, Any]) -> float:
-    """Return the largest |pixel - mean| / deviation over images of a split, evenly taken where they are many.
+    """Return the largest |pixel - mean| / std over images of a split, evenly taken where they are many.
 
     Args:
         split: The images.
@@ -197,10 +175,10 @@ def largest_input(split: Split, constants: Mapping[str, Any]) -> float:
     return float(np.max(np.abs(ends - np.array(constants["mean"])) / np.array(constants["deviation"])))
 
 
-def check_batch_norm(job: Job) -> Finding:
+def check_batch_norm(job: Job) -> CheckResult:
     """Find moving statistics that still hold much of their initial values when they are used.
 
-    With momentum m a share of m**n of them is left after n steps.
+    With momentum m a fraction m**n of them is left after n steps.
     """
     subject, training = "batch norm", job.experiment.training
     momenta = [
@@ -209,31 +187,31 @@ def check_batch_norm(job: Job) -> Finding:
         if isinstance(layer, keras.layers.BatchNormalization)
     ]
     if not momenta:
-        return Finding("ok", subject, "none in this network")
+        return CheckResult("ok", subject, "none in this network")
     slowest = max(momenta)
     at_first, at_last = slowest**job.steps_per_epoch, slowest ** (job.steps_per_epoch * training.epochs)
     measured = (
-        f"momentum {slowest:g}, {job.steps_per_epoch} steps an epoch: {_share(at_first)} of the "
-        f"initial statistics is left at the first validation, {_share(at_last)} at the end"
+        f"momentum {slowest:g}, {job.steps_per_epoch} steps an epoch: {_percent(at_first)} of the "
+        f"initial statistics is left at the first validation, {_percent(at_last)} at the end"
     )
-    if at_first <= UNSETTLED_SHARE:
+    if at_first <= UNSETTLED_FRACTION:
         if min(momenta) >= LEAST_MOMENTUM:
-            return Finding("ok", subject, measured)
+            return CheckResult("ok", subject, measured)
         measured = f"momentum {min(momenta):g}: the moving statistics are those of the last batch or two"
-        advice = "Keras' momentum is the share that is kept: PyTorch's 0.1 is 0.9 here"
-        return Finding("warn", subject, measured, advice)
-    fitting = [m for m in NICE_MOMENTA if m**job.steps_per_epoch <= UNSETTLED_SHARE]
+        advice = "Keras' momentum is the fraction that is kept: PyTorch's 0.1 is 0.9 here"
+        return CheckResult("warn", subject, measured, advice)
+    fitting = [m for m in NICE_MOMENTA if m**job.steps_per_epoch <= UNSETTLED_FRACTION]
     if fitting and "bn_momentum" in model_arguments(job.experiment.model.name):
         remedy = f"Set model.bn_momentum: {fitting[0]}"
     else:
         remedy = "Use smaller batches or train longer"
-    if at_last > LOST_SHARE:
-        consequence = "no validation figure of this run could be trusted, nor the saved model"
-        return Finding("FAIL", subject, measured, f"{remedy}; {consequence}")
-    settled = math.ceil(math.log(UNSETTLED_SHARE) / math.log(slowest) / job.steps_per_epoch)
+    if at_last > LOST_FRACTION:
+        consequence = "no validation metric of this run could be trusted, nor the saved model"
+        return CheckResult("FAIL", subject, measured, f"{remedy}; {consequence}")
+    settled = math.ceil(math.log(UNSETTLED_FRACTION) / math.log(slowest) / job.steps_per_epoch)
     consequence = f"or mind that validation says little before epoch {settled}"
-    return Finding("warn", subject, measured, f"{remedy}, {consequence}")
+    return CheckResult("warn", subject, measured, f"{remedy}, {consequence}")
 
 
-def _share(value: float) -> str:
+def _percent(value: float) -> str:
     return f"{value:.1%}" if value >= 0.001 else "below 0.1%"

@@ -13,7 +13,7 @@ from app.config import Experiment
 from app.doctor import data_checks as checks
 from app.doctor import resource_checks as resources
 from app.doctor import trial_checks as trials
-from app.doctor.data_checks import Finding
+from app.doctor.data_checks import CheckResult
 from app.errors import UserError
 from app.machine import available_memory_bytes
 from app.paths import runs_root, shown
@@ -35,28 +35,27 @@ def examine(experiment: Experiment, out: TextIO) -> bool:
         Whether there was no FAIL.
     """
     levels = []
-    for finding in _findings(experiment):
-        print(finding, file=out, flush=True)
-        levels.append(finding.level)
+    for result in _results(experiment):
+        print(result, file=out, flush=True)
+        levels.append(result.level)
     failed, warned = levels.count("FAIL"), levels.count("warn")
-    told = f"{failed} FAIL, {warned} warn" if failed or warned else "no fault found"
-    print(f"{experiment.name}: {told}", file=out, flush=True)
+    verdict = f"{failed} FAIL, {warned} warn" if failed or warned else "no fault found"
+    print(f"{experiment.name}: {verdict}", file=out, flush=True)
     return not failed
 
 
-def _findings(experiment: Experiment) -> Iterator[Finding]:
-    """Yield what the checks find, the quick ones first."""
+def _results(experiment: Experiment) -> Iterator[CheckResult]:
+    """Yield the result of each check, the quick ones first."""
     try:
         job = prepare(experiment)
     except UserError as error:
-        yield Finding("FAIL", "start", str(error))
+        yield CheckResult("FAIL", "start", str(error))
         return
     dataset, training = job.dataset, experiment.training
     images, labels = trials.trial_batch(job)
-    names = [dict(enumerate(dataset.class_names)).get(int(label), str(label)) for label in labels]
+    names = [dataset.class_names[label] for label in labels]
     picture = runs_root() / "doctor" / f"{experiment.name}-augmentation.png"
     yield checks.check_data(dataset)
-    yield checks.check_labels(dataset)
     yield checks.check_images(dataset, images)
     yield checks.check_classes(dataset, training.class_weight)
     yield checks.check_augmentation(job.classifier.augmentation, images, names, picture, experiment.name)
@@ -76,22 +75,24 @@ def _findings(experiment: Experiment) -> Iterator[Finding]:
     )
     yield memory
     if memory.level == "FAIL":
-        yield Finding("warn", "trials", "left out, as the system might end a process that takes too much")
+        yield CheckResult(
+            "warn", "trial checks", "left out, as the system might end a process that takes too much"
+        )
         return
-    yield from _trials(job, images, labels)
+    yield from _trial_checks(job, images, labels)
 
 
-def _check_precision(asked: Experiment, resolved: Experiment) -> Finding:
+def _check_precision(asked: Experiment, resolved: Experiment) -> CheckResult:
     """Say which number format is used, and whether another would be faster here."""
     training = asked.training
     advice = startup.precision_advice(training.precision, training.devices) or ""
     here = f" is {resolved.training.precision} here" if training.precision == "auto" else ""
     level: Literal["ok", "warn"] = "warn" if advice and training.precision != "float32" else "ok"
-    return Finding(level, "precision", training.precision + here, advice)
+    return CheckResult(level, "precision", training.precision + here, advice)
 
 
-def _trials(job: Job, images: np.ndarray, labels: np.ndarray) -> Iterator[Finding]:
-    """Yield what is learnt by computing; each trial's memory is free again before the next."""
+def _trial_checks(job: Job, images: np.ndarray, labels: np.ndarray) -> Iterator[CheckResult]:
+    """Yield what is learnt by computing; the memory of each check is free again before the next."""
     try:
         step = trials.first_step(job, images, labels)
         yield trials.check_first_loss(job, step)
@@ -105,7 +106,9 @@ def _trials(job: Job, images: np.ndarray, labels: np.ndarray) -> Iterator[Findin
         if "RESOURCE_EXHAUSTED" not in f"{error}" and "ResourceExhausted" not in type(error).__name__:
             raise
         advice = "Choose a smaller training.batch_size or dataset.image_size"
-        yield Finding("FAIL", "memory", "the accelerator's memory is too small for a training step", advice)
+        yield CheckResult(
+            "FAIL", "memory", "the accelerator's memory is too small for a training step", advice
+        )
 
 
 def _free_disk_bytes(folder: Path) -> int:

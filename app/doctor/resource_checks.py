@@ -1,16 +1,18 @@
 """What a run takes of the machine it is on: disk, memory and time."""
 
+import contextlib
 import gc
 import math
-import time
-from collections.abc import Iterable, Mapping
+import statistics
+from collections.abc import Iterable
 from typing import Any
 
 import keras
 import numpy as np
 
+from app.bench.timers import EnoughError, StepClock
 from app.data.pipeline import evaluation_batches, num_steps
-from app.doctor.data_checks import Finding
+from app.doctor.data_checks import CheckResult
 from app.training.checkpoint import KEPT_STATES
 from app.training.setup import Job
 from app.wording import duration
@@ -52,70 +54,49 @@ def _num_values(layer: keras.layers.Layer) -> int:
     return math.prod(size or 1 for size in shape[1:])
 
 
-def check_room(subject: str, need_bytes: int, free_bytes: int, advice: str) -> Finding:
+def check_room(subject: str, need_bytes: int, free_bytes: int, advice: str) -> CheckResult:
     """Compare what is needed with what is free: short is a FAIL, less than half as much again a warning."""
     measured = f"about {_in_words(need_bytes)} needed, {_in_words(free_bytes)} free"
     if 1.5 * need_bytes <= free_bytes:
-        return Finding("ok", subject, measured)
-    return Finding("FAIL" if need_bytes > free_bytes else "warn", subject, measured, advice)
+        return CheckResult("ok", subject, measured)
+    return CheckResult("FAIL" if need_bytes > free_bytes else "warn", subject, measured, advice)
 
 
 def _in_words(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
 
 
-class _Clock(keras.callbacks.Callback):
-    """Notes when steps end; stops after enough of them or enough time."""
-
-    def __init__(self, budget_seconds: float):
-        super().__init__()
-        self.budget_seconds, self.ends, self.loss = budget_seconds, [time.monotonic()], 0.0
-
-    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
-        self.model.stop_training = self._note(logs)
-
-    def on_test_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
-        self.model.stop_evaluating = self._note(logs)
-
-    def _note(self, logs: Mapping[str, float] | None) -> bool:
-        assert logs is not None
-        self.loss = float(logs["loss"])  # a GPU is waited for here
-        self.ends.append(time.monotonic())
-        done = len(self.ends) - 2  # without the first step, which is compiled
-        return done >= TIMED_STEPS or (done >= 2 and self.ends[-1] - self.ends[1] > self.budget_seconds)
-
-    @property
-    def seconds_per_step(self) -> float:
-        """The later steps count: the first ones find their batches waiting."""
-        times = np.diff(self.ends)[1:]
-        return (
-            float(np.median(times[len(times) // 2 :])) if len(times) else float(self.ends[1] - self.ends[0])
-        )
-
-
-def check_speed(job: Job, budget_seconds: float = 4.0) -> Finding:
+def check_speed(job: Job, budget_seconds: float = 4.0) -> CheckResult:
     """Time real steps and validation batches, and tell how long the whole run takes here."""
     training, dataset = job.experiment.training, job.dataset
-    clock, validation = _Clock(budget_seconds), _Clock(budget_seconds / 3)
-    batches = job.batches(epochs=TIMED_STEPS + 1)
-    job.classifier.fit(
-        batches, steps_per_epoch=TIMED_STEPS + 1, epochs=1, shuffle=False, verbose=0, callbacks=[clock]
-    )
+    steps = TIMED_STEPS + 1
+    clock, batches = StepClock(steps, budget_seconds), job.batches(epochs=steps)
+    with contextlib.suppress(EnoughError):
+        job.classifier.fit(
+            batches, steps_per_epoch=steps, epochs=1, shuffle=False, verbose=0, callbacks=[clock]
+        )
     if not math.isfinite(clock.loss):
         measured = f"the loss is {clock.loss} within {len(clock.ends) - 1} steps"
         advice = "Lower optimizer.learning_rate, or warm it up (warmup_epochs)"
-        return Finding("FAIL", "speed", measured, advice)
+        return CheckResult("FAIL", "speed", measured, advice)
     val_batches = evaluation_batches(dataset.val, training.batch_size)
+    validation = StepClock(steps, budget_seconds / 3)
     job.classifier.evaluate(val_batches, verbose=0, callbacks=[validation])
     del batches, val_batches  # a pipeline in the middle of its images holds threads and memory
     gc.collect()
     val_steps = num_steps(len(dataset.val), training.batch_size)
-    step = clock.seconds_per_step
-    epoch = job.steps_per_epoch * step + val_steps * validation.seconds_per_step
+    step = _seconds_per_step(clock)
+    epoch = job.steps_per_epoch * step + val_steps * _seconds_per_step(validation)
     most = "at most " if training.early_stopping else ""
-    return Finding(
+    return CheckResult(
         "ok",
         "speed",
         f"{step:.3g} s a step of {training.batch_size} images, {duration(epoch)} an epoch, "
         f"{most}about {duration(training.epochs * epoch)} for {training.epochs} epochs",
     )
+
+
+def _seconds_per_step(clock: StepClock) -> float:
+    """Return the median of the later steps: the first ones find their batches waiting."""
+    seconds = clock.seconds or [clock.ends[1] - clock.ends[0]]
+    return statistics.median(seconds[len(seconds) // 2 :])

@@ -14,7 +14,7 @@ import numpy as np
 from keras import ops
 
 from app.data.order import epoch_order
-from app.doctor.data_checks import Finding
+from app.doctor.data_checks import CheckResult
 from app.training.setup import Job
 from models import ImageClassifier, build_model
 from models.inspect import count_macs, named_layers
@@ -22,7 +22,7 @@ from models.losses import SparseCrossentropy
 
 GRADIENT_SCALE = {"float16": 1024.0}  # smaller gradients than float16 can hold are not zero
 LOUD = 4.0  # the first loss against that of even odds; deep residual networks come to 3
-LEARNT = 0.8  # share of the way from the first loss down to the lowest possible one
+LEARNT = 0.8  # fraction of the way from the first loss down to the lowest possible one
 FALLING = 0.1  # of that way, where time ran out
 EAGER_STEPS = 20
 
@@ -78,29 +78,29 @@ def first_step(job: Job, images: np.ndarray, labels: np.ndarray) -> FirstStep:
     return FirstStep(ops.convert_to_numpy(logits), float(value) / scale, gradients)
 
 
-def check_first_loss(job: Job, step: FirstStep) -> Finding:
+def check_first_loss(job: Job, step: FirstStep) -> CheckResult:
     """Compare the loss before training with that of a network that finds all classes equally likely."""
     num_classes = len(job.dataset.class_names)
     expected = math.log(num_classes)  # also with softmax before the loss: equal in, equal out
     measured = f"{step.loss:.3g} before training; ln({num_classes}) = {expected:.3g} expected"
     if not math.isfinite(step.loss):
         advice = "Check the model and normalization, or set training.precision: float32"
-        return Finding("FAIL", "first loss", measured, advice)
+        return CheckResult("FAIL", "first loss", measured, advice)
     if job.experiment.model.weights:
-        return Finding(
+        return CheckResult(
             "ok", "first loss", f"{step.loss:.3g} with the weights of {job.experiment.model.weights}"
         )
     if expected / 2 <= step.loss <= LOUD * expected:
-        return Finding("ok", "first loss", measured)
+        return CheckResult("ok", "first loss", measured)
     advice = "Check the initial values of the network's last layer, and normalization"
-    return Finding("warn", "first loss", measured, advice)
+    return CheckResult("warn", "first loss", measured, advice)
 
 
-def check_logits(job: Job, step: FirstStep) -> Finding:
+def check_logits(job: Job, step: FirstStep) -> CheckResult:
     """Find a network that ends in softmax, although the loss takes logits."""
     logits = step.logits
     if np.all((logits >= 0) & (logits <= 1)) and np.allclose(logits.sum(axis=-1), 1.0, atol=1e-2):
-        return Finding(
+        return CheckResult(
             "FAIL",
             "logits",
             "the network's outputs are probabilities (none negative, their sum is 1), but the loss applies "
@@ -112,10 +112,10 @@ def check_logits(job: Job, step: FirstStep) -> Finding:
     asked = (
         "; softmax before the loss, as asked for" if job.experiment.training.loss.softmax_before_loss else ""
     )
-    return Finding("ok", "logits", f"from {low:.3g} to {high:.3g}{asked}")
+    return CheckResult("ok", "logits", f"from {low:.3g} to {high:.3g}{asked}")
 
 
-def check_gradients(job: Job, step: FirstStep, images: np.ndarray, labels: np.ndarray) -> Finding:
+def check_gradients(job: Job, step: FirstStep, images: np.ndarray, labels: np.ndarray) -> CheckResult:
     """Find trainable variables that no gradient reaches.
 
     Some are zero by design before the first step (behind a scale that starts at zero), so those get a
@@ -132,15 +132,15 @@ def check_gradients(job: Job, step: FirstStep, images: np.ndarray, labels: np.nd
         optimizer.apply([g for g, _ in pairs])
         later = _gradient_faults(first_step(job, images, labels).gradients)
         faults = {i: fault for i, fault in faults.items() if fault != "zero" or later.get(i) == "zero"}
-    told = [f"{names.get(id(variables[i]), variables[i].path)} ({fault})" for i, fault in faults.items()]
-    told += [f"{path} (never called)" for path, layer in named_layers(network) if not layer.built]
-    if not told:
-        return Finding("ok", "gradients", f"finite and not zero for all {len(variables)} variables")
-    more = f" and {len(told) - 5} more" if len(told) > 5 else ""
-    return Finding(
+    unreached = [f"{names.get(id(variables[i]), variables[i].path)} ({fault})" for i, fault in faults.items()]
+    unreached += [f"{path} (never called)" for path, layer in named_layers(network) if not layer.built]
+    if not unreached:
+        return CheckResult("ok", "gradients", f"finite and not zero for all {len(variables)} variables")
+    more = f" and {len(unreached) - 5} more" if len(unreached) > 5 else ""
+    return CheckResult(
         "FAIL",
         "gradients",
-        f"none for {', '.join(told[:5])}{more}, of {len(variables)} variables",
+        f"none for {', '.join(unreached[:5])}{more}, of {len(variables)} variables",
         "Is the layer used in call? Does what follows depend on it, or is all of it cut to zero?",
     )
 
@@ -170,7 +170,7 @@ def _variable_names(network: keras.Model) -> dict[int, str]:
 
 def check_overfitting(
     job: Job, images: np.ndarray, labels: np.ndarray, budget_seconds: float = 20.0, most_steps: int = 1200
-) -> Finding:
+) -> CheckResult:
     """Train a copy of the network on two batches until it knows them, or steps or time run out.
 
     The copy has neither dropout, nor penalties, nor augmentation, and Adam as optimizer: what it cannot
@@ -185,13 +185,13 @@ def check_overfitting(
     copy.compile(keras.optimizers.Adam(rate), loss, run_eagerly=keras.backend.backend() == "tensorflow")
     lowest = _lowest_loss(loss, len(job.dataset.class_names))
     losses: list[float] = []
-    started, share = time.monotonic(), 0.0
+    started, learnt = time.monotonic(), 0.0
     while len(losses) < most_steps:
         if len(losses) == EAGER_STEPS and copy.run_eagerly:
             copy.compile(copy.optimizer, loss, jit_compile=False)
         losses += [float(copy.train_on_batch(*batch)) for batch in batches]
-        share = (losses[0] - float(np.mean(losses[-2:]))) / max(losses[0] - lowest, 1e-9)
-        if share >= LEARNT or time.monotonic() - started > budget_seconds:
+        learnt = (losses[0] - float(np.mean(losses[-2:]))) / max(losses[0] - lowest, 1e-9)
+        if learnt >= LEARNT or time.monotonic() - started > budget_seconds:
             break
     del copy
     gc.collect()
@@ -199,19 +199,19 @@ def check_overfitting(
         f"loss from {losses[0]:.3g} to {np.mean(losses[-2:]):.3g} in {len(losses)} steps "
         f"on the same two batches of {half} images"
     )
-    if share >= LEARNT:
-        return Finding("ok", "overfitting", measured)
+    if learnt >= LEARNT:
+        return CheckResult("ok", "overfitting", measured)
     if len(losses) < most_steps:
         measured += f", all that {budget_seconds:.0f} s allow"
-        if share >= FALLING:
-            return Finding("ok", "overfitting", measured)
+        if learnt >= FALLING:
+            return CheckResult("ok", "overfitting", measured)
         advice = "This machine is too slow to tell whether it learns: watch the first epochs"
-        return Finding("warn", "overfitting", measured, advice)
+        return CheckResult("warn", "overfitting", measured, advice)
     advice = (
         f"A network that does not learn {2 * half} images will not learn {len(job.dataset.train):,}: look at "
         "its layers, initial values and size, and whether the labels fit the images"
     )
-    return Finding("FAIL", "overfitting", measured, advice)
+    return CheckResult("FAIL", "overfitting", measured, advice)
 
 
 def _lowest_loss(loss: SparseCrossentropy, num_classes: int) -> float:

@@ -8,6 +8,7 @@ from pathlib import Path
 from app.config import Experiment, list_experiments, load_experiment
 from app.errors import UserError
 from app.files import write_text
+from app.machine import describe_machine
 from app.paths import experiments_dir, shown
 from app.reading import read_record
 from app.records import DatasetRecord, EnvironmentRecord, MetricsRecord
@@ -151,17 +152,6 @@ def _result(experiment: Experiment, finished: _Finished) -> tuple[tuple[str, ...
         percent(test.accuracy) if test else "",
         source_cell(experiment),
         seconds,
-        _machine(finished.environment, finished.experiment),
+        f"{describe_machine(finished.environment)}, {finished.experiment.training.precision}",
     )
     return cells, f"{headline} on {metrics.split}, {epochs} epochs of {seconds} s"
-
-
-def _machine(environment: EnvironmentRecord, experiment: Experiment) -> str:
-    """Return processor, accelerators, backend and precision in a few words."""
-    model = re.sub(r"\((?:R|TM)\)|@.*| CPU| Processor", "", environment.cpu.model).strip()
-    accelerators = [device for device in environment.devices if device.upper() != "CPU"]
-    backend = environment.backend
-    version = environment.versions.get(backend, "")
-    together = [f"{environment.workers} workers"] if environment.workers > 1 else []
-    processor, precision = f"{environment.cpu.count} x {model}", experiment.training.precision
-    return ", ".join([processor, *accelerators, *together, f"{backend} {version}", precision])

@@ -13,7 +13,7 @@ from app.backend import silence
 from app.config import Experiment
 from app.distributed.process_group import ProcessGroup
 from app.errors import UserError
-from app.machine import _CPU_FLAGS, _commit, package_versions
+from app.machine import CPU_FLAGS, commit, package_versions
 from models import processor
 
 EMULATED = "8.8 times as long a step as float32 (measured: FastCifar10 in bfloat16 on two AVX2 cores)"
@@ -167,12 +167,12 @@ def describe_environment(deterministic: bool) -> dict[str, Any]:
         "platform": platform.platform(),
         "backend": keras.backend.backend(),
         "versions": package_versions(),
-        "commit": _commit(),
+        "commit": commit(),
         "devices": devices,
         "cpu": {
             "model": processor.cpuinfo("model name") or platform.processor(),
             "count": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-            "flags": [flag for flag in _CPU_FLAGS if flag in processor.cpu_flags()],
+            "flags": [flag for flag in CPU_FLAGS if flag in processor.cpu_flags()],
         },
         "threads": threads,
         "onednn": processor.onednn_settings() if keras.backend.backend() == "tensorflow" else {},
