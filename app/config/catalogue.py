@@ -13,8 +13,7 @@ import typing
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-import keras
-
+from app.backend import keras  # without TensorFlow's start-up messages
 from app.config.arguments import ALTERNATING_FLIP, CATALOGUE
 from app.config.editor_schema import editor_schema
 from app.config.reference import with_tables

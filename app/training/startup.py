@@ -120,7 +120,10 @@ def configure(*, seed: int, precision: str, devices: str, determinism: str | Non
         )
     if tf and (devices == "cpu" or backend == "jax"):
         try:
-            tf.config.set_visible_devices([], "GPU")  # where it only feeds JAX it must not take the memory
+            with _without_driver_messages():
+                tf.config.set_visible_devices(
+                    [], "GPU"
+                )  # where it only feeds JAX it must not take the memory
         except RuntimeError as error:
             message = "training.devices: 'cpu' must be chosen before the first run in a process"
             raise UserError(message) from error
@@ -145,9 +148,13 @@ def _accelerators(devices: str) -> list[Any]:
     tf: Any = sys.modules.get("tensorflow")
     if tf is None or devices == "cpu":
         return []
-    # Without a driver TensorFlow reports its failed look for one as an error.
-    with silence() if not Path("/proc/driver/nvidia").exists() else contextlib.nullcontext():
+    with _without_driver_messages():
         return tf.config.list_physical_devices("GPU")
+
+
+def _without_driver_messages() -> contextlib.AbstractContextManager[None]:
+    """Hold back that TensorFlow reports a missing driver as an error."""
+    return contextlib.nullcontext() if Path("/proc/driver/nvidia").exists() else silence()
 
 
 def describe_environment(deterministic: bool) -> dict[str, Any]:

@@ -4,6 +4,7 @@
 import pytest
 
 from app.config import load_experiment
+from app.config.arguments import catalogue
 from app.config.nodes import NO_ALIASES
 from tests.config.conftest import VALID
 
@@ -41,7 +42,7 @@ ONE_MISTAKE = {
     "late_warmup": ("learning_rate: 0.1", "learning_rate: {schedule: cosine, peak: 1, warmup_epochs: 10}", ["8:61: optimizer.learning_rate.warmup_epochs: must be below training.epochs, which is 10; got 10"]),
     "late_peak": ("learning_rate: 0.1", "learning_rate: {schedule: one_cycle, peak: 1, peak_epoch: 12}", ["8:61: optimizer.learning_rate.peak_epoch: must be below training.epochs, which is 10; got 12"]),
     "early_span": ("learning_rate: 0.1", "learning_rate: {schedule: cosine, peak: 1, warmup_epochs: 4, span_epochs: 3}", ["8:61: optimizer.learning_rate.warmup_epochs: must be below span_epochs, which is 3; got 4"]),
-    "dataset": ("digits", "digit", ["3:9: dataset.name: unknown dataset 'digit'; did you mean 'digits'? allowed: cifar10, cifar100, digits, fashion_mnist, image_folder, mnist"]),
+    "dataset": ("digits", "digit", ["3:9: dataset.name: unknown dataset 'digit'; did you mean 'digits'? allowed: " + ", ".join(catalogue()["datasets"])]),
     "image_size": ("digits", "digits\n  image_size: 32", ["4:15: dataset.image_size: must be a list; got 32"]),
     "image_size_short": ("digits", "digits\n  image_size: [32]", ["4:15: dataset.image_size[1]: item is missing"]),
     "image_size_long": ("digits", "digits\n  image_size: [1, 2, 3]", ["4:15: dataset.image_size: must have at most 2 items; got [1, 2, 3]"]),
