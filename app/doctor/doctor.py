@@ -1,9 +1,7 @@
 """Before a long run: does everything look as it should, and how long will it take?"""
 
 import gc
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Literal, TextIO
 
 import keras
@@ -15,7 +13,7 @@ from app.doctor import resource_checks as resources
 from app.doctor import trial_checks as trials
 from app.doctor.data_checks import CheckResult
 from app.errors import UserError
-from app.machine import available_memory_bytes
+from app.machine import available_memory_bytes, free_disk_bytes
 from app.paths import runs_root, shown
 from app.training import startup
 from app.training.setup import Job, prepare
@@ -65,7 +63,7 @@ def _results(experiment: Experiment) -> Iterator[CheckResult]:
     yield checks.check_batch_norm(job)
     yield _check_precision(experiment, job.experiment)
     yield resources.check_room(
-        "disk", resources.disk_need(job), _free_disk_bytes(runs_root()), f"Free space in {shown(runs_root())}"
+        "disk", resources.disk_need(job), free_disk_bytes(runs_root()), f"Free space in {shown(runs_root())}"
     )
     memory = resources.check_room(
         "memory",
@@ -109,10 +107,3 @@ def _trial_checks(job: Job, images: np.ndarray, labels: np.ndarray) -> Iterator[
         yield CheckResult(
             "FAIL", "memory", "the accelerator's memory is too small for a training step", advice
         )
-
-
-def _free_disk_bytes(folder: Path) -> int:
-    """Return the free space where `folder` lies or will lie."""
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
