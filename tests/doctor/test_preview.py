@@ -110,9 +110,9 @@ def test_an_alternating_flip_mirrors_every_second_epoch(home, monkeypatch):
 
 
 def test_without_augmentation_it_says_so(home):
-    folder, told = run_preview("augmentation=[]")
+    folder, text = run_preview("augmentation=[]")
     assert [path.name for path in folder.iterdir()] == ["schedule.png"]
-    assert "augmentation none" in told and "schedule.png" in told
+    assert "augmentation none" in text and "schedule.png" in text
 
 
 def test_missing_data_leaves_nothing_behind(home):
