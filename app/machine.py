@@ -1,16 +1,22 @@
-"""What this machine is and has: memory, installed versions, the checkout's commit."""
+"""What a program runs on: memory, installed versions, the checkout's commit, and a machine in words."""
 
 import contextlib
 import importlib.metadata
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from app.paths import project_root
 from app.records import EnvironmentRecord
+
+_PACKAGES = ("tensorflow", "keras", "jax", "jaxlib", "numpy", "pillow", "scikit-learn", "matplotlib")
+CPU_FLAGS = (
+    "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "asimdhp", "sve", "bf16",
+)  # fmt: skip
 
 
 def available_memory_bytes() -> int:
@@ -27,17 +33,17 @@ def available_memory_bytes() -> int:
     return max(available, 0)
 
 
+def free_disk_bytes(folder: Path) -> int:
+    """Return the free space where `folder` lies or will lie."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
 def peak_memory_megabytes() -> int:
     """Return the largest resident memory of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1e6 if sys.platform == "darwin" else 1e3))  # bytes there, kilobytes elsewhere
-
-
-_PACKAGES = ("tensorflow", "keras", "jax", "jaxlib", "numpy", "pillow", "scikit-learn", "matplotlib")
-
-CPU_FLAGS = (
-    "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "asimdhp", "sve", "bf16",
-)  # fmt: skip
 
 
 def package_versions() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The size and the cost of a network: weights, and multiply-accumulates for one image."""
+"""Looks into a network: its layers by name, its size and cost, and the calls of its layers as they happen."""
 
 import contextlib
 import functools
@@ -7,7 +7,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
-from keras import ops
+
+Call = Callable[..., Any]  # a layer's bound `call`
+
+
+def named_layers(model: keras.Model, path: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
+    """Yield every layer that is not itself made of layers, under its attributes' names, in their order."""
+    for name, value in vars(model).items():
+        items = enumerate(value) if isinstance(value, list | tuple) else [(None, value)]
+        for number, layer in items if not name.startswith("_") else []:
+            here = f"{path}{name}" + ("" if number is None else f"[{number}]")
+            if isinstance(layer, keras.Model):
+                yield from named_layers(layer, f"{here}.")
+            elif isinstance(layer, keras.layers.Layer):
+                yield here, layer
 
 
 def count_weights(variables: Iterable[keras.Variable]) -> int:
@@ -35,26 +48,11 @@ def count_macs(layer: keras.layers.Layer) -> int:
     return math.prod(kernel.shape) * places
 
 
-def named_layers(model: keras.Model, path: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
-    """Yield every layer that is not itself made of layers, under its attributes' names, in their order."""
-    for name, value in vars(model).items():
-        items = enumerate(value) if isinstance(value, list | tuple) else [(None, value)]
-        for number, layer in items if not name.startswith("_") else []:
-            here = f"{path}{name}" + ("" if number is None else f"[{number}]")
-            if isinstance(layer, keras.Model):
-                yield from named_layers(layer, f"{here}.")
-            elif isinstance(layer, keras.layers.Layer):
-                yield here, layer
-
-
-Call = Callable[..., Any]
-
-
 @contextlib.contextmanager
 def intercepted(layers: Sequence[keras.layers.Layer], handle: Callable[..., Any]) -> Iterator[None]:
     """Let `handle(layer, call, *args, **kwargs)` answer for each layer's `call` while the block runs."""
     for layer in layers:
-        # Shadows the method, past Keras' tracking of attributes.
+        # Not by setattr: Keras and TensorFlow track what is set that way as state of the layer.
         vars(layer)["call"] = functools.partial(handle, layer, layer.call)
     try:
         yield
@@ -65,9 +63,9 @@ def intercepted(layers: Sequence[keras.layers.Layer], handle: Callable[..., Any]
 
 @contextlib.contextmanager
 def left_as_it_was(classifier: keras.Model) -> Iterator[None]:
-    """Put back what a pass in training changes: moving statistics, random state."""
+    """Restore what a training pass changes, moving statistics and random state, when the block ends."""
     variables = classifier.non_trainable_variables
-    values = [ops.convert_to_numpy(variable) for variable in variables]
+    values = [keras.ops.convert_to_numpy(variable) for variable in variables]
     try:
         yield
     finally:

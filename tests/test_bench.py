@@ -13,7 +13,8 @@ import pytest
 
 from app.bench import baselines, scaling
 from app.bench import bench as report
-from app.bench.bench import bench, ratios
+from app.bench.bench import bench, interleaved, ratios
+from app.bench.json_worker import JsonWorker
 from app.bench.timers import compare_draws
 from app.config import load_experiment
 from app.errors import UserError
@@ -111,6 +112,13 @@ def test_ratios_are_those_of_neighbours():
     assert ratios([2.0, 9.0, 4.0], [1.0, 3.0, 4.0]) == {"median": 2.0, "least": 1.0, "most": 3.0}
 
 
+def test_every_other_round_is_measured_in_reverse():
+    order = []
+    contenders = {name: lambda steps, name=name: order.append(name) or [1.0, 2.0, 9.0] for name in "ab"}
+    assert interleaved(contenders, 3, rounds=3) == {"a": [2.0] * 3, "b": [2.0] * 3}
+    assert "".join(order) == "abbaab"
+
+
 def test_what_pytorch_cannot_take_is_said_before_tensorflow_is_imported(tiny):
     code = """
 import sys
@@ -148,6 +156,13 @@ def test_a_users_pythonpath_reaches_the_processes_that_are_started(monkeypatch):
 def test_baseline_that_dies_is_a_message(tiny, tmp_path):
     with pytest.raises(UserError, match="AGAINST=nobody: the process ended before it answered: KeyError"):
         baselines.Baseline("nobody", tmp_path / "experiments" / "tiny.yaml", (16, 16, 1), 10)
+
+
+def test_worker_that_ends_early_is_a_message_with_its_last_line(tmp_path):
+    worker = JsonWorker("bench: it", "app.nowhere", folder=tmp_path)
+    with pytest.raises(UserError, match="bench: it: the process ended .*: .*No module named app.nowhere"):
+        worker.seconds(2)
+    assert list(tmp_path.iterdir()) == []
 
 
 @needs_torch

@@ -52,8 +52,8 @@ class StepClock(keras.callbacks.Callback):
         """Remember when to stop.
 
         Args:
-            steps: After so many steps.
-            budget_seconds: So long after the first step, but not before two more.
+            steps: Number of steps after which it stops.
+            budget_seconds: Time after the first step at which it stops, but not before two more steps.
         """
         super().__init__()
         self.steps, self.budget_seconds = steps, budget_seconds

@@ -1,21 +1,17 @@
 """Before a long run: does everything look as it should, and how long will it take?"""
 
 import gc
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Literal, TextIO
 
 import keras
 import numpy as np
 
 from app.config import Experiment
-from app.doctor import data_checks as checks
-from app.doctor import resource_checks as resources
-from app.doctor import trial_checks as trials
+from app.doctor import data_checks, resource_checks, trial_checks
 from app.doctor.data_checks import CheckResult
 from app.errors import UserError
-from app.machine import available_memory_bytes
+from app.machine import available_memory_bytes, free_disk_bytes
 from app.paths import runs_root, shown
 from app.training import startup
 from app.training.setup import Job, prepare
@@ -52,24 +48,27 @@ def _results(experiment: Experiment) -> Iterator[CheckResult]:
         yield CheckResult("FAIL", "start", str(error))
         return
     dataset, training = job.dataset, experiment.training
-    images, labels = trials.trial_batch(job)
+    images, labels = trial_checks.trial_batch(job)
     names = [dataset.class_names[label] for label in labels]
     picture = runs_root() / "doctor" / f"{experiment.name}-augmentation.png"
-    yield checks.check_data(dataset)
-    yield checks.check_images(dataset, images)
-    yield checks.check_classes(dataset, training.class_weight)
-    yield checks.check_augmentation(job.classifier.augmentation, images, names, picture, experiment.name)
+    yield data_checks.check_data(dataset)
+    yield data_checks.check_images(dataset, images)
+    yield data_checks.check_classes(dataset, training.class_weight)
+    yield data_checks.check_augmentation(job.classifier.augmentation, images, names, picture, experiment.name)
     normalized = keras.ops.convert_to_numpy(keras.ops.cast(job.classifier.normalization(images), "float32"))
-    largest = checks.largest_input(dataset.train, job.constants)
-    yield checks.check_pixels(normalized, experiment.normalization, largest)
-    yield checks.check_batch_norm(job)
+    largest = data_checks.largest_input(dataset.train, job.constants)
+    yield data_checks.check_pixels(normalized, experiment.normalization, largest)
+    yield data_checks.check_batch_norm(job)
     yield _check_precision(experiment, job.experiment)
-    yield resources.check_room(
-        "disk", resources.disk_need(job), _free_disk_bytes(runs_root()), f"Free space in {shown(runs_root())}"
+    yield resource_checks.check_room(
+        "disk",
+        resource_checks.disk_need(job),
+        free_disk_bytes(runs_root()),
+        f"Free space in {shown(runs_root())}",
     )
-    memory = resources.check_room(
+    memory = resource_checks.check_room(
         "memory",
-        resources.memory_need(job),
+        resource_checks.memory_need(job),
         available_memory_bytes(),
         "Choose a smaller training.batch_size or dataset.image_size",
     )
@@ -94,14 +93,14 @@ def _check_precision(asked: Experiment, resolved: Experiment) -> CheckResult:
 def _trial_checks(job: Job, images: np.ndarray, labels: np.ndarray) -> Iterator[CheckResult]:
     """Yield what is learnt by computing; the memory of each check is free again before the next."""
     try:
-        step = trials.first_step(job, images, labels)
-        yield trials.check_first_loss(job, step)
-        yield trials.check_logits(job, step)
-        yield trials.check_gradients(job, step, images, labels)
+        step = trial_checks.first_step(job, images, labels)
+        yield trial_checks.check_first_loss(job, step)
+        yield trial_checks.check_logits(job, step)
+        yield trial_checks.check_gradients(job, step, images, labels)
         del step
         gc.collect()
-        yield trials.check_overfitting(job, images, labels)
-        yield resources.check_speed(job)
+        yield trial_checks.check_overfitting(job, images, labels)
+        yield resource_checks.check_speed(job)
     except Exception as error:  # the backends have no class in common for it
         if "RESOURCE_EXHAUSTED" not in f"{error}" and "ResourceExhausted" not in type(error).__name__:
             raise
@@ -109,10 +108,3 @@ def _trial_checks(job: Job, images: np.ndarray, labels: np.ndarray) -> Iterator[
         yield CheckResult(
             "FAIL", "memory", "the accelerator's memory is too small for a training step", advice
         )
-
-
-def _free_disk_bytes(folder: Path) -> int:
-    """Return the free space where `folder` lies or will lie."""
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free

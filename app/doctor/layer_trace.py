@@ -17,7 +17,7 @@ Stage = Literal["images", "forward", "loss", "gradient", "update"]
 
 
 @dataclass
-class Passage:
+class LayerCall:
     """One call of a layer. Sizes are largest absolute values, NaN or infinite where a value is.
 
     Attributes:
@@ -41,25 +41,25 @@ class Passage:
 
 
 @dataclass(frozen=True)
-class Culprit:
+class FirstNonFinite:
     """What first was not finite.
 
     Attributes:
         stage: Where in the step.
         what: The same in words.
-        passages: All calls of layers in their order.
+        calls: All calls of layers in their order.
         index: The call in question.
     """
 
     stage: Stage
     what: str
-    passages: Sequence[Passage]
+    calls: Sequence[LayerCall]
     index: int
 
 
 def find_in_step(
     classifier: keras.Model, images: np.ndarray, labels: np.ndarray
-) -> tuple[list[Passage], Culprit | None]:
+) -> tuple[list[LayerCall], FirstNonFinite | None]:
     """Compute one training step without its update, layer by layer, and leave the classifier as it was.
 
     Gradients are followed on TensorFlow only.
@@ -72,33 +72,33 @@ def find_in_step(
     Returns:
         Every call of a layer in their order, and what first was not finite, None where all was.
     """
-    with left_as_it_was(classifier), _watched(classifier) as passages:
+    with left_as_it_was(classifier), _watched(classifier) as calls:
         if keras.backend.backend() == "tensorflow":
             import tensorflow as tf  # absent where JAX trains
 
             with tf.GradientTape() as tape:
                 loss = _loss(classifier, images, labels)
-            culprit = _in_forward(passages, loss)
-            if culprit is None:
-                culprit = _in_backward(passages, tape, loss)
+            first = _in_forward(calls, loss)
+            if first is None:
+                first = _in_backward(calls, tape, loss)
         else:
-            culprit = _in_forward(passages, _loss(classifier, images, labels))
-    return passages, culprit
+            first = _in_forward(calls, _loss(classifier, images, labels))
+    return calls, first
 
 
-def find_in_weights(classifier: keras.Model, passages: Sequence[Passage]) -> Culprit | None:
+def find_in_weights(classifier: keras.Model, calls: Sequence[LayerCall]) -> FirstNonFinite | None:
     """Return the first layer whose variables are not finite after the step's update, None if all are."""
     kinds: list[tuple[str, Stage, str]] = [
         ("trainable_weights", "update", "after the update"),
         ("non_trainable_weights", "forward", "which the forward pass updates"),  # moving statistics
     ]
     for weights, stage, when in kinds:
-        for index, passage in enumerate(passages):
-            for variable in getattr(passage.layer, weights):
+        for index, call in enumerate(calls):
+            for variable in getattr(call.layer, weights):
                 if not math.isfinite(_size(variable)):
-                    return Culprit(stage, f"{passage.path}.{variable.name}, {when}", passages, index)
+                    return FirstNonFinite(stage, f"{call.path}.{variable.name}, {when}", calls, index)
     name = non_finite_variable(classifier)
-    return Culprit("update", f"{name} of the optimizer", passages, len(passages) - 1) if name else None
+    return FirstNonFinite("update", f"{name} of the optimizer", calls, len(calls) - 1) if name else None
 
 
 def _loss(classifier: keras.Model, images: np.ndarray, labels: np.ndarray) -> Any:
@@ -107,9 +107,9 @@ def _loss(classifier: keras.Model, images: np.ndarray, labels: np.ndarray) -> An
 
 
 @contextlib.contextmanager
-def _watched(classifier: keras.Model) -> Iterator[list[Passage]]:
+def _watched(classifier: keras.Model) -> Iterator[list[LayerCall]]:
     """Note every call of a layer while the block runs."""
-    passages: list[Passage] = []
+    calls: list[LayerCall] = []
     layers = {id(layer): (path, layer) for path, layer in named_layers(classifier)}
 
     def note(layer: keras.layers.Layer, call: Call, *args: Any, **kwargs: Any) -> Any:
@@ -117,51 +117,49 @@ def _watched(classifier: keras.Model) -> Iterator[list[Passage]]:
         output = call(*args, **kwargs)
         inputs = [value for value in args if ops.is_tensor(value)]
         name = layers[id(layer)][0].removeprefix("network.")
-        passages.append(Passage(name, layer, inputs, output, weight_size, _size(output)))
+        calls.append(LayerCall(name, layer, inputs, output, weight_size, _size(output)))
         return output
 
     with intercepted([layer for _, layer in layers.values()], note):
-        yield passages
+        yield calls
 
 
-def _in_forward(passages: Sequence[Passage], loss: Any) -> Culprit | None:
-    for index, passage in enumerate(passages):
-        name = f"{passage.path} ({type(passage.layer).__name__})"
-        if not math.isfinite(passage.weight_size):
-            return Culprit("update", f"a weight of {name}, before the step", passages, index)
-        if not math.isfinite(_size(*passage.inputs)):
+def _in_forward(calls: Sequence[LayerCall], loss: Any) -> FirstNonFinite | None:
+    for index, call in enumerate(calls):
+        name = f"{call.path} ({type(call.layer).__name__})"
+        if not math.isfinite(call.weight_size):
+            return FirstNonFinite("update", f"a weight of {name}, before the step", calls, index)
+        if not math.isfinite(_size(*call.inputs)):
             what = f"what goes into {name}, though all layers before it put out finite values"
-            return Culprit("forward", what, passages, index)
-        if not math.isfinite(passage.output_size):
-            stage: Stage = (
-                "images" if passage.path.startswith(("augmentation", "normalization")) else "forward"
-            )
-            return Culprit(stage, f"the output of {name}", passages, index)
+            return FirstNonFinite("forward", what, calls, index)
+        if not math.isfinite(call.output_size):
+            stage: Stage = "images" if call.path.startswith(("augmentation", "normalization")) else "forward"
+            return FirstNonFinite(stage, f"the output of {name}", calls, index)
     if not math.isfinite(_size(loss)):
-        return Culprit("loss", "the loss, from finite logits", passages, len(passages) - 1)
+        return FirstNonFinite("loss", "the loss, from finite logits", calls, len(calls) - 1)
     return None
 
 
-def _in_backward(passages: Sequence[Passage], tape: Any, loss: Any) -> Culprit | None:
-    """Fill in the passages' gradients; return where they first are not finite on the way back."""
+def _in_backward(calls: Sequence[LayerCall], tape: Any, loss: Any) -> FirstNonFinite | None:
+    """Fill in the calls' gradients; return where they first are not finite on the way back."""
     gradients = tape.gradient(
         loss,
         {
             index: {
-                "output": [passage.output],
-                "weights": [variable.value for variable in passage.layer.trainable_variables],
-                "inputs": [value for value in passage.inputs if "float" in ops.dtype(value)],
+                "output": [call.output],
+                "weights": [variable.value for variable in call.layer.trainable_variables],
+                "inputs": [value for value in call.inputs if "float" in ops.dtype(value)],
             }
-            for index, passage in enumerate(passages)
+            for index, call in enumerate(calls)
         },
     )
-    for index, passage in enumerate(passages):
+    for index, call in enumerate(calls):
         found = gradients[index]["weights"] or gradients[index]["output"]
         if any(gradient is not None for gradient in found):
-            passage.gradient_size = _size(*found)
-    for index in reversed(range(len(passages))):
-        name = f"{passages[index].path} ({type(passages[index].layer).__name__})"
-        last = index == len(passages) - 1
+            call.gradient_size = _size(*found)
+    for index in reversed(range(len(calls))):
+        name = f"{calls[index].path} ({type(calls[index].layer).__name__})"
+        last = index == len(calls) - 1
         places = {
             "output": "the gradient of the loss" if last else f"the gradient on its way back to {name}",
             "weights": f"the gradient of the weights of {name}",
@@ -169,7 +167,7 @@ def _in_backward(passages: Sequence[Passage], tape: Any, loss: Any) -> Culprit |
         }
         for key, what in places.items():
             if not math.isfinite(_size(*gradients[index][key])):
-                return Culprit("gradient", what, passages, index)
+                return FirstNonFinite("gradient", what, calls, index)
     return None
 
 

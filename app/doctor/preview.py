@@ -10,20 +10,8 @@ import numpy as np
 from app.config import Experiment
 from app.config.schema import LayerConfig
 from app.data.order import epoch_order, flipped_images
-from app.drawing.canvas import (
-    BLACK,
-    BLUE,
-    GREY,
-    LEAST_WIDTH,
-    MARGIN,
-    VERMILION,
-    draw_heading,
-    heading_inches,
-    new_figure,
-    save_figure,
-    set_up_panel,
-)
 from app.drawing.image_grid import draw_grid
+from app.drawing.schedule import draw_schedule
 from app.files import new_folder
 from app.paths import runs_root, shown
 from app.training.optimizers import learning_rate_at
@@ -59,7 +47,7 @@ def preview(experiment: Experiment, out: TextIO) -> Path:
 
 
 def _draw_augmentation(path: Path, job: Job) -> None:
-    """Draw a training image as stored, and what a network would see of it in so many epochs."""
+    """Draw a training image as stored, and what a network would see of it in DRAWS epochs."""
     experiment, train = job.experiment, job.dataset.train
     position = epoch_order(experiment.seed, 0, len(train))[:1]
     images, labels = train.take(position)
@@ -109,11 +97,9 @@ def _draw_schedule(path: Path, experiment: Experiment, steps: int) -> None:
     schedule, epochs = experiment.optimizer.learning_rate, experiment.training.epochs
     last = steps * epochs - 1
     taken = np.linspace(0, last, min(last + 1, MOST_POINTS)).round().astype(np.int64)
-    warmup = schedule.warmup_epochs
-    turns = [warmup * steps - 1, round(getattr(schedule, "peak_epoch", 0) * steps)]  # must not be missed
-    taken = np.union1d(taken, [step for step in turns if 0 <= step <= last])
+    turns = [schedule.warmup_epochs * steps - 1, round(getattr(schedule, "peak_epoch", 0) * steps)]
+    taken = np.union1d(taken, [step for step in turns if 0 <= step <= last])  # they must not be missed
     rates = np.array([learning_rate_at(schedule, int(step), steps, epochs) for step in taken])
-
     layers = [
         f"{pattern} {factor:g} times this rate"
         for pattern, factor in experiment.optimizer.rate_multipliers.items()
@@ -123,33 +109,4 @@ def _draw_schedule(path: Path, experiment: Experiment, steps: int) -> None:
         f"{experiment.optimizer.name}, {epochs:,} epochs of {steps:,} steps"
         + "".join(f"; {words}" for words in layers)
     )
-    width, height = LEAST_WIDTH + 1.0, 4.8
-    figure = new_figure(width, height)
-    draw_heading(figure, title)
-    head = heading_inches(title) + 0.5
-    axes = figure.add_axes((0.115, 0.6 / height, 0.855, 1 - (0.6 + head) / height))
-    set_up_panel(axes)
-    axes.set_ylabel("learning rate")
-    passed = taken / steps  # epochs before each step
-    axes.plot(passed, rates, "-", color=BLUE, linewidth=2.0, zorder=3)
-    axes.set_xlim(-0.02 * epochs, 1.02 * epochs)
-    axes.set_ylim(0, 1.08 * max(float(rates.max()), 1e-12))
-    if warmup:
-        axes.axvspan(0, warmup, color="#E8E8E8", zorder=0, label=f"warm-up to epoch {warmup}")
-    for at, marker, colour, name in (
-        (0, "o", GREY, "start"),
-        (int(rates.argmax()), "^", VERMILION, "peak"),
-        (len(rates) - 1, "s", BLACK, "end"),
-    ):
-        if name == "peak" and at in (0, len(rates) - 1):
-            continue
-        where = f" at epoch {passed[at]:.3g}" if name == "peak" else ""
-        axes.plot(
-            [passed[at]], [rates[at]], marker, color=colour, markersize=9, linestyle="none", zorder=4,
-            clip_on=False, label=f"{name}: {rates[at]:.3g}{where}",
-        )  # fmt: skip
-    figure.legend(
-        *axes.get_legend_handles_labels(), loc="upper left", ncols=4, frameon=False, fontsize=9,
-        bbox_to_anchor=(MARGIN / width, 1 - (head - 0.42) / height), borderaxespad=0.0, borderpad=0.0,
-    )  # fmt: skip
-    save_figure(figure, path)
+    draw_schedule(path, title, taken / steps, rates, epochs, schedule.warmup_epochs)

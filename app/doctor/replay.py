@@ -6,7 +6,7 @@ from typing import Any, TextIO
 import keras
 from keras import ops
 
-from app.doctor.layer_trace import Culprit, find_in_step, find_in_weights
+from app.doctor.layer_trace import FirstNonFinite, find_in_step, find_in_weights
 from app.reading import read_record
 from app.records import FailureRecord
 from app.runs import Run, load_run_experiment
@@ -56,9 +56,9 @@ def replay(run: Run, out: TextIO) -> bool:
         job, _ = _prepare(run)
         _train(job, start, before - start)
     for position in range(before, target):
-        culprit = _examine(job, position, out)
-        if culprit:
-            _report(job, position, culprit, out)
+        first = _examine(job, position, out)
+        if first:
+            _report(job, position, first, out)
             return True
     print(
         "The replay stayed finite. The run was trained on another machine or with other versions, or its "
@@ -91,7 +91,7 @@ def _prepare(run: Run, out: TextIO | None = None) -> tuple[Job, int]:
 
 
 def _train(job: Job, position: int, steps: int, callbacks: Any = ()) -> float:
-    """Train so many steps from a position on, as the run did; return their mean loss.
+    """Train `steps` steps from a position on, as the run did; return their mean loss.
 
     Validation is left out: it changes neither weights nor random state.
     """
@@ -131,21 +131,21 @@ def _first_bad_step(job: Job, start: int, end: int) -> int:
     return start + watch.done - 1
 
 
-def _examine(job: Job, position: int, out: TextIO) -> Culprit | None:
+def _examine(job: Job, position: int, out: TextIO) -> FirstNonFinite | None:
     """Do one step layer by layer, then as the run did it, and return what first was not finite."""
     batch = next(iter(_batches(job, position)))
     images, labels = (ops.convert_to_numpy(part) for part in batch)
-    passages, culprit = find_in_step(job.classifier, images, labels)
-    if culprit:
-        return culprit
+    calls, first = find_in_step(job.classifier, images, labels)
+    if first:
+        return first
     loss = _train(job, position, 1)
     if not math.isfinite(loss):
         what = "the loss of the compiled step; done layer by layer, the same step stays finite"
-        return Culprit("loss", what, passages, len(passages) - 1)
-    culprit = find_in_weights(job.classifier, passages)
-    if culprit is None:
+        return FirstNonFinite("loss", what, calls, len(calls) - 1)
+    first = find_in_weights(job.classifier, calls)
+    if first is None:
         print(f"{_place(job, position)}: loss {loss:.4g}, all values finite", file=out, flush=True)
-    return culprit
+    return first
 
 
 def _place(job: Job, position: int) -> str:
@@ -153,33 +153,33 @@ def _place(job: Job, position: int) -> str:
     return f"epoch {epoch + 1}, step {step + 1} of {job.steps_per_epoch}"
 
 
-def _report(job: Job, position: int, culprit: Culprit, out: TextIO) -> None:
+def _report(job: Job, position: int, first: FirstNonFinite, out: TextIO) -> None:
     """Print what was found, how large the values around it were, and what to do."""
-    print(f"{_place(job, position)}: not finite first: {culprit.what}", file=out)
-    index = culprit.index
-    first = max(0, index if culprit.stage == "gradient" else index - SHOWN_LAYERS + 1)
+    print(f"{_place(job, position)}: not finite first: {first.what}", file=out)
+    index = first.index
+    begin = max(0, index if first.stage == "gradient" else index - SHOWN_LAYERS + 1)
     rows = [("layer", "kind", "weights", "outputs", "gradients")]
     rows += [
         (
-            passage.path,
-            type(passage.layer).__name__,
-            _number(passage.weight_size) if passage.layer.weights else "",
-            _number(passage.output_size),
-            _number(passage.gradient_size),
+            call.path,
+            type(call.layer).__name__,
+            _number(call.weight_size) if call.layer.weights else "",
+            _number(call.output_size),
+            _number(call.gradient_size),
         )
-        for passage in culprit.passages[first : max(index + 1, first + SHOWN_LAYERS)]
+        for call in first.calls[begin : max(index + 1, begin + SHOWN_LAYERS)]
     ]
     print("largest absolute values before the update:", file=out)
     for line in aligned(rows, right=(2, 3, 4)):
         print(f"  {line}", file=out)
-    print(f"What to do: {_advice(job, position, culprit)}", file=out, flush=True)
+    print(f"What to do: {_advice(job, position, first)}", file=out, flush=True)
 
 
 def _number(size: float | None) -> str:
     return "" if size is None else f"{size:.3g}"
 
 
-def _advice(job: Job, position: int, culprit: Culprit) -> str:
+def _advice(job: Job, position: int, first: FirstNonFinite) -> str:
     """Return the most likely cause and its remedy."""
     experiment = job.experiment
     rate = learning_rate_at(
@@ -189,22 +189,22 @@ def _advice(job: Job, position: int, culprit: Culprit) -> str:
         f"lower optimizer.learning_rate ({rate:.3g} in this step), warm it up (warmup_epochs), or limit "
         "gradients (optimizer.clipnorm: 1.0)"
     )
-    before = culprit.passages[: culprit.index]
+    before = first.calls[: first.index]
     sizes = [size for p in before for size in (p.weight_size, p.output_size) if math.isfinite(size)]
-    here = culprit.passages[culprit.index]
+    here = first.calls[first.index]
     weight = here.weight_size if math.isfinite(here.weight_size) else 0.0
     largest = max([weight, *sizes], default=0.0)
-    if culprit.stage == "images":
+    if first.stage == "images":
         return "check the arguments of this layer: images are not finite before the network sees them"
-    if culprit.stage == "update":
+    if first.stage == "update":
         return f"the step was too large: {slower}"
     if experiment.training.precision != "float32" and largest > HUGE:
         return f"values leave the range of {experiment.training.precision}: set training.precision: float32"
     if largest > HUGE:
         return f"values up to {largest:.3g} came before, so earlier steps were too large: {slower}"
-    if culprit.stage == "loss":
+    if first.stage == "loss":
         return f"look at the labels, and at penalties that the network adds to the loss; else {slower}"
-    if culprit.stage == "gradient":
+    if first.stage == "gradient":
         return f"look there for a root, logarithm or division, whose slope at 0 has no bound; else {slower}"
     return (
         "the values before it are of ordinary size, so look at what this layer computes: a division by zero, "

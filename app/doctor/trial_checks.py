@@ -34,7 +34,7 @@ def trial_batch(job: Job) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _affordable(job: Job, macs: float, least: int, most: int) -> int:
-    """Return the number of images that the network passes with so many multiply-accumulates."""
+    """Return the number of images that the network processes with `macs` multiply-accumulates."""
     layers = [layer for _, layer in named_layers(job.classifier.network) if layer.built]
     return int(np.clip(macs // max(sum(map(count_macs, layers)), 1), least, most))
 

@@ -13,10 +13,7 @@ from app.config import load_experiment
 from app.config.schema import ModelConfig
 from app.data.dataset import whole_split
 from app.data.normalization import normalization_constants
-from app.doctor import data_checks as checks
-from app.doctor import doctor
-from app.doctor import resource_checks as resources
-from app.doctor import trial_checks as trials
+from app.doctor import data_checks, doctor, resource_checks, trial_checks
 from app.training.setup import prepare
 from models.network import MODELS, Network
 
@@ -42,13 +39,13 @@ def levels(results):
 
 def tried(job):
     """What the quick checks find amiss, and the results by subject."""
-    images, labels = trials.trial_batch(job)
-    step = trials.first_step(job, images, labels)
+    images, labels = trial_checks.trial_batch(job)
+    step = trial_checks.first_step(job, images, labels)
     results = [
-        trials.check_first_loss(job, step),
-        trials.check_logits(job, step),
-        checks.check_batch_norm(job),
-        trials.check_gradients(job, step, images, labels),
+        trial_checks.check_first_loss(job, step),
+        trial_checks.check_logits(job, step),
+        data_checks.check_batch_norm(job),
+        trial_checks.check_gradients(job, step, images, labels),
     ]
     return levels(results), {result.subject: str(result) for result in results}
 
@@ -106,7 +103,7 @@ def test_missing_data_is_a_fail_with_the_loader_s_message(home):
     assert lines["start"][0] == "FAIL" and "nowhere" in lines["start"][1]
 
 
-def test_too_little_memory_leaves_the_trials_out(home, monkeypatch):
+def test_too_little_memory_leaves_the_trial_checks_out(home, monkeypatch):
     monkeypatch.setattr(doctor, "available_memory_bytes", lambda: 10**6)
     passed, lines = examine()
     assert not passed and list(lines)[-2:] == ["memory", "trial checks"]
@@ -119,8 +116,8 @@ def test_healthy_network_passes_the_trial_checks(plant):
 
 def test_images_scaled_before_they_were_stored(healthy):
     images = healthy.dataset.train.images[:8]
-    assert checks.check_images(healthy.dataset, images).level == "ok"
-    assert checks.check_images(healthy.dataset, images // 255).level == "warn"
+    assert data_checks.check_images(healthy.dataset, images).level == "ok"
+    assert data_checks.check_images(healthy.dataset, images // 255).level == "warn"
 
 
 def test_unbalanced_class_folders(home, tmp_path):
@@ -131,11 +128,11 @@ def test_unbalanced_class_folders(home, tmp_path):
             Image.fromarray(np.full((16, 16, 3), i, np.uint8)).save(folder / f"{i}.png")
     overrides = ["dataset={name: image_folder, data_dir: images, validation: 0.25}", "training.batch_size=8"]
     dataset = prepare(load_experiment("tiny", overrides)).dataset
-    result = checks.check_classes(dataset, None)
+    result = data_checks.check_classes(dataset, None)
     assert result.level == "warn"
     assert "from 3 (rare) to 33 (common) images" in result.measured
     assert "class_weight: balanced" in result.advice
-    assert checks.check_classes(dataset, "balanced").level == "ok"
+    assert data_checks.check_classes(dataset, "balanced").level == "ok"
 
 
 class Spoil(keras.layers.Layer):
@@ -165,7 +162,7 @@ class Darken(keras.layers.Layer):
 def test_augmentation(home, layers, level, text):
     images = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3), dtype=np.uint8)
     path = home / "runs" / "doctor" / "x.png"
-    result = checks.check_augmentation(layers, images, ["cat"] * 12, path, "x")
+    result = data_checks.check_augmentation(layers, images, ["cat"] * 12, path, "x")
     assert result.level == level and text in str(result)
 
 
@@ -177,9 +174,9 @@ def test_pixels_that_hardly_ever_differ_become_huge(monkeypatch, dark):
         split = whole_split(images, np.zeros(len(images)))
         constants = normalization_constants("per_pixel", split)
         every = np.abs(images / 255 - constants["mean"]) / np.array(constants["deviation"])
-        largest = checks.largest_input(split, constants)
+        largest = data_checks.largest_input(split, constants)
         assert largest == pytest.approx(every.max())
-        return str(checks.check_pixels(np.random.normal(size=(9, 4)), "per_pixel", largest)), largest
+        return str(data_checks.check_pixels(np.random.normal(size=(9, 4)), "per_pixel", largest)), largest
 
     result, largest = look()
     assert result.startswith("ok") and largest < 4
@@ -191,18 +188,18 @@ def test_pixels_that_hardly_ever_differ_become_huge(monkeypatch, dark):
         result.startswith("warn  pixels ")
         and f"largest {largest:,.1f} in training images (limit 50)" in result
     )
-    monkeypatch.setattr(checks, "SAMPLE_VALUES", 60 * 10)  # ten images, without the one that differs
+    monkeypatch.setattr(data_checks, "SAMPLE_VALUES", 60 * 10)  # ten images, without the one that differs
     split = whole_split(images, np.zeros(len(images)))
-    assert checks.largest_input(split, normalization_constants("per_pixel", split)) > 1000
+    assert data_checks.largest_input(split, normalization_constants("per_pixel", split)) > 1000
 
 
 def test_pixels_that_are_not_normalised(home):
     job = prepare(load_experiment("tiny", [*HEALTHY, "normalization=none"]))
-    images, _ = trials.trial_batch(job)
+    images, _ = trial_checks.trial_batch(job)
     normalized = np.asarray(job.classifier.normalization(images))
-    largest = checks.largest_input(job.dataset.train, job.constants)
+    largest = data_checks.largest_input(job.dataset.train, job.constants)
     assert largest == job.dataset.train.images.max()  # of pixels that stay as they are
-    result = checks.check_pixels(normalized, "none", largest)
+    result = data_checks.check_pixels(normalized, "none", largest)
     assert result.level == "warn" and "normalization: per_channel" in result.advice
 
 
@@ -217,7 +214,7 @@ def test_pixels_that_are_not_normalised(home):
 )
 def test_batch_normalisation_that_cannot_settle(home, overrides, level, text):
     job = prepare(load_experiment("tiny", [*HEALTHY[:3], *overrides]))
-    result = checks.check_batch_norm(job)
+    result = data_checks.check_batch_norm(job)
     assert result.level == level and text in str(result)
 
 
@@ -225,12 +222,12 @@ def test_batch_normalisation_that_cannot_settle(home, overrides, level, text):
     ("need", "free", "level"), [(100, 150, "ok"), (100, 149, "warn"), (100, 100, "warn"), (100, 99, "FAIL")]
 )
 def test_room(need, free, level):
-    assert resources.check_room("disk", need, free, "Free some").level == level
+    assert resource_checks.check_room("disk", need, free, "Free some").level == level
 
 
 def test_a_run_takes_no_more_disk_than_was_said(home):
     experiment = load_experiment("tiny", [*HEALTHY[:3], "training.epochs=1"])
-    need = resources.disk_need(prepare(experiment))
+    need = resource_checks.disk_need(prepare(experiment))
     run = runner.train(experiment, out=io.StringIO())
     assert sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file()) < need < 50e6
 
@@ -256,8 +253,8 @@ def test_softmax_before_the_loss_where_it_is_asked_for(plant):
     job = plant(Planted, "training.loss={softmax_before_loss: true, label_smoothing: 0.1}")
     faults, lines = tried(job)
     assert faults == {} and "as asked for" in lines["logits"]
-    images, labels = trials.trial_batch(job)
-    assert trials.check_overfitting(job, images, labels).level == "ok"
+    images, labels = trial_checks.trial_batch(job)
+    assert trial_checks.check_overfitting(job, images, labels).level == "ok"
 
 
 def test_layer_that_is_dead_and_layer_that_is_cut_off(plant):
@@ -317,17 +314,17 @@ def test_network_that_cannot_learn_two_batches(plant):
 
     job = plant(Mean)
     assert tried(job)[0] == {}
-    images, labels = trials.trial_batch(job)
-    result = trials.check_overfitting(job, images, labels, most_steps=100)
+    images, labels = trial_checks.trial_batch(job)
+    result = trial_checks.check_overfitting(job, images, labels, most_steps=100)
     assert result.level == "FAIL" and "in 100 steps" in result.measured
-    result = trials.check_overfitting(job, images, labels, budget_seconds=0.0)
+    result = trial_checks.check_overfitting(job, images, labels, budget_seconds=0.0)
     assert result.level == "warn" and "all that 0 s allow" in result.measured
 
 
 def test_overfitting_leaves_the_experiment_s_own_network_alone(healthy):
     before = [np.array(weight) for weight in healthy.classifier.weights]
-    images, labels = trials.trial_batch(healthy)
-    assert trials.check_overfitting(healthy, images, labels).level == "ok"
+    images, labels = trial_checks.trial_batch(healthy)
+    assert trial_checks.check_overfitting(healthy, images, labels).level == "ok"
     for weight, value in zip(healthy.classifier.weights, before, strict=True):
         np.testing.assert_array_equal(weight, value)
 
@@ -335,5 +332,5 @@ def test_overfitting_leaves_the_experiment_s_own_network_alone(healthy):
 def test_loss_that_is_lost_in_the_first_steps(plant):
     job = plant(Planted, "optimizer={name: sgd, learning_rate: 1e30}")
     assert tried(job)[0] == {}
-    result = resources.check_speed(job)
+    result = resource_checks.check_speed(job)
     assert result.level == "FAIL" and "optimizer.learning_rate" in result.advice

@@ -1,6 +1,7 @@
 """The preview: the pictures show what training will do, and nothing else is touched."""
 
 import io
+import subprocess
 
 import keras
 import numpy as np
@@ -12,6 +13,7 @@ from app.config import load_experiment
 from app.data.order import epoch_order, flipped_images
 from app.doctor.preview import DRAWS, augmented, preview
 from app.errors import UserError
+from app.paths import module_command
 from app.training.setup import prepare
 from models.augmentation.pixel_layers import RandomCrop
 from tests.evaluation.test_image_sheets import assert_legible, drawn_texts, recorded_figures
@@ -41,6 +43,13 @@ def test_two_pictures_in_a_new_folder_and_nothing_else(home, monkeypatch, capsys
     assert len(figures[0].axes) == 1 + DRAWS
     with Image.open(pictures[0]) as image:
         assert len(np.unique(np.asarray(image))) > 30
+
+
+@pytest.mark.slow
+def test_nothing_but_the_report_is_printed(home):
+    command, environment = module_command("app", "preview", "tiny")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == ""  # no remark of TensorFlow's
 
 
 def test_the_first_tile_is_the_stored_image_of_the_first_step(home, monkeypatch):
@@ -101,9 +110,9 @@ def test_an_alternating_flip_mirrors_every_second_epoch(home, monkeypatch):
 
 
 def test_without_augmentation_it_says_so(home):
-    folder, told = run_preview("augmentation=[]")
+    folder, text = run_preview("augmentation=[]")
     assert [path.name for path in folder.iterdir()] == ["schedule.png"]
-    assert "augmentation none" in told and "schedule.png" in told
+    assert "augmentation none" in text and "schedule.png" in text
 
 
 def test_missing_data_leaves_nothing_behind(home):

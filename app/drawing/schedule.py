@@ -1,0 +1,63 @@
+"""The learning rate over all epochs, as a picture."""
+
+from pathlib import Path
+
+import numpy as np
+
+from app.drawing.canvas import (
+    BLACK,
+    BLUE,
+    GREY,
+    LEAST_WIDTH,
+    MARGIN,
+    VERMILION,
+    draw_heading,
+    heading_inches,
+    new_figure,
+    save_figure,
+    set_up_panel,
+)
+
+
+def draw_schedule(
+    path: Path, title: str, positions: np.ndarray, rates: np.ndarray, epochs: int, warmup_epochs: int
+) -> None:
+    """Draw learning rates, and mark warm-up, start, peak and end.
+
+    Args:
+        path: The picture to write.
+        title: Its heading.
+        positions: Epochs before each step.
+        rates: The learning rate of each step.
+        epochs: Of the training.
+        warmup_epochs: How many of them are warm-up.
+    """
+    width, height = LEAST_WIDTH + 1.0, 4.8
+    figure = new_figure(width, height)
+    draw_heading(figure, title)
+    head = heading_inches(title) + 0.5
+    axes = figure.add_axes((0.115, 0.6 / height, 0.855, 1 - (0.6 + head) / height))
+    set_up_panel(axes)
+    axes.set_ylabel("learning rate")
+    axes.plot(positions, rates, "-", color=BLUE, linewidth=2.0, zorder=3)
+    axes.set_xlim(-0.02 * epochs, 1.02 * epochs)
+    axes.set_ylim(0, 1.08 * max(float(rates.max()), 1e-12))
+    if warmup_epochs:
+        axes.axvspan(0, warmup_epochs, color="#E8E8E8", zorder=0, label=f"warm-up to epoch {warmup_epochs}")
+    for at, marker, colour, name in (
+        (0, "o", GREY, "start"),
+        (int(rates.argmax()), "^", VERMILION, "peak"),
+        (len(rates) - 1, "s", BLACK, "end"),
+    ):
+        if name == "peak" and at in (0, len(rates) - 1):
+            continue
+        where = f" at epoch {positions[at]:.3g}" if name == "peak" else ""
+        axes.plot(
+            [positions[at]], [rates[at]], marker, color=colour, markersize=9, linestyle="none", zorder=4,
+            clip_on=False, label=f"{name}: {rates[at]:.3g}{where}",
+        )  # fmt: skip
+    figure.legend(
+        *axes.get_legend_handles_labels(), loc="upper left", ncols=4, frameon=False, fontsize=9,
+        bbox_to_anchor=(MARGIN / width, 1 - (head - 0.42) / height), borderaxespad=0.0, borderpad=0.0,
+    )  # fmt: skip
+    save_figure(figure, path)
