@@ -9,18 +9,18 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-compile
 
 # What a user passes goes to the program word for word: taken unexpanded ($(value)) and handed over in the
 # environment. The program maps EXP, SET, ... to its options, and refuses variables that a target does not take.
-OURS := PYTHON VENV BIN PIP INSTALLED DEV_INSTALLED SHELL MAKE% VERBS
+OURS := PYTHON VENV BIN PIP INSTALLED DEV_INSTALLED SHELL MAKE% COMMANDS
 GIVEN := $(filter-out $(OURS),$(foreach name,$(.VARIABLES),$(if $(findstring command,$(origin $(name))),$(name))))
 $(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
 export GIVEN $(GIVEN)
 # The same for targets that the program does not run: $(call takes,NAMES).
 takes = $(if $(filter-out $(1),$(GIVEN)),$(error make $@: takes no variable $(filter-out $(1),$(GIVEN)); it takes $(or $(1),none)))
 
-VERBS := train preview resume doctor prove-resume bench evaluate predict explain export curves report compare \
+COMMANDS := train preview resume doctor prove-resume bench evaluate predict explain export curves report compare \
 	check list models results
 
 .DEFAULT_GOAL := help
-.PHONY: help install schema notebooks test test-all lint clean with-torch with-export $(VERBS)
+.PHONY: help install schema notebooks test test-all lint clean with-torch with-export $(COMMANDS)
 
 help: ## show this list
 	@$(call takes,)
@@ -32,19 +32,19 @@ install: $(INSTALLED) ## make .venv with everything that training needs
 	@$(call takes,)
 	@echo "$(VENV) is ready"
 
-$(VERBS): $(INSTALLED)
+$(COMMANDS): $(INSTALLED)
 	@test -x $(BIN)/python || { echo "$(VENV) is not whole. \`make clean install\` makes it anew" >&2; exit 2; }
 	@exec $(BIN)/python -m app --from-make $@
 
 train: ## train EXP (default: quickstart); SET="key=value ...", DATA_DIR=folder, FROM=run to repeat a run, EPOCHS=2, SEED=1, SEEDS=3 for three runs, WORKERS=2 to try several processes
 preview: ## draw 24 augmentations of an image of EXP, and its learning rate, before any training
-resume: ## go on with RUN, or the newest unfinished run of EXP; EPOCHS=n [SCHEDULE=keep|stretch] to train on; FORCE=1
-doctor: ## check EXP before a long run, or find in which layer the loss of RUN blew up
+resume: ## resume RUN, or the newest unfinished run of EXP; EPOCHS=n [SCHEDULE=keep|stretch] to train on; FORCE=1
+doctor: ## check EXP before a long run, or find the layer in which RUN became non-finite
 prove-resume: ## train EXP straight and with KILLS=5 kills, and compare the two runs bit by bit
-bench: with-torch ## measure how fast EXP trains here; AGAINST="keras torch" takes turns with them, WORKERS=2 shows how it scales; ROUNDS=7
-evaluate: ## judge RUN, or the newest run of EXP, class by class; SPLIT=test, VIEWS=flip, CHECKPOINT=last
-predict: ## tell the classes of IMAGES (a file, a folder, "*.jpg") with RUN, or the newest run of EXP
-explain: ## draw the first filters, and where the network of RUN looks in IMAGES (Grad-CAM)
+bench: with-torch ## measure how fast EXP trains here; AGAINST="keras torch" adds interleaved baselines, WORKERS=2 shows how it scales; ROUNDS=7
+evaluate: ## evaluate RUN, or the newest run of EXP, class by class; SPLIT=test, VIEWS=flip, CHECKPOINT=last
+predict: ## predict the classes of IMAGES (a file, a folder, "*.jpg") with RUN, or the newest run of EXP
+explain: ## draw the filters of the first layer of RUN and the Grad-CAM of IMAGES
 export: with-export ## write the network of RUN for other programs: FORMAT=keras, saved_model, onnx or tflite
 report: ## write report.html of RUN, or of the newest run of EXP, again
 curves: ## draw the curves of RUN, or of the newest finished run of EXP, again

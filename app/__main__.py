@@ -1,4 +1,4 @@
-"""`python -m app VERB`: see app/cli.py."""
+"""`python -m app COMMAND`: see app/cli.py."""
 
 import sys
 

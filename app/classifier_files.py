@@ -7,9 +7,7 @@ import keras
 
 from app.errors import UserError
 from app.paths import shown
-from app.runs import Run
 from models import ImageClassifier
-from models.variables import assign
 
 
 def load_classifier(path: Path) -> ImageClassifier:
@@ -37,39 +35,3 @@ def load_classifier(path: Path) -> ImageClassifier:
     if not isinstance(classifier, ImageClassifier):
         raise UserError(f"{shown(path)}: holds a {type(classifier).__name__}, no ImageClassifier")
     return classifier
-
-
-def start_from(run: Run, network: keras.Model, class_names: tuple[str, ...]) -> str:
-    """Copy the best weights of another run into `network`; the head stays new where the classes differ.
-
-    Returns:
-        What was taken and what is new, in a line.
-
-    Raises:
-        UserError: The run holds another network.
-    """
-    trained = load_classifier(run.best_model)
-    theirs, ours = trained.network.weights, network.weights
-    if type(trained.network) is not type(network) or len(theirs) != len(ours):
-        raise UserError(
-            f"model.weights: {run.name} holds a {type(trained.network).__name__} with {len(theirs)} weights, "
-            f"the experiment makes a {type(network).__name__} with {len(ours)}; both must be the same network"
-        )
-    head = network.trainable_weights[-2:] if tuple(trained.class_names) != class_names else []
-    new = {variable.path for variable in head}
-    for source, variable in zip(theirs, ours, strict=True):
-        if variable.path in new:
-            continue
-        if source.shape != variable.shape:
-            raise UserError(
-                f"model.weights: {variable.path} has shape {tuple(source.shape)} in {run.name}, "
-                f"{tuple(variable.shape)} here; use the same model arguments and image size"
-            )
-        assign(variable, source.numpy())
-    if not new:
-        return f"starts from the weights of {run.name}: all {len(ours)} variables"
-    names = ", ".join(variable.path.partition("/")[2] for variable in head)
-    return (
-        f"starts from the weights of {run.name}: {len(ours) - len(new)} of {len(ours)} variables; new, "
-        f"because the classes differ: {names}"
-    )

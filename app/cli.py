@@ -3,20 +3,19 @@
 Nothing here imports TensorFlow or Keras at module level, so that help, `list` and `check` answer at once.
 """
 
-import contextlib
 import errno
 import gc
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO, cast
 
 from app.commands.options import parse
-from app.distributed.process_group import ProcessGroup
+from app.distributed.process_group import end_process
 from app.errors import Interrupted, UserError, not_whole
 from app.paths import check_home, shown
-from app.process import drop, open_standard_streams, stoppable, unheard
+from app.process import FallsSilent, drop, open_standard_streams, stoppable
 
 _FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM)
 
@@ -33,54 +32,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     open_standard_streams()
     try:
-        with stoppable(), contextlib.ExitStack() as stack:
+        with stoppable():
             try:
-                options = parse(list(sys.argv[1:] if arguments is None else arguments), os.environ)
+                command, options = parse(list(sys.argv[1:] if arguments is None else arguments), os.environ)
                 check_home()
-                if "goes_on_unheard" in options:
-                    stack.enter_context(unheard())
-                code = options.run(options)
+                code = command(**options) or 0
             except (Exception, KeyboardInterrupt) as error:
                 code = _explained(error)
-    except Exception:
-        if ProcessGroup.opened:  # else the process would wait for the other workers
-            traceback.print_exc()
-            _ended(1)
+    except Exception as error:
+        end_process(1, error)
         raise
     # An input pipeline that an error left standing must go before Python does, or TensorFlow warns of it.
     gc.collect()
-    return _ended(code)
-
-
-def _ended(code: int) -> int:
-    """Return the exit code; one of several workers ends with it at once.
-
-    TensorFlow would wait for pipelines in the middle of their images, and for workers that have left, up to
-    half a minute.
-    """
-    if ProcessGroup.opened:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    return code
+    return end_process(code)
 
 
 def _explained(error: BaseException) -> int:
     """Print what went wrong in a message and return the exit code; raise again what is a fault of ours."""
+    err = cast(TextIO, FallsSilent(sys.stderr))
     if isinstance(error, UserError | Interrupted):
-        print(error, file=sys.stderr)
-        return _ended(error.exit_code)
+        print(error, file=err)
+        return end_process(error.exit_code)
     if isinstance(error, KeyboardInterrupt):
-        print("\nstopped", file=sys.stderr)
+        print("\nstopped", file=err)
         return getattr(error, "exit_code", 130)
     if isinstance(error, BrokenPipeError):
         drop(sys.stdout)
         return 0
     if isinstance(error, OSError):
-        print(_words(error), file=sys.stderr)
+        print(_words(error), file=err)
         return UserError.exit_code
     if isinstance(error, ImportError) and (error.name or "").partition(".")[0] not in ("app", "models"):
-        print(not_whole(error), file=sys.stderr)
+        print(not_whole(error), file=err)
         return UserError.exit_code
     raise error
 

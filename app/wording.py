@@ -1,7 +1,7 @@
 """Wording of messages: what was received, what is allowed, what was probably meant, how long it takes."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 ALMOST_BOOLEANS = dict.fromkeys(("yes", "on", "true"), "true") | dict.fromkeys(
@@ -72,3 +72,23 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def aligned(
+    rows: Sequence[Sequence[str]], right: Collection[int] = (), widths: Sequence[int] | None = None
+) -> list[str]:
+    """Return the lines of a table in plain text, two spaces between its columns.
+
+    Args:
+        rows: The cells, those of the heading first.
+        right: Columns (from 0) that are flush right.
+        widths: Of the columns, in letters; by default those of the longest cells.
+    """
+    widths = widths or [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

@@ -6,6 +6,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from models.losses import SparseCrossentropy
+
 
 @keras.saving.register_keras_serializable("models")
 class ImageClassifier(keras.Model):
@@ -36,7 +38,6 @@ class ImageClassifier(keras.Model):
         augmentation: Sequence[keras.layers.Layer] = (),
         **kwargs: Any,
     ):
-        """Keep the parts."""
         super().__init__(autocast=False, **kwargs)
         self.network = network
         self.class_names = tuple(class_names)
@@ -68,7 +69,7 @@ class ImageClassifier(keras.Model):
         Losses do not know: label smoothing and class weights belong to training only. Each of the train
         and test steps is traced with its own value.
         """
-        if hasattr(self.loss, "training"):
+        if isinstance(self.loss, SparseCrossentropy):
             self.loss.training = training
         return super().compute_loss(x, y, y_pred, sample_weight, training=training)
 

@@ -17,7 +17,7 @@ _modes = {"stock": False, "quick inference": False}
 
 
 def stock_layers() -> contextlib.AbstractContextManager[None]:
-    """Lets all layers of this module compute as Keras' own do, e.g. to measure what they gain.
+    """Let all layers of this module compute as Keras' own do, e.g. to measure what they gain.
 
     What is traced inside the block stays as it is.
     """
@@ -25,7 +25,7 @@ def stock_layers() -> contextlib.AbstractContextManager[None]:
 
 
 def quick_inference() -> contextlib.AbstractContextManager[None]:
-    """Lets inference, too, use what no other program could run from a saved file; for validation.
+    """Let inference, too, use what no other program could run from a saved file; for validation.
 
     What is traced inside the block stays as it is.
     """
@@ -58,7 +58,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        """Normalises `inputs`; in training with the batch's statistics, else with the moving ones."""
+        """Normalise `inputs`; in training with the batch's statistics, else with the moving ones."""
         if mask is not None or not self._is_fusible(inputs):
             return super().call(inputs, training=training, mask=mask)
 
@@ -84,7 +84,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return outputs
 
     def _moments(self, inputs: Any, mask: Any) -> Any:
-        """Returns mean and variance over the batch; over that of all replicas if `synchronized`.
+        """Return mean and variance over the batch; over that of all replicas if `synchronized`.
 
         Keras' synchronised E[x^2] - E[x]^2 would lose a small variance beside a large mean. Here the replicas
         exchange centred moments, which Chan, Golub and LeVeque 1983 (doi:10.2307/2683386) combine.
@@ -123,7 +123,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 
 def _replica_context() -> Any:
-    """Returns TensorFlow's replica that is being computed; on JAX one program computes the whole batch."""
+    """Return TensorFlow's replica that is being computed; on JAX one program computes the whole batch."""
     if keras.backend.backend() != "tensorflow":
         return None
 
@@ -142,7 +142,7 @@ class Conv2D(keras.layers.Conv2D):
     """
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
-        """Convolves (batch, height, width, channels) with the kernel; the bias comes later."""
+        """Convolve (batch, height, width, channels) with the kernel; the bias comes later."""
         if isinstance(inputs, keras.KerasTensor) or not self._is_small_map(inputs.shape):
             return super().convolution_op(inputs, kernel)
         return _small_map_convolution()(inputs, ops.cast(kernel, inputs.dtype))
@@ -164,7 +164,7 @@ def _sees_gpu() -> bool:
 
 @functools.cache
 def _small_map_convolution() -> Callable[[Any, Any], Any]:
-    """Returns the convolution of stride 1 and equal size, with its own gradient."""
+    """Return the convolution of stride 1 and equal size, with its own gradient."""
     import tensorflow as tf
 
     @tf.custom_gradient
@@ -209,24 +209,24 @@ class Gelu(keras.layers.Layer):
     """
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes nothing; there are no weights."""
+        """Make nothing; there are no weights."""
         self.built = True
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Maps each value; shape and dtype stay."""
+        """Map each value; shape and dtype stay."""
         symbolic = isinstance(inputs, keras.KerasTensor)
         if (training or _modes["quick inference"]) and _is_quick() and not symbolic:
             return _compiled_gelu()(inputs)
         return ops.gelu(inputs, approximate=False)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Returns the shape unchanged."""
+        """Return the shape unchanged."""
         return input_shape
 
 
 @functools.cache
 def _compiled_gelu() -> Callable[[Any], Any]:
-    """Returns the activation with its own derivative, both computed in float32 inside one kernel."""
+    """Return the activation with its own derivative, both computed in float32 inside one kernel."""
     import tensorflow as tf
 
     def probability(x: Any) -> Any:

@@ -15,7 +15,7 @@ class SparseCrossentropy(keras.losses.Loss):
     validation losses of all experiments are the same quantity.
 
     Args:
-        label_smoothing: Share of the target that is spread evenly over all classes.
+        label_smoothing: Fraction of the target that goes evenly to all classes.
         softmax_before_loss: Whether to apply softmax to the logits first, as a source does that ends its
             network in softmax and trains on a loss that expects logits. Keras' own losses would see
             through such a softmax and use the logits.
@@ -28,7 +28,6 @@ class SparseCrossentropy(keras.losses.Loss):
         softmax_before_loss: bool = False,
         class_weight: Sequence[float] | None = None,
     ):
-        """Keep the arguments; not training until told."""
         super().__init__(name="sparse_crossentropy", dtype="float32")
         self.label_smoothing = label_smoothing
         self.softmax_before_loss = softmax_before_loss

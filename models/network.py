@@ -1,7 +1,7 @@
-"""What all networks and blocks share: they build themselves symbolically, and reload as they were saved.
+"""The base classes of all networks and blocks: built symbolically, reloaded as they were saved.
 
-A network's file carries its facts: `@network` gives it its name, `published` is its size according to its
-source, and the types of its arguments are their limits.
+Everything about a network stands in its file: `@network` gives it its name, `published` is its size according
+to its source, and the types of its arguments are their limits.
 
 A subclassed Keras model knows its shapes only if its layers were called on symbolic tensors; `Block.build`
 does that, so `summary()` shows real shapes with an open batch size, also after reloading. Blocks are models,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from app import cli, reading, runs
-from app.commands import train as verbs
+from app.commands.options import COMMANDS, Exp
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENT = """\
@@ -32,11 +32,11 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_quick_verbs_import_no_backend():
+def test_quick_commands_import_no_backend():
     program = (
         "import sys; from app.cli import main\n"
-        "for verb in (['list'], ['check']):\n"
-        "    assert main(verb) == 0\n"
+        "for command in (['list'], ['check']):\n"
+        "    assert main(command) == 0\n"
         "heavy = {'tensorflow', 'keras', 'jax', 'matplotlib', 'sklearn'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
@@ -118,10 +118,10 @@ def test_train_from_a_run_repeats_its_experiment(home, capsys):
 
 
 def test_full_disk_is_one_message(home, capsys, monkeypatch):
-    def full(*arguments, **options):
+    def full(exp: Exp = None):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(home / "runs" / "x.csv"))
 
-    monkeypatch.setattr(verbs, "train", full)
+    monkeypatch.setitem(COMMANDS, "train", full)
     assert cli.main(["train", "tiny"]) == 2
     assert "x.csv: cannot be read or written (No space left on device)" in capsys.readouterr().err
 
@@ -144,20 +144,20 @@ def test_full_disk_is_one_message(home, capsys, monkeypatch):
     ids=repr,
 )
 def test_errors_of_system_and_installation_are_one_message(home, capsys, monkeypatch, error, words):
-    def fail(options):
+    def fail(exp: Exp = None):
         raise error
 
-    monkeypatch.setattr(verbs, "train", fail)
+    monkeypatch.setitem(COMMANDS, "train", fail)
     assert cli.main(["train", "tiny"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(words) and ("make" in line) == isinstance(error, ImportError)
 
 
 def test_a_fault_of_the_program_is_no_fault_of_the_installation(home, monkeypatch):
-    def fail(options):
+    def fail(exp: Exp = None):
         raise ImportError("cannot import name 'x'", name="app.runs")
 
-    monkeypatch.setattr(verbs, "train", fail)
+    monkeypatch.setitem(COMMANDS, "train", fail)
     with pytest.raises(ImportError):
         cli.main(["train", "tiny"])
 
@@ -173,8 +173,8 @@ def test_a_python_without_the_libraries_is_told_which_one_has_them():
 @pytest.mark.parametrize("name", ["no such folder", "experiments/tiny.yaml"])
 def test_a_home_that_is_no_folder(home, capsys, monkeypatch, name):
     monkeypatch.setenv("TRAINER_HOME", str(home / name))
-    for verb in ("list", "check", "train"):
-        assert cli.main([verb]) == 2
+    for command in ("list", "check", "train"):
+        assert cli.main([command]) == 2
         assert "TRAINER_HOME: " in capsys.readouterr().err
 
 
@@ -183,7 +183,7 @@ def test_a_signal_before_training_unwinds(home, capsys, monkeypatch, number):
     """Temporary files are removed on the way; a closed terminal sends SIGHUP twice."""
     unwound = []
 
-    def decode(options):
+    def decode(exp: Exp = None):
         try:
             os.kill(os.getpid(), number)
             time.sleep(60)
@@ -192,7 +192,7 @@ def test_a_signal_before_training_unwinds(home, capsys, monkeypatch, number):
                 os.kill(os.getpid(), number)
             unwound.append(number)
 
-    monkeypatch.setattr(verbs, "train", decode)
+    monkeypatch.setitem(COMMANDS, "train", decode)
     before = signal.getsignal(number)
     assert cli.main(["train", "tiny"]) == 128 + number
     assert capsys.readouterr().err == "\nstopped\n" and unwound == [number]
@@ -200,11 +200,11 @@ def test_a_signal_before_training_unwinds(home, capsys, monkeypatch, number):
 
 
 def test_a_signal_that_is_ignored_stays_so(home, monkeypatch):
-    def train(options):
+    def train(exp: Exp = None):
         os.kill(os.getpid(), signal.SIGHUP)
         return 0
 
-    monkeypatch.setattr(verbs, "train", train)
+    monkeypatch.setitem(COMMANDS, "train", train)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         assert cli.main(["train", "tiny"]) == 0
@@ -225,7 +225,7 @@ def test_streams_that_are_closed_from_the_start_are_no_files_of_a_run(tmp_path):
     assert done.returncode == 0 and (tmp_path / "file").read_text() == ""
 
 
-def test_a_quick_verb_ends_silently_where_nobody_reads_it(home, capsys, monkeypatch):
+def test_a_quick_command_ends_silently_where_nobody_reads_it(home, capsys, monkeypatch):
     reading, writing = os.pipe()
     os.close(reading)
     with open(writing, "w", buffering=1) as out:

@@ -1,6 +1,8 @@
 """The Makefile hands what a user passes to the program, word for word, and refuses what nobody takes."""
 
+import inspect
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from app import cli
-from app.commands.options import GIVEN, parse
+from app.commands.options import COMMANDS, GIVEN, parse
 from app.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -67,7 +69,7 @@ def test_installation_without_its_python_is_one_message(make):
 
 
 @pytest.mark.parametrize(
-    ("verb", "given", "words"),
+    ("name", "given", "words"),
     [
         ("train", {"epochs": "2"}, r"takes no variable epochs \(did you mean EPOCHS\?\)"),
         ("train", {"training.epochs": "2"}, r'with SET="training.epochs=..."'),
@@ -76,23 +78,36 @@ def test_installation_without_its_python_is_one_message(make):
         ("resume", {"EPOCHS": "two"}, "argument --epochs: invalid int value: 'two'"),
     ],
 )
-def test_refused_variables(verb, given, words):
+def test_refused_variables(name, given, words):
     with pytest.raises(UserError, match=words):
-        parse(["--from-make", verb], {GIVEN: " ".join(given)} | given)
+        parse(["--from-make", name], {GIVEN: " ".join(given)} | given)
 
 
 def test_variables_become_the_options_of_the_same_name():
-    def options(verb, **variables):
-        return parse(["--from-make", verb], {GIVEN: " ".join(variables)} | variables)
+    def options(name, **variables):
+        return parse(["--from-make", name], {GIVEN: " ".join(variables)} | variables)[1]
 
     train = options("train", EXP="-x", SET="a=1 b=2", DATA_DIR="my images", SEEDS="3", EPOCHS="2", FROM="")
-    assert (train.experiment, train.set, train.data_dir) == ("-x", ["a=1 b=2"], "my images")
-    assert (train.seeds, train.epochs, train.from_run) == (3, "2", None)
-    assert options("resume", RUN="a/b", FORCE="1").force and not options("resume", RUN="a/b", FORCE="0").force
-    assert options("models", NETWORK="resnet18").network == "resnet18"
-    assert (
-        parse(["--from-make", "list"], {"EXP": "x"}).verb == "list"
-    )  # in the environment, not given to make
+    assert (train["exp"], train["set_"], train["data_dir"]) == ("-x", ["a=1 b=2"], "my images")
+    assert (train["seeds"], train["epochs"], train["from_"]) == (3, "2", None)
+    assert options("resume", RUN="a/b", FORCE="1")["force"] is True
+    assert options("resume", RUN="a/b", FORCE="0")["force"] is False
+    assert options("models", NETWORK="resnet18") == {"network": "resnet18"}
+    assert parse(["--from-make", "list"], {"EXP": "x"})[1] == {}  # in the environment, not given to make
+
+
+def test_options_left_out_have_the_defaults_of_the_signature():
+    for name, function in COMMANDS.items():
+        defaults = {key: each.default for key, each in inspect.signature(function).parameters.items()}
+        given = parse([name], {})[1]
+        assert {key: value or None for key, value in given.items()} == {
+            key: value or None for key, value in defaults.items()
+        }
+
+
+def test_the_makefile_has_a_target_with_help_for_each_command():
+    text = (ROOT / "Makefile").read_text()
+    assert set(re.findall(r"^([a-z-]+):.*## ", text, re.MULTILINE)) >= set(COMMANDS)
 
 
 @pytest.mark.parametrize(

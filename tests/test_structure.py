@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "app.files": {"app.errors", "app.paths", "app.wording"},
     "app.machine": {"app.paths", "app.records"},
     "app.backend": {"app.preflight"},
-    "app.classifier_files": {"app.errors", "app.paths", "app.runs", "models"},
+    "app.classifier_files": {"app.errors", "app.paths", "models"},
     # The generator looks at the models and the datasets; nothing reads it.
     "app.config.catalogue": GROUND | {"app.config", "app.data", "models"},
     "app.config": GROUND,
@@ -56,6 +56,7 @@ QUICK = (
     "app.__main__",
     "app.cli",
     "app.commands.options",
+    "app.commands.project",
     "app.commands.runs",
     "app.commands.train",
     "app.config",
@@ -68,7 +69,7 @@ QUICK = (
     "app.records",
     "app.runs",
     "app.wording",
-    "app.distributed.cluster",
+    "app.distributed.local_workers",
     "app.drawing.curves",
     "app.reports.compare",
 )

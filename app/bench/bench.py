@@ -198,7 +198,7 @@ def _parts(job: Job, fit_step: float, compiled_step: float) -> dict[str, Any]:
         "peak_operations_per_second": peak,
         "share_of_peak": operations / compiled_step / peak,
         "verdict": verdict,
-        "seconds_per_epoch": job.steps * fit_step + len(dataset.val) * image,
+        "seconds_per_epoch": job.steps_per_epoch * fit_step + len(dataset.val) * image,
     }
 
 

@@ -14,7 +14,8 @@ from typing import Any, TextIO
 from app.bench.bench import in_words, interleaved, ratios, spread, steps_in_a_round
 from app.bench.json_worker import JsonWorker, answer_stream, serve
 from app.config import Experiment, dump_experiment, load_experiment
-from app.distributed.cluster import VARIABLE, config_of, find_group, free_ports
+from app.distributed.cluster import VARIABLE, config_of, find_group
+from app.distributed.local_workers import free_ports
 from app.errors import UserError
 from app.files import new_folder, write_json
 from app.paths import runs_root, shown

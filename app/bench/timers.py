@@ -18,8 +18,9 @@ from app.data.pipeline import PREFETCH_BATCHES
 from app.runs import Run
 from app.training.checkpoint import Progress
 from app.training.setup import Job
+from app.training.state_saver import StateSaver
 from app.training.train import callbacks_of
-from models.augmentation import OUR_LAYERS, augmentation_layer, keras_layers
+from models.augmentation import LAYERS, augmentation_layer
 
 _ARGUMENTS = {  # of augmentation layers
     "addition_factor": 0.5,
@@ -92,13 +93,14 @@ def fit_seconds(job: Job, steps: int, folder: Path) -> list[float]:
     """
     run = Run(folder / job.experiment.name / "bench")
     run.states.mkdir(parents=True, exist_ok=True)
+    progress = Progress()
     return timed_fit(
         job.classifier,
         steps,
         job.batches(epochs=steps + 1),
         steps_per_epoch=steps + 1,
         shuffle=False,
-        callbacks=callbacks_of(run, job, Progress(), None, io.StringIO())[0],
+        callbacks=[*callbacks_of(run, job, progress, io.StringIO()), StateSaver(run, job, progress)],
     )
 
 
@@ -171,7 +173,7 @@ def compare_augmentation(images: np.ndarray, draws: int) -> dict[str, str]:
         For each layer, see `compare_draws`.
     """
     found = {}
-    for name, layer in sorted((keras_layers() | OUR_LAYERS).items()):
+    for name, layer in sorted(LAYERS.items()):
         takes = inspect.signature(layer).parameters
         arguments: dict[str, Any] = {key: value for key, value in _ARGUMENTS.items() if key in takes}
         arguments |= {"factor": [1, 8]} if name == "random_posterization" else {}

@@ -23,6 +23,7 @@ TYPE_NAMES = {
     "array": "a list",
     "null": "null",
 }
+ALTERNATING_FLIP = "alternating_flip"  # no layer: images are flipped as they are read
 CLIPPING = ("clipnorm", "clipvalue", "global_clipnorm")  # Keras takes one of them
 TABLES = {"model": "models", "optimizer": "optimizers", "augmentation layer": "layers"}
 RESERVED_KEYS = {"model": ("name", "weights"), "optimizer": ("name", "learning_rate", "rate_multipliers")}
@@ -73,8 +74,8 @@ def name_and_argument_findings(plain: dict[str, Any]) -> Iterator[Finding]:
         else:
             inner = (*path, name) if isinstance(item, dict) else path
             yield from _check(inner, "augmentation layer", name, given)
-            if name == "alternating_flip" and index:
-                yield Finding(inner, "alternating_flip must come first: images are flipped as they are read")
+            if name == ALTERNATING_FLIP and index:
+                yield Finding(inner, f"{name} must come first: images are flipped as they are read")
 
 
 def split_layer(item: Any) -> tuple[str | None, dict[str, Any] | None]:

@@ -15,12 +15,12 @@ from typing import Annotated, Any, Literal
 
 import keras
 
-from app.config.arguments import CATALOGUE
+from app.config.arguments import ALTERNATING_FLIP, CATALOGUE
 from app.config.editor_schema import editor_schema
 from app.config.reference import with_tables
 from app.data.sources import LOADERS
 from app.paths import experiments_dir
-from models.augmentation import ALTERNATING_FLIP, OUR_LAYERS, REFUSED, keras_layers
+from models.augmentation import LAYERS, REFUSED
 from models.limits import Limits
 from models.network import MODELS
 
@@ -67,20 +67,16 @@ LIMITS: dict[str, dict[str, Any]] = {  # by argument, where the annotation has n
     "clip_threshold": POSITIVE,
     "clipnorm": POSITIVE,
     "clipvalue": POSITIVE,
-    "degrees": {"minimum": 0, "maximum": 180},
     "epsilon": POSITIVE,
     "epsilon_1": POSITIVE,
     "epsilon_2": POSITIVE,
     "global_clipnorm": POSITIVE,
     "gradient_accumulation_steps": {"minimum": 2},
-    "height_pixels": NOT_NEGATIVE,
     "initial_accumulator_value": NOT_NEGATIVE,
     "loss_scale_factor": POSITIVE,
     "momentum": {"minimum": 0, "maximum": 1},
-    "padding_pixels": NOT_NEGATIVE,
     "rho": BELOW_ONE,
     "weight_decay": NOT_NEGATIVE,
-    "width_pixels": NOT_NEGATIVE,
 }
 
 
@@ -90,7 +86,7 @@ def build_catalogue() -> dict[str, Any]:
         "datasets": sorted(LOADERS),
         "optimizers": _described(_keras_optimizers()),
         "refused_optimizers": REFUSED_OPTIMIZERS,
-        "layers": {ALTERNATING_FLIP: {}, **_described(keras_layers() | OUR_LAYERS)},
+        "layers": {ALTERNATING_FLIP: {}, **_described(LAYERS)},
         "refused_layers": dict(sorted(REFUSED.items())),
         "models": _described(MODELS),
     }
@@ -125,7 +121,7 @@ def _described(classes: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]
         annotations = typing.get_type_hints(cls.__init__, include_extras=True)
         described[owner] = {
             parameter.name: _schema(parameter, annotations.get(parameter.name))
-            for parameter in inspect.signature(cls).parameters.values()
+            for parameter in inspect.signature(cls.__init__).parameters.values()
             if parameter.name not in HIDDEN_ARGUMENTS
         }
     return described

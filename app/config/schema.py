@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from app.config.arguments import ALTERNATING_FLIP
 from app.config.dataset import DatasetConfig, Seed, Text
 from app.config.schedules import AnySchedule, Epochs, NotNegative, Positive, Section
 
@@ -170,7 +171,7 @@ class Experiment(Section):
     @property
     def alternating_flip(self) -> bool:
         """Whether images are flipped in alternate epochs as they are read: the augmentation's first item."""
-        return any(layer.name == "alternating_flip" for layer in self.augmentation[:1])
+        return any(layer.name == ALTERNATING_FLIP for layer in self.augmentation[:1])
 
     @property
     def augmentation_layers(self) -> tuple[LayerConfig, ...]:

@@ -14,7 +14,7 @@ CHUNK_ELEMENTS = 4_000_000  # pixel values handled at a time: 32 MB as float64
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Some images of one array, which several splits may share (and which may lie on disk).
+    """Some images of one array, which several splits may use (and which may lie on disk).
 
     Attributes:
         images: All images, `(num_all, height, width, channels)` uint8.
@@ -29,12 +29,16 @@ class Split:
     files: Sequence[str] = ()
 
     def __len__(self) -> int:
-        """The number of this split's images."""
+        """Return the number of images."""
         return len(self.rows)
 
     def take(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return copies of the images (uint8) and labels (int32) at `positions` of this split."""
         return self.images[self.rows[positions]], self.labels[positions]
+
+    def images_at(self, positions: np.ndarray) -> np.ndarray:
+        """Return copies of the images at `positions`."""
+        return self.images[self.rows[positions]]
 
     def files_at(self, positions: np.ndarray) -> list[str]:
         """Return the files of the images at `positions`; none where the images are of an archive."""
@@ -61,14 +65,14 @@ def whole_split(images: np.ndarray, labels: np.ndarray) -> Split:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """What a loader found, before validation data is taken from it.
+    """What a loader returns, before validation data is taken from it.
 
     Attributes:
         class_names: In the order of the labels.
         train: The training images as published or as found in `train/`.
         val: Images of a `val/` folder, if there is one.
         test: Published test images or those of `test/`, if there are any.
-        text: Where the data came from, for people.
+        text: A description of where the data came from.
         skipped: Files left out because they could not be read, relative to the data folder.
     """
 
@@ -90,8 +94,8 @@ class Dataset:
         train: What the network learns from.
         val: What the curves and the best checkpoint are measured on.
         test: Measured once, at the end; None where there is none or where it serves as `val`.
-        source: Where the data came from, for people.
-        split_rule: How `val` came about, for people.
+        source: A description of where the data came from.
+        split_rule: A description of how `val` came about.
         fingerprint: SHA-256 over pixels, labels and class names, whatever they were stored in.
         skipped: Files left out because they could not be read, relative to the data folder.
     """

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from app.data.dataset import Dataset, Source, Split, fingerprint
 from app.data.sources import LOADERS
 from app.data.sources.published import CACHE_FOLDER
-from app.data.splits import stratified, train_share
+from app.data.splits import stratified, subsample
 from app.data.store import remove_stale_temporaries
 from app.errors import UserError
 
@@ -32,8 +32,8 @@ def load_dataset(config: "DatasetConfig", data_root: Path) -> Dataset:
     source = LOADERS[config.name](config, data_root)
     train, val, test, rule = _divide(source, config.validation, config.split_seed)
     if config.train_share is not None:
-        share, classes = config.train_share, len(source.class_names)
-        train = train_share(train, share, len(source.train), config.split_seed, classes)
+        fraction, classes = config.train_share, len(source.class_names)
+        train = subsample(train, fraction, len(source.train), config.split_seed, classes)
         rule += f"; {config.train_share:.4g} of the training split to train on"
     return Dataset(
         name=config.name,
@@ -49,12 +49,12 @@ def load_dataset(config: "DatasetConfig", data_root: Path) -> Dataset:
 
 
 def _divide(source: Source, validation: float | str, seed: int) -> tuple[Split, Split, Split | None, str]:
-    """Return training, validation and test split, and the rule in words."""
+    """Return training, validation and test split, and a description of the rule."""
     if isinstance(validation, str):
         if source.test is None:
             raise UserError(
                 f"dataset.validation: 'test' needs a test split; there is none in: {source.text}. "
-                "Give the share of the training images to validate on, such as 0.1."
+                "Give the fraction of the training images to validate on, such as 0.1."
             )
         return source.train, source.test, None, "the test split is the validation split; no other test data"
     if source.val is not None:

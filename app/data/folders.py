@@ -58,7 +58,7 @@ def load_folder(
         decode,
         len(index.files),
         shape,
-        lambda: cache_folder / f"{_listing_hash(index, image_format)}.npy",
+        cache_folder / f"{_listing_hash(index, image_format)}.npy",
         lambda bad: _check_bad(index, bad, on_bad_image),
         _num_threads(root / index.files[first]),
     )
@@ -77,7 +77,7 @@ def load_folder(
 
 
 def _num_threads(path: Path) -> int:
-    """Return how many threads pay. In small files Python's share outweighs decoding: threads would queue."""
+    """Return how many threads pay. In small files Python outweighs decoding: threads would queue."""
     try:
         small = os.path.getsize(path) < SMALL_FILE_BYTES
     except OSError:

@@ -8,16 +8,16 @@ from app.data.dataset import Split
 
 
 def normalization_constants(kind: str, split: Split) -> dict[str, Any]:
-    """Return the mean to subtract from images / 255 and the deviation to divide by.
+    """Return the mean to subtract from images / 255 and the standard deviation to divide by.
 
     Args:
         kind: "none" (pixels stay 0..255), "unit" (0..1), "symmetric" (-1..1), "per_channel", or
-            "per_pixel" (one mean for all, one deviation over images for each pixel and channel).
+            "per_pixel" (one mean for all, one standard deviation over images for each pixel and channel).
         split: The training split; the data-dependent kinds are measured on it.
 
     Returns:
         "mean" and "deviation" as numbers or nested lists, `(channels,)` or `(height, width, channels)`.
-        A deviation of zero is replaced by one.
+        A standard deviation of zero is replaced by one.
     """
     fixed = {"none": (0.0, 1 / 255), "unit": (0.0, 1.0), "symmetric": (0.5, 0.5)}
     if kind in fixed:
@@ -31,14 +31,14 @@ def normalization_constants(kind: str, split: Split) -> dict[str, Any]:
         squares += np.einsum("nhwc,nhwc->hwc", values, values)
     if kind == "per_pixel":
         mean = sums.mean() / len(split)
-        deviation = _deviation(sums / len(split), squares / len(split))
+        std = _std(sums / len(split), squares / len(split))
     else:
         mean = sums.mean(axis=(0, 1)) / len(split)
-        deviation = _deviation(mean, squares.mean(axis=(0, 1)) / len(split))
-    return {"mean": (mean / 255).tolist(), "deviation": deviation.tolist()}
+        std = _std(mean, squares.mean(axis=(0, 1)) / len(split))
+    return {"mean": (mean / 255).tolist(), "deviation": std.tolist()}
 
 
-def _deviation(mean: np.ndarray, mean_square: np.ndarray) -> np.ndarray:
+def _std(mean: np.ndarray, mean_square: np.ndarray) -> np.ndarray:
     """Return the standard deviation of pixels / 255 from moments of pixels, one where it is zero."""
     variance = mean_square - mean**2
     smallest = 1e-9  # far above rounding; n integers that are not all equal have a variance of about 1 / n

@@ -15,31 +15,36 @@ from app.data.dataset import Split
 from app.data.order import FLIP_STREAM, epoch_order, flipped_images
 from app.data.views import View
 
-# images (batch, height, width, channels) uint8, labels (batch,) int32; for a share, weights and size besides
+# images (batch, height, width, channels) uint8, labels (batch,) int32; of a shard, weights and size besides
 Batch = tuple[np.ndarray, ...]
 PREFETCH_BATCHES = 4
 
 
 @dataclass(frozen=True)
-class Share:
-    """What one worker computes of every batch: the parts of its own replicas, of `replicas` equal parts.
+class Shard:
+    """What one worker computes of every batch, which is divided evenly among all replicas.
 
-    A replica's part comes as images, labels, weights `(part,)` float32 and size `()` float32. With weights of
-    `replicas * part / batch` for each image, the mean over the replicas of their weighted mean losses is the
-    mean over the batch, also where the parts differ by an image. `size` is `batch / replicas`. A batch with
-    fewer images than there are replicas leaves some without any; such a part is the whole batch with
-    weights of 0, which leaves synchronised statistics of batch normalisation as they are.
+    A replica gets images, labels, weights `(n,)` float32 and size `()` float32. With weights of
+    `num_replicas * n / batch` for each image, the mean over the replicas of their weighted mean losses is the
+    mean over the batch, also where replicas differ by an image. `size` is `batch / num_replicas`. A batch of
+    fewer images than replicas leaves some without any; those get the whole batch with weights of 0, which
+    leaves synchronised statistics of batch normalisation as they are.
+
+    Attributes:
+        num_replicas: Replicas of all workers together.
+        local_replicas: Those of this worker.
     """
 
-    replicas: int
-    own: range
+    num_replicas: int
+    local_replicas: range
 
-    def parts(self, positions: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Yield positions, weights and size for each own replica's part of the batch at `positions`."""
-        size = np.array(len(positions) / self.replicas, np.float32)
-        for part in np.array_split(positions, self.replicas)[self.own.start : self.own.stop]:
-            weights = np.full(len(part) or len(positions), len(part) / size, np.float32)
-            yield (part if len(part) else positions), weights, size
+    def split(self, positions: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Yield positions, weights and size for each local replica, of the batch at `positions`."""
+        size = np.array(len(positions) / self.num_replicas, np.float32)
+        everyone = np.array_split(positions, self.num_replicas)
+        for own in everyone[self.local_replicas.start : self.local_replicas.stop]:
+            weights = np.full(len(own) or len(positions), len(own) / size, np.float32)
+            yield (own if len(own) else positions), weights, size
 
 
 def num_steps(num_images: int, batch_size: int) -> int:
@@ -57,7 +62,7 @@ def training_batches(
     step: int = 0,
     alternating_flip: bool = False,
     flip_stream: int = FLIP_STREAM,
-    share: Share | None = None,
+    shard: Shard | None = None,
 ) -> Any:
     """Return shuffled batches from a position to the end of the last epoch.
 
@@ -70,11 +75,11 @@ def training_batches(
         step: The first batch of that epoch to be delivered.
         alternating_flip: Whether to mirror images left to right, see `flipped_images`.
         flip_stream: Names the coins of that.
-        share: Deliver only these parts of each batch, one after the other.
+        shard: Deliver each batch for these replicas only, one after the other.
 
     Returns:
         A `tf.data.Dataset` of images `(batch, height, width, channels)` uint8 and labels `(batch,)` int32,
-        of known length; of a share weights and sizes, too. Where TensorFlow is not installed, a generator of
+        of known length; of a shard weights and sizes, too. Where TensorFlow is not installed, a generator of
         the same batches.
     """
     steps = num_steps(len(split), batch_size)
@@ -87,18 +92,18 @@ def training_batches(
                 flipped = flipped_images(seed, current, len(split), flip_stream)
             for index in range(step if current == epoch else 0, steps):
                 positions = order[index * batch_size : (index + 1) * batch_size]
-                for part, *weights in [(positions,)] if share is None else share.parts(positions):
-                    images, labels = split.take(part)
+                for own, *weights in [(positions,)] if shard is None else shard.split(positions):
+                    images, labels = split.take(own)
                     if flipped is not None:
-                        mirrored = flipped[part]
+                        mirrored = flipped[own]
                         images[mirrored] = images[mirrored, :, ::-1]
                     yield images, labels, *weights
 
-    return _stream(batches, split, max(0, (epochs - epoch) * steps - step), share)
+    return _stream(batches, split, max(0, (epochs - epoch) * steps - step), shard)
 
 
 def evaluation_batches(
-    split: Split, batch_size: int, view: View | None = None, share: Share | None = None
+    split: Split, batch_size: int, view: View | None = None, shard: Shard | None = None
 ) -> Any:
     """Return every image once, in the order of the split; see `training_batches` for what is returned.
 
@@ -108,19 +113,19 @@ def evaluation_batches(
         split: The images.
         batch_size: Images in a batch; the last may be smaller.
         view: How the network is to see them, see app/data/views.py; as they are by default.
-        share: Deliver only these parts of each batch, one after the other.
+        shard: Deliver each batch for these replicas only, one after the other.
     """
     steps = num_steps(len(split), batch_size)
 
     def batch(step: int) -> Iterator[Batch]:
         positions = np.arange(step * batch_size, min((step + 1) * batch_size, len(split)))
-        for part, *weights in [(positions,)] if share is None else share.parts(positions):
-            images, labels = split.take(part)
+        for own, *weights in [(positions,)] if shard is None else shard.split(positions):
+            images, labels = split.take(own)
             yield (images if view is None else view.of(images)), labels, *weights
 
-    if share is None and not _tensorflow():
+    if shard is None and not _tensorflow():
         return _readable_again(lambda step: next(batch(step)), steps)
-    return _stream(lambda: (part for step in range(steps) for part in batch(step)), split, steps, share)
+    return _stream(lambda: (each for step in range(steps) for each in batch(step)), split, steps, shard)
 
 
 def _readable_again(batch: Callable[[int], Batch], steps: int) -> Any:
@@ -149,16 +154,16 @@ def _tensorflow() -> Any:
 
 
 def _stream(
-    batches: Callable[[], Iterator[Batch]], split: Split, num_batches: int, share: Share | None
+    batches: Callable[[], Iterator[Batch]], split: Split, num_batches: int, shard: Shard | None
 ) -> Any:
     """Hand NumPy batches to TensorFlow's input pipeline, or on as they are where it is not installed."""
     tf = _tensorflow()
     if tf is None:
         return batches()
     signature = [tf.TensorSpec((None, *split.images.shape[1:]), tf.uint8), tf.TensorSpec((None,), tf.int32)]
-    if share is not None:
+    if shard is not None:
         signature += [tf.TensorSpec((None,), tf.float32), tf.TensorSpec((), tf.float32)]
-        num_batches *= len(share.own)
+        num_batches *= len(shard.local_replicas)
     dataset = tf.data.Dataset.from_generator(batches, output_signature=tuple(signature))
     options = tf.data.Options()
     options.autotune.enabled = False  # nothing here to tune, and its thread holds up the end of an iterator

@@ -16,11 +16,11 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show how much of a job is done: one line of a terminal, which goes away again, or a line every 30 s.
 
     Args:
-        what: The job, in words.
+        what: A description of the job.
         total: Its size.
 
     Yields:
-        A function to be told how much has been done since it was called last.
+        A function that takes how much has been done since its last call.
     """
     live = False
     with contextlib.suppress(AttributeError, ValueError):  # none, or closed

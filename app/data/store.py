@@ -4,6 +4,7 @@ What took long to decode is kept in such a file in either case, so that the next
 """
 
 import contextlib
+import fcntl
 import json
 import math
 import os
@@ -24,12 +25,7 @@ from app.files import atomic_path, write_text
 from app.machine import available_memory_bytes
 from app.paths import shown
 
-try:
-    import fcntl
-except ImportError:  # Windows: left-over files stay until the cache is deleted
-    fcntl = None  # type: ignore[assignment]
-
-MEMORY_SHARE = 0.25  # decoded images above this share of the available memory go to disk
+MEMORY_FRACTION = 0.25  # decoded images above this fraction of the available memory go to disk
 KEPT_AFTER_SECONDS = 5.0  # of decoding
 BLOCK_BYTES = 64 * 2**20  # decoded between two writes
 FILES_PER_TASK = 64
@@ -42,8 +38,8 @@ def store_images(
     decode: Callable[[int], np.ndarray],
     num_images: int,
     shape: tuple[int, ...],
-    cache_file: Callable[[], Path],
-    check: Callable[[BadImages], None],
+    path: Path,
+    check: Callable[[BadImages], None] = lambda bad: None,
     num_threads: int = 1,
 ) -> tuple[np.ndarray, BadImages]:
     """Decode every image once.
@@ -52,8 +48,8 @@ def store_images(
         decode: Returns the pixels at a position, `shape` uint8, or raises BadImageError. Runs in threads.
         num_images: How many there are.
         shape: Of one image.
-        cache_file: Names the file for images that are too many for memory. The name must stand for the
-            content: a file of that name is used as it is. It may be deleted at any time.
+        path: The file for images that are too many for memory, or took long to decode. Its name must stand
+            for the content: a file of that name is used as it is. It may be deleted at any time.
         check: Sees the bad images before anything is kept, and may raise.
         num_threads: That decode side by side.
 
@@ -63,9 +59,8 @@ def store_images(
     Raises:
         UserError: The cache cannot be written.
     """
-    path = cache_file()
     reasons = path.with_suffix(".json")
-    in_memory = num_images * math.prod(shape) <= MEMORY_SHARE * available_memory_bytes()
+    in_memory = num_images * math.prod(shape) <= MEMORY_FRACTION * available_memory_bytes()
     cached = _read_cache(path, reasons, (num_images, *shape))
     if cached is not None:
         images, bad = cached
@@ -88,7 +83,7 @@ def store_images(
         gigabytes = num_images * math.prod(shape) / 1e9
         raise UserError(
             f"{shown(path.parent)}: cannot keep {gigabytes:.1f} GB of decoded images ({error.strerror}); "
-            f"they exceed {MEMORY_SHARE:.0%} of the available memory. Free the space, or choose a smaller "
+            f"they exceed {MEMORY_FRACTION:.0%} of the available memory. Free the space, or choose a smaller "
             "dataset.image_size."
         ) from error
     cached = _read_cache(path, reasons, (num_images, *shape))
@@ -139,11 +134,10 @@ def _write_cache(
 
 
 def _open_held(path: Path) -> BinaryIO:
-    """Open a new file for writing, with the lock that tells others that its process lives."""
+    """Open a new file for writing, with a lock by which others see that its process lives."""
     file = open(path, "wb")
-    if fcntl is not None:
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with contextlib.suppress(OSError):  # a file system without locks
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return file
 
 
@@ -153,7 +147,7 @@ def remove_stale_temporaries(folder: Path) -> None:
     A file is left alone while its process lives, or while it is locked: processes of other machines and
     containers have numbers of their own.
     """
-    for path in folder.glob(".tmp-*") if fcntl is not None else ():
+    for path in folder.glob(".tmp-*"):
         number = re.match(r"\.tmp-(\d+)-", path.name)
         with contextlib.suppress(OSError), open(path, "rb+") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # an OSError where another process holds it

@@ -12,7 +12,7 @@ class View(NamedTuple):
     """One way to see an image.
 
     Attributes:
-        weight: Its share in the average.
+        weight: Its weight in the average.
         flip: Whether left and right change places.
         shift_pixels: How far the image moves down and to the right (up and to the left if negative); what it
             leaves behind is filled by mirroring (c b | a b c d).

@@ -1,43 +1,20 @@
-"""Which workers a training has: told by TF_CONFIG or by Slurm, or started on this machine for a trial."""
+"""The process group that the environment names: by TF_CONFIG, by Slurm, or this process alone."""
 
-import contextlib
 import json
 import os
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TextIO
+from collections.abc import Mapping, Sequence
 
 from app.distributed.process_group import ProcessGroup
 from app.errors import UserError
-from app.paths import module_command, runs_root, shown
 
 VARIABLE = "TF_CONFIG"
-_LOCAL = "TRAINER_LOCAL_WORKER"  # set for workers that `local_workers` started; their output is their log
+LOCAL_VARIABLE = "TRAINER_LOCAL_WORKER"  # the number of workers, for those that `local_workers` started
 _EXAMPLE = '{"cluster": {"worker": ["host-a:2345", "host-b:2345"]}, "task": {"type": "worker", "index": 0}}'
 SLURM_PORT = 8888
-_started: list[subprocess.Popen] = []  # local workers, from 1 on
 
 
-@dataclass(frozen=True)
-class Cluster:
-    """The workers' addresses (host:port), the chief first, and which of them this process is."""
-
-    addresses: tuple[str, ...] = ("",)
-    index: int = 0
-
-    @property
-    def size(self) -> int:
-        """The number of workers."""
-        return len(self.addresses)
-
-
-def find_cluster(environment: Mapping[str, str] = os.environ) -> Cluster:
-    """Return the workers that the environment names; this process alone where it names none.
+def find_group(environment: Mapping[str, str] = os.environ) -> ProcessGroup:
+    """Return the process group that the environment names; this process alone where it names none.
 
     Slurm's variables count where TF_CONFIG is not set and the job step has several tasks. They are read by
     TensorFlow's resolver; ports count from SLURM_PORT up on each host.
@@ -47,15 +24,15 @@ def find_cluster(environment: Mapping[str, str] = os.environ) -> Cluster:
     """
     text = environment.get(VARIABLE, "")
     if text.strip():
-        return _read(text)
-    return Cluster() if is_alone(environment) else _ask_slurm(environment)
+        return _parse(text, _number(environment, LOCAL_VARIABLE, 0))
+    return ProcessGroup() if is_alone(environment) else _ask_slurm(environment)
 
 
 def is_alone(environment: Mapping[str, str] = os.environ) -> bool:
-    """Return whether the environment names no other workers; unlike `find_cluster` asks nobody else.
+    """Return whether the environment names no other workers; unlike `find_group` it does not ask Slurm.
 
     Raises:
-        UserError: A number of Slurm's is none.
+        UserError: A variable of Slurm's is not a number.
     """
     if environment.get(VARIABLE, "").strip():
         return False
@@ -63,7 +40,7 @@ def is_alone(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def _number(environment: Mapping[str, str], name: str, default: int) -> int:
-    """Return a variable that is a whole number."""
+    """Return an environment variable that is a whole number."""
     text = environment.get(name) or str(default)
     try:
         return int(text)
@@ -71,21 +48,8 @@ def _number(environment: Mapping[str, str], name: str, default: int) -> int:
         raise UserError(f"{name}: must be a whole number; got {text!r}") from error
 
 
-def find_group() -> ProcessGroup:
-    """Return the process group of the workers that the environment names."""
-    cluster = find_cluster()
-    return ProcessGroup(cluster.addresses, cluster.index, check=_check_started)
-
-
-def _check_started() -> None:
-    """Raise a UserError if a worker that was started here has ended already."""
-    for index, worker in enumerate(_started, start=1):
-        if worker.poll() is not None:
-            raise UserError(f"worker {index} ended with code {worker.returncode} before it came; see its log")
-
-
-def _read(text: str) -> Cluster:
-    """Return the workers of a TF_CONFIG."""
+def _parse(text: str, num_local: int = 0) -> ProcessGroup:
+    """Return the process group of a TF_CONFIG."""
     try:
         config = json.loads(text)
         cluster, task = config["cluster"], config["task"]
@@ -103,18 +67,19 @@ def _read(text: str) -> Cluster:
             f"{VARIABLE}: received tasks of the kind {', '.join(sorted(others))}; this program trains with "
             "'worker' and 'chief' only"
         )
-    if len(addresses.get("chief", [])) > 1:
-        raise UserError(f"{VARIABLE}: received {len(addresses['chief'])} chiefs; there is one at most")
+    chiefs = addresses.get("chief", [])
+    if len(chiefs) > 1:
+        raise UserError(f"{VARIABLE}: received {len(chiefs)} chiefs; there is one at most")
     if kind not in addresses or not 0 <= index < len(addresses[kind]):
         raise UserError(f"{VARIABLE}: the task is {kind} {index}, which is not in the cluster {addresses}")
-    chiefs = addresses.get("chief", [])
-    everybody = (*chiefs, *addresses.get("worker", []))
-    if len(set(everybody)) < len(everybody):
-        raise UserError(f"{VARIABLE}: received an address twice in {', '.join(everybody)}")
-    return Cluster(everybody, index if kind == "chief" else len(chiefs) + index)
+    all_addresses = (*chiefs, *addresses.get("worker", []))
+    if len(set(all_addresses)) < len(all_addresses):
+        raise UserError(f"{VARIABLE}: received an address twice in {', '.join(all_addresses)}")
+    index += 0 if kind == "chief" else len(chiefs)
+    return ProcessGroup(all_addresses, index, num_local=num_local)
 
 
-def _ask_slurm(environment: Mapping[str, str]) -> Cluster:
+def _ask_slurm(environment: Mapping[str, str]) -> ProcessGroup:
     """Return the tasks of this Slurm job step as workers, and set TF_CONFIG for TensorFlow.
 
     TensorFlow's resolver reads the lists; it is not asked for the whole, as it sorts hosts by name (node10
@@ -135,117 +100,12 @@ def _ask_slurm(environment: Mapping[str, str]) -> Cluster:
             f"Slurm: its variables do not tell who takes part ({type(error).__name__}: {error}); "
             f"set {VARIABLE} instead"
         ) from error
-    cluster = _read(text)
+    group = _parse(text)
     os.environ[VARIABLE] = text
-    return cluster
-
-
-@contextlib.contextmanager
-def local_workers(count: int, command: Sequence[str], experiment: str) -> Iterator[None]:
-    """Make this process the chief of so many workers on this machine; each gets its share of the cores.
-
-    Args:
-        count: Workers in all.
-        command: What the others run: the verb of `python -m app` and its arguments.
-        experiment: Names their logs.
-
-    Raises:
-        UserError: There is no such number of workers, or TF_CONFIG names other ones.
-    """
-    if count == 1:
-        yield
-        return
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    most = max(2, len(cores) or os.cpu_count() or 1)
-    if not 1 <= count <= most:
-        raise UserError(f"WORKERS={count}: choose 1 to {most}, a core for each worker of this machine")
-    if os.environ.get(VARIABLE, "").strip():
-        raise UserError(
-            f"WORKERS={count}: starts workers on this machine, but {VARIABLE} names some; use one"
-        )
-    addresses = [f"localhost:{port}" for port in free_ports(count)]
-    program, environment = module_command("app", *command)
-    logs = []
-    try:
-        for index in range(1, count):
-            log = worker_log(experiment, index)
-            logs.append(log)
-            with open(log, "ab") as file:
-                _started.append(
-                    subprocess.Popen(
-                        program,
-                        env=environment | {VARIABLE: config_of(addresses, index), _LOCAL: str(count)},
-                        stdin=subprocess.DEVNULL,
-                        stdout=file,
-                        stderr=file,
-                    )
-                )
-            if cores:
-                os.sched_setaffinity(_started[-1].pid, cores[index::count] or cores)
-        print(
-            f"{count} workers on this machine; logs of the others: {', '.join(map(shown, logs))}", flush=True
-        )
-        if cores:
-            os.sched_setaffinity(0, cores[::count])
-        os.environ[VARIABLE], os.environ[_LOCAL] = config_of(addresses, 0), str(count)
-        yield
-    finally:
-        os.environ.pop(VARIABLE, None)
-        os.environ.pop(_LOCAL, None)
-        if cores:
-            os.sched_setaffinity(0, cores)
-        _await_started()
-
-
-def _await_started() -> None:
-    """Let local workers end, which they do when the chief has; end those that do not."""
-    end = time.monotonic() + 15
-    while _started:
-        worker = _started.pop()
-        try:
-            worker.wait(max(0.1, end - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            worker.kill()
-            worker.wait()
-
-
-def worker_log(experiment: str, index: int) -> Path:
-    """Return a new file for what a worker other than the chief has to say."""
-    folder = runs_root() / "workers"
-    folder.mkdir(parents=True, exist_ok=True)
-    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{experiment}-{index}"
-    for suffix in ("", *(f"-{number}" for number in range(2, 1000))):
-        with contextlib.suppress(FileExistsError):
-            path = folder / f"{stem}{suffix}.log"
-            path.touch(exist_ok=False)
-            return path
-    raise AssertionError("unreachable")
-
-
-def progress_output(group: ProcessGroup, experiment: str) -> TextIO:
-    """Return where this worker shows its progress: the chief on the screen, each other one in its own log."""
-    if group.is_chief or local_count():
-        return sys.stdout
-    log = worker_log(experiment, group.index)
-    print(f"{group.name(group.index)} of {group.size}: progress in {shown(log)}", flush=True)
-    return open(log, "a", buffering=1, encoding="utf-8")
-
-
-def local_count() -> int:
-    """Return how many workers `local_workers` started on this machine, 0 where it did not."""
-    return _number(os.environ, _LOCAL, 0)
+    return group
 
 
 def config_of(addresses: Sequence[str], index: int) -> str:
     """Return the TF_CONFIG of one of several workers."""
     task = {"type": "worker", "index": index}
     return json.dumps({"cluster": {"worker": list(addresses)}, "task": task})
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that nothing on this machine uses now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]

@@ -1,4 +1,4 @@
-"""A connection between two workers, and the sockets that it begins with."""
+"""A connection between two workers, and the socket that listens for it."""
 
 import contextlib
 import json
@@ -14,51 +14,50 @@ from app.errors import UserError
 
 
 class Connection:
-    """A connection to one worker: a JSON object a line, read by a thread.
+    """A connection to one worker, over which JSON objects are sent, one a line; a thread reads them.
 
     Args:
-        connection: The socket.
+        client: The connected socket.
         index: The worker at the other end.
-        on_failure: Called, from the thread, with what a worker that ends says is the reason.
-        on_loss: Called, from the thread, where the connection ends without a word.
+        on_failure: Called by the thread with the reason that a failing worker sends.
+        on_loss: Called by the thread with index and reason where the connection breaks.
     """
 
     def __init__(
         self,
-        connection: socket.socket,
+        client: socket.socket,
         index: int,
         on_failure: Callable[[str], None],
         on_loss: Callable[[int, str], None],
     ):
-        """Take over the connection; `start` begins to read from it."""
-        connection.settimeout(None)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.connection, self.index = connection, index
+        client.settimeout(None)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket, self.index = client, index
         self.on_failure, self.on_loss = on_failure, on_loss
-        self.file = connection.makefile("rb")
+        self.file = client.makefile("rb")
         self.inbox: queue.SimpleQueue = queue.SimpleQueue()
-        self.heard_at = time.monotonic()
+        self.received_at = time.monotonic()
         self.sending = threading.Lock()
         self.said_bye = False
 
     def start(self) -> None:
-        """Read from now on."""
-        self.heard_at = time.monotonic()
-        threading.Thread(target=self._listen, daemon=True).start()
+        """Start the thread that reads."""
+        self.received_at = time.monotonic()
+        threading.Thread(target=self._read_all, daemon=True).start()
 
     def read(self, timeout_seconds: float | None = None) -> dict[str, Any]:
         """Return the next message."""
-        self.connection.settimeout(timeout_seconds)
+        self.socket.settimeout(timeout_seconds)
         text = self.file.readline(1 << 26)
-        self.connection.settimeout(None)
+        self.socket.settimeout(None)
         if not text:
             raise ConnectionError("closed")
         return json.loads(text)
 
-    def _listen(self) -> None:
+    def _read_all(self) -> None:
         try:
             for message in iter(self.read, None):
-                self.heard_at = time.monotonic()
+                self.received_at = time.monotonic()
                 if "failed" in message:
                     self.on_failure(message["failed"])
                     return
@@ -72,20 +71,20 @@ class Connection:
                 self.on_loss(self.index, "its process ended, or the network to it")
 
     def send(self, message: dict[str, Any]) -> None:
-        """Send a message; whoever is gone is found out by reading."""
+        """Send a message; that a worker is gone is noticed by reading."""
         if self.sending.acquire(timeout=1.0):  # a worker that hangs must not make this one hang
             try:
                 with contextlib.suppress(OSError):
-                    self.connection.sendall(json.dumps(message).encode() + b"\n")
+                    self.socket.sendall(json.dumps(message).encode() + b"\n")
             finally:
                 self.sending.release()
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the socket and its file."""
         with contextlib.suppress(OSError):
-            self.connection.shutdown(socket.SHUT_RDWR)
+            self.socket.shutdown(socket.SHUT_RDWR)
         self.file.close()
-        self.connection.close()
+        self.socket.close()
 
 
 def endpoint(address: str) -> tuple[str, int]:
@@ -94,16 +93,31 @@ def endpoint(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def connect(address: str, seconds: float) -> socket.socket:
+    """Return a connection to an address, where nothing may listen yet.
+
+    Raises:
+        OSError: Nothing did within `seconds`.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return socket.create_connection(endpoint(address), timeout=5.0)
+        except OSError:
+            if time.monotonic() > end:
+                raise
+        time.sleep(0.2)
+
+
 def listener(address: str) -> socket.socket:
     """Return a socket that listens at an address of this machine.
 
     Raises:
-        UserError: Something else does.
+        UserError: The port is in use, or not allowed.
     """
     host, port = endpoint(address)
-    local = host in ("localhost", "127.0.0.1")
     try:
-        if local:
+        if host in ("localhost", "127.0.0.1"):
             return socket.create_server(("127.0.0.1", port))
         both = socket.has_dualstack_ipv6()
         family = socket.AF_INET6 if both else socket.AF_INET

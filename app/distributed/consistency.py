@@ -1,6 +1,7 @@
-"""What the workers of one training must have in common before it starts: code, versions, experiment, data."""
+"""What all workers must have in common before training starts: code, versions, experiment, data."""
 
 import contextlib
+import fcntl
 import hashlib
 import platform
 from collections.abc import Iterator, Mapping
@@ -14,20 +15,15 @@ from app.errors import UserError
 from app.machine import package_versions
 from app.paths import data_root
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 
 def same_program(group: ProcessGroup) -> None:
-    """See that all workers run the same code on the same versions.
+    """Check that all workers run the same code on the same versions.
 
     Raises:
-        UserError: They do not; names the files and the packages.
+        UserError: They do not; names the files or the package.
     """
     if group.size == 1:
-        return  # reading all code takes its time
+        return  # spares reading all code
     root = Path(__file__).resolve().parents[2]
     files = {
         str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -40,56 +36,57 @@ def same_program(group: ProcessGroup) -> None:
 
 
 def same_experiment(group: ProcessGroup, experiment: Experiment) -> None:
-    """See that all workers were asked to train the same thing.
+    """Check that all workers train the same experiment.
 
     Raises:
-        UserError: They were not; names the keys.
+        UserError: They do not; names the first key that differs.
     """
     settings = experiment.flat(exclude={"dataset": {"data_dir"}})
-    _same(
-        group,
-        "experiment",
-        settings,
-        "{name} is {theirs!r}, {ours!r} at worker 0; give all the same experiment",
-    )
+    message = "{name} is {theirs!r}, {ours!r} at worker 0; give all the same experiment"
+    _same(group, "experiment", settings, message)
 
 
 def same_data(group: ProcessGroup, dataset: Dataset) -> None:
-    """See that all workers hold the same images in the same order.
+    """Check that all workers hold the same images in the same order.
 
     Raises:
         UserError: They do not; names what differs.
     """
-    facts = {
+    description = {
         "classes": ", ".join(dataset.class_names),
         "training images": len(dataset.train),
         "validation images": len(dataset.val),
         "fingerprint": dataset.fingerprint[:12],
     }
-    _same(group, "data", facts, "{name} of the data: {theirs}, {ours} at worker 0; give all the same files")
+    _same(
+        group,
+        "data",
+        description,
+        "{name} of the data: {theirs}, {ours} at worker 0; give all the same files",
+    )
 
 
-def _same(group: ProcessGroup, topic: str, facts: Mapping[str, Any], sentence: str) -> None:
-    """Compare facts with the chief's."""
-    everybody = group.all_gather(topic, facts)
-    for index, theirs in enumerate(everybody):
-        ours = everybody[0]
+def _same(group: ProcessGroup, topic: str, values: Mapping[str, Any], message: str) -> None:
+    """Compare the values of all workers with the chief's."""
+    gathered = group.all_gather(topic, values)
+    ours = gathered[0]
+    for index, theirs in enumerate(gathered):
         names = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
         if names:
-            told = sentence.format(
+            difference = message.format(
                 name=names[0],
                 names=", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else ""),
                 theirs=theirs.get(names[0], "missing"),
                 ours=ours.get(names[0], "missing"),
             )
-            raise UserError(f"{group.name(index)}: {told}")
+            raise UserError(f"{group.name(index)}: {difference}")
 
 
 @contextlib.contextmanager
 def one_at_a_time(group: ProcessGroup | None) -> Iterator[None]:
-    """Let the workers on one machine, or on one file system, load data one after the other.
+    """Lock the data, so that workers on one machine or file system load them one after the other.
 
-    What the first decodes or downloads lies ready for the next; two at once would disturb each other.
+    The next one finds what the first has decoded or downloaded.
     """
     if group is None or group.size == 1:
         yield

@@ -1,22 +1,21 @@
-"""Which replicas a training has: one a device, on TensorFlow or JAX, and how they find each other."""
+"""The replicas of a training, one for each device: their setup on TensorFlow and JAX."""
 
 import functools
 from typing import Any
 
 import keras
 
-from app.distributed.cluster import local_count
 from app.distributed.process_group import ProcessGroup
 from app.distributed.replicas import Replicas
 from app.errors import UserError
 
 
 def connect(group: ProcessGroup, seed: int, devices: str) -> None:
-    """Let JAX know of all workers, which must come before it computes anything; TensorFlow can wait."""
+    """Connect the JAX of all workers, before it computes anything; TensorFlow connects in `set_up`."""
     if group.size > 1 and keras.backend.backend() == "jax":
         from app.distributed import jax_replicas
 
-        jax_replicas.connect(group, seed, "cpu" if local_count() > 1 else devices)
+        jax_replicas.connect(group, seed, "cpu" if group.num_local else devices)
 
 
 def set_up(group: ProcessGroup) -> Replicas:
@@ -38,8 +37,8 @@ def set_up(group: ProcessGroup) -> Replicas:
     import tensorflow as tf
 
     gpus = tf.config.get_visible_devices("GPU")
-    if local_count() > 1:  # workers that try it out on one machine divide its accelerators
-        gpus = gpus[group.index :: local_count()]
+    if group.num_local:  # workers on one machine divide its GPUs
+        gpus = gpus[group.index :: group.num_local]
         tf.config.set_visible_devices(gpus, "GPU")
     if group.size > 1:
         count = _count(group, len(gpus) or 1)
@@ -51,17 +50,17 @@ def set_up(group: ProcessGroup) -> Replicas:
 
 
 def _count(group: ProcessGroup, own: int) -> int:
-    """Return the number of devices of all workers together."""
+    """Return the number of devices of all workers."""
     counts = group.all_gather("devices", own)
     if len(set(counts)) > 1:
-        told = ", ".join(f"{group.name(i)} has {count}" for i, count in enumerate(counts))
-        raise UserError(f"every worker needs the same number of devices: {told}")
+        received = ", ".join(f"{group.name(i)} has {count}" for i, count in enumerate(counts))
+        raise UserError(f"every worker needs the same number of devices: {received}")
     return sum(counts)
 
 
 @functools.cache
 def _mirrored(names: tuple[str, ...]) -> Any:
-    """Return the strategy of some devices; two of them in a process would mix up their exchanges."""
+    """Return the strategy for some devices; the collectives of two in one process get mixed up."""
     import tensorflow as tf
 
     return tf.distribute.MirroredStrategy(names)

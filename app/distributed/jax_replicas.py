@@ -1,4 +1,4 @@
-"""Replicas on JAX: one program over the devices of all workers, by Keras' own data parallelism."""
+"""Replicas on JAX: one program over the devices of all workers, with Keras' DataParallel."""
 
 import contextlib
 from collections.abc import Iterable, Iterator
@@ -15,37 +15,38 @@ from models.variables import assign, state_variables
 
 
 def connect(group: ProcessGroup, seed: int, devices: str) -> None:
-    """Let the JAX of every worker know that of the others. Must come before JAX computes anything."""
+    """Connect the JAX of all workers. Must come before JAX computes anything."""
     if devices == "cpu":
         jax.config.update("jax_platforms", "cpu")
-    keras.utils.set_random_seed(seed)  # else Keras has the workers agree on one
+    keras.utils.set_random_seed(seed)  # else Keras broadcasts one
     keras.distribution.initialize(",".join(group.addresses), group.size, group.index)
     if not group.is_chief:  # without the chief JAX aborts the process; be quicker, and say why
         group.grace_seconds = 0.0
 
 
 class JaxReplicas(Replicas):
-    """One replica a device of JAX, on all workers.
+    """One replica for each device of JAX, on all workers.
 
-    Every worker prepares whole batches. They are taken apart inside the step, where the devices divide them;
-    what a step computes is that of a single device, batch normalisation and random draws with it.
+    Every worker prepares whole batches. They are split inside the step, if their size is a multiple of the
+    number of devices. A step computes what a single device would, batch normalisation and random draws
+    included.
     """
 
     def __init__(self, group: ProcessGroup):
-        """Lay out all variables that are made from now on over all devices."""
+        """Replicate all variables that are made from now on over all devices."""
         devices = keras.distribution.list_devices()
         super().__init__(group, None, len(devices))
         self.distribution = _WholeBatches(devices=devices, auto_shard_dataset=False)
         keras.distribution.set_distribution(self.distribution)
 
     def bind(self, classifier: ImageClassifier, sync_batch_norm: bool) -> None:
-        """Let each device compute its part of a batch."""
+        """Make each device compute its shard of a batch."""
         call = classifier.call
         classifier.call = (  # type: ignore[method-assign]
-            lambda images, training=False: call(self._part(images), training=training)
+            lambda images, training=False: call(self._split(images), training=training)
         )
 
-    def _part(self, images: Any) -> Any:
+    def _split(self, images: Any) -> Any:
         if images.shape[0] is None or images.shape[0] % self.count:
             return images
         axes = [self.distribution.batch_dim_name, *[None] * (len(images.shape) - 1)]
@@ -54,7 +55,7 @@ class JaxReplicas(Replicas):
 
     @contextlib.contextmanager
     def local_scope(self) -> Iterator[None]:
-        """In this context a worker makes variables for itself, without the others."""
+        """Make variables for this worker alone within this context."""
         keras.distribution.set_distribution(None)
         try:
             yield
@@ -62,7 +63,7 @@ class JaxReplicas(Replicas):
             keras.distribution.set_distribution(self.distribution)
 
     def broadcast(self, classifier: ImageClassifier) -> None:
-        """Give all workers the chief's values of all variables but the metrics'."""
+        """Copy the chief's values of all variables but the metrics' to all workers."""
         if self.group.size == 1:
             return
         variables = state_variables(classifier)
@@ -71,12 +72,12 @@ class JaxReplicas(Replicas):
             assign(variable, value)
 
     def shutdown(self) -> None:
-        """Part from the other workers when all is done, which JAX would else take for a failure."""
+        """Disconnect from the other workers, which JAX would otherwise take for a failure."""
         if self.group.size > 1:
             jax.distributed.shutdown()
 
     def check_in_sync(self, classifier: ImageClassifier) -> None:
-        """See that all replicas hold the same bits."""
+        """Check that all replicas are in sync, as on TensorFlow."""
         classifier.jax_state_sync()
         super().check_in_sync(classifier)
 
@@ -86,9 +87,9 @@ class JaxReplicas(Replicas):
 
 
 class _WholeBatches(keras.distribution.DataParallel):
-    """Data parallelism that hands whole batches to all devices; the classifier takes them apart.
+    """Data parallelism that copies whole batches to all devices; the classifier splits them.
 
-    Keras lays out all batches as it does the first, and the last may be one that the devices do not divide.
+    Keras lays out all batches like the first, but the size of the last need not be a multiple of the devices.
     """
 
     def get_data_layout(self, data_shape: Any) -> Any:

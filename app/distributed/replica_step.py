@@ -1,4 +1,4 @@
-"""What one replica computes of a step, on TensorFlow: its part of the batch, then the sum over all."""
+"""The training and test step of one replica on TensorFlow: its shard of the batch, then the sum over all."""
 
 from typing import Any
 
@@ -6,13 +6,13 @@ from models import ImageClassifier
 
 
 def train_step(classifier: ImageClassifier, images: Any, labels: Any, weights: Any, size: Any) -> Any:
-    """Take a step, in a replica; see `app.data.pipeline.Share` for weights and size.
+    """Train on a replica's shard of a batch; see `app.data.pipeline.Shard` for weights and size.
 
-    Gradients are added up before the optimizer sees them, so that clipping acts on the whole batch's, and in
-    one go with the logs.
+    Gradients are summed before the optimizer gets them, so that clipping acts on those of the whole batch,
+    and together with the logs.
 
     Returns:
-        Loss and accuracy so far in the epoch, the mean over all replicas, the same in each.
+        Loss and accuracy so far in the epoch, the mean over all replicas, equal on each.
     """
     import tensorflow as tf
 
@@ -26,20 +26,20 @@ def train_step(classifier: ImageClassifier, images: Any, labels: Any, weights: A
     context = tf.distribute.get_replica_context()
     gradients = tape.gradient(scaled, classifier.trainable_weights)
     known = [gradient for gradient in gradients if gradient is not None]
-    *sums, told = context.all_reduce(
+    *sums, log_sums = context.all_reduce(
         "SUM", [*known, tf.stack(list(logs.values())) / context.num_replicas_in_sync]
     )
     summed = iter(sums)
     gradients = [None if gradient is None else next(summed) for gradient in gradients]
     optimizer.apply(gradients, classifier.trainable_weights)
-    return dict(zip(logs, tf.unstack(told, len(logs)), strict=True))
+    return dict(zip(logs, tf.unstack(log_sums, len(logs)), strict=True))
 
 
 def apply_accumulated(optimizer: Any, gradients: Any, variables: Any) -> None:
-    """Do in a replica what Keras' optimizers do there with `gradient_accumulation_steps`.
+    """Apply gradients on a replica as Keras' optimizers do with `gradient_accumulation_steps`.
 
-    Keras asks in each replica whether this step updates the weights, where TensorFlow allows no update that
-    depends on a condition; here it is asked once for all.
+    Keras branches on each replica on whether this step updates the weights; TensorFlow allows no update in
+    such a branch. Here one branch is taken for all replicas.
     """
     import tensorflow as tf
 
@@ -66,7 +66,7 @@ def apply_accumulated(optimizer: Any, gradients: Any, variables: Any) -> None:
 
 
 def test_step(classifier: ImageClassifier, images: Any, labels: Any, weights: Any, size: Any) -> Any:
-    """Judge a part of a batch, in a replica; return what this replica has seen so far."""
+    """Evaluate a replica's shard of a batch; return this replica's loss and metrics so far."""
     logits = classifier(images, training=False)
     loss = classifier.compute_loss(images, labels, logits, weights, training=False)
     return _record(classifier, labels, logits, weights, size, loss)
@@ -75,7 +75,7 @@ def test_step(classifier: ImageClassifier, images: Any, labels: Any, weights: An
 def _record(
     classifier: ImageClassifier, labels: Any, logits: Any, weights: Any, size: Any, loss: Any
 ) -> dict[str, Any]:
-    """Update the metrics with a replica's part of a batch; return what this replica has seen so far."""
+    """Update the metrics with a replica's shard of a batch; return this replica's loss and metrics so far."""
     import tensorflow as tf
 
     classifier._loss_tracker.update_state(loss * tf.distribute.get_strategy().num_replicas_in_sync, size)

@@ -1,9 +1,9 @@
-"""Several replicas of one network, on the devices of this machine and of others, trained as one.
+"""Data parallelism: replicas of one network on the devices of one or several machines, trained in sync.
 
-The engine is TensorFlow's own `tf.distribute`: MirroredStrategy for several devices of one process,
+TensorFlow's `tf.distribute` does the work: MirroredStrategy for several devices of one process,
 MultiWorkerMirroredStrategy for several processes. Keras 3.15 cannot `fit` under the second (its issue 20585)
-and clips gradients before it adds them up, so the steps of a classifier with several replicas are compiled
-here, for the instance. On JAX the engine is Keras' own: see `jax_replicas`.
+and clips gradients before it sums them, so the steps of a classifier with several replicas are compiled here,
+for the instance. For JAX see `jax_replicas`.
 """
 
 import contextlib
@@ -19,56 +19,55 @@ import numpy as np
 from keras import ops
 
 from app.classifier_files import load_classifier
-from app.data.pipeline import Share
+from app.data.pipeline import Shard
 from app.distributed.process_group import ProcessGroup
 from app.distributed.replica_step import apply_accumulated, test_step, train_step
 from app.errors import UserError
 from models import ImageClassifier
 from models.variables import state_variables
 
-_MIX = 0x9E3779B9  # keeps the random streams of replicas apart; of no other meaning
+_SEED_STEP = 0x9E3779B9  # 2**32 / golden ratio, as in SplitMix: seeds of successive replicas lie far apart
 
 
 class Replicas:
-    """The replicas of one training: how many, and what they have to do together.
+    """The replicas of one training, and the operations that involve all of them.
 
     Args:
         group: The workers.
         strategy: TensorFlow's strategy; None for a single replica, or on JAX.
-        count: Replicas of all workers together.
+        count: Number of replicas on all workers.
     """
 
     def __init__(self, group: ProcessGroup | None = None, strategy: Any = None, count: int = 1):
-        """Keep the arguments."""
         self.group, self.strategy, self.count = group or ProcessGroup(), strategy, count
-        if strategy is not None:  # all workers have equally many batches, and need not ask each other
+        if strategy is not None:  # all workers have equally many batches: no need to ask
             strategy.extended.experimental_enable_get_next_as_optional = False
         self._average: Any = None
 
     @property
-    def share(self) -> Share | None:
-        """The parts of each batch that this worker computes; None where it computes all of it."""
+    def shard(self) -> Shard | None:
+        """What this worker computes of each batch; None where it computes all of it."""
         if self.strategy is None:
             return None
         own = self.strategy.extended._num_devices_per_worker if self.group.size > 1 else self.count
-        return Share(self.count, range(self.group.index * own, (self.group.index + 1) * own))
+        return Shard(self.count, range(self.group.index * own, (self.group.index + 1) * own))
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
-        """In this context variables are made, one copy for each replica."""
+        """Return the context to make variables in, with a copy for each replica."""
         return self.strategy.scope() if self.strategy else contextlib.nullcontext()
 
     def local_scope(self) -> contextlib.AbstractContextManager[Any]:
-        """In this context a worker makes variables for itself, without the others; not within the scope."""
+        """Return the context to make variables in for this worker alone; not within `scope`."""
         return contextlib.nullcontext()
 
     def feed(self, batches: Any) -> Any:
-        """Return batches, of this worker's share, as what `fit` and `evaluate` hand to the replicas."""
+        """Return this worker's batches as a dataset that `fit` and `evaluate` distribute to the replicas."""
         if self.strategy is None:
             return batches
         return self.strategy.distribute_datasets_from_function(lambda context: batches)
 
     def make_metrics(self, classifier: ImageClassifier, images: np.ndarray, labels: np.ndarray) -> None:
-        """Bring the variables of a compiled classifier's metrics into being; needs the scope."""
+        """Make the variables of a compiled classifier's metrics; within `scope`."""
         if self.strategy is None:
             classifier.test_on_batch(images, labels)
             classifier.reset_metrics()
@@ -76,9 +75,9 @@ class Replicas:
             classifier._symbolic_build(data_batch=(images, labels))
 
     def bind(self, classifier: ImageClassifier, sync_batch_norm: bool) -> None:
-        """Let `fit` and `evaluate` of a compiled classifier, all its variables made, work on all replicas.
+        """Make `fit` and `evaluate` of a compiled classifier, all its variables made, run on all replicas.
 
-        What is changed are attributes of the instance; a saved file does not know of them.
+        Only attributes of the instance are changed; they are not saved with it.
         """
         if self.strategy is None:
             return
@@ -87,7 +86,7 @@ class Replicas:
                 layer.synchronized = True
             for generator in layer._seed_generators:
                 generator.next = _own_stream(generator)
-        # Keras would take a batch to build what is built, and add up gradients that are added up.
+        # Keras would take a batch to build what is built, and sum gradients that are sums already.
         classifier._maybe_symbolic_build = lambda **_: None
         optimizer = _innermost(classifier.optimizer)
         optimizer._all_reduce_sum_gradients = list
@@ -97,7 +96,7 @@ class Replicas:
         classifier.test_function = self._compiled(classifier, test_step)
 
     def _compiled(self, classifier: ImageClassifier, step: Any) -> Any:
-        """Return a step, `step(classifier, images, labels, weights, size)`, for all replicas at once."""
+        """Compile `step(classifier, images, labels, weights, size)` for all replicas."""
         import tensorflow as tf
 
         @tf.function(autograph=False, reduce_retracing=True)
@@ -108,12 +107,12 @@ class Replicas:
         return function
 
     def describe(self) -> dict[str, Any]:
-        """Return what environment.json tells of the replicas."""
+        """Return the entries of environment.json on workers and replicas."""
         hosts = sorted({address.rpartition(":")[0] for address in self.group.addresses} - {""})
         return {"workers": self.group.size, "replicas": self.count} | ({"hosts": hosts} if hosts else {})
 
     def unreplicated(self, classifier: ImageClassifier) -> ImageClassifier:
-        """Return the classifier as one that a worker can use without the others; made while `alone`."""
+        """Return a copy of the classifier that a worker can use without the others; within `local_scope`."""
         if self.count == 1:
             return classifier
         with tempfile.TemporaryDirectory() as folder:
@@ -122,7 +121,7 @@ class Replicas:
             return load_classifier(path)
 
     def average_statistics(self, classifier: ImageClassifier) -> None:
-        """Give all replicas the mean of their moving statistics; each keeps those of its own images.
+        """Average the moving statistics over the replicas; until then each has those of its own images.
 
         They change linearly, so it does not matter when, or how often, this is done.
         """
@@ -148,7 +147,7 @@ class Replicas:
         return average if variables else lambda: None
 
     def broadcast(self, classifier: ImageClassifier) -> None:
-        """Give all replicas the chief's values of all variables but the metrics'."""
+        """Copy the chief's values of all variables but the metrics' to all replicas."""
         if self.strategy is None or self.group.size == 1:
             return
         import tensorflow as tf
@@ -168,25 +167,19 @@ class Replicas:
         tf.function(lambda: self.strategy.run(in_replica), autograph=False)()
 
     def check_in_sync(self, classifier: ImageClassifier) -> None:
-        """See that all replicas hold the same bits.
+        """Check that all replicas are in sync: their variables are equal bit for bit.
 
         Raises:
-            UserError: They do not; names the first variable that differs, and where.
+            UserError: They are not; names the first variable that differs, and where.
         """
         if self.count == 1:
             return
         variables = state_variables(classifier)
-        own = [
-            [
-                hashlib.sha256(ops.convert_to_numpy(copy).tobytes()).hexdigest()[:16]
-                for copy in self.copies(each)
-            ]
-            for each in variables
-        ]
-        everybody = self.group.all_gather("weights", own)
-        for index, theirs in enumerate(everybody):
-            for variable, expected, found in zip(variables, everybody[0], theirs, strict=True):
-                if set(found) != {expected[0]}:
+        own = [[_digest(copy) for copy in self.copies(each)] for each in variables]
+        gathered = self.group.all_gather("weights", own)
+        for index, theirs in enumerate(gathered):
+            for variable, expected, received in zip(variables, gathered[0], theirs, strict=True):
+                if set(received) != {expected[0]}:
                     where = self.group.name(index) if self.group.size > 1 else "one of the devices"
                     raise UserError(
                         f"{variable.path}: {where} holds other values than the first replica; training "
@@ -195,17 +188,21 @@ class Replicas:
                     )
 
     def shutdown(self) -> None:
-        """Part from the other workers when all is done."""
+        """Disconnect from the other workers at the end of the training."""
 
     def copies(self, variable: Any) -> Iterable[Any]:
         """Return a variable's copies on this worker's replicas."""
         return getattr(variable.value, "values", [variable.value])
 
 
-def _own_stream(generator: Any) -> Any:
-    """Return `generator.next` with draws of its own in each replica, those of one replica in the first."""
+def _digest(values: Any) -> str:
+    return hashlib.sha256(ops.convert_to_numpy(values).tobytes()).hexdigest()[:16]
 
-    def following(ordered: bool = True) -> Any:
+
+def _own_stream(generator: Any) -> Any:
+    """Return `generator.next` with other seeds on each replica; the first has those of a single device."""
+
+    def next_seed(ordered: bool = True) -> Any:
         import tensorflow as tf
 
         seed = type(generator).next(generator, ordered)
@@ -213,9 +210,9 @@ def _own_stream(generator: Any) -> Any:
         if context is None:
             return seed
         number = ops.cast(context.replica_id_in_sync_group, seed.dtype)
-        return seed + number * ops.convert_to_tensor(np.array([_MIX, 0]), dtype=seed.dtype)
+        return seed + number * ops.convert_to_tensor(np.array([_SEED_STEP, 0]), dtype=seed.dtype)
 
-    return following
+    return next_seed
 
 
 def _layers(classifier: ImageClassifier) -> Iterable[Any]:
@@ -228,9 +225,6 @@ def _innermost(optimizer: Any) -> Any:
 
 
 def _moving_statistics(classifier: ImageClassifier) -> list[Any]:
-    """Return what replicas keep each for itself, with its lookahead averages."""
-    found = []
-    for layer in _layers(classifier):
-        if isinstance(layer, keras.layers.BatchNormalization):
-            found += [layer.moving_mean, layer.moving_variance]
-    return found
+    """Return the moving means and variances of batch normalisation."""
+    layers = [each for each in _layers(classifier) if isinstance(each, keras.layers.BatchNormalization)]
+    return [variable for layer in layers for variable in (layer.moving_mean, layer.moving_variance)]

@@ -189,9 +189,9 @@ def check_batch_norm(job: Job) -> CheckResult:
     if not momenta:
         return CheckResult("ok", subject, "none in this network")
     slowest = max(momenta)
-    at_first, at_last = slowest**job.steps, slowest ** (job.steps * training.epochs)
+    at_first, at_last = slowest**job.steps_per_epoch, slowest ** (job.steps_per_epoch * training.epochs)
     measured = (
-        f"momentum {slowest:g}, {job.steps} steps an epoch: {_percent(at_first)} of the "
+        f"momentum {slowest:g}, {job.steps_per_epoch} steps an epoch: {_percent(at_first)} of the "
         f"initial statistics is left at the first validation, {_percent(at_last)} at the end"
     )
     if at_first <= UNSETTLED_FRACTION:
@@ -200,7 +200,7 @@ def check_batch_norm(job: Job) -> CheckResult:
         measured = f"momentum {min(momenta):g}: the moving statistics are those of the last batch or two"
         advice = "Keras' momentum is the fraction that is kept: PyTorch's 0.1 is 0.9 here"
         return CheckResult("warn", subject, measured, advice)
-    fitting = [m for m in NICE_MOMENTA if m**job.steps <= UNSETTLED_FRACTION]
+    fitting = [m for m in NICE_MOMENTA if m**job.steps_per_epoch <= UNSETTLED_FRACTION]
     if fitting and "bn_momentum" in model_arguments(job.experiment.model.name):
         remedy = f"Set model.bn_momentum: {fitting[0]}"
     else:
@@ -208,7 +208,7 @@ def check_batch_norm(job: Job) -> CheckResult:
     if at_last > LOST_FRACTION:
         consequence = "no validation metric of this run could be trusted, nor the saved model"
         return CheckResult("FAIL", subject, measured, f"{remedy}; {consequence}")
-    settled = math.ceil(math.log(UNSETTLED_FRACTION) / math.log(slowest) / job.steps)
+    settled = math.ceil(math.log(UNSETTLED_FRACTION) / math.log(slowest) / job.steps_per_epoch)
     consequence = f"or mind that validation says little before epoch {settled}"
     return CheckResult("warn", subject, measured, f"{remedy}, {consequence}")
 

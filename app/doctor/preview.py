@@ -41,7 +41,7 @@ def preview(experiment: Experiment, out: TextIO) -> Path:
         print(f"augmentation {shown(folder / 'augmentation.png')}", file=out)
     else:
         print(f"augmentation none: {experiment.name} trains on the images as they are stored", file=out)
-    _draw_schedule(folder / "schedule.png", experiment, job.steps)
+    _draw_schedule(folder / "schedule.png", experiment, job.steps_per_epoch)
     print(f"schedule {shown(folder / 'schedule.png')}", file=out)
     return folder
 

@@ -14,6 +14,7 @@ from app.training.checkpoint import load_state, restore_state
 from app.training.optimizers import learning_rate_at
 from app.training.resume import differences
 from app.training.setup import Job, prepare
+from app.wording import aligned
 from models.variables import non_finite_variable
 
 SHOWN_LAYERS = 8
@@ -40,7 +41,7 @@ def replay(run: Run, out: TextIO) -> bool:
         return False
     failure = read_record(run.failure, FailureRecord)
     job, start = _prepare(run, out)
-    target = (failure.epoch - 1) * job.steps + failure.step
+    target = (failure.epoch - 1) * job.steps_per_epoch + failure.step
     print(f"{run.name}: {failure.what} in {_place(job, target - 1)}", file=out)
     if target <= start:
         print("The newest state was saved after that step: there is nothing to replay", file=out)
@@ -86,7 +87,7 @@ def _prepare(run: Run, out: TextIO | None = None) -> tuple[Job, int]:
         return job, 0
     restore_state(job.classifier, state)
     job.flip_stream = state.progress.flip_stream
-    return job, state.progress.epoch * job.steps + state.progress.step
+    return job, state.progress.epoch * job.steps_per_epoch + state.progress.step
 
 
 def _train(job: Job, position: int, steps: int, callbacks: Any = ()) -> float:
@@ -109,7 +110,7 @@ def _train(job: Job, position: int, steps: int, callbacks: Any = ()) -> float:
 
 def _batches(job: Job, position: int) -> Any:
     """Return the run's batches from a position on, counted in steps over all epochs."""
-    return job.batches(*divmod(position, job.steps))
+    return job.batches(*divmod(position, job.steps_per_epoch))
 
 
 class _UntilBroken(keras.callbacks.Callback):
@@ -148,8 +149,8 @@ def _examine(job: Job, position: int, out: TextIO) -> FirstNonFinite | None:
 
 
 def _place(job: Job, position: int) -> str:
-    epoch, step = divmod(position, job.steps)
-    return f"epoch {epoch + 1}, step {step + 1} of {job.steps}"
+    epoch, step = divmod(position, job.steps_per_epoch)
+    return f"epoch {epoch + 1}, step {step + 1} of {job.steps_per_epoch}"
 
 
 def _report(job: Job, position: int, first: FirstNonFinite, out: TextIO) -> None:
@@ -168,12 +169,9 @@ def _report(job: Job, position: int, first: FirstNonFinite, out: TextIO) -> None
         )
         for call in first.calls[begin : max(index + 1, begin + SHOWN_LAYERS)]
     ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     print("largest absolute values before the update:", file=out)
-    for row in rows:
-        cells = [f"{cell:<{width}}" for cell, width in zip(row[:2], widths, strict=False)]
-        cells += [f"{cell:>{width}}" for cell, width in zip(row[2:], widths[2:], strict=True)]
-        print("  " + "  ".join(cells).rstrip(), file=out)
+    for line in aligned(rows, right=(2, 3, 4)):
+        print(f"  {line}", file=out)
     print(f"What to do: {_advice(job, position, first)}", file=out, flush=True)
 
 
@@ -185,7 +183,7 @@ def _advice(job: Job, position: int, first: FirstNonFinite) -> str:
     """Return the most likely cause and its remedy."""
     experiment = job.experiment
     rate = learning_rate_at(
-        experiment.optimizer.learning_rate, position, job.steps, experiment.training.epochs
+        experiment.optimizer.learning_rate, position, job.steps_per_epoch, experiment.training.epochs
     )
     slower = (
         f"lower optimizer.learning_rate ({rate:.3g} in this step), warm it up (warmup_epochs), or limit "

@@ -86,7 +86,7 @@ def check_speed(job: Job, budget_seconds: float = 4.0) -> CheckResult:
     gc.collect()
     val_steps = num_steps(len(dataset.val), training.batch_size)
     step = _seconds_per_step(clock)
-    epoch = job.steps * step + val_steps * _seconds_per_step(validation)
+    epoch = job.steps_per_epoch * step + val_steps * _seconds_per_step(validation)
     most = "at most " if training.early_stopping else ""
     return CheckResult(
         "ok",

@@ -3,7 +3,11 @@
 Matplotlib is imported when the first picture is drawn.
 """
 
+import functools
+import itertools
+import os
 import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -108,8 +112,13 @@ def shortened(text: str, width_inches: float, points: float) -> str:
 
     if text_inches(whole, points) <= width_inches:
         return whole
+    return _longest(cut, len(whole), width_inches, points)
+
+
+def _longest(cut: Callable[[int], str], too_many: int, width_inches: float, points: float) -> str:
+    """Return the text with the most letters kept, of `cut` so many, that is no wider than `width_inches`."""
     # The largest number of letters that fits lies between those that do and those that do not.
-    fitting, too_many = 0, len(whole)
+    fitting = 0
     while too_many - fitting > 1:
         middle = (fitting + too_many) // 2
         if text_inches(cut(middle), points) <= width_inches:
@@ -117,6 +126,40 @@ def shortened(text: str, width_inches: float, points: float) -> str:
         else:
             too_many = middle
     return cut(fitting)
+
+
+def shortened_apart(texts: Sequence[str], width_inches: float, points: float) -> dict[str, str]:
+    """Return for each text its `shortened` form, such that different texts stay different.
+
+    Those that would become the same keep the letters in which they differ; where even that does not tell them
+    apart they begin with their number (from 0).
+    """
+    numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+    found = {text: shortened(text, width_inches, points) for text in numbers}
+    for group in _alike(found):
+        group.sort()  # the text that shares the longest beginning is a neighbour
+        same = [0, *(len(os.path.commonprefix(pair)) for pair in itertools.pairwise(group)), 0]
+        for text, place in zip(group, map(max, itertools.pairwise(same)), strict=True):
+            found[text] = _longest(
+                functools.partial(_cut_around, text, place), len(text), width_inches, points
+            )
+    for group in _alike(found):
+        found |= {text: shortened(f"{numbers[text]} {text}", width_inches, points) for text in group}
+    return found
+
+
+def _alike(found: Mapping[str, str]) -> list[list[str]]:
+    """Return the texts that have the same shortened form."""
+    groups: dict[str, list[str]] = {}
+    for text, short in found.items():
+        groups.setdefault(short, []).append(text)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _cut_around(text: str, place: int, kept: int) -> str:
+    """Return the first letters of a text and `kept` letters from `place` on."""
+    more = "…" if place + kept < len(text) else ""
+    return printable(" ".join(f"{text[:4]}…{text[place : place + kept]}{more}".split()))
 
 
 def text_inches(text: str, points: float) -> float:
@@ -130,13 +173,13 @@ def text_inches(text: str, points: float) -> float:
     return width / 72
 
 
-def percent_of(share: float) -> str:
-    """Return a share in words, without a false 0 or 100 %."""
-    if 0.9995 <= share < 1.0:
+def percent_of(fraction: float) -> str:
+    """Return a fraction in words, without a false 0 or 100 %."""
+    if 0.9995 <= fraction < 1.0:
         return "over 99.9 %"
-    if 0.0 < share < 0.0005:
+    if 0.0 < fraction < 0.0005:
         return "below 0.1 %"
-    return f"{100 * share:.1f} %"
+    return f"{100 * fraction:.1f} %"
 
 
 def save_figure(figure: "Figure", path: Path) -> None:

@@ -233,12 +233,8 @@ def _draw_learning_rate(axes: "Axes", epochs: np.ndarray, rates: np.ndarray) -> 
     axes.set_ylim(0, 1.12 * top)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=3, min_n_ticks=2))
     axes.yaxis.set_major_formatter(lambda rate, _: f"{rate / unit:.3g}")
-    axes.set_title(
-        f"learning rate (in 1e{power})" if unit < 1 else "learning rate",
-        loc="left",
-        fontsize=LEGEND_POINTS,
-        pad=4,
-    )
+    title = f"learning rate (in 1e{power})" if unit < 1 else "learning rate"
+    axes.set_title(title, loc="left", fontsize=LEGEND_POINTS, pad=4)
     axes.tick_params(labelsize=9)
     axes.set_xlabel("")
 

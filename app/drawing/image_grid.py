@@ -21,18 +21,10 @@ from app.drawing.canvas import (
 )
 
 MOST_IMAGES = 8
-
-
 TILE_INCHES = 1.25
-
-
 # A sheet: square tiles with captions of several lines below, in inches.
 SHEET_TILE, SHEET_LINE = 1.45, 0.16
-
-
 CAPTION_POINTS = 8.5
-
-
 WRONG_SIGN = "✗ "
 
 

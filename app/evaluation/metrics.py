@@ -1,4 +1,4 @@
-"""What logits on labelled images amount to, in figures. NumPy and scikit-learn; no network here."""
+"""Metrics of logits on labelled images. NumPy and scikit-learn; no network here."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,10 +15,10 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
-def classification_figures(
+def classification_metrics(
     labels: np.ndarray, logits: np.ndarray, class_names: Sequence[str]
 ) -> dict[str, Any]:
-    """Return all figures of a network on a split, ready for JSON.
+    """Return all metrics of a network on a split, ready for JSON.
 
     Args:
         labels: (images,), integers.
@@ -29,19 +29,19 @@ def classification_figures(
         `images`; `loss`, the mean negative log-likelihood in nats; `accuracy`; `top5_accuracy`, None for
         five classes or fewer; `macro_f1`; `expected_calibration_error` and the `reliability` it comes from;
         `classes`, each with `name`, `images`, `precision`, `recall`, `f1`; and `confusion`, the cells of the
-        confusion matrix that are not 0, as lists of `true_class`, `predicted_class` and `images`. A share of
-        nothing is 0.
+        confusion matrix that are not 0, as lists of `true_class`, `predicted_class` and `images`. A fraction
+        of nothing is 0.
     """
     from sklearn.metrics import precision_recall_fscore_support, top_k_accuracy_score
 
     classes = np.arange(len(class_names))
-    shares = probabilities(logits)
+    softmax = probabilities(logits)
     predicted = logits.argmax(-1)
     precision, recall, f1, counts = precision_recall_fscore_support(
         labels, predicted, labels=classes, zero_division=0.0
     )
-    bins = reliability(labels, shares)
-    likelihood = np.log(np.maximum(shares[np.arange(len(labels)), labels], 1e-300))
+    bins = reliability(labels, softmax)
+    likelihood = np.log(np.maximum(softmax[np.arange(len(labels)), labels], 1e-300))
     matrix = confusion_matrix(labels, predicted, len(classes))
     cells = np.nonzero(matrix)  # of 3,000 classes hardly any: all of them would take 81 MB as JSON
     top5 = None
@@ -73,18 +73,18 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
-def reliability(labels: np.ndarray, shares: np.ndarray) -> list[dict[str, float]]:
+def reliability(labels: np.ndarray, softmax: np.ndarray) -> list[dict[str, float]]:
     """Return how often a network is right where it says so with a probability of 0 to 1/15, and so on.
 
     Args:
         labels: (images,), integers.
-        shares: (images, classes), probabilities.
+        softmax: (images, classes), probabilities.
 
     Returns:
         For each of 15 bins of equal width `low`, `high`, `images`, and the mean `confidence` and the
         `accuracy` in it, both 0 where it is empty. Guo et al. 2017, arXiv:1706.04599, section 2.
     """
-    confidence, right = shares.max(-1), shares.argmax(-1) == labels
+    confidence, right = softmax.max(-1), softmax.argmax(-1) == labels
     # A probability on a border belongs to the bin below it.
     bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
     found = []

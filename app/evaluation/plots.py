@@ -1,5 +1,6 @@
 """Pictures of how a network does on a split: what it confuses, how good it is at each class, how sure."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from app.drawing.canvas import (
     new_figure,
     percent_of,
     save_figure,
-    shortened,
+    shortened_apart,
     text_inches,
 )
 
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 PALE = "#8A8A8A"
 MOST_WRITTEN = 20  # classes up to which every cell of the confusion matrix is written out
 CELLS = ((13, 0.52, 7.0), (6, 0.62, 8.5), (0, 1.1, 11.0))  # from so many classes on, inches and points
-MOST_LISTED = 26  # confusions named beside a matrix without figures
-MOST_TICKS = 50  # classes named at a matrix without figures
+MOST_LISTED = 26  # confusions named beside a matrix without numbers
+MOST_TICKS = 50  # classes named at a matrix without numbers
 MATRIX_INCHES = 8.0
 LABEL_INCHES, LABEL_POINTS = 1.3, 8.5
 ROWS_A_COLUMN = 28  # of the picture of all classes
@@ -44,7 +45,7 @@ def draw_confusion(
 ) -> None:
     """Draw which classes are taken for which.
 
-    Up to 20 classes each cell says its count and its share of the row. Beyond, there are shades alone, and
+    Up to 20 classes each cell says its count and its fraction of the row. Beyond, there are shades alone, and
     the most frequent confusions are listed beside them.
 
     Args:
@@ -54,14 +55,17 @@ def draw_confusion(
         title: Of what; the second line of the heading.
     """
     counts = np.asarray(confusion, np.int64)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     written = len(counts) <= MOST_WRITTEN
     cell, points = next(size for least, *size in CELLS if len(counts) >= least)
     side = cell * len(counts) if written else MATRIX_INCHES
-    title = f"Confusion matrix: {np.trace(counts):,} of {counts.sum():,} right\n{title}"
+    title = f"Confusion matrix: {np.trace(counts):,} of {counts.sum():,} correct\n{title}"
     step = 1 if len(counts) <= MOST_TICKS else math.ceil(len(counts) / MOST_TICKS)
     positions = range(0, len(counts), step)
-    names = [shortened(class_names[at], LABEL_INCHES, LABEL_POINTS) for at in positions]
+    pairs = [] if written else _most_frequent(counts)
+    shown = [class_names[at] for at in (*positions, *itertools.chain(*pairs))]
+    short = shortened_apart(shown, LABEL_INCHES, LABEL_POINTS)
+    names = [short[class_names[at]] for at in positions]
     longest = max(text_inches(name, LABEL_POINTS) for name in names)
     turned = not written or longest > cell - 0.1
     head, left = heading_inches(title) + 0.1, longest + 0.5
@@ -71,45 +75,49 @@ def draw_confusion(
     figure = new_figure(width, height)
     draw_heading(figure, title)
     axes = figure.add_axes((left / width, below / height, side / width, side / height))
-    # The root lets small shares be seen beside the large ones of the diagonal.
-    axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0.0, vmax=1.15, interpolation="antialiased")
+    # The root lets small fractions be seen beside the large ones of the diagonal.
+    axes.imshow(np.sqrt(fractions), cmap="Blues", vmin=0.0, vmax=1.15, interpolation="antialiased")
     axes.set_ylabel("true class", labelpad=4)
     axes.set_xlabel("predicted class", labelpad=4)
     axes.set_xticks(positions, names, fontsize=LABEL_POINTS, parse_math=False, rotation=90 * turned)
     axes.set_yticks(positions, names, fontsize=LABEL_POINTS, parse_math=False)
     axes.spines[:].set_color("#C8C8C8")
     if written:
-        _write_cells(axes, counts, shares, points if counts.max() < 10_000 else points - 1.5)
+        _write_cells(axes, counts, fractions, points if counts.max() < 10_000 else points - 1.5)
     else:
-        _list_confusions(axes, counts, shares, class_names, step)
+        lines = [
+            f"{short[class_names[truth]]} → {short[class_names[taken]]}: "
+            f"{counts[truth, taken]:,} ({100 * fractions[truth, taken]:.1f} %)"
+            for truth, taken in pairs
+        ]
+        _list_confusions(axes, lines, step)
     save_figure(figure, path)
 
 
-def _write_cells(axes: "Axes", counts: np.ndarray, shares: np.ndarray, points: float) -> None:
-    """Write count and share into every cell."""
+def _write_cells(axes: "Axes", counts: np.ndarray, fractions: np.ndarray, points: float) -> None:
+    """Write count and fraction into every cell."""
     for row, column in np.ndindex(*counts.shape):
-        share = shares[row, column]
-        colour = "white" if share > 0.3 else BLACK if counts[row, column] else PALE
+        fraction = fractions[row, column]
+        colour = "white" if fraction > 0.3 else BLACK if counts[row, column] else PALE
         axes.text(
-            column, row, f"{counts[row, column]:,}\n{100 * share:.1f}%",
+            column, row, f"{counts[row, column]:,}\n{100 * fraction:.1f}%",
             ha="center", va="center", fontsize=points, linespacing=1.3, color=colour,
         )  # fmt: skip
 
 
-def _list_confusions(
-    axes: "Axes", counts: np.ndarray, shares: np.ndarray, class_names: Sequence[str], step: int
-) -> None:
-    """Name the most frequent confusions on the right of a matrix."""
+def _most_frequent(counts: np.ndarray) -> list[tuple[int, int]]:
+    """Return the true and the predicted class of the most frequent confusions."""
     wrong = counts - np.diag(np.diag(counts))
     order = np.argsort(-wrong, axis=None, kind="stable")[:MOST_LISTED]
-    pairs = [divmod(int(at), len(counts)) for at in order if wrong.flat[at]]
-    lines = [("most frequent confusions", BLACK)] if pairs else [("no confusion at all", BLACK)]
-    for truth, taken in pairs:
-        figures = f": {counts[truth, taken]:,} ({100 * shares[truth, taken]:.1f} %)"
-        names = [shortened(class_names[each], LABEL_INCHES, LABEL_POINTS) for each in (truth, taken)]
-        lines.append((" → ".join(names) + figures, BLACK))
-    lines += [("", GREY), ("true → predicted: images (share of the true class)", GREY)]
-    lines.append(("the darker, the larger the share of the row", GREY))
+    return [divmod(int(at), len(counts)) for at in order if wrong.flat[at]]
+
+
+def _list_confusions(axes: "Axes", confusions: Sequence[str], step: int) -> None:
+    """Name the most frequent confusions on the right of a matrix."""
+    lines = [("most frequent confusions" if confusions else "no confusion at all", BLACK)]
+    lines += [(text, BLACK) for text in confusions]
+    lines += [("", GREY), ("true → predicted: images (fraction of the true class)", GREY)]
+    lines.append(("the darker, the larger the fraction of the row", GREY))
     if step > 1:
         lines.append((f"one class in {step} is named at the axes", GREY))
     for number, (text, colour) in enumerate(lines):
@@ -132,6 +140,7 @@ def draw_classes(path: Path, classes: Sequence[Mapping[str, Any]], title: str) -
     if left_out > 0:
         half = MOST_CLASSES // 2
         ordered = ordered[:half] + ordered[-half:]
+    short = shortened_apart([each["name"] for each in ordered], LABEL_INCHES, LABEL_POINTS)
     kind = f"the {half} best and the {half} worst classes" if left_out > 0 else "the best class first"
     title = f"Precision, recall and F1 by class (images), {kind}\n{title}"
     columns = math.ceil(len(ordered) / ROWS_A_COLUMN)
@@ -157,7 +166,7 @@ def draw_classes(path: Path, classes: Sequence[Mapping[str, Any]], title: str) -
                 len(part) * ROW_INCHES / height,
             )
         )
-        _draw_class_rows(axes, part, low)
+        _draw_class_rows(axes, part, short, low)
         if column == 0:
             _legend_below_heading(figure, axes, head - 0.32)
     save_figure(figure, path)
@@ -172,8 +181,10 @@ def _legend_below_heading(figure: "Figure", axes: "Axes", top_inches: float) -> 
     )  # fmt: skip
 
 
-def _draw_class_rows(axes: "Axes", part: Sequence[Mapping[str, Any]], low: float) -> None:
-    """Draw a column of classes from the top down, with the figures from `low` to 1 along the bottom."""
+def _draw_class_rows(
+    axes: "Axes", part: Sequence[Mapping[str, Any]], short: Mapping[str, str], low: float
+) -> None:
+    """Draw a column of classes from the top down, with the metrics from `low` to 1 along the bottom."""
     rows = np.arange(len(part))
     values = {key: [each[key] for each in part] for key in ("precision", "recall", "f1")}
     axes.hlines(rows, low, 1.0, color="#ECECEC", linewidth=0.8, zorder=0)
@@ -184,7 +195,7 @@ def _draw_class_rows(axes: "Axes", part: Sequence[Mapping[str, Any]], low: float
     axes.plot(values["recall"], rows, "D", color=BLACK, markersize=3.2, label="recall", **marks)
     axes.set_xlim(low, 1.0)
     axes.set_ylim(len(part) - 0.5, -0.5)
-    names = [f"{shortened(each['name'], LABEL_INCHES, LABEL_POINTS)} ({each['images']:,})" for each in part]
+    names = [f"{short[each['name']]} ({each['images']:,})" for each in part]
     axes.set_yticks(rows, names, fontsize=LABEL_POINTS, parse_math=False)
     axes.tick_params(axis="y", length=0)
     axes.tick_params(axis="x", labelsize=LABEL_POINTS)
@@ -197,7 +208,7 @@ def _draw_class_rows(axes: "Axes", part: Sequence[Mapping[str, Any]], low: float
 
 
 def draw_reliability(path: Path, bins: Sequence[Mapping[str, float]], error: float, title: str) -> None:
-    """Draw how often the network is right where it says so with this or that probability.
+    """Draw accuracy by confidence, and how many images there are of each confidence.
 
     Args:
         path: The PNG file; a predecessor is replaced whole.
@@ -205,7 +216,7 @@ def draw_reliability(path: Path, bins: Sequence[Mapping[str, float]], error: flo
         error: The expected calibration error.
         title: Of what; the second line of the heading.
     """
-    title = f"Reliability: expected calibration error {100 * error:.1f} %\n{title}"
+    title = f"Reliability diagram: expected calibration error {100 * error:.1f} %\n{title}"
     width, height, head = LEAST_WIDTH, 7.6, heading_inches(title) + 0.3
     figure = new_figure(width, height)
     draw_heading(figure, title)
@@ -220,24 +231,24 @@ def draw_reliability(path: Path, bins: Sequence[Mapping[str, float]], error: flo
     upper.bar(left, accuracy, color=BLUE, edgecolor="white", label="accuracy in the bin", **bars)
     upper.bar(
         left, confidence - accuracy, bottom=accuracy, fill=False, edgecolor=VERMILION, hatch="///",
-        linewidth=1.0, label="distance to the mean probability", **bars,
+        linewidth=1.0, label="gap to the mean confidence", **bars,
     )  # fmt: skip
-    upper.plot([0, 1], [0, 1], "--", color=BLACK, linewidth=1.2, label="right as often as it says")
+    upper.plot([0, 1], [0, 1], "--", color=BLACK, linewidth=1.2, label="perfect calibration")
     upper.set_xlim(0, 1)
     upper.set_ylim(0, 1.01)
-    upper.set_ylabel("share of right answers")
+    upper.set_ylabel("accuracy")
     upper.tick_params(axis="x", labelbottom=False)
     _legend_below_heading(figure, upper, head - 0.32)
     total = sum(each["images"] for each in bins)
-    shares = np.array([each["images"] / max(total, 1) for each in filled])
-    lower.bar(left, shares, color=GREY, edgecolor="white", **bars)
-    lower.set_ylim(0, 1.18 * max(shares, default=1.0))
-    for start, size, share in zip(left, widths, shares, strict=True):
-        words = percent_of(share).removesuffix(" %").replace("below", "<")
-        lower.text(start + size / 2, share, words, ha="center", va="bottom", fontsize=7.5)
+    fractions = np.array([each["images"] / max(total, 1) for each in filled])
+    lower.bar(left, fractions, color=GREY, edgecolor="white", **bars)
+    lower.set_ylim(0, 1.18 * max(fractions, default=1.0))
+    for start, size, fraction in zip(left, widths, fractions, strict=True):
+        words = percent_of(fraction).removesuffix(" %").replace("below", "<")
+        lower.text(start + size / 2, fraction, words, ha="center", va="bottom", fontsize=7.5)
     lower.set_ylabel("% of images")
     lower.set_yticks([])
-    lower.set_xlabel("probability of the predicted class")
+    lower.set_xlabel("confidence (probability of the predicted class)")
     for axes in (upper, lower):
         axes.spines[["top", "right"]].set_visible(False)
     save_figure(figure, path)

@@ -1,14 +1,15 @@
-"""What a trained network does on a split, written down: figures as JSON, and five pictures."""
+"""What a trained network does on a split, written down: metrics as JSON, and five pictures."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from app.evaluation.image_sheets import draw_doubts, draw_mistakes
-from app.evaluation.metrics import confusion_matrix
+from app.data.dataset import Split
+from app.evaluation.image_sheets import draw_predictions
+from app.evaluation.metrics import classification_metrics, confusion_matrix
 from app.evaluation.plots import draw_classes, draw_confusion, draw_reliability
 from app.files import write_json
 from app.reading import read_record
@@ -32,8 +33,31 @@ def evaluation_folder(run: Run, split: str, checkpoint: str, views: str = "none"
     return run.evaluations / f"{split}-{checkpoint}{'' if views == 'none' else f'-{views}'}"
 
 
+def evaluation_content(
+    run: Run,
+    checkpoint: str,
+    epoch: int,
+    split_name: str,
+    split: Split,
+    logits: np.ndarray,
+    class_names: Sequence[str],
+    views: str = "none",
+    **more: Any,
+) -> dict[str, Any]:
+    """Return the content of evaluation.json: what was evaluated, whatever else belongs to it, the metrics."""
+    return {
+        "run": run.name,
+        "checkpoint": checkpoint,
+        "epoch": epoch,
+        "split": split_name,
+        "test_time_views": views,
+        **more,
+        **classification_metrics(split.labels, logits, class_names),
+    }
+
+
 def evaluation_title(content: dict[str, Any]) -> str:
-    """Return the heading of an evaluation's pictures and table; for `content` see `write_evaluation`."""
+    """Return the heading of an evaluation's pictures and table; for `content` see `evaluation_content`."""
     return (
         f"{content['run']}, {content['checkpoint']} epoch ({content['epoch']}), "
         f"{content['images']:,} {content['split']} images"
@@ -43,29 +67,35 @@ def evaluation_title(content: dict[str, Any]) -> str:
 def write_evaluation(
     folder: Path,
     content: dict[str, Any],
-    labels: np.ndarray,
+    split: Split,
     logits: np.ndarray,
     class_names: Sequence[str],
-    take: Callable[[np.ndarray], np.ndarray],
 ) -> None:
     """Write evaluation.json and the pictures of an evaluation into `folder`; the same again replaces them.
 
     Args:
         folder: Is made where it is missing.
-        content: That of evaluation.json: the names of `run`, `checkpoint`, `split` and `test_time_views`, and
-            the `epoch`; whatever else belongs to it; and `classification_figures`.
-        labels: (images,), integers.
+        content: See `evaluation_content`.
+        split: The images.
         logits: (images, classes), float32.
         class_names: One a class.
-        take: Returns the images (n, height, width, channels) uint8 at positions (n,).
     """
     folder.mkdir(parents=True, exist_ok=True)
     title = evaluation_title(content)
-    confusion = confusion_matrix(labels, logits.argmax(-1), len(class_names))
+    confusion = confusion_matrix(split.labels, logits.argmax(-1), len(class_names))
     draw_confusion(folder / "confusion.png", confusion, class_names, title)
     draw_classes(folder / "classes.png", content["classes"], title)
-    draw_mistakes(folder / "mistakes.png", take, labels, logits, class_names, title)
-    draw_doubts(folder / "doubts.png", take, labels, logits, class_names, title)
+    for name, correct in (("mistakes.png", False), ("doubts.png", True)):
+        draw_predictions(
+            folder / name,
+            split.images_at,
+            split.labels,
+            logits,
+            class_names,
+            title,
+            split.files_at,
+            correct=correct,
+        )
     error = content["expected_calibration_error"]
     draw_reliability(folder / "reliability.png", content["reliability"], error, title)
     write_json(folder / "evaluation.json", content)
@@ -89,12 +119,12 @@ def evaluations_on_test(run: Run) -> list[dict[str, Any]]:
     return [{"when": "at the end of training", "accuracy": test.accuracy}] if test else []
 
 
-def count_test_evaluation(run: Run, accuracy: float, **facts: Any) -> int:
-    """Note one more look at the test split, and return how many there were."""
-    looks = [
+def count_test_evaluation(run: Run, accuracy: float, **settings: Any) -> int:
+    """Record one more evaluation on the test split, and return how many there were."""
+    evaluations = [
         *evaluations_on_test(run),
-        {"when": time.strftime("%Y-%m-%d %H:%M:%S"), "accuracy": accuracy, **facts},
+        {"when": time.strftime("%Y-%m-%d %H:%M:%S"), "accuracy": accuracy, **settings},
     ]
     run.evaluations.mkdir(exist_ok=True)
-    write_json(run.evaluations / "test_evaluations.json", {"test_evaluations": looks})
-    return len(looks)
+    write_json(run.evaluations / "test_evaluations.json", {"test_evaluations": evaluations})
+    return len(evaluations)

@@ -11,9 +11,10 @@ from app.data.order import epoch_order
 from app.data.views import VIEWS
 from app.errors import UserError
 from app.evaluation.logits import split_logits
-from app.evaluation.metrics import classification_figures, mcnemar
+from app.evaluation.metrics import mcnemar
 from app.evaluation.records import (
     count_test_evaluation,
+    evaluation_content,
     evaluation_folder,
     evaluation_title,
     write_evaluation,
@@ -22,6 +23,7 @@ from app.files import atomic_path
 from app.inference.load import CheckpointName, SplitName, batches_of, finite_logits, load_split, load_trained
 from app.paths import shown
 from app.runs import Run
+from app.wording import aligned
 from models import ImageClassifier
 from models.inspect import named_layers
 
@@ -54,24 +56,17 @@ def evaluate(
     size = experiment.training.batch_size
     logits = finite_logits(split_logits(classifier, chosen, size, VIEWS[views]), run.name)
     on_test = chosen is dataset.test or experiment.dataset.validates_on_test
-    content: dict[str, Any] = {
-        "run": run.name,
-        "checkpoint": trained.checkpoint,
-        "epoch": trained.epoch,
-        "split": "test" if on_test else split,
-        "test_time_views": views,
-    }
+    recalibrated: dict[str, Any] = {}
     if images := recalibrate(classifier, dataset.train, size):
         again = split_logits(classifier, chosen, size, VIEWS[views])
-        content["recalibrated"] = {"training_images": images, **_compare(chosen.labels, logits, again)}
+        recalibrated["recalibrated"] = {"training_images": images, **_compare(chosen.labels, logits, again)}
     names = classifier.class_names
-    content |= classification_figures(chosen.labels, logits, names)
+    of = run, trained.checkpoint, trained.epoch, "test" if on_test else split
+    content = evaluation_content(*of, chosen, logits, names, views, **recalibrated)
     _print_table(content, out)
     folder, test_evaluations = evaluation_folder(run, split, trained.checkpoint, views), 0
     try:
-        write_evaluation(
-            folder, content, chosen.labels, logits, names, lambda positions: chosen.take(positions)[0]
-        )
+        write_evaluation(folder, content, chosen, logits, names)
         with atomic_path(folder / "predictions.npz") as temporary:
             np.savez(temporary, allow_pickle=False, labels=chosen.labels, logits=logits)
         if chosen is dataset.test:
@@ -152,6 +147,8 @@ def _compare(labels: np.ndarray, plain: np.ndarray, again: np.ndarray) -> dict[s
         change = f"{after:.2f} % as before, but on other images"
     if test["only_first"] == test["only_second"] == 0:
         words = f"{after:.2f} %, the same images are correct"
+    elif test["only_first"] == test["only_second"]:
+        words = f"{after:.2f} %, as accurate as before"
     elif test["p_value"] >= SIGNIFICANCE:
         words = f"{change}, not significant at 5 % (McNemar, p = {test['p_value']:.2g})"
     elif after > before:
@@ -179,13 +176,11 @@ def _print_table(content: dict[str, Any], out: TextIO) -> None:
     ]
     title = evaluation_title(content)
     print(title, "   ".join(metrics), sep="\n", file=out)
-    width = max(5, *(len(each["name"]) for each in content["classes"]))
-    print(f"{'class':<{width}}  images  precision  recall      F1", file=out)
-    for each in content["classes"]:
-        print(
-            f"{each['name']:<{width}}  {each['images']:>6,}  {each['precision']:>9.4f}  "
-            f"{each['recall']:>6.4f}  {each['f1']:>6.4f}",
-            file=out,
-        )
+    rows = [("class", "images", "precision", "recall", "F1")]
+    rows += [
+        (each["name"], f"{each['images']:,}", *(f"{each[key]:.4f}" for key in ("precision", "recall", "f1")))
+        for each in content["classes"]
+    ]
+    print(*aligned(rows, right=(1, 2, 3, 4)), sep="\n", file=out)
     if "recalibrated" in content:
         print(f"with batch normalisation recalibrated: {content['recalibrated']['words']}", file=out)

@@ -21,7 +21,7 @@ from app.files import new_folder, write_text
 from app.inference.load import CheckpointName, Trained, finite_logits, load_trained
 from app.paths import shown
 from app.runs import Run
-from app.wording import printable
+from app.wording import aligned, printable
 
 BATCH_SIZE = 64  # images in memory at a time
 TOP = 5
@@ -197,7 +197,6 @@ def _table(good: Sequence[Prediction]) -> list[str]:
         name = _name(each.path)
         short = name if len(name) <= 60 else f"...{name[-57:]}"
         rows.append((short, printable(each.classes[0]), percent_of(each.probabilities[0])))
-    widths = [max(len(row[column]) for row in rows) for column in range(2)]
-    lines = [f"{row[0]:{widths[0]}}  {row[1]:{widths[1]}}  {row[2]}" for row in rows]
+    lines = aligned(rows)
     rest = len(good) - SHOWN_ROWS
     return [*lines, f"and {rest:,} more"] if rest > 0 else lines

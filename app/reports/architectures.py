@@ -50,11 +50,7 @@ class Bar(NamedTuple):
 
 
 def draw_architectures(path: Path, networks: Sequence[Published]) -> None:
-    """Draw networks below each other.
-
-    A bar is a layer with weights; its height is the side of its map beside the image's (square root), its
-    shade the number of its channels. Dense layers, which have no map, are red. Shortcut convolutions and
-    parallel branches stand where the network makes them.
+    """Draw networks below each other, their bars in the order in which the network has its layers.
 
     Args:
         path: The PNG file; a predecessor is replaced whole.
@@ -114,8 +110,8 @@ def _draw_bars(axes: "Axes", bars: Sequence[Bar], pixels: int) -> None:
     axes.bar(-0.5, 1.0, 0.8, -0.5, color=GREY)
     last: int | None = None
     for place, (side, channels) in enumerate(bars):
-        share = channels / MOST_UNITS if side is None else side / pixels
-        tall = math.sqrt(min(share, 1.0))
+        fraction = channels / MOST_UNITS if side is None else side / pixels
+        tall = math.sqrt(min(fraction, 1.0))
         colour = VERMILION if side is None else shade(channels)
         axes.bar(place + 0.5, tall, 0.8, -tall / 2, color=colour)
         if side is not None and side != last:

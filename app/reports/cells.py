@@ -18,9 +18,9 @@ FREE_SETTINGS: dict[str, Any] = {
 }
 
 
-def percent(share: float | None) -> str:
-    """Return a share in percent; nothing for none."""
-    return "" if share is None else f"{100 * share:.2f} %"
+def percent(fraction: float | None) -> str:
+    """Return a fraction in percent; nothing for none."""
+    return "" if fraction is None else f"{100 * fraction:.2f} %"
 
 
 def data_name(experiment: Experiment, dataset: DatasetRecord | None) -> str:
@@ -33,7 +33,7 @@ def data_name(experiment: Experiment, dataset: DatasetRecord | None) -> str:
     return f"{name} as {kinds[-1]}" if kinds else name
 
 
-def source_figures(experiment: Experiment) -> str:
+def source_accuracies(experiment: Experiment) -> str:
     """Return the source's last and best accuracy, as far as it gives them."""
     reference = experiment.reference
     if reference is None:
@@ -45,6 +45,6 @@ def source_figures(experiment: Experiment) -> str:
 
 
 def source_cell(experiment: Experiment) -> str:
-    """Return the source's figures for a table, which has no room for the data that they were reached on."""
-    figures, reference = source_figures(experiment), experiment.reference
-    return f"{figures} on other data" if figures and reference and reference.data else figures
+    """Return the source's accuracies for a table, which has no room for the data behind them."""
+    accuracies, reference = source_accuracies(experiment), experiment.reference
+    return f"{accuracies} on other data" if accuracies and reference and reference.data else accuracies

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 MOST_GROUPS = 14
+BAND = 0.22  # opacity
 _ABOVE_INCHES, _PANEL_INCHES, _BELOW_INCHES = 0.72, 3.35, 0.55  # of a panel; the legend stands below all
 
 
@@ -95,12 +96,12 @@ def _draw(groups: Sequence[Group]) -> "Figure":
     on_test = {group.first.experiment.dataset.validates_on_test for group in groups}
     validation = "validation on the test split" if on_test == {True} else "validation"
     panels: list[Axes] = []
-    handles: list[Artist] = []
+    handles: list[Any] = []  # Matplotlib does not list tuples, which it takes
     for half, metric in enumerate(("accuracy", "loss")):
         axes = figure.add_axes((0.5 * half + 0.053, 0.2, 0.432, 0.6))
         axes.set_title(f"{metric.capitalize()}: training (bold), {validation} (dashed)", fontsize=10.5)
         set_up_panel(axes)
-        handles = _draw_panel(axes, metric, groups)
+        handles = [*_draw_panel(axes, metric, groups)]
         panels.append(axes)
     labels = [group.label for group in groups]
     if len(on_test) > 1:
@@ -108,8 +109,8 @@ def _draw(groups: Sequence[Group]) -> "Figure":
             f"{group.label}, validated on test" if group.first.experiment.dataset.validates_on_test else name
             for group, name in zip(groups, labels, strict=True)
         ]
-    if any(len(group.trials) > 1 for group in groups):
-        handles.append(Patch(color=GREY, alpha=0.3, linewidth=0))
+    if colours := [_colour(number) for number, group in enumerate(groups) if len(group.trials) > 1]:
+        handles.append(tuple(Patch(color=colour, alpha=BAND, linewidth=0) for colour in colours))
         labels.append("band: smallest to largest of the seeds")
     legend_inches = _add_legend(figure, handles, labels)
     _lay_out(figure, panels, legend_inches, title(groups))
@@ -136,7 +137,7 @@ def _draw_panel(axes: "Axes", metric: str, groups: Sequence[Group]) -> "list[Art
 
 def _draw_group(axes: "Axes", metric: str, number: int, group: Group) -> "Line2D":
     """Draw a group's training and validation: of several seeds the mean, and a band over all of them."""
-    colour = COLOURS[number % len(COLOURS)]
+    colour = _colour(number)
     marker = MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
     num_epochs = min(len(trial.rows) for trial in group.trials)
     epochs = column(group.first.rows, "epoch")[:num_epochs]
@@ -145,7 +146,7 @@ def _draw_group(axes: "Axes", metric: str, number: int, group: Group) -> "Line2D
         curves = np.stack([column(trial.rows, prefix + metric)[:num_epochs] for trial in group.trials])
         mean, low, high = curves.mean(axis=0), curves.min(axis=0), curves.max(axis=0)
         if len(curves) > 1 and num_epochs > 1:
-            axes.fill_between(epochs, low, high, color=colour, alpha=0.22, linewidth=0)
+            axes.fill_between(epochs, low, high, color=colour, alpha=BAND, linewidth=0)
         elif len(curves) > 1:
             axes.vlines(epochs, low, high, color=colour, alpha=0.4, linewidth=5)
         if prefix:
@@ -167,13 +168,20 @@ def _draw_group(axes: "Axes", metric: str, number: int, group: Group) -> "Line2D
     return line
 
 
-def _add_legend(figure: "Figure", handles: "Sequence[Artist]", labels: Sequence[str]) -> float:
+def _colour(number: int) -> str:
+    return COLOURS[number % len(COLOURS)]
+
+
+def _add_legend(figure: "Figure", handles: Sequence[Any], labels: Sequence[str]) -> float:
     """Put the legend at the bottom, in as many columns as have room; return its height in inches."""
+    from matplotlib.legend_handler import HandlerTuple
+
     for num_columns in range(min(4, len(labels)), 0, -1):
         # A label that begins with _ would be left out, and $ would start a formula: the texts come later.
         legend = figure.legend(
-            handles, ["run"] * len(labels), loc="lower center", ncols=num_columns, fontsize=9.5, frameon=False
-        )
+            handles, ["run"] * len(labels), loc="lower center", ncols=num_columns, fontsize=9.5,
+            frameon=False, handler_map={tuple: HandlerTuple(ndivide=None, pad=0.0)},
+        )  # fmt: skip
         for text, label in zip(legend.get_texts(), labels, strict=True):
             text.set_parse_math(False)
             text.set_text(label)

@@ -24,23 +24,10 @@ LEAST_SEEDS = 3  # for a word on recipes
 
 
 def same_images(one: Trial, other: Trial) -> bool:
-    """Return whether two runs were validated on the same images in the same order.
-
-    Runs record a fingerprint of these images. Runs of earlier versions did not: of them the whole data and
-    the settings of the draw have to be equal.
-    """
+    """Return whether two runs were validated on the same images in the same order."""
     if one.dataset is None or other.dataset is None:
         return False
-    fingerprints = one.dataset.validation_fingerprint, other.dataset.validation_fingerprint
-    if all(fingerprints):
-        return fingerprints[0] == fingerprints[1]
-    settings, others = one.experiment.dataset, other.experiment.dataset
-    return (
-        one.dataset.fingerprint == other.dataset.fingerprint
-        and settings.validation == others.validation
-        and settings.split_seed == others.split_seed
-        and settings.train_share == others.train_share
-    )
+    return one.dataset.validation_fingerprint == other.dataset.validation_fingerprint is not None
 
 
 def all_on_same_images(groups: Sequence[Group]) -> bool:
@@ -141,7 +128,8 @@ def _mcnemar_sentences(pairs: Sequence[tuple[_Judged, _Judged]]) -> list[str]:
     verdicts = _verdicts([result["p_value"] for result in results])
     return [
         f"{one.name} gets {result['only_first']:,} of {len(one.labels):,} images right that {other.name} "
-        f"gets wrong, {result['only_second']:,} the other way round: {verdict} "
+        f"gets wrong, {result['only_second']:,} the other way round: "
+        f"{'equal accuracy' if result['only_first'] == result['only_second'] else verdict} "
         f"(McNemar, exact, {_p(result['p_value'])})."
         for (one, other), result, verdict in zip(pairs, results, verdicts, strict=True)
     ]

@@ -3,6 +3,7 @@
 import itertools
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,9 +57,9 @@ class Trial:
 
     @property
     def accuracy(self) -> float | None:
-        """The headline figure, as a share; of an unfinished run the last epoch's."""
+        """The headline accuracy; of an unfinished run the last epoch's."""
         if self.finished:
-            return self.figure("headline", "val_accuracy")
+            return self.metric("headline", "val_accuracy")
         last = self.rows[-1]["val_accuracy"]
         return last if math.isfinite(last) else None
 
@@ -66,10 +67,10 @@ class Trial:
     def seconds(self) -> float | None:
         """Seconds that an epoch took."""
         if self.finished:
-            return self.figure("timing", "seconds_per_epoch")
+            return self.metric("timing", "seconds_per_epoch")
         return statistics.median(row["seconds"] for row in self.rows)
 
-    def figure(self, *keys: str) -> float | None:
+    def metric(self, *keys: str) -> float | None:
         """Return a number of metrics.json, None where there is none."""
         value: Any = self.metrics
         for key in keys:
@@ -91,12 +92,12 @@ class Group:
 
     @property
     def accuracies(self) -> list[float]:
-        """The headline figures, as shares."""
+        """The headline accuracies."""
         return [trial.accuracy for trial in self.trials if trial.accuracy is not None]
 
-    def figures(self, *keys: str) -> list[float]:
+    def metrics(self, *keys: str) -> list[float]:
         """Return a number of metrics.json, of each run that has it."""
-        return [number for trial in self.trials if (number := trial.figure(*keys)) is not None]
+        return [number for trial in self.trials if (number := trial.metric(*keys)) is not None]
 
     @property
     def data(self) -> str:
@@ -170,38 +171,46 @@ def _read(run: Run) -> Trial:
 def _labels(runs: Sequence[Run]) -> list[str]:
     """Return the experiments' names; with the time, or the whole path, where one occurs twice."""
     choices = [(run.path.parent.name, run.name, shown(run.path)) for run in runs]
-    taken = [list(level) for level in zip(*choices, strict=True)]
+    counts = [Counter(level) for level in zip(*choices, strict=True)]
     return [
-        next((name for name, names in zip(choice, taken, strict=True) if names.count(name) == 1), choice[-1])
+        next((name for name, count in zip(choice, counts, strict=True) if count[name] == 1), choice[-1])
         for choice in choices
     ]
 
 
 def differing_settings(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
-    """Return the settings that are not the same in all groups: dotted key, and a text for each group."""
-    flat = [[_texts(trial.experiment) for trial in group.trials] for group in groups]
-    keys = dict.fromkeys(key for settings in itertools.chain(*flat) for key in settings)
-    parts = list(dict.fromkeys(_part(key) for key in keys))
+    """Return the settings that are not the same in all groups: dotted key, and a text for each group.
+
+    An argument left out has its default; other settings that a group does not have are "-".
+    """
+    flat = [
+        [(trial.experiment, trial.experiment.flat(exclude=_NO_SETTINGS)) for trial in group.trials]
+        for group in groups
+    ]
+    every = list(itertools.chain(*flat))
+    keys = dict.fromkeys(key for _, settings in every for key, value in settings.items() if value is not None)
+
+    def text(experiment: Experiment, settings: dict[str, Any], key: str) -> str:
+        if settings.get(key) is not None:
+            return _text(settings[key])
+        section, _, argument = key.partition(".")
+        if section in ("model", "optimizer"):
+            name = getattr(experiment, section).name
+            others = (getattr(other, section) for other, _ in every)
+            if any(other.name == name and argument in other.arguments for other in others):
+                return "default"
+        return "-"
+
+    def part(key: str) -> str:  # keeps the keys of a schedule together
+        return ".".join(key.split(".")[:2])
+
+    parts = list(dict.fromkeys(map(part, keys)))
     rows = []
-    for key in sorted(keys, key=lambda key: (_SECTIONS.index(key.split(".")[0]), parts.index(_part(key)))):
-        cells = []
-        for group, each in zip(groups, flat, strict=True):
-            values = dict.fromkeys(settings.get(key) or _absent(key, group, groups) for settings in each)
-            cells.append(", ".join(values))
+    for key in sorted(keys, key=lambda key: (_SECTIONS.index(key.split(".")[0]), parts.index(part(key)))):
+        cells = [", ".join(dict.fromkeys(text(*settings, key) for settings in each)) for each in flat]
         if len(set(cells)) > 1:
             rows.append((key, cells))
     return rows
-
-
-def _part(key: str) -> str:
-    """Return what keeps keys together: `optimizer.learning_rate` for all of a schedule."""
-    return ".".join(key.split(".")[:2])
-
-
-def _texts(experiment: Experiment) -> dict[str, str]:
-    """Return all settings that are set, as a file would have them."""
-    settings = experiment.flat(exclude=_NO_SETTINGS)
-    return {key: _text(value) for key, value in settings.items() if value is not None}
 
 
 def _text(value: Any) -> str:
@@ -210,22 +219,7 @@ def _text(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
-    if isinstance(value, Mapping):
-        if "arguments" in value:  # a layer
-            inner = ", ".join(f"{key}={_text(item)}" for key, item in value["arguments"].items())
-            return f"{value['name']}({inner})" if inner else value["name"]
-        return "{" + ", ".join(f"{key}: {_text(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_text, value)) or "none"
-    return str(value)
-
-
-def _absent(key: str, group: Group, groups: Sequence[Group]) -> str:
-    """Return what to say of a setting that is not there: an argument left out has its default."""
-    section, _, argument = key.partition(".")
-    if section in ("model", "optimizer"):
-        own = getattr(group.first.experiment, section)
-        others = [getattr(each.first.experiment, section) for each in groups]
-        if any(other.name == own.name and argument in other.arguments for other in others):
-            return "default"
-    return "-"
+    if isinstance(value, Mapping):  # a layer
+        arguments = ", ".join(f"{key}={_text(item)}" for key, item in value["arguments"].items())
+        return f"{value['name']}({arguments})" if arguments else value["name"]
+    return (", ".join(map(_text, value)) or "none") if isinstance(value, list) else str(value)

@@ -8,6 +8,7 @@ from app.reports import html as page
 from app.reports.cells import percent, source_cell
 from app.reports.compare_chance import all_on_same_images
 from app.reports.compare_groups import Group, differing_settings
+from app.wording import aligned
 
 MOST_LETTERS = 90  # of a heading that fits over the picture
 # Heading, whether the cells are flush right, and the cell of a group.
@@ -58,15 +59,7 @@ def title(groups: Sequence[Group]) -> str:
 def plain_table(groups: Sequence[Group]) -> list[str]:
     """Return the results as lines for a terminal."""
     head, rows, numbers = results(groups)
-    head, rows = head[:-1], [row[:-1] for row in rows]  # the network's arguments may be long
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    return [
-        "  ".join(
-            f"{cell:>{width}}" if number in numbers else f"{cell:<{width}}"
-            for number, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in (head, *rows)
-    ]
+    return aligned([row[:-1] for row in (head, *rows)], numbers)  # the network's arguments may be long
 
 
 def results(groups: Sequence[Group]) -> tuple[list[str], list[list[str]], list[int]]:
@@ -91,8 +84,8 @@ def _split(group: Group) -> str:
 
 
 def _accuracy(group: Group) -> str:
-    shares = group.accuracies
-    words = percent(statistics.mean(shares)) if shares else ""
+    accuracies = group.accuracies
+    words = percent(statistics.mean(accuracies)) if accuracies else ""
     return words if group.first.finished else f"{words} (unfinished)".strip()
 
 
@@ -101,20 +94,20 @@ def _spread(group: Group) -> str:
     return f"{words}, n = {len(group.accuracies)}" if words else ""
 
 
-def _range(shares: Sequence[float]) -> str:
-    """Return the smallest and the largest of several shares."""
-    if len(shares) < 2:
+def _range(accuracies: Sequence[float]) -> str:
+    """Return the smallest and the largest of several accuracies."""
+    if len(accuracies) < 2:
         return ""
-    return f"{100 * min(shares):.2f} to {100 * max(shares):.2f}"
+    return f"{100 * min(accuracies):.2f} to {100 * max(accuracies):.2f}"
 
 
 def _mean_of(*keys: str) -> Callable[[Group], str]:
-    """Return a column's cells: a share of metrics.json; of several seeds the mean and the range."""
+    """Return a column's cells: a fraction of metrics.json; of several seeds the mean and the range."""
 
     def cell(group: Group) -> str:
-        shares = group.figures(*keys)
-        words = f" ({_range(shares)})" if len(shares) > 1 else ""
-        return percent(statistics.mean(shares)) + words if shares else ""
+        accuracies = group.metrics(*keys)
+        words = f" ({_range(accuracies)})" if len(accuracies) > 1 else ""
+        return percent(statistics.mean(accuracies)) + words if accuracies else ""
 
     return cell
 
@@ -137,13 +130,12 @@ def _count(*keys: str) -> Callable[[Group], str]:
     """Return a column's cells: a whole number of metrics.json, the same for all seeds."""
 
     def cell(group: Group) -> str:
-        numbers = group.figures(*keys)
+        numbers = group.metrics(*keys)
         return f"{numbers[0]:,.0f}" if numbers else ""
 
     return cell
 
 
-_MACS = _count("parameters", "macs")
 _COLUMNS: tuple[_Column, ...] = (
     ("run", False, lambda group: group.label),
     ("accuracy", True, _accuracy),
@@ -153,7 +145,7 @@ _COLUMNS: tuple[_Column, ...] = (
     ("validated on", False, _split),
     ("epochs", True, _epochs),
     ("parameters", True, _count("parameters", "total")),
-    ("MACs", True, _MACS),
+    ("MACs", True, _count("parameters", "macs")),
     ("seconds an epoch", True, _seconds),
     ("source: last, best", True, lambda group: source_cell(group.first.experiment)),
     ("network", False, _network),
@@ -163,16 +155,16 @@ _COLUMNS: tuple[_Column, ...] = (
 def _tiles(groups: Sequence[Group]) -> list[tuple[str, str]]:
     """Return what matters most: of one recipe its spread, of several who leads in what."""
     if len(groups) == 1:
-        shares = groups[0].accuracies
-        if len(shares) < 2:
+        accuracies = groups[0].accuracies
+        if len(accuracies) < 2:
             return []
         return [
             (
-                percent(statistics.mean(shares)),
-                f"accuracy on {_split(groups[0])}, mean of {len(shares)} seeds",
+                percent(statistics.mean(accuracies)),
+                f"accuracy on {_split(groups[0])}, mean of {len(accuracies)} seeds",
             ),
-            (f"{100 * min(shares):.2f} to {100 * max(shares):.2f} %", "smallest and largest"),
-            (f"{100 * statistics.stdev(shares):.2f}", "standard deviation, in points"),
+            (f"{100 * min(accuracies):.2f} to {100 * max(accuracies):.2f} %", "smallest and largest"),
+            (f"{100 * statistics.stdev(accuracies):.2f}", "standard deviation, in points"),
         ]
     found = []
     finished = [group for group in groups if group.first.finished]
@@ -181,8 +173,8 @@ def _tiles(groups: Sequence[Group]) -> list[tuple[str, str]]:
         best = max(ranked, key=lambda group: statistics.mean(group.accuracies))
         words = f"highest accuracy on {_split(best)}: {best.label}"
         found.append((percent(statistics.mean(best.accuracies)), words))
-    if sized := [group for group in finished if group.figures("parameters", "total")]:
-        least = min(sized, key=lambda group: group.figures("parameters", "total"))
+    if sized := [group for group in finished if group.metrics("parameters", "total")]:
+        least = min(sized, key=lambda group: group.metrics("parameters", "total"))
         found.append((_count("parameters", "total")(least), f"fewest parameters: {least.label}"))
     if timed := [group for group in groups if group.first.seconds]:
         quick = min(timed, key=lambda group: group.first.seconds or 0.0)
@@ -210,8 +202,6 @@ def _notes(groups: Sequence[Group]) -> list[str]:
             "Not all are known to be validated on the same images: "
             "their accuracies are not comparable as such."
         )
-    if any(group.first.finished and not _MACS(group) for group in groups):
-        notes.append("Multiply-accumulates (MACs) are not known of runs from before they were recorded.")
     return notes
 
 

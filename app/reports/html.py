@@ -18,21 +18,21 @@ _STYLE = """
 @media (prefers-color-scheme: dark) { :root { --ink: #e8e8e6; --paper: #161616; --faint: #a8a8a4;
   --line: #3a3a3a; --card: #222222; --link: #7cbcf5; } }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1rem; max-width: 74rem; background: var(--paper); color: var(--ink);
+body { margin: 0 auto; padding: 1rem; max-width: 60rem; background: var(--paper); color: var(--ink);
   font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
 h1 { font-size: 1.6rem; line-height: 1.2; margin: .5rem 0; }
 h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; border-bottom: 1px solid var(--line); padding-bottom: .2rem; }
-p { max-width: 46rem; } .faint { color: var(--faint); } a { color: var(--link); }
-figure { margin: 1rem 0; } figcaption { color: var(--faint); font-size: .9rem; max-width: 46rem; }
-img { max-width: 100%; height: auto; background: #ffffff; border: 1px solid var(--line); border-radius: 4px;
+p { margin: .6rem 0; } .faint { color: var(--faint); } a { color: var(--link); }
+figure { margin: 1rem 0; } figcaption { color: var(--faint); font-size: .9rem; }
+img { width: 100%; height: auto; background: #ffffff; border: 1px solid var(--line); border-radius: 4px;
   display: block; }
-.tiles { display: flex; flex-wrap: wrap; gap: .75rem; margin: 1rem 0; }
-.tile { background: var(--card); border: 1px solid var(--line); border-radius: 6px; padding: .6rem .9rem;
-  min-width: 9rem; flex: 1 1 9rem; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr));
+  gap: .75rem; margin: 1rem 0; }
+.tile { background: var(--card); border: 1px solid var(--line); border-radius: 6px; padding: .6rem .9rem; }
 .tile b { display: block; font-size: 1.4rem; line-height: 1.2; }
 .tile span { color: var(--faint); font-size: .85rem; }
-.wide { overflow-x: auto; } figure { max-width: 62rem; } figure img { width: 100%; }
-table { border-collapse: collapse; font-size: .92rem; overflow-wrap: normal; }
+.wide { overflow-x: auto; }
+table { width: 100%; border-collapse: collapse; font-size: .92rem; overflow-wrap: normal; }
 th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid var(--line);
   vertical-align: top; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
@@ -83,7 +83,7 @@ def folded(summary: str, content: str) -> str:
 
 
 def tiles(values: Sequence[tuple[str, str]]) -> str:
-    """Return the figures that matter most: large values, each over what it is."""
+    """Return the numbers that matter most: large values, each over what it is."""
     cells = [
         f'<div class="tile"><b>{html.escape(value)}</b><span>{html.escape(words)}</span></div>'
         for value, words in values
@@ -132,6 +132,6 @@ def picture(path: Path, words: str, caption: str = "") -> str:
     data = base64.b64encode(content).decode()
     below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
     return (
-        f'<figure><div class="wide"><img src="data:image/png;base64,{data}" alt="{html.escape(words)}" '
-        f'width="{width}" height="{height}"></div>{below}</figure>'
+        f'<figure><img src="data:image/png;base64,{data}" alt="{html.escape(words)}" '
+        f'width="{width}" height="{height}">{below}</figure>'
     )

@@ -6,10 +6,10 @@ from typing import TextIO
 import keras
 
 from app.errors import UserError
-from app.wording import nearest
+from app.wording import aligned, nearest
 from models import build_model, published_networks
 from models.inspect import count_macs, count_weights, named_layers
-from models.network import Network, Published
+from models.network import MODELS, Network, Published
 from models.torch_layers import TorchConv2D
 
 _HEADINGS = ("network", "input", "total", "trainable", "non-trainable", "MACs", "equal", "numbers from")
@@ -69,7 +69,8 @@ def print_layers(label: str, out: TextIO) -> None:
     Raises:
         UserError: There is no such network.
     """
-    known = {published.label: published for published in reversed(published_networks())}
+    rest = [_without_source(name) for name, cls in MODELS.items() if not cls.published]
+    known = {published.label: published for published in reversed([*published_networks(), *rest])}
     by_name = {published.name: published for published in known.values()}
     published = known.get(label) or by_name.get(label)
     if published is None:
@@ -89,11 +90,7 @@ def print_layers(label: str, out: TextIO) -> None:
         )
         for path, layer in named_layers(network)
     ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = [f"{cell:<{width}}" for cell, width in zip(row[:4], widths, strict=False)]
-        cells += [f"{cell:>{width}}" for cell, width in zip(row[4:], widths[4:], strict=True)]
-        print("  ".join(cells).rstrip(), file=out)
+    print(*aligned(rows, right=(4, 5)), sep="\n", file=out)
     trainable = count_weights(network.trainable_weights)
     print(
         f"\n{published.label} on {published.pixels}x{published.pixels}x3, {published.num_classes} classes: "
@@ -117,12 +114,16 @@ def build_published(published: Published) -> Network:
         return thread.submit(build).result()
 
 
+def _without_source(name: str) -> Published:
+    """Return a network without numbers of a source, on the smallest images from 32 pixels that fit."""
+    cls = MODELS[name]
+    step = cls.multiple_pixels
+    pixels = -(-max(cls.smallest_pixels, 32) // step) * step
+    return Published(min(pixels, cls.largest_pixels or pixels), 10, 0, 0, 0, "none named yet", "", name=name)
+
+
 def _print_line(cells: tuple[str, ...], out: TextIO) -> None:
-    first, second, *numbers, equal, origin = [
-        f"{cell:>{width}}" if 2 <= column <= 5 else f"{cell:<{width}}"
-        for column, (cell, width) in enumerate(zip(cells, _WIDTHS, strict=True))
-    ]
-    print("  ".join([first, second, *numbers, equal, origin]).rstrip(), file=out, flush=True)
+    print(*aligned([cells], right=range(2, 6), widths=_WIDTHS), file=out, flush=True)
 
 
 def _settings(layer: keras.layers.Layer) -> str:

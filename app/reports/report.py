@@ -1,17 +1,19 @@
 """`report.html`: everything about one run on one page, written from its folder and its images."""
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
+
+import numpy as np
 
 from app.config import Experiment
 from app.data.dataset import Dataset
 from app.data.datasets import load_dataset
 from app.drawing.curves import draw_history
 from app.errors import UserError
-from app.evaluation.metrics import classification_figures
 from app.evaluation.records import (
     PICTURES,
+    evaluation_content,
     evaluation_folder,
     evaluations_on_test,
     list_evaluations,
@@ -21,8 +23,10 @@ from app.paths import data_root, shown
 from app.reading import read_history, read_predictions, read_record, read_text
 from app.records import DatasetRecord, EnvironmentRecord, EvaluationRecord, MetricsRecord, chance_remark
 from app.reports import html as page
-from app.reports.cells import percent, source_figures
+from app.reports.cells import percent, source_accuracies
 from app.runs import Run, load_run_experiment
+
+SKIPPED_NAMED = 5  # of the images left out
 
 
 def write_report(run: Run, dataset: Dataset | None = None) -> Path:
@@ -68,19 +72,14 @@ def _evaluate_validation(
         if dataset.fingerprint != read_record(run.dataset, DatasetRecord).fingerprint:
             raise UserError("the images have changed since the run was trained")
         labels, logits = read_predictions(run.predictions, metrics.checkpoint, len(dataset.class_names))
+        if not np.array_equal(labels, dataset.val.labels):
+            raise UserError(f"{shown(run.predictions)} is of other images")
     except UserError as error:
         return str(error)
-    content = {
-        "run": run.name,
-        "checkpoint": metrics.checkpoint,
-        "epoch": epoch,
-        "split": metrics.split,
-        "test_time_views": "none",
-        **classification_figures(labels, logits, dataset.class_names),
-    }
-    write_evaluation(
-        folder, content, labels, logits, dataset.class_names, lambda positions: dataset.val.take(positions)[0]
+    content = evaluation_content(
+        run, metrics.checkpoint, epoch, metrics.split, dataset.val, logits, dataset.class_names
     )
+    write_evaluation(folder, content, dataset.val, logits, dataset.class_names)
     return None
 
 
@@ -103,9 +102,9 @@ def _parts(run: Run, experiment: Experiment, metrics: MetricsRecord, remark: str
     if remark_on_chance := chance_remark(experiment.name, metrics, dataset):
         yield page.paragraph(remark_on_chance)
     if dataset.skipped:
-        yield page.paragraph(
-            f"{len(dataset.skipped)} images were left out as unreadable: {_listed(dataset.skipped)}."
-        )
+        left_out, named = len(dataset.skipped), ", ".join(dataset.skipped[:SKIPPED_NAMED])
+        more = f" and {left_out - SKIPPED_NAMED} more (see dataset.json)" if left_out > SKIPPED_NAMED else ""
+        yield page.paragraph(f"Unreadable images that were left out ({left_out}): {named}{more}.")
     if evaluations := evaluations_on_test(run):
         times = "once" if len(evaluations) == 1 else f"{len(evaluations)} times"
         yield page.paragraph(f"This run was evaluated on the test images {times}.")
@@ -138,7 +137,7 @@ def _tiles(experiment: Experiment, metrics: MetricsRecord) -> list[tuple[str, st
         found.append((percent(views.val_accuracy), f"{split} accuracy with test-time views"))
     if metrics.test:
         found.append((percent(metrics.test.accuracy), "test accuracy of the best epoch"))
-    if theirs := source_figures(experiment):
+    if theirs := source_accuracies(experiment):
         data = (
             f" on {experiment.reference.data}" if experiment.reference and experiment.reference.data else ""
         )
@@ -150,18 +149,13 @@ def _tiles(experiment: Experiment, metrics: MetricsRecord) -> list[tuple[str, st
     return found
 
 
-def _listed(files: Sequence[str], most: int = 5) -> str:
-    more = f" and {len(files) - most} more (dataset.json lists them)" if len(files) > most else ""
-    return ", ".join(files[:most]) + more
-
-
 def _reference(experiment: Experiment) -> str:
     """Return what the source of an experiment reports, in a sentence."""
     reference = experiment.reference
     assert reference is not None
-    figures = source_figures(experiment)
-    told = f"Source: {reference.source}" + (f"; it reports {figures}" if figures else "")
-    told += f" on {reference.data}" if reference.data and figures else ""
+    accuracies = source_accuracies(experiment)
+    told = f"Source: {reference.source}" + (f"; it reports {accuracies}" if accuracies else "")
+    told += f" on {reference.data}" if reference.data and accuracies else ""
     return told + (f" ({reference.note})" if reference.note else "") + "."
 
 

@@ -6,7 +6,7 @@ early stopping and the best epoch follow from its history rows.
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import keras
@@ -21,28 +21,20 @@ from app.runs import Run, write_history
 from app.training.checkpoint import Progress
 from app.training.history import best_row, is_complete
 from app.training.progress_display import Display
+from app.training.setup import Job
 from models import ImageClassifier
 
 
 class Recorder(keras.callbacks.Callback):
     """Counts steps; after each epoch adds its row and brings CSV, pictures and best model up to date."""
 
-    def __init__(
-        self,
-        run: Run,
-        progress: Progress,
-        experiment: Experiment,
-        display: Display,
-        learning_rate: Callable[[int], float],
-        writes: bool,
-    ):
-        """Record into `run`; `learning_rate(step)` is the rate of a step counted over all epochs.
+    def __init__(self, run: Run, job: Job, progress: Progress, display: Display):
+        """Record into `run`.
 
-        Only the chief `writes`; the other workers keep the same rows, by which they stop when it does.
+        Only the chief writes; the other workers keep the same rows, by which they stop when it does.
         """
         super().__init__()
-        self.run, self.progress, self.experiment = run, progress, experiment
-        self.display, self.learning_rate, self.writes = display, learning_rate, writes
+        self.run, self.job, self.progress, self.display = run, job, progress, display
         self.tensorboard = ScalarLog(run)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
@@ -58,25 +50,27 @@ class Recorder(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Close the epoch: row, best model, CSV, pictures, TensorBoard, and stop where it is time."""
         assert logs is not None
-        progress, training = self.progress, self.experiment.training
+        job, progress, training = self.job, self.progress, self.job.experiment.training
+        num_images = len(job.dataset.train)
+        last_step = (epoch + 1) * job.steps_per_epoch - 1
         row: Row = {
             "epoch": epoch + 1,
             **{name: float(logs[name]) for name in ("loss", "accuracy", "val_loss", "val_accuracy")},
-            "learning_rate": self.learning_rate((epoch + 1) * self.display.steps - 1),
+            "learning_rate": job.learning_rate(last_step),
             "seconds": round(self.before + time.monotonic() - self.clock, 3),
-            "images_per_second": round(self.display.images / max(progress.train_seconds, 1e-9), 1),
+            "images_per_second": round(num_images / max(progress.train_seconds, 1e-9), 1),
         }
         progress.rows.append(row)
         progress.epoch, progress.step, progress.train_seconds = epoch + 1, 0, 0.0
         is_best = best_row(progress.rows, training.monitor, training.mode) is row
-        if is_best and self.writes:
+        if is_best and job.is_chief:
             with atomic_path(self.run.best_model) as temporary:
                 self.model.save(temporary)
         self.display.summary(row, is_best)
-        if self.writes:
-            write_records(self.run, progress, self.experiment)
+        if job.is_chief:
+            write_records(self.run, progress, job.experiment)
             self.tensorboard.write(row)
-        if is_complete(self.experiment, progress.rows):
+        if is_complete(job.experiment, progress.rows):
             self.model.stop_training = True
 
 
@@ -116,7 +110,6 @@ class SyncReplicas(keras.callbacks.Callback):
     """Makes all replicas equal before validation, and sees that they are."""
 
     def __init__(self, replicas: Replicas):
-        """SyncReplicas the differences between `replicas`."""
         super().__init__()
         self.replicas = replicas
 
@@ -129,34 +122,33 @@ class SyncReplicas(keras.callbacks.Callback):
 class FiniteLoss(keras.callbacks.Callback):
     """Stops a run whose loss or weights are no longer numbers, and leaves failure.json for the doctor."""
 
-    def __init__(self, run: Run, progress: Progress, experiment: Experiment, steps: int, writes: bool):
-        """Name the run, epoch and step in the message; only the chief `writes`."""
+    def __init__(self, run: Run, job: Job, progress: Progress):
         super().__init__()
-        self.run, self.progress, self.experiment, self.steps = run, progress, experiment, steps
-        self.writes = writes
+        self.run, self.job, self.progress = run, job, progress
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         """Raise at the first step whose loss is NaN or infinite."""
         if logs is not None and not math.isfinite(logs["loss"]):
-            self.fail(f"the loss is {logs['loss']}", self.progress.epoch + 1, self.progress.step)
+            what, progress = f"the loss is {logs['loss']}", self.progress
+            fail(self.run, self.job, what, progress.epoch + 1, progress.step)
 
-    def fail(self, what: str, epoch: int, step: int) -> NoReturn:
-        """Raise the message for a blow-up that showed after a step of an epoch, both counted from 1."""
-        experiment = self.experiment
-        if self.writes:
-            write_json(self.run.failure, {"epoch": epoch, "step": step, "what": what})
-        causes = [f"a learning rate that is too high (peak {experiment.optimizer.learning_rate.peak:g})"]
-        if experiment.training.precision != "float32":
-            causes.append(f"the range of {experiment.training.precision} (try training.precision=float32)")
-        if experiment.normalization == "none":
-            causes.append("images that are not normalised (normalization: none)")
-        causes.append("no warm-up (learning_rate.warmup_epochs)")
-        raise UserError(
-            f"{experiment.name}: {what} in epoch {epoch}, step {step} of {self.steps}; training stopped.\n"
-            f"Likely causes: {'; '.join(causes)}.\n"
-            f"What was saved before is kept in {self.run.name}. In which layer it began: "
-            f"make doctor RUN={self.run.name}"
-        )
+
+def fail(run: Run, job: Job, what: str, epoch: int, step: int) -> NoReturn:
+    """Raise the message for a blow-up that showed after a step of an epoch, both counted from 1."""
+    experiment = job.experiment
+    if job.is_chief:
+        write_json(run.failure, {"epoch": epoch, "step": step, "what": what})
+    causes = [f"a learning rate that is too high (peak {experiment.optimizer.learning_rate.peak:g})"]
+    if experiment.training.precision != "float32":
+        causes.append(f"the range of {experiment.training.precision} (try training.precision=float32)")
+    if experiment.normalization == "none":
+        causes.append("images that are not normalised (normalization: none)")
+    causes.append("no warm-up (learning_rate.warmup_epochs)")
+    raise UserError(
+        f"{experiment.name}: {what} in epoch {epoch}, step {step} of {job.steps_per_epoch}; "
+        f"training stopped.\nLikely causes: {'; '.join(causes)}.\n"
+        f"What was saved before is kept in {run.name}. In which layer it began: make doctor RUN={run.name}"
+    )
 
 
 def finish_validation(

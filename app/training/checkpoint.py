@@ -37,8 +37,8 @@ class Progress:
         step: Finished steps of the epoch under way.
         rows: One history row a finished epoch.
         train_seconds: Time spent on the training steps of the epoch under way.
-        resumed_epochs: Epochs (from 1) in which training was taken up again.
-        flip_stream: Names the coins of an alternating flip, see `app.data.pipeline`.
+        resumed_epochs: Epochs (from 1) in which training was resumed.
+        flip_stream: Random stream of an alternating flip, see `app.data.order`.
     """
 
     epoch: int = 0
@@ -66,9 +66,9 @@ def save_state(
     metrics: Sequence[np.ndarray] | None = None,
     writes: bool = True,
 ) -> Path:
-    """Write the state of training into `checkpoints/last/`, whole or not at all, and drop old ones.
+    """Write the state of training into `checkpoints/last/`, atomically, and delete old ones.
 
-    Metrics are spread over all workers: each of them has to call this, though only the chief writes.
+    The metrics of several workers are added up: each of them has to call this, though only the chief writes.
 
     Args:
         run: The run folder.

@@ -1,4 +1,4 @@
-"""What is said of a run that is interrupted where no state is written: at its end, or its folder deleted."""
+"""Messages of a run that is interrupted where no state is written: at its end, or its folder deleted."""
 
 import contextlib
 import signal
@@ -32,7 +32,7 @@ def not_deleted(run: Run) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def told_on_stop(message: str) -> Iterator[None]:
+def message_on_stop(message: str) -> Iterator[None]:
     """Say what a stop leaves behind where training itself is over."""
     try:
         yield

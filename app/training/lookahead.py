@@ -1,8 +1,8 @@
-"""Weight averaging while training: every few steps the weights become their own running average.
+"""Weight averaging while training: every few steps the weights become their exponential moving average.
 
-Zhang et al. 2019, "Lookahead Optimizer", arXiv:1907.08610, with the average's share rising over the training
-as in Jordan 2024, arXiv:2404.00498, section 3.4. As there, batch normalisation's moving statistics are
-averaged with the weights.
+Zhang et al. 2019, "Lookahead Optimizer", arXiv:1907.08610, with a decay that rises over the training as in
+Jordan 2024, arXiv:2404.00498, section 3.4. As there, batch normalisation's moving statistics are averaged
+with the weights.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ class LookaheadAverage(keras.callbacks.Callback):
         optimizer: Of the classifier; built.
         config: `TrainingConfig.lookahead`.
         total_steps: Steps of the whole training.
-        settle: Called before the weights are blended; makes those of all replicas equal.
+        average_statistics: Called before the weights are blended; makes those of all replicas equal.
     """
 
     def __init__(
@@ -32,11 +32,12 @@ class LookaheadAverage(keras.callbacks.Callback):
         optimizer: keras.optimizers.Optimizer,
         config: Any,
         total_steps: int,
-        settle: Callable[[], None],
+        average_statistics: Callable[[], None],
     ):
         """Make the average, equal to the weights; in buffers of its own, as JAX gives each away in a step."""
         super().__init__()
-        self.config, self.total_steps, self.settle = config, total_steps, settle
+        self.config, self.total_steps = config, total_steps
+        self.average_statistics = average_statistics
         self.position = 0
         self.weights = list(network.weights)
         self.averages = []
@@ -54,9 +55,9 @@ class LookaheadAverage(keras.callbacks.Callback):
             return
         if keras.backend.backend() == "jax":
             self.model.jax_state_sync()  # inside fit the JAX trainer keeps the values outside the variables
-        self.settle()
-        kept = self.config.decay * (self.position / self.total_steps) ** self.config.power if due else 1.0
+        self.average_statistics()
+        decay = self.config.decay * (self.position / self.total_steps) ** self.config.power if due else 1.0
         for weight, average in zip(self.weights, self.averages, strict=True):
-            blended = ops.convert_to_tensor(average) * kept + ops.convert_to_tensor(weight) * (1.0 - kept)
+            blended = ops.convert_to_tensor(average) * decay + ops.convert_to_tensor(weight) * (1.0 - decay)
             average.assign(blended)
             weight.assign(ops.copy(blended))

@@ -20,7 +20,7 @@ def build_optimizer(config: Any, steps_per_epoch: int, epochs: int) -> keras.opt
     `weight_decay` is Keras 3's: decoupled from the gradient (w -= learning_rate * weight_decay * w) and
     applied to every trainable weight, biases and batch normalisation included.
 
-    With `gradient_accumulation_steps` every so many steps are one update, by the mean of their gradients. The
+    With `gradient_accumulation_steps` every N steps are one update, by the mean of their gradients. The
     learning rate goes by steps, not by updates.
 
     Args:
@@ -41,19 +41,19 @@ def build_optimizer(config: Any, steps_per_epoch: int, epochs: int) -> keras.opt
         names = ", ".join(sorted(known))
         raise UserError(f"optimizer.name: Keras {keras.__version__} has {names}; received {config.name!r}")
     schedule = _as_dict(config.learning_rate)
-    rate: float | LearningRate = LearningRate(schedule, steps_per_epoch, epochs)
+    learning_rate: float | LearningRate = LearningRate(schedule, steps_per_epoch, epochs)
     if schedule["schedule"] == "constant" and not schedule["warmup_epochs"]:
-        rate = float(schedule["peak"])
-    kind, steps = known[config.name], steps_per_epoch * epochs
-    if unapplied_steps(config, steps) == steps:
+        learning_rate = float(schedule["peak"])
+    optimizer, total_steps = known[config.name], steps_per_epoch * epochs
+    if unapplied_steps(config, total_steps) == total_steps:
         raise UserError(
             f"optimizer.{ACCUMULATION}: received {config.arguments[ACCUMULATION]}, but the whole training "
-            f"has {steps:,} steps, so that the weights would never be updated; choose fewer"
+            f"has {total_steps:,} steps, so that the weights would never be updated; choose fewer"
         )
     if config.rate_multipliers:
-        kind = _with_multipliers(kind, config.rate_multipliers)
+        optimizer = _with_multipliers(optimizer, config.rate_multipliers)
     try:
-        return kind(learning_rate=rate, **config.arguments)
+        return optimizer(learning_rate=learning_rate, **config.arguments)
     except (TypeError, ValueError) as error:
         raise UserError(f"optimizer: {config.name} refuses {dict(config.arguments)}: {error}") from error
 
@@ -63,17 +63,17 @@ def unapplied_steps(config: Any, steps: int) -> int:
     return steps % (config.arguments.get(ACCUMULATION) or 1)
 
 
-def _with_multipliers(kind: type, multipliers: Mapping[str, float]) -> type:
+def _with_multipliers(optimizer: type, multipliers: Mapping[str, float]) -> type:
     """Return the optimizer class with a learning rate of its own for each variable.
 
     Args:
-        kind: A Keras optimizer.
+        optimizer: A Keras optimizer.
         multipliers: Factors by shell patterns of variable paths (`*` matches any text); the first that fits
-            a path decides, and where none does the factor is 1. Weight decay keeps the plain rate, so that a
-            factor of 0 does not freeze a variable.
+            a path decides, and where none does the factor is 1. Weight decay keeps the plain learning
+            rate, so that a factor of 0 does not freeze a variable.
     """
 
-    class Multiplied(kind):
+    class Multiplied(optimizer):
         def build(self, variables):
             super().build(variables)
             fitting = [[p for p in multipliers if fnmatch.fnmatchcase(v.path, p)] for v in variables]
@@ -89,7 +89,7 @@ def _with_multipliers(kind: type, multipliers: Mapping[str, float]) -> type:
             factor = self.factors[self._get_variable_index(variable)]
             super().update_step(gradient, variable, learning_rate * factor)
 
-    Multiplied.__name__ = kind.__name__
+    Multiplied.__name__ = optimizer.__name__
     return Multiplied
 
 
@@ -102,7 +102,7 @@ def learning_rate_at(schedule: Any, step: int, steps_per_epoch: int, epochs: int
         steps_per_epoch: Optimizer steps in an epoch.
         epochs: Epochs of the whole run.
     """
-    return float(_rate(_as_dict(schedule), np.int64(step), steps_per_epoch, epochs, np, np.float64))
+    return float(_learning_rate(_as_dict(schedule), np.int64(step), steps_per_epoch, epochs, np, np.float64))
 
 
 @keras.saving.register_keras_serializable("app")
@@ -116,27 +116,26 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
     """
 
     def __init__(self, schedule: Any, steps_per_epoch: int, epochs: int):
-        """Keep the arguments."""
         self.schedule = _as_dict(schedule)
         self.steps_per_epoch = steps_per_epoch
         self.epochs = epochs
 
     def __call__(self, step):
-        """Return the rate, a float32 scalar, of the optimizer's integer `step`."""
+        """Return the learning rate, a float32 scalar, of the optimizer's integer `step`."""
         step = ops.convert_to_tensor(step)
-        return _rate(self.schedule, step, self.steps_per_epoch, self.epochs, ops, _float32)
+        return _learning_rate(self.schedule, step, self.steps_per_epoch, self.epochs, ops, _float32)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         return {"schedule": self.schedule, "steps_per_epoch": self.steps_per_epoch, "epochs": self.epochs}
 
 
-def _rate(
+def _learning_rate(
     schedule: Mapping[str, Any], step: Any, steps_per_epoch: int, epochs: int, xp: Any, real: Callable
 ) -> Any:
-    """Compute the rate with the functions of `xp`, which is numpy or keras.ops.
+    """Compute the learning rate with the functions of `xp`, which is numpy or keras.ops.
 
-    Epochs are found by integer division: a rate changes at exactly the first step of its epoch.
+    Epochs are found by integer division: it changes at exactly the first step of its epoch.
     """
     peak = schedule["peak"]
     last_step = steps_per_epoch * (schedule.get("span_epochs") or epochs) - 1

@@ -1,32 +1,44 @@
-"""Progress on the screen: a live line on a terminal, elsewhere a line now and then, and one line an epoch."""
+"""Progress on the screen: a bar on a terminal, elsewhere a line every 30 seconds, and one line an epoch."""
 
-import os
 import time
 from collections.abc import Mapping
 from typing import TextIO
 
 import keras
+from rich.console import Console
+from rich.progress_bar import ProgressBar
+from rich.text import Text
 
 from app.config import Experiment
 from app.reading import Row
 from app.training.checkpoint import Progress
 from app.wording import duration
 
-LINE_SECONDS = 0.2  # a live line is redrawn this often
+LINE_SECONDS = 0.2  # the bar is redrawn this often
 LOG_SECONDS = 30.0  # and where the output is no terminal, a line is printed this often
+BAR_COLUMNS = (8, 40)  # least and greatest width of the bar
 
 
 class Display(keras.callbacks.Callback):
-    """A live line on a terminal, elsewhere a line every 30 seconds, and one line an epoch."""
+    """A bar on a terminal, elsewhere a line every 30 seconds, and one line an epoch.
 
-    def __init__(self, progress: Progress, experiment: Experiment, steps: int, images: int, out: TextIO):
-        """Show the progress of epochs of `steps` steps over `images` images on `out`."""
+    The bar is printed, not kept by a thread of rich's: a killed run leaves no hidden cursor behind.
+
+    Args:
+        progress: Where the training stands.
+        experiment: What is trained.
+        steps_per_epoch: Steps of an epoch.
+        out: Where it is shown.
+    """
+
+    def __init__(self, progress: Progress, experiment: Experiment, steps_per_epoch: int, out: TextIO):
         super().__init__()
         self.progress, self.training = progress, experiment.training
-        self.steps, self.images, self.out = steps, images, out
-        self.live = out.isatty()
+        self.steps_per_epoch, self.out = steps_per_epoch, out
+        console = Console(file=out, force_terminal=True) if out.isatty() else None
+        self.console = None if console and console.is_dumb_terminal else console
         self.shown_at = time.monotonic()
-        self.width = 0
+        self.bar_shown = False
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Let the speed be measured anew."""
@@ -38,31 +50,25 @@ class Display(keras.callbacks.Callback):
         if not self.first_step:  # it may hold the compilation of the step: the clock starts behind it
             self.first_step, self.started = self.progress.step, now
             return
-        if logs is None or now - self.shown_at < (LINE_SECONDS if self.live else LOG_SECONDS):
+        if logs is None or now - self.shown_at < (LINE_SECONDS if self.console else LOG_SECONDS):
             return
         self.shown_at = now
         done = self.progress.step
         seconds_per_step = (now - self.started) / (done - self.first_step)
-        left = (self.training.epochs - self.progress.epoch) * self.steps - done
-        speed = self.training.batch_size / seconds_per_step
-        parts = [
-            f"epoch {self.progress.epoch + 1}/{self.training.epochs}",
-            f"step {done}/{self.steps}",
-            f"loss {logs['loss']:.4f}",
-            f"accuracy {logs['accuracy']:.4f}",
-            f"{speed:,.0f} images/s",
-            f"{duration(left * seconds_per_step)} left",
-        ]
-        if self.live:  # a line that wraps cannot be written over
-            for least in (4, 1, -1, -1, -1):  # images/s, the step, then from the end
-                if len("  ".join(parts)) >= self._columns():
-                    del parts[least]
-        self._write("  ".join(parts), end="" if self.live else "\n")
+        left = (self.training.epochs - self.progress.epoch) * self.steps_per_epoch - done
+        self._show(
+            epoch=f"epoch {self.progress.epoch + 1}/{self.training.epochs}",
+            step=f"step {done}/{self.steps_per_epoch}",
+            loss=f"loss {logs['loss']:.4f}",
+            accuracy=f"accuracy {logs['accuracy']:.4f}",
+            speed=f"{self.training.batch_size / seconds_per_step:,.0f} images/s",
+            left=f"{duration(left * seconds_per_step)} left",
+        )
 
     def on_test_begin(self, logs: Mapping[str, float] | None = None) -> None:
         """Say what is happening between the last step and the epoch's line."""
-        if self.live:
-            self._write(f"epoch {self.progress.epoch + 1}/{self.training.epochs}  validating", end="")
+        if self.console:
+            self._show(epoch=f"epoch {self.progress.epoch + 1}/{self.training.epochs}", step="validating")
 
     def summary(self, row: Row, best: bool) -> None:
         """Print the line of a finished epoch."""
@@ -72,20 +78,33 @@ class Display(keras.callbacks.Callback):
             f"loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}  "
             f"val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}  "
             f"lr {row['learning_rate']:.3g}  {row['seconds']:.1f} s  "
-            f"{row['images_per_second']:,.0f} images/s{'  best so far' if best else ''}",
-            end="\n",
+            f"{row['images_per_second']:,.0f} images/s{'  best so far' if best else ''}\n"
         )
 
-    def _columns(self) -> int:
-        """Return the width of the terminal, which may change while it trains; 80 where it does not tell."""
-        try:
-            return os.get_terminal_size(self.out.fileno()).columns or 80
-        except OSError:
-            return 80
+    def _show(self, **fields: str) -> None:
+        """Print a line, on a terminal with a bar, and without the fields for which it is too narrow."""
+        console = self.console
+        if console is None:
+            self._write("  ".join(fields.values()) + "\n")
+            return
+        least, most = BAR_COLUMNS
+        columns = console.width - 1  # in the last one some terminals begin a new line
+        for dispensable in ("speed", "step", "left", "accuracy", "loss"):
+            if len("  ".join(fields.values())) + 2 + least <= columns:
+                break
+            fields.pop(dispensable, None)
+        text = "  ".join(fields.values())
+        bar_columns = min(most, columns - len(text) - 2)
+        with console.capture() as capture:
+            console.print(Text(text[: columns - 2] + "  ", end=""), end="")
+            if bar_columns >= least:
+                console.print(
+                    ProgressBar(self.steps_per_epoch, self.progress.step, width=bar_columns), end=""
+                )
+        self._write(capture.get())
 
-    def _write(self, text: str, end: str) -> None:
-        """Write over the live line, if one stands there."""
-        start = f"\r{' ' * self.width}\r" if self.width else ""
-        text = text if end else text[: self._columns() - 1]
-        self.width = 0 if end else len(text)
-        print(start + text, end=end, file=self.out, flush=True)
+    def _write(self, text: str) -> None:
+        """Write in place of the bar, if one stands there."""
+        start = "\r\x1b[2K" if self.bar_shown else ""
+        self.bar_shown = not text.endswith("\n")
+        print(start + text, end="", file=self.out, flush=True)

@@ -119,7 +119,7 @@ def write_results(
 
 
 def print_results(run: Run, out: TextIO) -> None:
-    """Print accuracies of a finished run and where its curves and its page lie."""
+    """Print the accuracies of a finished run, and the paths of its curves and its report."""
     metrics = read_record(run.metrics, MetricsRecord)
     last, best, name = metrics.final, metrics.best, metrics.split
     lines = [f"{name} accuracy {last.val_accuracy:.4f} at the last epoch ({last.epoch})"]
@@ -127,10 +127,10 @@ def print_results(run: Run, out: TextIO) -> None:
         label = "best on test" if metrics.on_test else "best"
         lines.append(f"{label}: {best.val_accuracy:.4f} at epoch {best.epoch} (by {metrics.monitor})")
     if views := metrics.test_time_views:
-        told = f"{name} accuracy {views.val_accuracy:.4f}"
+        line = f"{name} accuracy {views.val_accuracy:.4f}"
         if views.test_accuracy is not None:
-            told += f", test accuracy {views.test_accuracy:.4f}"
-        lines.append(f"with test-time views ({views.views}): {told}")
+            line += f", test accuracy {views.test_accuracy:.4f}"
+        lines.append(f"with test-time views ({views.views}): {line}")
     if metrics.test:
         lines.append(f"test accuracy {metrics.test.accuracy:.4f} (best checkpoint, evaluated once)")
     if remark := chance_remark(run.path.parent.name, metrics, read_record(run.dataset, DatasetRecord)):

@@ -1,4 +1,4 @@
-"""What must hold before a run is taken up again, and what may be asked beyond that: more epochs, force."""
+"""What must hold before a run is resumed, and what may be asked beyond that: more epochs, force."""
 
 import dataclasses
 import os
@@ -126,12 +126,12 @@ def _open_again(run: Run, experiment: Experiment) -> None:
 
 def agreed_position(group: ProcessGroup, state: State | None) -> tuple[Progress, list[np.ndarray] | None]:
     """Return where the chief's state stands, and the values of its metrics."""
-    told = None
+    position = None
     if group.is_chief:
         progress = state.progress if state else Progress(resumed_epochs=[1])
         metrics = [value.tolist() for value in state.values["metrics"]] if state else None
-        told = [dataclasses.asdict(progress), metrics]
-    fields, metrics = group.all_gather("position", told)[0]
+        position = [dataclasses.asdict(progress), metrics]
+    fields, metrics = group.all_gather("position", position)[0]
     return Progress(**fields), metrics and [np.array(value, np.float32) for value in metrics]
 
 
@@ -196,13 +196,13 @@ def edited_keys(run: Run, experiment: Experiment) -> list[str]:
         now = load_experiment(experiment.name, overrides)
     except UserError:
         return ["has errors now"]
-    settled = {"training.epochs", "optimizer.learning_rate.span_epochs"}  # `longer` may have changed them
+    expected = {"training.epochs", "optimizer.learning_rate.span_epochs"}  # `longer` may have changed them
     if (now.model.weights or "").endswith("/latest"):  # the run recorded what that was
-        settled.add("model.weights")
+        expected.add("model.weights")
     exclude = {"name", "description", "reference"}
     now = now.with_auto_as(experiment.training.precision)
     found = _different(experiment.model_dump(exclude=exclude), now.model_dump(exclude=exclude))
-    return [key for key in found if key not in settled]
+    return [key for key in found if key not in expected]
 
 
 def _different(one: Any, other: Any, path: str = "") -> list[str]:

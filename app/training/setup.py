@@ -9,7 +9,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from app.classifier_files import start_from
 from app.config import Experiment
 from app.data.dataset import Dataset
 from app.data.datasets import load_dataset
@@ -25,7 +24,8 @@ from app.paths import data_root
 from app.preflight import check_batch, weights_run
 from app.training import startup
 from app.training.lookahead import LookaheadAverage
-from app.training.optimizers import ACCUMULATION, build_optimizer, unapplied_steps
+from app.training.optimizers import ACCUMULATION, build_optimizer, learning_rate_at, unapplied_steps
+from app.training.starting_weights import start_from
 from models import ImageClassifier, Normalization, augmentation_layer, build_model
 from models.losses import SparseCrossentropy, balanced_class_weight
 
@@ -38,12 +38,22 @@ class Job:
     dataset: Dataset
     classifier: ImageClassifier
     constants: dict[str, Any]
-    steps: int
+    steps_per_epoch: int
     replicas: Replicas
     deterministic: bool
+    starting_weights: str = ""  # a line on what `model.weights` gave
     lookahead: LookaheadAverage | None = None
     flip_stream: int = FLIP_STREAM
-    starting_weights: str | None = None  # what was taken of another run, and what is new
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes the files of the run; where there are several workers, one of them."""
+        return self.replicas.group.is_chief
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0 over all epochs."""
+        schedule, epochs = self.experiment.optimizer.learning_rate, self.experiment.training.epochs
+        return learning_rate_at(schedule, step, self.steps_per_epoch, epochs)
 
     def batches(self, epoch: int = 0, step: int = 0, epochs: int | None = None) -> Any:
         """Return the training batches from a position (counted from 0) on, of all epochs by default."""
@@ -57,14 +67,14 @@ class Job:
             step=step,
             alternating_flip=self.experiment.alternating_flip,
             flip_stream=self.flip_stream,
-            share=self.replicas.share,
+            shard=self.replicas.shard,
         )
         return self.replicas.feed(batches)
 
     def validation_batches(self) -> tuple[Any, int]:
         """Return the validation images for `fit` or `evaluate`, and their number of steps."""
         val, size = self.dataset.val, self.experiment.training.batch_size
-        batches = evaluation_batches(val, size, share=self.replicas.share)
+        batches = evaluation_batches(val, size, shard=self.replicas.shard)
         return self.replicas.feed(batches), num_steps(len(val), size)
 
     def step_callbacks(self, position: int) -> list[keras.callbacks.Callback]:
@@ -91,7 +101,7 @@ class Job:
             yield f"images left out because they cannot be read: {skipped} (dataset.json lists them)"
         if duplicates := self.dataset.duplicates_warning():
             yield duplicates
-        steps = self.steps * self.experiment.training.epochs
+        steps = self.steps_per_epoch * self.experiment.training.epochs
         if left := unapplied_steps(self.experiment.optimizer, steps):
             every = self.experiment.optimizer.arguments[ACCUMULATION]
             yield f"the last {left} of {steps:,} steps are not applied: {ACCUMULATION} is {every}"
@@ -127,12 +137,12 @@ def prepare(
         experiment: What to make ready.
         group: The workers that train it, each on all its devices; without it there is a single replica.
         dataset: Its data, where they are loaded already.
-        from_state: Whether a state will replace all weights, so that those the experiment starts from are
-            not needed.
+        from_state: Whether a state replaces all weights, so that those of `model.weights` are not needed.
 
     Raises:
         UserError: The experiment, the data or the devices do not allow it, or the workers differ.
     """
+    # Devices, number format, seeds
     training = experiment.training
     if group:
         connect(group, experiment.seed, training.devices)
@@ -143,31 +153,47 @@ def prepare(
         devices=training.devices,
         determinism=training.determinism,
     )
+
+    # Data
     if dataset is None:
         with one_at_a_time(group):
             dataset = load_dataset(experiment.dataset, data_root())
     if group:
         same_data(group, dataset)
     check_batch(experiment, dataset)
+
+    # Replicas
     replicas = set_up(group) if group else Replicas()
     if training.batch_size < replicas.count:
         raise UserError(
             f"training.batch_size: received {training.batch_size}, but there are {replicas.count} replicas; "
             "choose a batch that has an image for each"
         )
+
+    # Network
     constants = normalization_constants(experiment.normalization, dataset.train)
-    steps = num_steps(len(dataset.train), training.batch_size)
+    steps_per_epoch = num_steps(len(dataset.train), training.batch_size)
     with replicas.scope():
         parts = _make_parts(experiment, dataset, constants)
-    taken = None
+    starting_weights = ""
     if replicas.group.is_chief and not from_state and (source := weights_run(experiment)):
         with replicas.local_scope():  # the others receive its values
-            taken = start_from(source, parts["network"], dataset.class_names)
+            starting_weights = start_from(source, parts["network"], dataset.class_names)
+
+    # Loss, optimizer, metrics
     with replicas.scope():
         classifier = ImageClassifier(class_names=dataset.class_names, **parts)
-        lookahead = _compile(experiment, dataset, classifier, replicas, steps)
-    job = Job(experiment, dataset, classifier, constants, steps, replicas, deterministic, lookahead)
-    job.starting_weights = taken
+        job = Job(
+            experiment,
+            dataset,
+            classifier,
+            constants,
+            steps_per_epoch,
+            replicas,
+            deterministic,
+            starting_weights,
+        )
+        _compile(job)
     return job
 
 
@@ -193,21 +219,15 @@ def _make_parts(experiment: Experiment, dataset: Dataset, constants: Mapping[str
     return {"network": network, "normalization": normalization, "augmentation": augmentation}
 
 
-def _compile(
-    experiment: Experiment,
-    dataset: Dataset,
-    classifier: ImageClassifier,
-    replicas: Replicas,
-    steps: int,
-) -> LookaheadAverage | None:
-    """Make a classifier ready to fit, with all its variables, on all replicas; return its average."""
-    training, network = experiment.training, classifier.network
+def _compile(job: Job) -> None:
+    """Make a classifier ready to fit, with all its variables, on all replicas."""
+    training, dataset, classifier = job.experiment.training, job.dataset, job.classifier
     classifier.build((None, *dataset.image_shape))
     weights = None
     if training.class_weight == "balanced":
         weights = balanced_class_weight(dataset.train.labels, len(dataset.class_names))
     classifier.compile(
-        optimizer=build_optimizer(experiment.optimizer, steps_per_epoch=steps, epochs=training.epochs),
+        optimizer=build_optimizer(job.experiment.optimizer, job.steps_per_epoch, training.epochs),
         loss=SparseCrossentropy(
             label_smoothing=training.loss.label_smoothing,
             softmax_before_loss=training.loss.softmax_before_loss,
@@ -217,19 +237,17 @@ def _compile(
     )
     # Slots of the optimizer and variables of the metrics come into being here, so that a state fits them.
     classifier.optimizer.build(classifier.trainable_variables)
-    lookahead = None
     if training.lookahead:
-        lookahead = LookaheadAverage(
-            network,
+        job.lookahead = LookaheadAverage(
+            classifier.network,
             classifier.optimizer,
             training.lookahead,
-            training.epochs * steps,
-            functools.partial(replicas.average_statistics, classifier),
+            training.epochs * job.steps_per_epoch,
+            functools.partial(job.replicas.average_statistics, classifier),
         )
-    replicas.make_metrics(classifier, *dataset.train.take(np.arange(1)))
-    replicas.bind(classifier, training.sync_batch_norm)
-    replicas.broadcast(classifier)
-    return lookahead
+    job.replicas.make_metrics(classifier, *dataset.train.take(np.arange(1)))
+    job.replicas.bind(classifier, training.sync_batch_norm)
+    job.replicas.broadcast(classifier)
 
 
 @contextlib.contextmanager

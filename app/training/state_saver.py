@@ -11,11 +11,11 @@ from typing import Any, NoReturn
 import keras
 import numpy as np
 
-from app.distributed.replicas import Replicas
 from app.errors import Interrupted
 from app.runs import Run
-from app.training.callbacks import FiniteLoss
+from app.training.callbacks import fail
 from app.training.checkpoint import Progress, save_state
+from app.training.setup import Job
 from models.variables import metric_values, non_finite_variable, restore_metrics
 
 AGREE_SECONDS = 0.25  # several workers ask each other so often
@@ -25,22 +25,13 @@ class StateSaver(keras.callbacks.Callback):
     """Writes states for an exact resume, turns a signal into a clean stop. Must be the last callback."""
 
     def __init__(
-        self,
-        run: Run,
-        progress: Progress,
-        every_seconds: float,
-        finite: FiniteLoss,
-        replicas: Replicas,
-        resumed_metrics: Sequence[np.ndarray] | None = None,
+        self, run: Run, job: Job, progress: Progress, resumed_metrics: Sequence[np.ndarray] | None = None
     ):
-        """Save every so many seconds.
-
-        `finite` raises where the weights are not; `resumed_metrics` are the metric values of a half-finished
-        epoch.
-        """
+        """Save into `run`; `resumed_metrics` are the metric values of a half-finished epoch."""
         super().__init__()
-        self.run, self.progress, self.every_seconds, self.finite = run, progress, every_seconds, finite
-        self.replicas, self.resumed_metrics = replicas, resumed_metrics
+        self.run, self.job, self.progress, self.resumed_metrics = run, job, progress, resumed_metrics
+        self.replicas = job.replicas
+        self.every_seconds = 60 * job.experiment.training.checkpoint_every_minutes
         self.saved_at = self.agreed_at = time.monotonic()
         self.batches_to_go = self.batches_between = 1  # from one agreement of the workers to the next
         self.stop_signal = 0
@@ -130,11 +121,11 @@ class StateSaver(keras.callbacks.Callback):
 
     def _save(self, metrics: Sequence[np.ndarray] | None = None) -> None:
         if name := non_finite_variable(self.model):
-            progress, steps = self.progress, self.finite.steps
-            epoch, step = (
-                (progress.epoch, steps) if progress.step == 0 else (progress.epoch + 1, progress.step)
-            )
-            self.finite.fail(f"{name} holds values that are not finite", epoch, step)
+            progress = self.progress
+            epoch, step = progress.epoch + 1, progress.step
+            if step == 0:  # the epoch before has just ended
+                epoch, step = progress.epoch, self.job.steps_per_epoch
+            fail(self.run, self.job, f"{name} holds values that are not finite", epoch, step)
         self.replicas.average_statistics(self.model)
-        save_state(self.run, self.model, self.progress, metrics, writes=self.finite.writes)
+        save_state(self.run, self.model, self.progress, metrics, writes=self.job.is_chief)
         self.saved_at = time.monotonic()

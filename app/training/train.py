@@ -1,4 +1,4 @@
-"""The main job: train an experiment into a run folder, or take up a run that was stopped."""
+"""Train an experiment into a new run folder, or resume a run that was interrupted."""
 
 import contextlib
 import functools
@@ -10,8 +10,9 @@ import numpy as np
 
 from app.config import Experiment, dump_experiment
 from app.data.dataset import Dataset
-from app.distributed.cluster import find_group, progress_output
+from app.distributed.cluster import find_group
 from app.distributed.consistency import same_experiment, same_program
+from app.distributed.local_workers import progress_output
 from app.distributed.process_group import ProcessGroup
 from app.errors import UserError
 from app.files import write_json, write_text
@@ -23,8 +24,7 @@ from app.training import startup
 from app.training.callbacks import FiniteLoss, Recorder, SyncReplicas, finish_validation, write_records
 from app.training.checkpoint import Progress, State, load_state
 from app.training.history import is_complete
-from app.training.interruptions import not_deleted, told_on_stop
-from app.training.optimizers import learning_rate_at
+from app.training.interruptions import message_on_stop, not_deleted
 from app.training.progress_display import Display
 from app.training.results import print_results, write_results
 from app.training.resume import ScheduleFate, agreed_position, last_state, longer
@@ -52,18 +52,20 @@ def train(
     overrides: Sequence[str] | None = None,
     dataset: Dataset | None = None,
     *,
+    group: ProcessGroup | None = None,
     begin: Begin | None = None,
 ) -> Run:
     """Train an experiment into a new run folder.
 
-    Everything that can be wrong with the experiment or the data is found before the folder is made.
+    All errors of the experiment and the data are raised before the folder is made.
 
     Args:
         experiment: What to train.
         out: Where progress is shown; the standard output by default.
         overrides: The `key=value` changes to the experiment's file that led to `experiment`, kept so that a
-            later edit of the file can be told; None where it comes from elsewhere.
+            later edit of the file shows; None where it comes from elsewhere.
         dataset: Its data, where they are loaded already.
+        group: The workers; by default those that the environment names.
         begin: Makes ready what is trained instead, as `resume` does.
 
     Returns:
@@ -73,7 +75,7 @@ def train(
         UserError: Something that the user can mend.
         Interrupted: SIGINT or SIGTERM; the state is written.
     """
-    with find_group() as group, contextlib.ExitStack() as stack:
+    with group or find_group() as group, contextlib.ExitStack() as stack:
         same_program(group)
         begin = begin or functools.partial(_new_run, experiment, out, overrides, dataset)
         run, job, progress, metrics, out = begin(group, stack)
@@ -81,18 +83,22 @@ def train(
             print(remark, file=out, flush=True)
         experiment, classifier = job.experiment, job.classifier
 
-        # ---- callbacks: records, the check for finite losses, the display, states
+        # Records of what is trained already
         if group.is_chief:
             run.failure.unlink(missing_ok=True)  # written again if it happens again
             if progress.rows:  # a kill may have fallen between the records of an epoch and its state
                 write_records(run, progress, experiment)
-        half_epoch = progress.step > 0
-        callbacks, saver = callbacks_of(run, job, progress, metrics if half_epoch else None, out)
-        val_ds, val_steps = job.validation_batches()
 
-        # ---- fit
+        # Epochs
+        half_epoch = progress.step > 0
+        saver = StateSaver(run, job, progress, metrics if half_epoch else None)
+        callbacks = [
+            *callbacks_of(run, job, progress, out),
+            saver,
+        ]  # last: it saves what the others have done
+        val_ds, val_steps = job.validation_batches()
         with not_deleted(run), saver, quick_inference(), group.watched():
-            if half_epoch and progress.step == job.steps:
+            if half_epoch and progress.step == job.steps_per_epoch:
                 finish_validation(classifier, progress.epoch, val_ds, val_steps, callbacks)
             while not is_complete(experiment, progress.rows):
                 whole = progress.step == 0
@@ -102,19 +108,21 @@ def train(
                     validation_steps=val_steps,
                     initial_epoch=progress.epoch,
                     epochs=experiment.training.epochs if whole else progress.epoch + 1,
-                    steps_per_epoch=job.steps - progress.step,
+                    steps_per_epoch=job.steps_per_epoch - progress.step,
                     shuffle=False,  # the order is the pipeline's
                     verbose=0,
                     callbacks=callbacks,
                 )
 
-        # ---- predictions, metrics and the page of the finished run
+        # Results
         if group.is_chief:
             with job.replicas.local_scope(), not_deleted(run):
-                with told_on_stop(f"the metrics are not written yet: make resume RUN={run.name} does that"):
+                with message_on_stop(
+                    f"the metrics are not written yet: make resume RUN={run.name} does that"
+                ):
                     network = job.replicas.unreplicated(classifier)
                     write_results(run, experiment, job.dataset, network, progress)
-                with told_on_stop(f"the training is whole; its page is not: make report RUN={run.name}"):
+                with message_on_stop(f"the training is whole; its page is not: make report RUN={run.name}"):
                     write_report(run, job.dataset)
             print_results(run, out)
         group.all_gather("finished", True)  # nobody leaves before the chief has written everything
@@ -163,17 +171,19 @@ def resume(
     schedule: ScheduleFate | None = None,
     force: bool = False,
     dataset: Dataset | None = None,
+    group: ProcessGroup | None = None,
 ) -> Run:
-    """Take up a stopped run where its last whole state stands; it ends as if it had never stopped.
+    """Resume an interrupted run from its last undamaged state; it ends as if it had never stopped.
 
     Args:
         run: A run folder with or without a state; without one it starts from the beginning. Only the chief
             needs it, and tells the other workers everything.
         out: Where progress is shown; the standard output by default.
-        epochs: Train so many epochs in all instead; a finished run is taken up again.
-        schedule: What then becomes of a learning rate that was laid out over the old number of epochs.
+        epochs: Train this many epochs in all instead; a finished run is resumed too.
+        schedule: Whether a schedule over the old number of epochs is kept or stretched then.
         force: Go on although data or versions have changed.
         dataset: The run's data, where they are loaded already.
+        group: The workers, as in `train`.
 
     Returns:
         The finished run.
@@ -205,47 +215,27 @@ def resume(
         progress, metrics = agreed_position(group, state)
         job.flip_stream = progress.flip_stream
         job.replicas.broadcast(job.classifier)
-        print(
-            f"{run.name}: resumed at epoch {progress.epoch + 1}, step {progress.step} of {job.steps}",
-            file=out,
-            flush=True,
-        )
+        position = f"epoch {progress.epoch + 1}, step {progress.step} of {job.steps_per_epoch}"
+        print(f"{run.name}: resumed at {position}", file=out, flush=True)
         return Start(run, job, progress, metrics, out)
 
-    return train(None, begin=begin)
+    return train(None, group=group, begin=begin)
 
 
-def callbacks_of(
-    run: Run, job: Job, progress: Progress, resumed_metrics: Sequence[np.ndarray] | None, out: TextIO
-) -> tuple[list[keras.callbacks.Callback], StateSaver]:
-    """Return the callbacks of a run, in order, and the one of them that saves states and takes the signals.
+def callbacks_of(run: Run, job: Job, progress: Progress, out: TextIO) -> list[keras.callbacks.Callback]:
+    """Return the callbacks of a run, in order, but for the `StateSaver`, which comes last.
 
     Args:
-        run: Where records and states go.
+        run: Where records go.
         job: What is trained.
         progress: Where it stands; the callbacks read and write it.
-        resumed_metrics: Values of the metrics of an epoch that was stopped half-way.
         out: Where progress is shown.
     """
-    experiment, training = job.experiment, job.experiment.training
-    display = Display(progress, experiment, job.steps, len(job.dataset.train), out)
-    replicas = job.replicas
-    finite = FiniteLoss(run, progress, experiment, job.steps, replicas.group.is_chief)
-    saver = StateSaver(
-        run,
-        progress,
-        every_seconds=60 * training.checkpoint_every_minutes,
-        finite=finite,
-        replicas=replicas,
-        resumed_metrics=resumed_metrics,
-    )
-    recorder = Recorder(
-        run,
-        progress,
-        experiment,
+    display = Display(progress, job.experiment, job.steps_per_epoch, out)
+    return [
+        Recorder(run, job, progress, display),
+        FiniteLoss(run, job, progress),
+        *job.step_callbacks(progress.epoch * job.steps_per_epoch + progress.step),
         display,
-        lambda step: learning_rate_at(experiment.optimizer.learning_rate, step, job.steps, training.epochs),
-        replicas.group.is_chief,
-    )
-    stepwise = job.step_callbacks(progress.epoch * job.steps + progress.step)
-    return [recorder, finite, *stepwise, display, SyncReplicas(replicas), saver], saver
+        SyncReplicas(job.replicas),
+    ]

@@ -1,48 +1,19 @@
 """Which image layers an experiment may name under `augmentation`, and the function that makes one.
 
-Our own (augmentation_layers.py, affine_layers.py, color_layers.py, tone_layers.py) come first, then those of
-Keras that draw for each image, keep the shape, do what their documentation says, and can be compiled on every
-backend. The others are refused, each with its reason.
+Our own, which `@augmentation` registers from the files of this package, come first, then those of Keras that
+draw for each image, keep the shape, do what their documentation says, and can be compiled on every backend.
+The others are refused, each with its reason.
 """
 
+import importlib
+import pkgutil
 import re
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 
-from models.augmentation.affine_layers import RandomAffine, RandomRotation, RandomTranslation
-from models.augmentation.color_layers import (
-    RandomColorDegeneration,
-    RandomColorJitter,
-    RandomContrast,
-    RandomSaturation,
-)
-from models.augmentation.pixel_layers import RandomCrop, RandomFlip
-from models.augmentation.tone_layers import RandomPosterization, RandomSharpness, Solarization
-
-OUR_LAYERS: dict[str, type[keras.layers.Layer]] = {
-    "random_affine": RandomAffine,
-    "random_color_degeneration": RandomColorDegeneration,
-    "random_color_jitter": RandomColorJitter,
-    "random_contrast": RandomContrast,
-    "random_crop": RandomCrop,
-    "random_flip": RandomFlip,
-    "random_posterization": RandomPosterization,
-    "random_rotation": RandomRotation,
-    "random_saturation": RandomSaturation,
-    "random_sharpness": RandomSharpness,
-    "random_translation": RandomTranslation,
-    "solarization": Solarization,
-}
-_KERAS_LAYERS = (
-    "RandomBrightness",
-    "RandomErasing",
-    "RandomGrayscale",
-    "RandomHue",
-    "RandomInvert",
-)
-# Done while batches are made, where an image's place in the dataset is known: see app/data/pipeline.py.
-ALTERNATING_FLIP = "alternating_flip"
+_Class = TypeVar("_Class", bound=type[keras.layers.Layer])
+_KERAS_LAYERS = ("RandomBrightness", "RandomErasing", "RandomGrayscale", "RandomHue", "RandomInvert")
 _NOT_COMPILED = "it cannot be compiled and would switch compilation off for the whole model"
 _LABELS = "it mixes images of a batch and needs their labels mixed too, which this trainer does not do"
 _NO_DRAW = "it draws nothing: every training image would change in a way that evaluation never sees"
@@ -65,16 +36,26 @@ REFUSED: dict[str, str] = {
 }
 
 
-def keras_layers() -> dict[str, type[keras.layers.Layer]]:
-    """Return Keras' own image layers that may be named, by their snake_case names."""
-    return {_snake_case(name): getattr(keras.layers, name) for name in _KERAS_LAYERS}
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+
+
+LAYERS: dict[str, type[keras.layers.Layer]] = {  # by the names that experiments use
+    _snake_case(name): getattr(keras.layers, name) for name in _KERAS_LAYERS
+}
+
+
+def augmentation(cls: _Class) -> _Class:
+    """Decorate a layer: experiments find it under its snake_case name, `.keras` files find its class."""
+    LAYERS[_snake_case(cls.__name__)] = cls
+    return keras.saving.register_keras_serializable("models")(cls)
 
 
 def augmentation_layer(name: str, **arguments: Any) -> keras.layers.Layer:
     """Make the layer that an experiment names.
 
     Args:
-        name: A key of `OUR_LAYERS`, else of `keras_layers()`.
+        name: A key of `LAYERS`.
         **arguments: The layer's own arguments. Keras' layers compute in float32 whatever the policy.
 
     Returns:
@@ -85,14 +66,13 @@ def augmentation_layer(name: str, **arguments: Any) -> keras.layers.Layer:
     """
     if name in REFUSED:
         raise ValueError(f"augmentation layer cannot be used: {REFUSED[name]}. Received: {name!r}")
-    layers = {**keras_layers(), **OUR_LAYERS}
-    if name not in layers:
-        raise ValueError(f"augmentation must be one of {', '.join(sorted(layers))}. Received: {name!r}")
+    if name not in LAYERS:
+        raise ValueError(f"augmentation must be one of {', '.join(sorted(LAYERS))}. Received: {name!r}")
     try:
-        return layers[name](**{"dtype": "float32", **arguments})
+        return LAYERS[name](**{"dtype": "float32", **arguments})
     except (TypeError, ValueError) as error:
         raise ValueError(f"augmentation layer {name!r}: {error}. Received: {arguments!r}") from error
 
 
-def _snake_case(name: str) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

@@ -1,19 +1,21 @@
 """Layers that turn and shift training images at random, in one interpolation."""
 
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import keras
 from keras import ops, random
 
-from models.augmentation.pixel_layers import PerImage, require, require_one_of, take_pixels
+from models.augmentation import augmentation
+from models.augmentation.pixel_layers import PerImage, take_pixels
+from models.limits import Limits, NotNegative
 
-register = keras.saving.register_keras_serializable("models")
+Degrees = Annotated[float, Limits(minimum=0, maximum=180)]
 Interpolation = Literal["bilinear", "nearest"]
 Fill = Literal["nearest", "constant", "reflect"]
 
 
-@register
+@augmentation
 class RandomAffine(PerImage):
     """Turn and shift each image by random amounts, in one interpolation.
 
@@ -32,21 +34,15 @@ class RandomAffine(PerImage):
 
     def __init__(
         self,
-        degrees: float = 0.0,
-        height_pixels: float = 0.0,
-        width_pixels: float = 0.0,
+        degrees: Degrees = 0.0,
+        height_pixels: NotNegative = 0.0,
+        width_pixels: NotNegative = 0.0,
         interpolation: Interpolation = "bilinear",
         fill: Fill = "nearest",
         seed: int | None = None,
         **kwargs: Any,
     ):
-        """Check and keep the arguments."""
         super().__init__(seed=seed, **kwargs)
-        require(0 <= degrees <= 180, "degrees must lie between 0 and 180", degrees)
-        require(height_pixels >= 0, "height_pixels must not be negative", height_pixels)
-        require(width_pixels >= 0, "width_pixels must not be negative", width_pixels)
-        require_one_of(Interpolation, "interpolation", interpolation)
-        require_one_of(Fill, "fill", fill)
         self.degrees = degrees
         self.height_pixels = height_pixels
         self.width_pixels = width_pixels
@@ -65,56 +61,37 @@ class RandomAffine(PerImage):
         columns = ops.cos(angle) * right - ops.sin(angle) * down + centre_column
         return _sample(images, rows, columns, self.interpolation, self.fill)
 
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        names = ("degrees", "height_pixels", "width_pixels", "interpolation", "fill")
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
-
-@register
+@augmentation
 class RandomRotation(RandomAffine):
     """Turn each image about its centre by a random angle; arguments as in `RandomAffine`."""
 
     def __init__(
         self,
-        degrees: float,
+        degrees: Degrees,
         interpolation: Interpolation = "bilinear",
         fill: Fill = "nearest",
         seed: int | None = None,
         **kwargs: Any,
     ):
-        """Check and keep the arguments."""
         super().__init__(degrees=degrees, interpolation=interpolation, fill=fill, seed=seed, **kwargs)
 
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return _without(super().get_config(), "height_pixels", "width_pixels")
 
-
-@register
+@augmentation
 class RandomTranslation(RandomAffine):
     """Shift each image by random amounts; arguments as in `RandomAffine`."""
 
     def __init__(
         self,
-        height_pixels: float,
-        width_pixels: float,
+        height_pixels: NotNegative,
+        width_pixels: NotNegative,
         interpolation: Interpolation = "bilinear",
         fill: Fill = "nearest",
         seed: int | None = None,
         **kwargs: Any,
     ):
-        """Check and keep the arguments."""
         shifts = {"height_pixels": height_pixels, "width_pixels": width_pixels}
         super().__init__(**shifts, interpolation=interpolation, fill=fill, seed=seed, **kwargs)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return _without(super().get_config(), "degrees")
-
-
-def _without(config: dict[str, Any], *names: str) -> dict[str, Any]:
-    return {name: value for name, value in config.items() if name not in names}
 
 
 def _sample(images, rows, columns, interpolation: str, fill: str):
@@ -141,8 +118,8 @@ def _sample(images, rows, columns, interpolation: str, fill: str):
     return ops.cast(ops.round(result) if "int" in dtype else result, dtype)
 
 
-def _between(start, end, share):
-    return start + share * (end - start)
+def _between(start, end, fraction):
+    return start + fraction * (end - start)
 
 
 def _reflect(places, size: int):

@@ -12,15 +12,15 @@ from typing import Any
 import keras
 from keras import ops, random
 
-from models.augmentation.pixel_layers import PerImage, require
+from models.augmentation import augmentation
+from models.augmentation.pixel_layers import PerImage
 
-register = keras.saving.register_keras_serializable("models")
 Factor = float | Sequence[float]
 LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
 
 
 class Recolour(PerImage):
-    """What these layers share: pixels in float32 that stay in their range, and draws for each image.
+    """Base of these layers: pixels in float32 that stay in their range, and draws for each image.
 
     Args:
         value_range: The smallest and the largest value of a pixel.
@@ -29,7 +29,6 @@ class Recolour(PerImage):
     """
 
     def __init__(self, value_range: Sequence[float] = (0, 255), seed: int | None = None, **kwargs: Any):
-        """Check and keep the arguments."""
         super().__init__(seed=seed, **kwargs)
         rule = "value_range must be two different numbers"
         require(len(value_range) == 2 and value_range[0] != value_range[1], rule, value_range)
@@ -51,13 +50,9 @@ class Recolour(PerImage):
         shape = (ops.shape(pixels)[0], 1, 1, 1)
         return random.uniform(shape, *limits, dtype="float32", seed=self.seed_generator)
 
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {**super().get_config(), "value_range": self.value_range}
-
 
 class RecolourByFactor(Recolour):
-    """What the layers with one factor share.
+    """Base of the layers with one factor.
 
     Args:
         factor: The limits of the draw, or the upper one alone.
@@ -73,19 +68,14 @@ class RecolourByFactor(Recolour):
         seed: int | None = None,
         **kwargs: Any,
     ):
-        """Check and keep the arguments."""
         super().__init__(value_range, seed, **kwargs)
         self.factor = self._limits(factor)
 
     def _limits(self, factor: Any) -> tuple[float, float]:
         return limits("factor", factor, 0, 1)
 
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {**super().get_config(), "factor": self.factor}
 
-
-@register
+@augmentation
 class RandomSaturation(RecolourByFactor):
     """Make colours paler or stronger; hue and brightness (H and V of HSV) stay.
 
@@ -97,7 +87,7 @@ class RandomSaturation(RecolourByFactor):
         return saturated(pixels, self._draw(pixels, self.factor))
 
 
-@register
+@augmentation
 class RandomColorDegeneration(RecolourByFactor):
     """Make images grayer; the factor goes from 0 (as it is) to 1 (gray)."""
 
@@ -108,7 +98,7 @@ class RandomColorDegeneration(RecolourByFactor):
         return pixels + (gray - pixels) * self._draw(pixels, self.factor)
 
 
-@register
+@augmentation
 class RandomContrast(RecolourByFactor):
     """Scale the distances from each channel's mean.
 
@@ -122,7 +112,7 @@ class RandomContrast(RecolourByFactor):
         return contrasted(pixels, self._draw(pixels, (1 - self.factor[0], 1 + self.factor[1])))
 
 
-@register
+@augmentation
 class RandomColorJitter(Recolour):
     """Change brightness, contrast, saturation and hue, in this order; None leaves one of them as it is.
 
@@ -149,7 +139,6 @@ class RandomColorJitter(Recolour):
         seed: int | None = None,
         **kwargs: Any,
     ):
-        """Check and keep the arguments."""
         super().__init__(value_range, seed, **kwargs)
         if isinstance(brightness_factor, int | float):
             brightness_factor = (-brightness_factor, brightness_factor)
@@ -171,10 +160,11 @@ class RandomColorJitter(Recolour):
             pixels = hue_turned(pixels, 0.5 * sign * self._draw(pixels, self.hue_factor))
         return pixels
 
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        names = ("brightness_factor", "contrast_factor", "saturation_factor", "hue_factor")
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+def require(condition: bool, rule: str, received: Any) -> None:
+    """Raise a ValueError that states the rule and what was received, unless the condition holds."""
+    if not condition:
+        raise ValueError(f"{rule}. Received: {received!r}")
 
 
 def limits(name: str, factor: Any, least: float, most: float) -> Any:

@@ -5,22 +5,32 @@ compiled by XLA. Keras' own crop, rotation and translation layers cannot: one of
 compilation off for all of it.
 """
 
-from typing import Any, Literal, get_args
+import inspect
+from typing import Annotated, Any, Literal, Self
 
 import keras
 from keras import ops, random
 
-register = keras.saving.register_keras_serializable("models")
+from models.augmentation import augmentation
+from models.limits import Limits, check_arguments
+
 Mode = Literal["horizontal", "vertical", "horizontal_and_vertical"]
 Border = Literal["constant", "mirror"]
 
 
 class PerImage(keras.layers.Layer):
-    """What all our augmentation layers share: the seed, and acting in training only.
+    """Base of our augmentation layers: they act in training only, and draw from a seed of their own.
 
-    Inputs are not cast to the layer's compute dtype: bfloat16 can hold neither coordinates nor
-    interpolated pixels exactly.
+    Derive, keep each argument of `__init__` as an attribute of its name, and write `_augment(images)`. The
+    types of the arguments are their limits. Inputs are not cast to the layer's compute dtype: bfloat16 can
+    hold neither coordinates nor interpolated pixels exactly.
     """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Check the constructor's arguments against their annotations."""
+        layer = super().__new__(cls, *args, **kwargs)
+        check_arguments(cls, inspect.signature(cls.__init__).bind(layer, *args, **kwargs).arguments)
+        return layer
 
     def __init__(self, seed: int | None = None, **kwargs: Any):
         super().__init__(autocast=False, **kwargs)
@@ -44,10 +54,11 @@ class PerImage(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        return {**super().get_config(), "seed": self.seed}
+        names = set(inspect.signature(type(self).__init__).parameters) - {"self", "kwargs"}
+        return {**super().get_config(), **{name: getattr(self, name) for name in sorted(names)}}
 
 
-@register
+@augmentation
 class RandomCrop(PerImage):
     """Surround each image with a border and cut its original size out of it at a random place.
 
@@ -59,12 +70,13 @@ class RandomCrop(PerImage):
     """
 
     def __init__(
-        self, padding_pixels: int = 4, fill: Border = "constant", seed: int | None = None, **kwargs: Any
+        self,
+        padding_pixels: Annotated[int, Limits(minimum=0)] = 4,
+        fill: Border = "constant",
+        seed: int | None = None,
+        **kwargs: Any,
     ):
-        """Check and keep the arguments."""
         super().__init__(seed=seed, **kwargs)
-        require(padding_pixels >= 0, "padding_pixels must not be negative", padding_pixels)
-        require_one_of(Border, "fill", fill)
         self.padding_pixels = padding_pixels
         self.fill = fill
 
@@ -72,27 +84,23 @@ class RandomCrop(PerImage):
         """Check that a mirrored border is not wider than what it mirrors."""
         if self.fill == "mirror" and self.padding_pixels >= min(input_shape[1:3]):
             sides = f"{input_shape[1]}x{input_shape[2]}"
-            require(False, f"padding_pixels must be below the sides ({sides}) to mirror", self.padding_pixels)
+            rule = f"padding_pixels must be below the sides ({sides}) to mirror"
+            raise ValueError(f"{rule}. Received: {self.padding_pixels!r}")
         super().build(input_shape)
 
     def _augment(self, images):
         batch, height, width, _ = ops.shape(images)
         border = (self.padding_pixels, self.padding_pixels)
-        mode = (
-            "reflect" if self.fill == "mirror" else "constant"
-        )  # NumPy's name, which Keras' fills use otherwise
+        # "reflect" is NumPy's name, which Keras' fills use otherwise.
+        mode = "reflect" if self.fill == "mirror" else "constant"
         padded = ops.pad(images, ((0, 0), border, border, (0, 0)), mode)
         corners = random.randint((2, batch, 1, 1), 0, 2 * self.padding_pixels + 1, seed=self.seed_generator)
         rows = corners[0] + ops.arange(height, dtype="int32")[:, None]  # (batch, height, 1)
         columns = corners[1] + ops.arange(width, dtype="int32")  # (batch, 1, width)
         return take_pixels(padded, rows, columns)
 
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {**super().get_config(), "padding_pixels": self.padding_pixels, "fill": self.fill}
 
-
-@register
+@augmentation
 class RandomFlip(PerImage):
     """Mirror each image with probability one half, along each axis that `mode` names independently.
 
@@ -103,9 +111,7 @@ class RandomFlip(PerImage):
     """
 
     def __init__(self, mode: Mode = "horizontal", seed: int | None = None, **kwargs: Any):
-        """Check and keep the arguments."""
         super().__init__(seed=seed, **kwargs)
-        require_one_of(Mode, "mode", mode)
         self.mode = mode
 
     def _augment(self, images):
@@ -113,21 +119,6 @@ class RandomFlip(PerImage):
             coins = random.uniform((ops.shape(images)[0], 1, 1, 1), dtype="float32", seed=self.seed_generator)
             images = ops.where(coins < 0.5, ops.flip(images, axis=axis), images)
         return images
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {**super().get_config(), "mode": self.mode}
-
-
-def require(condition: bool, rule: str, received: Any) -> None:
-    """Raise a ValueError that states the rule and what was received, unless the condition holds."""
-    if not condition:
-        raise ValueError(f"{rule}. Received: {received!r}")
-
-
-def require_one_of(choices: Any, name: str, received: Any) -> None:
-    """Raise a ValueError unless `received` is one of the values of a Literal."""
-    require(received in get_args(choices), f"{name} must be one of {', '.join(get_args(choices))}", received)
 
 
 def take_pixels(images, rows, columns):

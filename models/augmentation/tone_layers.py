@@ -9,16 +9,13 @@ whatever the lower limit.
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 from keras import ops, random
 
-from models.augmentation.color_layers import Factor, Recolour, RecolourByFactor, limits
-from models.augmentation.pixel_layers import require
-
-register = keras.saving.register_keras_serializable("models")
+from models.augmentation import augmentation
+from models.augmentation.color_layers import Factor, Recolour, RecolourByFactor, limits, require
 
 
-@register
+@augmentation
 class RandomSharpness(RecolourByFactor):
     """Blur or sharpen; the factor goes from 0 (blurred) over 0.5 (as it is) to 1 (sharpened).
 
@@ -36,7 +33,7 @@ class RandomSharpness(RecolourByFactor):
         return pixels + (1.0 - 2.0 * self._draw(pixels, self.factor)) * difference
 
 
-@register
+@augmentation
 class RandomPosterization(RecolourByFactor):
     """Keep the upper bits of each pixel's eight; the factor is their number, from 1 to 8."""
 
@@ -54,7 +51,7 @@ class RandomPosterization(RecolourByFactor):
         return ops.floor((pixels * 255.0 + 0.001) / step) * step / 255.0
 
 
-@register
+@augmentation
 class Solarization(Recolour):
     """Add to all pixels, then turn those into their negative that are not below a threshold.
 
@@ -74,7 +71,6 @@ class Solarization(Recolour):
         seed: int | None = None,
         **kwargs: Any,
     ):
-        """Check and keep the arguments."""
         super().__init__(value_range, seed, **kwargs)
         self.addition_factor = limits("addition_factor", addition_factor, 0, 1)
         self.threshold_factor = limits("threshold_factor", threshold_factor, 0, 1)
@@ -82,8 +78,3 @@ class Solarization(Recolour):
     def _recolour(self, pixels):
         pixels = ops.minimum(pixels + self._draw(pixels, self.addition_factor), 1.0)
         return ops.where(pixels < self._draw(pixels, self.threshold_factor), pixels, 1.0 - pixels)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        own = {"addition_factor": self.addition_factor, "threshold_factor": self.threshold_factor}
-        return {**super().get_config(), **own}

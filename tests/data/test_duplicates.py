@@ -50,16 +50,16 @@ def test_duplicates_of_validation_and_test_alone(load, write_images, data_root):
     )
 
 
-@pytest.mark.parametrize("memory_share", [0.25, 0.0])
-def test_copies_that_a_random_split_tears_apart(load, write_images, monkeypatch, memory_share):
-    monkeypatch.setattr(store, "MEMORY_SHARE", memory_share)
+@pytest.mark.parametrize("memory_fraction", [0.25, 0.0])
+def test_copies_that_a_random_split_tears_apart(load, write_images, monkeypatch, memory_fraction):
+    monkeypatch.setattr(store, "MEMORY_FRACTION", memory_fraction)
     monkeypatch.setattr(dataset, "CHUNK_ELEMENTS", 5 * 6 * 8 * 3)
     folder = write_images("image_folder", count=12)
     for number in range(8):  # the same picture in other files, and under another class
         image = Image.open(folder / "cat" / f"{number}.png")
         image.save(folder / ("cat" if number % 2 else "dog") / f"copy{number}.bmp")
     data = load(validation=0.4)
-    assert isinstance(data.train.images, np.memmap) == (memory_share == 0.0)
+    assert isinstance(data.train.images, np.memmap) == (memory_fraction == 0.0)
     train = {data.train.take(np.array([row]))[0].tobytes() for row in range(len(data.train))}
     torn = sum(data.val.take(np.array([row]))[0].tobytes() in train for row in range(len(data.val)))
     assert torn > 0 and data.duplicates == {"train_and_val": torn}

@@ -197,7 +197,7 @@ def test_large_folders_go_to_the_cache(load, write_images, data_root, monkeypatc
     folder = write_images("image_folder")
     (folder / "dog" / "1.png").write_bytes(b"")
     in_memory = load(on_bad_image="skip")
-    monkeypatch.setattr(store, "MEMORY_SHARE", 0.0)
+    monkeypatch.setattr(store, "MEMORY_FRACTION", 0.0)
     monkeypatch.setattr(store, "BLOCK_BYTES", 3 * 6 * 8 * 3)
     on_disk = load(on_bad_image="skip")
     assert isinstance(on_disk.train.images, np.memmap)
@@ -217,7 +217,7 @@ def test_large_folders_go_to_the_cache(load, write_images, data_root, monkeypatc
 
 def test_cache_that_cannot_be_written(load, write_images, data_root, monkeypatch):
     write_images("image_folder")
-    monkeypatch.setattr(store, "MEMORY_SHARE", 0.0)
+    monkeypatch.setattr(store, "MEMORY_FRACTION", 0.0)
     (data_root / ".cache").write_text("a file in its place")
     with pytest.raises(UserError, match="cannot keep .* GB of decoded images"):
         load()

@@ -55,8 +55,8 @@ def test_transparent_pixels_show_the_background(tmp_path, suffix, mode, backgrou
     image.putalpha(Image.fromarray(alpha))
     image.save(tmp_path / f"a.{suffix}", **({"lossless": True, "exact": True} if suffix == "webp" else {}))
     colours = np.asarray(image.convert("RGB")).astype(float)
-    share = alpha[..., None] / 255
-    expected = share * colours + (1 - share) * background
+    opacity = alpha[..., None] / 255
+    expected = opacity * colours + (1 - opacity) * background
     found = decode_file(tmp_path / f"a.{suffix}", ImageFormat(None, 3, background=background))
     assert np.abs(found - expected).max() <= 1
     np.testing.assert_array_equal(found[0, 0], background)

@@ -5,7 +5,7 @@ import pytest
 
 from app.data.dataset import Split, whole_split
 from app.data.normalization import normalization_constants
-from app.data.splits import stratified, train_share
+from app.data.splits import stratified, subsample
 from app.errors import UserError
 
 
@@ -32,9 +32,9 @@ def test_stratified(split):
     assert set(val.rows) != set(other.rows)
 
 
-@pytest.mark.parametrize("share", [0.001, 0.999])
-def test_each_part_keeps_an_image_of_each_class(split, share):
-    for part in stratified(split, share, 0, ("a", "b", "c")):
+@pytest.mark.parametrize("fraction", [0.001, 0.999])
+def test_each_part_keeps_an_image_of_each_class(split, fraction):
+    for part in stratified(split, fraction, 0, ("a", "b", "c")):
         assert set(part.labels) == {0, 1, 2}
 
 
@@ -43,24 +43,24 @@ def test_the_draw_does_not_change_between_versions():
     assert val.rows.tolist() == [5, 6, 8, 19]
 
 
-def test_train_share(split):
-    part = train_share(split, 0.1, len(split), 7, 3)
+def test_subsample(split):
+    part = subsample(split, 0.1, len(split), 7, 3)
     assert np.bincount(part.labels).tolist() == [5, 2, 1]
     kept = np.isin(split.rows, part.rows)
     np.testing.assert_array_equal(split.rows[kept], part.rows)
     np.testing.assert_array_equal(split.labels[kept], part.labels)
-    assert set(part.rows) != set(train_share(split, 0.1, len(split), 8, 3).rows)
+    assert set(part.rows) != set(subsample(split, 0.1, len(split), 8, 3).rows)
 
 
-def test_train_share_counts_from_all_training_images_and_leaves_validation_alone():
+def test_subsample_counts_from_all_training_images_and_leaves_validation_alone():
     whole = whole_split(np.zeros((1000, 1, 1, 1), np.uint8), np.arange(1000) % 10)
     rest, val = stratified(whole, 0.1, 0, tuple("abcdefghij"))
-    part = train_share(rest, 0.2, len(whole), 0, 10)
+    part = subsample(rest, 0.2, len(whole), 0, 10)
     assert np.bincount(part.labels).tolist() == [20] * 10
     assert not set(part.rows) & set(val.rows)
-    assert len(train_share(rest, 0.9, len(whole), 0, 10)) == 900
+    assert len(subsample(rest, 0.9, len(whole), 0, 10)) == 900
     with pytest.raises(UserError, match=r"950 of the 1,000 .* leaves 900; choose at most 0.9"):
-        train_share(rest, 0.95, len(whole), 0, 10)
+        subsample(rest, 0.95, len(whole), 0, 10)
 
 
 def test_constants(split, monkeypatch):

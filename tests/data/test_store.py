@@ -14,19 +14,19 @@ class Interrupt(BaseException):
     """What a signal becomes."""
 
 
-@pytest.mark.parametrize("memory_share", [0.25, 0.0])
+@pytest.mark.parametrize("memory_fraction", [0.25, 0.0])
 def test_a_signal_while_decoding_leaves_nothing_behind(
-    load, write_images, data_root, monkeypatch, memory_share
+    load, write_images, data_root, monkeypatch, memory_fraction
 ):
     write_images("image_folder", count=300, size=(20, 20))
-    monkeypatch.setattr(store, "MEMORY_SHARE", memory_share)
+    monkeypatch.setattr(store, "MEMORY_FRACTION", memory_fraction)
     monkeypatch.setattr(store, "BLOCK_BYTES", 200 * 20 * 20 * 3)
     decoded = []
 
     def advance(count):
         decoded.append(count)
         if sum(decoded) > 250:  # in the second of three blocks
-            assert len(list((data_root / ".cache").glob(".tmp-*"))) == (memory_share == 0)
+            assert len(list((data_root / ".cache").glob(".tmp-*"))) == (memory_fraction == 0)
             raise Interrupt
 
     monkeypatch.setattr(store, "progress", lambda *_: contextlib.nullcontext(advance))

@@ -1,4 +1,4 @@
-"""Which workers there are: what the environment says of them, and those that are started here for a trial."""
+"""The process group: from TF_CONFIG, from Slurm, or of workers started on this machine."""
 
 import json
 import os
@@ -8,13 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from app.distributed import cluster as cluster_module
-from app.distributed.cluster import Cluster, config_of, find_cluster, find_group, local_workers, worker_log
-from app.distributed.process_group import ProcessGroup
+from app.distributed.cluster import config_of, find_group
+from app.distributed.local_workers import local_workers, progress_output, worker_log
 from app.errors import UserError
 from app.paths import module_command
 
 TWO = {"worker": ["host-a:2345", "host-b:2345"]}
+
+
+def found(environment=os.environ):
+    group = find_group(environment)
+    return group.addresses, group.index
 
 
 def tf_config(cluster, kind="worker", index=0):
@@ -33,30 +37,30 @@ def tf_config(cluster, kind="worker", index=0):
     ids=str,
 )
 def test_a_process_alone(environment):
-    assert find_cluster(environment) == Cluster(("",), 0)
+    assert found(environment) == (("",), 0)
 
 
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
-        (tf_config(TWO), Cluster(("host-a:2345", "host-b:2345"), 0)),
-        (tf_config(TWO, index=1), Cluster(("host-a:2345", "host-b:2345"), 1)),
-        (tf_config(TWO, index="1"), Cluster(("host-a:2345", "host-b:2345"), 1)),
-        (tf_config({"worker": ["host-a:1"]}), Cluster(("host-a:1",), 0)),
-        (tf_config(TWO | {"chief": ["host-z:1"]}, "chief"), Cluster(("host-z:1", *TWO["worker"]), 0)),
-        (tf_config({"chief": ["host-z:1"]} | TWO, index=1), Cluster(("host-z:1", *TWO["worker"]), 2)),
+        (tf_config(TWO), (("host-a:2345", "host-b:2345"), 0)),
+        (tf_config(TWO, index=1), (("host-a:2345", "host-b:2345"), 1)),
+        (tf_config(TWO, index="1"), (("host-a:2345", "host-b:2345"), 1)),
+        (tf_config({"worker": ["host-a:1"]}), (("host-a:1",), 0)),
+        (tf_config(TWO | {"chief": ["host-z:1"]}, "chief"), (("host-z:1", *TWO["worker"]), 0)),
+        (tf_config({"chief": ["host-z:1"]} | TWO, index=1), (("host-z:1", *TWO["worker"]), 2)),
         (
             tf_config({"worker": ["[::1]:2345", "10.0.0.2:65535"]}),
-            Cluster(("[::1]:2345", "10.0.0.2:65535"), 0),
+            (("[::1]:2345", "10.0.0.2:65535"), 0),
         ),
         (
             tf_config(TWO) | {"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "3"},
-            Cluster(tuple(TWO["worker"]), 0),
+            (tuple(TWO["worker"]), 0),
         ),
     ],
 )
 def test_tf_config_names_the_workers(environment, expected):
-    assert find_cluster(environment) == expected
+    assert found(environment) == expected
 
 
 @pytest.mark.parametrize(
@@ -67,14 +71,17 @@ def test_tf_config_names_the_workers(environment, expected):
     ],
     ids=str,
 )
-def test_numbers_of_slurm_that_are_none(environment):
+def test_variables_of_slurm_that_are_no_numbers(environment):
     with pytest.raises(UserError, match="SLURM_STEP_NUM_TASKS: must be a whole number; got"):
-        find_cluster(environment)
+        find_group(environment)
 
 
-def test_what_local_workers_are_told_is_read_back():
+def test_config_of_local_workers_is_read_back():
     addresses = ("localhost:1111", "localhost:2222", "localhost:3333")
-    assert find_cluster({"TF_CONFIG": config_of(addresses, 2)}) == Cluster(addresses, 2)
+    environment = {"TF_CONFIG": config_of(addresses, 2)}
+    assert found(environment) == (addresses, 2) and find_group(environment).num_local == 0
+    group = find_group(environment | {"TRAINER_LOCAL_WORKER": "3"})
+    assert group.num_local == 3 and progress_output(group, "tiny") is sys.stdout
 
 
 @pytest.mark.parametrize(
@@ -114,7 +121,7 @@ def test_what_local_workers_are_told_is_read_back():
 def test_a_malformed_tf_config_is_refused(text, words):
     environment = text if isinstance(text, dict) else {"TF_CONFIG": text}
     with pytest.raises(UserError, match="^TF_CONFIG: ") as raised:
-        find_cluster(environment)
+        find_group(environment)
     assert words in str(raised.value)
 
 
@@ -144,8 +151,8 @@ def test_a_log_of_an_earlier_run_is_kept(home):
 
 
 def test_one_worker_starts_nothing(home):
-    with local_workers(1, ["no-such-verb"], "tiny"):
-        assert find_cluster() == Cluster() and not list(home.iterdir())
+    with local_workers(1, ["no-such-verb"], "tiny") as group:
+        assert (group.size, group.num_local) == (1, 0) and not list(home.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -182,16 +189,15 @@ def cores():
     os.sched_setaffinity(0, before)
 
 
-def test_a_local_worker_that_ends_at_once_is_told(home, cores, monkeypatch, capsys):
-    monkeypatch.setattr(ProcessGroup, "opened", False)  # put back, or the command line would end pytest
-    with local_workers(2, ["no-such-verb"], "tiny"):
-        group = find_group()
-        assert (group.size, group.index) == (2, 0)
+def test_a_local_worker_that_ends_at_once_is_named(home, cores, capsys):
+    with local_workers(2, ["no-such-verb"], "tiny") as group:
+        assert (group.size, group.index, group.num_local) == (2, 0, 2)
+        assert found() == (group.addresses, 0)  # TensorFlow reads the same
         with pytest.raises(UserError, match="^worker 1 ended with code 2 before it came; see its log$"):
             group.__enter__()
     (log,) = (home / "runs" / "workers").iterdir()
     assert "no-such-verb" in log.read_text() and log.name in capsys.readouterr().out
-    assert find_cluster() == Cluster() and not cluster_module._started
+    assert found() == (("",), 0)
 
 
 def test_the_chief_gets_its_cores_back(home, cores):
@@ -206,7 +212,7 @@ def test_the_chief_gets_its_cores_back(home, cores):
 
 SLURM = """
 import json, os
-from app.distributed.cluster import find_cluster
+from app.distributed.cluster import find_group
 steps = (
     {"PROCID": "1", "STEP_NUM_TASKS": "3", "STEP_NODELIST": "node[1-2]", "STEP_TASKS_PER_NODE": "2,1"},
     {"PROCID": "0", "STEP_NUM_TASKS": "2", "STEP_NODELIST": "node[9-10]", "STEP_TASKS_PER_NODE": "1(x2)"},
@@ -214,12 +220,13 @@ steps = (
 for step in steps:
     os.environ.pop("TF_CONFIG", None)
     os.environ.update({f"SLURM_{name}": value for name, value in step.items()})
-    found = find_cluster()
+    found, again = find_group(), find_group()
     config = json.loads(os.environ["TF_CONFIG"])
-    print(json.dumps([found.addresses, found.index, config, find_cluster() == found]))
+    same = (again.addresses, again.index) == (found.addresses, found.index)
+    print(json.dumps([found.addresses, found.index, config, same]))
 del os.environ["TF_CONFIG"], os.environ["SLURM_STEP_NODELIST"]
 try:
-    find_cluster()
+    find_group()
 except ValueError as error:
     print(json.dumps([type(error).__name__, str(error)]))
 """
@@ -227,7 +234,7 @@ except ValueError as error:
 
 @pytest.fixture(scope="module")
 def slurm():
-    """What a process that Slurm started finds out in three situations; it imports TensorFlow, once."""
+    """The process group that a process under Slurm finds in three job steps; it imports TensorFlow, once."""
     _, environment = module_command("app")
     for name in [name for name in environment if name.startswith("SLURM_") or name == "TF_CONFIG"]:
         del environment[name]
@@ -251,7 +258,7 @@ def test_slurm_counts_its_nodes_in_their_order(slurm):
 
 
 @pytest.mark.slow
-def test_slurm_that_does_not_tell_is_refused(slurm):
+def test_missing_variables_of_slurm_are_refused(slurm):
     kind, message = slurm[2]
     assert kind == "UserError" and message.startswith("Slurm: ")
     assert "SLURM_STEP_NODELIST" in message and "set TF_CONFIG" in message

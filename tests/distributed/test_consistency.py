@@ -1,4 +1,4 @@
-"""Workers that differ in code, versions, experiment or data are told so before anything is trained."""
+"""Workers that differ in code, versions, experiment or data end before anything is trained."""
 
 import importlib.util
 import re
@@ -14,53 +14,15 @@ from PIL import Image
 from app.config import load_experiment
 from app.config.dataset import DatasetConfig
 from app.data.datasets import load_dataset
-from app.distributed import consistency as agreement
-from app.distributed import process_group as team_module
-from app.distributed.cluster import free_ports
+from app.distributed import consistency
 from app.distributed.process_group import ProcessGroup
-from app.errors import UserError
+from tests.distributed.conftest import messages
 
 ROOT = Path(__file__).resolve().parents[2]
-HANGS_AFTER_SECONDS = 60
-
-
-@pytest.fixture(autouse=True)
-def spared(monkeypatch):
-    """A failing process group ends its process when its main thread does not; here that would be pytest."""
-    monkeypatch.setattr(team_module, "GRACE_SECONDS", 3 * HANGS_AFTER_SECONDS)
-    monkeypatch.setattr(
-        ProcessGroup, "opened", False
-    )  # put back, or the command line would end pytest as well
-
-
-def messages(*works):
-    """Return what was said to each worker, None where it had nothing to object."""
-    addresses = [f"localhost:{port}" for port in free_ports(len(works))]
-    said = ["hangs"] * len(works)
-
-    def run(index):
-        try:
-            with ProcessGroup(addresses, index) as group:
-                works[index](group)
-            said[index] = None
-        except Exception as error:
-            said[index] = str(error) if isinstance(error, UserError) else repr(error)
-            for number, address in enumerate(addresses):
-                said[index] = said[index].replace(address, f"HOST-{number}")
-
-    threads = [
-        threading.Thread(target=run, args=[index], name=f"worker {index}", daemon=True)
-        for index in range(len(works))
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(HANGS_AFTER_SECONDS)
-    return said
 
 
 def test_the_same_program_passes():
-    assert messages(agreement.same_program, agreement.same_program) == [None, None]
+    assert messages(consistency.same_program, consistency.same_program) == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -79,8 +41,8 @@ def test_other_versions_are_refused(theirs, words, monkeypatch):
         found = installed | (theirs if threading.current_thread().name == "worker 1" else {})
         return {name: version for name, version in found.items() if version}
 
-    monkeypatch.setattr(agreement, "package_versions", versions)
-    said = messages(agreement.same_program, agreement.same_program, agreement.same_program)
+    monkeypatch.setattr(consistency, "package_versions", versions)
+    said = messages(consistency.same_program, consistency.same_program, consistency.same_program)
     assert said[0] == said[1] == said[2]
     assert re.fullmatch(rf"worker 1 \(HOST-1\): {words}", said[0]), said[0]
 
@@ -100,7 +62,7 @@ def checkout(tmp_path):
 def test_the_same_code_in_another_folder_passes(checkout):
     folder, other = checkout
     (folder / "app" / "notes.txt").write_text("no code")
-    assert messages(agreement.same_program, other.same_program) == [None, None]
+    assert messages(consistency.same_program, other.same_program) == [None, None]
 
 
 def test_other_code_is_refused(checkout):
@@ -113,23 +75,23 @@ def test_other_code_is_refused(checkout):
         "worker 1 (HOST-1): app/commands/train.py, models/networks/resnet.py, app/new.py differ from "
         "worker 0's; bring the same commit to all workers"
     )
-    assert messages(agreement.same_program, other.same_program) == [expected] * 2
+    assert messages(consistency.same_program, other.same_program) == [expected] * 2
 
 
 def test_many_other_files_are_counted(checkout):
     folder, other = checkout
     for number in range(9):
         (folder / "models" / f"new{number}.py").touch()
-    said = messages(agreement.same_program, other.same_program)
+    said = messages(consistency.same_program, other.same_program)
     assert "models/new0.py" in said[0] and "models/new4.py and 4 more differ" in said[0]
 
 
 def experiments(*overrides):
-    """Functions that agree on an experiment, each with other overrides."""
+    """Functions that compare an experiment, each with other overrides."""
 
     def work(keys):
         experiment = load_experiment("tiny", keys)
-        return lambda group: agreement.same_experiment(group, experiment)
+        return lambda group: consistency.same_experiment(group, experiment)
 
     return [work(keys) for keys in overrides]
 
@@ -161,8 +123,8 @@ def test_the_same_experiment_passes_with_data_in_another_folder(home):
     (home / "mine").mkdir()
     (home / "yours").mkdir()
     common = ["dataset.name=image_folder"]
-    told = experiments([*common, "dataset.data_dir=mine"], [*common, "dataset.data_dir=yours"])
-    assert messages(*told) == [None, None]
+    both = experiments([*common, "dataset.data_dir=mine"], [*common, "dataset.data_dir=yours"])
+    assert messages(*both) == [None, None]
 
 
 def write_images(folder, classes=("cat", "dog"), count=4, shade=0):
@@ -175,12 +137,12 @@ def write_images(folder, classes=("cat", "dog"), count=4, shade=0):
 
 
 def datasets(home, **theirs):
-    """Functions that agree on the data: the first worker's, and the second's, who has others."""
+    """Functions that compare the data: the first worker's, and the second's, which differ."""
 
     def work(folder, **images):
         write_images(home / folder, **images)
         dataset = load_dataset(DatasetConfig(name="image_folder", data_dir=folder, image_size=(6, 8)), home)
-        return lambda group: agreement.same_data(group, dataset)
+        return lambda group: consistency.same_data(group, dataset)
 
     return work("first"), work("second", **theirs)
 
@@ -204,12 +166,11 @@ def test_other_data_are_refused(home, theirs, words):
     assert re.fullmatch(rf"worker 1 \(HOST-1\): {words}; give all the same files", said[0]), said[0]
 
 
-@pytest.mark.skipif(agreement.fcntl is None, reason="no locks of files on this system")
 def test_workers_load_one_at_a_time(home):
     inside, together = [], []
 
     def load(group):
-        with agreement.one_at_a_time(group):
+        with consistency.one_at_a_time(group):
             inside.append(group.index)
             together.append(len(inside))
             time.sleep(0.05)
@@ -223,7 +184,7 @@ def test_loading_goes_on_where_no_lock_can_be_had(home):
     (home / "data").write_text("a file where the folder should be")
 
     def load(group):
-        with agreement.one_at_a_time(group):
+        with consistency.one_at_a_time(group):
             pass
 
     assert messages(load, load) == [None, None]
@@ -231,5 +192,5 @@ def test_loading_goes_on_where_no_lock_can_be_had(home):
 
 @pytest.mark.parametrize("group", [None, ProcessGroup()], ids=["none", "alone"])
 def test_one_alone_locks_nothing(home, group):
-    with agreement.one_at_a_time(group):
+    with consistency.one_at_a_time(group):
         assert not (home / "data").exists()

@@ -1,4 +1,4 @@
-"""The line between workers: everybody hears everything, and nobody waits for one that is gone."""
+"""The control channel between workers: all get all values, and none waits for one that is gone."""
 
 import contextlib
 import json
@@ -12,75 +12,28 @@ import time
 
 import pytest
 
-from app.distributed import process_group as team_module
-from app.distributed.cluster import free_ports
+from app.distributed import process_group
 from app.distributed.process_group import ProcessGroup
 from app.errors import Interrupted, UserError
 from app.paths import module_command
+from tests.distributed.conftest import HANGS_AFTER_SECONDS, local_addresses, start, together
 
-HANGS_AFTER_SECONDS = 20
 WAITING_WORKER = """
 import sys, time
 from app.distributed import process_group
 process_group.GRACE_SECONDS = 0.2
-process_group.BEAT_SECONDS, process_group.LOST_SECONDS = map(float, sys.argv[1:3])
-with process_group.ProcessGroup(sys.argv[4:], int(sys.argv[3])) as everybody:
+process_group.HEARTBEAT_SECONDS, process_group.LOST_SECONDS = map(float, sys.argv[1:3])
+with process_group.ProcessGroup(sys.argv[4:], int(sys.argv[3])):
     print("ready", flush=True)
     time.sleep(60)
 """
 
 
-@pytest.fixture(autouse=True)
-def spared(monkeypatch):
-    """A failing process group ends its process when its main thread does not; here that would be pytest."""
-    monkeypatch.setattr(team_module, "GRACE_SECONDS", 3 * HANGS_AFTER_SECONDS)
-    monkeypatch.setattr(
-        ProcessGroup, "opened", False
-    )  # put back, or the command line would end pytest as well
-
-
 @pytest.fixture
-def restless(monkeypatch):
-    """Signs of life follow each other quickly, and are soon missed."""
-    monkeypatch.setattr(team_module, "BEAT_SECONDS", 0.1)
-    monkeypatch.setattr(team_module, "LOST_SECONDS", 1.5)
-
-
-def local_addresses(count):
-    return [f"localhost:{port}" for port in free_ports(count)]
-
-
-def start(function, *arguments):
-    """Call a function in a thread; return what waits for its result, or for the exception it ended with."""
-    outcome = []
-
-    def run():
-        try:
-            outcome.append(function(*arguments))
-        except BaseException as error:
-            outcome.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-
-    def result():
-        thread.join(HANGS_AFTER_SECONDS)
-        assert not thread.is_alive(), "a worker hangs"
-        return outcome[0]
-
-    return result
-
-
-def member(work, addresses, index, **options):
-    with ProcessGroup(addresses, index, **options) as group:
-        return work(group)
-
-
-def together(*works, addresses=None):
-    """Return what each worker's function, given its group, returned or raised."""
-    addresses = addresses or local_addresses(len(works))
-    waiting = [start(member, work, addresses, index) for index, work in enumerate(works)]
-    return [result() for result in waiting]
+def quick_heartbeats(monkeypatch):
+    """Heartbeats follow each other quickly, and are soon missed."""
+    monkeypatch.setattr(process_group, "HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr(process_group, "LOST_SECONDS", 1.5)
 
 
 def meet(group):
@@ -94,28 +47,28 @@ def assert_refused(outcomes, *words):
             assert word in str(outcome)
 
 
-# Everybody hears everything.
+# Values.
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_everybody_gets_all_values_in_order(count):
+def test_all_workers_get_all_values_in_order(count):
     def work(group):
         named = [
             group.all_gather("names", f"Zoë {group.index}"),
-            group.all_gather("facts", {"of": [group.index]}),
+            group.all_gather("settings", {"of": [group.index]}),
         ]
-        return [*named, group.all_gather("chief only", "told" if group.is_chief else None), group.size]
+        return [*named, group.all_gather("chief only", "value" if group.is_chief else None), group.size]
 
     expected = [
         [f"Zoë {index}" for index in range(count)],
         [{"of": [index]} for index in range(count)],
-        ["told"] + [None] * (count - 1),
+        ["value"] + [None] * (count - 1),
         count,
     ]
     assert together(*[work] * count) == [expected] * count
 
 
-def test_large_values_arrive_whole():
+def test_large_values_arrive_complete():
     values = [[f"{index}-{number}" * 4 for number in range(40_000)] for index in range(3)]
     assert len(json.dumps(values[0])) > 1_000_000
 
@@ -125,18 +78,18 @@ def test_large_values_arrive_whole():
     assert together(work, work, work) == [[0, 1, 2]] * 3
 
 
-def test_workers_come_one_after_the_other(restless):
+def test_workers_come_one_after_the_other(quick_heartbeats):
     addresses = local_addresses(2)
-    early = start(member, meet, addresses, 1)
+    early = start(meet, addresses, 1)
     time.sleep(0.2)
-    assert member(meet, addresses, 0) == [0, 1] == early()
+    assert start(meet, addresses, 0)() == [0, 1] == early()
 
 
-def test_one_that_came_early_waits_for_one_that_comes_late(restless):
+def test_one_that_came_early_waits_for_one_that_comes_late(quick_heartbeats):
     addresses = local_addresses(3)
-    waiting = [start(member, meet, addresses, index) for index in (0, 1)]
+    waiting = [start(meet, addresses, index) for index in (0, 1)]
     time.sleep(2.0)  # longer than LOST_SECONDS
-    waiting.append(start(member, meet, addresses, 2))
+    waiting.append(start(meet, addresses, 2))
     assert [result() for result in waiting] == [[0, 1, 2]] * 3
 
 
@@ -146,11 +99,26 @@ def test_one_alone_needs_no_socket(monkeypatch):
         with group, group.watched():
             assert group.all_gather("any", {"value": 1}) == [{"value": 1}]
             assert (group.size, group.is_chief) == (1, True)
-            group.fail_if_gone()
-    assert not ProcessGroup.opened
+            group.raise_failure()
+    assert not process_group._joined.is_set()
 
 
-def test_different_topics_are_no_agreement():
+@pytest.mark.parametrize("joined", [True, False])
+def test_a_process_of_several_workers_ends_at_once(joined):
+    join = "process_group._joined.set()" if joined else ""
+    program = f"""
+from app.distributed import process_group
+{join}
+print(process_group.end_process(3, ValueError("of ours")))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=module_command("app")[1], capture_output=True, text=True
+    )
+    expected = (3, "", "ValueError: of ours\n") if joined else (0, "3\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == expected
+
+
+def test_different_topics_are_an_error():
     outcomes = together(lambda group: group.all_gather("data", 1), lambda group: group.all_gather("run", 2))
     assert isinstance(outcomes[0], RuntimeError) and "expected 'data' of worker 1" in str(outcomes[0])
     assert_refused(outcomes[1:], "worker 0 (", "RuntimeError: expected 'data'")
@@ -161,7 +129,7 @@ def test_different_topics_are_no_agreement():
 
 def test_a_worker_that_never_comes_is_named():
     addresses = local_addresses(3)
-    waiting = [start(lambda i: member(meet, addresses, i, join_seconds=0.5), index) for index in (0, 2)]
+    waiting = [start(meet, addresses, index, join_seconds=0.5) for index in (0, 2)]
     outcomes = [result() for result in waiting]
     assert_refused(outcomes, f"worker 1 ({addresses[1]}) did not come within 0 s", f"{addresses[0]} must be")
     assert f"worker 2 ({addresses[2]})" not in str(outcomes[0])
@@ -170,7 +138,7 @@ def test_a_worker_that_never_comes_is_named():
 def test_a_chief_that_never_comes_is_named():
     addresses = local_addresses(2)
     with pytest.raises(UserError, match="Start the same command there") as raised:
-        member(meet, addresses, 1, join_seconds=0.5)
+        ProcessGroup(addresses, 1, join_seconds=0.5).__enter__()
     assert f"worker 0 ({addresses[0]}) did not answer" in str(raised.value)
 
 
@@ -180,42 +148,42 @@ def test_waiting_ends_where_there_is_nothing_to_wait_for():
 
     begin = time.monotonic()
     with pytest.raises(UserError, match="^worker 1 has ended already$"):
-        member(meet, local_addresses(2), 0, check=check)
+        ProcessGroup(local_addresses(2), check=check).__enter__()
     assert time.monotonic() - begin < 2
 
 
-@pytest.mark.parametrize("theirs", ["another port", "another order", "one more"])
-def test_different_lists_are_refused(theirs):
+@pytest.mark.parametrize("difference", ["another port", "another order", "one more"])
+def test_different_lists_are_refused(difference):
     ours = local_addresses(3)
-    told = {
+    theirs = {
         "another port": [ours[0], ours[1], "localhost:1"],
         "another order": [ours[0], ours[2], ours[1]],
         "one more": [*ours, "localhost:1"],
-    }[theirs]
-    lists = (ours, told, ours)
-    waiting = [start(member, meet, addresses, index) for index, addresses in enumerate(lists[:2])]
-    assert_refused([result() for result in waiting], ", ".join(ours), ", ".join(told), "the same list")
+    }[difference]
+    lists = (ours, theirs, ours)
+    waiting = [start(meet, addresses, index) for index, addresses in enumerate(lists[:2])]
+    assert_refused([result() for result in waiting], ", ".join(ours), ", ".join(theirs), "the same list")
 
 
 def test_two_with_the_same_index_are_refused():
     addresses = local_addresses(3)
-    waiting = [start(member, meet, addresses, index) for index in (0, 1, 1)]
+    waiting = [start(meet, addresses, index) for index in (0, 1, 1)]
     assert_refused([result() for result in waiting], "two processes say that they are worker 1", "own index")
 
 
 @pytest.mark.parametrize("taken", [0, 1, 2])
-def test_a_port_in_use_is_told_to_everybody(taken, restless):
+def test_all_workers_name_a_port_in_use(taken, quick_heartbeats):
     addresses = local_addresses(3)
     with socket.create_server(("127.0.0.1", int(addresses[taken].partition(":")[2]))):
         outcomes = together(meet, meet, meet, addresses=addresses)
     assert_refused(outcomes, addresses[taken])
     assert_refused([outcomes[taken]], "cannot listen at port", "End what uses the port")
-    if taken:  # the others have a line to the chief, and hear the reason itself
+    if taken:  # the others are connected to the chief, and get the reason itself
         assert_refused(outcomes, "cannot listen at port")
 
 
 @pytest.mark.parametrize(
-    "rubbish",
+    "sent",
     [
         b"",
         b"\n",
@@ -228,17 +196,17 @@ def test_a_port_in_use_is_told_to_everybody(taken, restless):
         b'{"greeting": "image-classification-trainer 1", "index": "1", "addresses": []}\n',
         b"[" * 100_000 + b"\n",
     ],
-    ids=lambda rubbish: rubbish[:12].decode("latin-1").encode("unicode_escape").decode() or "nothing",
+    ids=lambda sent: sent[:12].decode("latin-1").encode("unicode_escape").decode() or "nothing",
 )
-def test_a_connection_that_speaks_rubbish_is_dropped(rubbish):
+def test_a_connection_of_another_program_is_closed(sent):
     addresses = local_addresses(2)
-    chief = start(member, meet, addresses, 0)
+    chief = start(meet, addresses, 0)
     for _ in range(2):
         with connected(addresses[0]) as stranger:
-            stranger.sendall(rubbish)
+            stranger.sendall(sent)
     with connected(addresses[0]) as stranger:  # says nothing, and resets the connection
         stranger.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    worker = start(member, meet, addresses, 1)
+    worker = start(meet, addresses, 1)
     assert [chief(), worker()] == [[0, 1]] * 2
 
 
@@ -275,12 +243,12 @@ def test_an_error_of_one_ends_the_others(index, error, words):
     assert_refused(outcomes, f"worker {index} ({addresses[index]}): {words}")
 
 
-def test_an_error_is_told_where_the_team_was_not_used_since():
+def test_an_error_is_raised_where_the_group_was_not_used_since():
     over = threading.Event()
 
     def chief(group):
         over.wait(HANGS_AFTER_SECONDS)
-        group.fail_if_gone(wait_seconds=HANGS_AFTER_SECONDS)
+        group.raise_failure(wait_seconds=HANGS_AFTER_SECONDS)
 
     def worker(group):
         over.set()
@@ -302,40 +270,40 @@ def test_one_that_leaves_does_not_disturb_the_others(first, way):
     def stays(group):
         meet(group)
         gone.wait(HANGS_AFTER_SECONDS)
-        group.fail_if_gone(wait_seconds=0.1)
+        group.raise_failure(wait_seconds=0.1)
         return "done"
 
     addresses = local_addresses(2)
     works = [stays, stays]
     works[first] = leaves
-    waiting = [start(member, work, addresses, index) for index, work in enumerate(works)]
+    waiting = [start(work, addresses, index) for index, work in enumerate(works)]
     left = waiting[first]()
     gone.set()
     assert isinstance(left, Interrupted) if way == "interrupted" else left is None
     assert waiting[1 - first]() == "done"
 
 
-def test_one_that_left_is_not_missed_afterwards(restless):
+def test_one_that_left_is_not_missed_afterwards(quick_heartbeats):
     def work(group, stays):
         if group.index == stays:
-            group.fail_if_gone(wait_seconds=2.0)  # longer than LOST_SECONDS
+            group.raise_failure(wait_seconds=2.0)  # longer than LOST_SECONDS
         return "done"
 
     waiting = []
     for stays in (0, 1):
         addresses = local_addresses(2)
-        waiting += [start(member, lambda group, who=stays: work(group, who), addresses, i) for i in (0, 1)]
+        waiting += [start(lambda group, who=stays: work(group, who), addresses, i) for i in (0, 1)]
     assert [result() for result in waiting] == ["done"] * 4
 
 
 def test_no_socket_stays_open():
-    teams = together(lambda group: group, lambda group: group)
-    assert [line.connection.fileno() for group in teams for line in group._lines.values()] == [-1, -1]
+    groups = together(lambda group: group, lambda group: group)
+    assert [each.socket.fileno() for group in groups for each in group._connections.values()] == [-1, -1]
 
 
 @pytest.mark.parametrize("first", [0, 1])
 def test_one_that_leaves_before_the_end_is_named(first, monkeypatch):
-    monkeypatch.setattr(team_module, "GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(process_group, "GRACE_SECONDS", 0.3)
 
     def work(group):
         return "left" if group.index == first else meet(group)
@@ -351,8 +319,8 @@ def test_advice_comes_with_the_loss_of_a_worker(lost):
         group.advice = "make resume goes on"
         meet(group)
         if group.index == lost:
-            for line in group._lines.values():
-                line.close()
+            for connection in group._connections.values():
+                connection.close()
         return meet(group)
 
     addresses = local_addresses(2)
@@ -383,7 +351,7 @@ def test_an_error_of_tensorflow_is_replaced_by_its_cause():
 
 
 def test_other_errors_stay_what_they_are(monkeypatch):
-    monkeypatch.setattr(team_module, "LOST_SECONDS", 0.3)
+    monkeypatch.setattr(process_group, "LOST_SECONDS", 0.3)
     finished = threading.Event()
     errors = (UnavailableError("of its own"), ValueError("no operation"))
 

@@ -49,7 +49,7 @@ from app.training.setup import prepare
 from app.distributed.process_group import ProcessGroup
 
 folder, part = Path(sys.argv[1]), sys.argv[2]
-told = {"histories": {}}
+results = {"histories": {}}
 
 
 class Counts(keras.callbacks.Callback):
@@ -68,7 +68,7 @@ def fit(job, callbacks, epochs=None, validate=True):
     validation = {"validation_data": val_ds, "validation_steps": val_steps} if validate else {}
     epochs = epochs or job.experiment.training.epochs
     history = job.classifier.fit(
-        job.batches(), epochs=epochs, steps_per_epoch=job.steps, shuffle=False, verbose=0,
+        job.batches(), epochs=epochs, steps_per_epoch=job.steps_per_epoch, shuffle=False, verbose=0,
         callbacks=callbacks, **validation)
     return history.history
 
@@ -91,18 +91,18 @@ def both(name, *overrides, label):
         assert (job.replicas.count, type(job.replicas.strategy).__name__) == (
             (3, "MirroredStrategy") if replicated else (1, "NoneType"))
         histories = fit(job, [SyncReplicas(job.replicas), counts])
-        told["histories"][f"{label}, {'replicas' if replicated else 'single'}"] = histories
-    told[f"{label}, counts"] = counts.epochs
+        results["histories"][f"{label}, {'replicas' if replicated else 'single'}"] = histories
+    results[f"{label}, counts"] = counts.epochs
     taken = keras.ops.convert_to_numpy(job.classifier.optimizer.iterations)
-    told[f"{label}, iterations"] = [int(taken), job.steps]
+    results[f"{label}, iterations"] = [int(taken), job.steps_per_epoch]
     return job
 
 
 if part == "alike":  # the fast one
     clipped = "optimizer={name: sgd, learning_rate: 0.05, global_clipnorm: 0.1}"
     job = both("lenet", clipped, label="clipped")
-    told["images"] = [len(job.dataset.train), len(job.dataset.val)]
-    told["equal"] = equal([*job.classifier.trainable_variables, *job.classifier.optimizer.variables])
+    results["images"] = [len(job.dataset.train), len(job.dataset.val)]
+    results["equal"] = equal([*job.classifier.trainable_variables, *job.classifier.optimizer.variables])
 
     # A file of the replicated job, for the test's process to read, and what each replica says of the images.
     job.classifier.save(folder / "replicated.keras")
@@ -121,30 +121,28 @@ if part == "alike":  # the fast one
     try:
         job.replicas.check_in_sync(job.classifier)
     except UserError as error:
-        told["compared"] = [variable.path, str(error)]
+        results["compared"] = [variable.path, str(error)]
 
 if part == "several":
     both("lenet", label="adam")
     accumulated = "{name: sgd, learning_rate: 0.5, global_clipnorm: 0.1, gradient_accumulation_steps: 4}"
     job = both("lenet", f"optimizer={accumulated}", "training.epochs=1", label="accumulated")
-    told["accumulators"] = equal(job.classifier.optimizer._accumulated_gradients)
-    told["float16"] = {}
+    results["accumulators"] = equal(job.classifier.optimizer._accumulated_gradients)
+    results["float16"] = {}
     for replicated in (False, True):
         job = job_of("lenet", "training.precision=float16", replicated=replicated)
         losses = fit(job, [SyncReplicas(job.replicas)], epochs=1)["loss"]
         optimizer = job.classifier.optimizer
-        told["float16"]["replicas" if replicated else "single"] = {
+        results["float16"]["replicas" if replicated else "single"] = {
             "loss": losses[0], "taken": int(optimizer.inner_optimizer.iterations.numpy()),
-            "steps": job.steps, "scale": float(optimizer.dynamic_scale.numpy())}
+            "steps": job.steps_per_epoch, "scale": float(optimizer.dynamic_scale.numpy())}
 
-if part == "several":
     job = both("baseline", "training.sync_batch_norm=true", label="synchronised")
     norm = job.classifier.network.norm
     statistics = [norm.moving_mean, norm.moving_variance]
-    told["synchronised, equal"] = equal([*statistics, *job.classifier.trainable_variables])
+    results["synchronised, equal"] = equal([*statistics, *job.classifier.trainable_variables])
     both("baseline", "training.sync_batch_norm=true", "training.batch_size=101", label="few")
 
-if part == "several":
     job = job_of("baseline", replicated=True)
     norm = job.classifier.network.norm
     fit(job, [], epochs=1, validate=False)
@@ -153,8 +151,8 @@ if part == "several":
     after = copies([norm.moving_mean, norm.moving_variance])
     np.savez(folder / "statistics.npz", before=np.array(before), after=np.array(after))
     job = job_of("baseline", replicated=True)
-    told["histories"]["apart"] = fit(job, [SyncReplicas(job.replicas)])
-    told["apart, equal"] = equal(job.classifier.network.weights)
+    results["histories"]["apart"] = fit(job, [SyncReplicas(job.replicas)])
+    results["apart, equal"] = equal(job.classifier.network.weights)
 
     # What each replica draws for the same images.
     draws = {}
@@ -178,11 +176,11 @@ if part == "several":
             key = f"{name}, {'replicas' if replicated else 'single'}"
             draws[key] = np.stack([value.numpy() for value in values])
     layers = [crop, flip, classifier.network.hidden_dropout]
-    told["equal generators"] = equal([layer.seed_generator.state for layer in layers])
-    told["draws"] = [copies([layer.seed_generator.state])[0][0].tolist() for layer in layers]
+    results["equal generators"] = equal([layer.seed_generator.state for layer in layers])
+    results["draws"] = [copies([layer.seed_generator.state])[0][0].tolist() for layer in layers]
     np.savez(folder / "draws.npz", **draws)
 
-if part == "several":  # rounding out of the way: the statistics of three replicas, and what flows back
+    # In float64, where rounding does not matter: statistics of three replicas, and gradients.
     from models.layers import BatchNormalization
     from app.distributed.devices import set_up
 
@@ -226,7 +224,7 @@ if part == "several":  # rounding out of the way: the statistics of three replic
     np.savez(folder / "layer.npz", images=images, found=np.stack(found), expected=np.stack(expected),
              far=far, outputs=outputs, slopes=slopes, variance=norm.moving_variance.numpy())
 
-(folder / "told.json").write_text(json.dumps(told))
+(folder / "results.json").write_text(json.dumps(results))
 """
 
 
@@ -239,7 +237,7 @@ def run_part(part, folder):
     environment = os.environ | {"TRAINER_HOME": str(folder), "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads((folder / "told.json").read_text()), folder
+    return json.loads((folder / "results.json").read_text()), folder
 
 
 def arrays(folder, name):
@@ -247,9 +245,9 @@ def arrays(folder, name):
         return {key: stored[key] for key in stored.files}
 
 
-def largest_difference(told, one, other, names):
+def largest_difference(results, one, other, names):
     """Return by how much two histories differ, relatively."""
-    pairs = [(told["histories"][one][name], told["histories"][other][name]) for name in names]
+    pairs = [(results["histories"][one][name], results["histories"][other][name]) for name in names]
     return max(np.max(np.abs(np.subtract(a, b)) / np.abs(b)) for a, b in pairs)
 
 
@@ -270,18 +268,18 @@ def several(tmp_path_factory):
 
 def test_replicas_train_as_a_single_one_also_with_clipped_gradients(alike):
     """Keras alone would clip each replica's own gradients."""
-    told, _ = alike
-    assert told["images"][0] % 101 == 2
-    assert len(told["histories"]["clipped, single"]["val_loss"]) == 2
-    assert largest_difference(told, "clipped, replicas", "clipped, single", COLUMNS) < 1e-5
-    assert told["equal"]
+    results, _ = alike
+    assert results["images"][0] % 101 == 2
+    assert len(results["histories"]["clipped, single"]["val_loss"]) == 2
+    assert largest_difference(results, "clipped, replicas", "clipped, single", COLUMNS) < 1e-5
+    assert results["equal"]
 
 
 def test_every_image_of_every_epoch_counts_once(alike):
-    told, _ = alike
-    train, _ = told["images"]
-    assert told["clipped, counts"] == [[train, train]] * 2  # of the loss, of the accuracy
-    taken, steps = told["clipped, iterations"]
+    results, _ = alike
+    train, _ = results["images"]
+    assert results["clipped, counts"] == [[train, train]] * 2  # of the loss, of the accuracy
+    taken, steps = results["clipped, iterations"]
     assert steps == -(-train // 101) and taken == 2 * steps
 
 
@@ -301,11 +299,11 @@ def test_saved_file_knows_of_no_replicas(alike):
 
 @pytest.mark.slow
 def test_adam_accumulated_gradients_and_float16_on_replicas(several):
-    told, _ = several
-    assert largest_difference(told, "accumulated, replicas", "accumulated, single", COLUMNS) < 1e-5
-    assert told["accumulated, iterations"] == [4, 17] and told["accumulators"]
-    assert largest_difference(told, "adam, replicas", "adam, single", COLUMNS) < 1e-5
-    single, replicas = (told["float16"][name] for name in ("single", "replicas"))
+    results, _ = several
+    assert largest_difference(results, "accumulated, replicas", "accumulated, single", COLUMNS) < 1e-5
+    assert results["accumulated, iterations"] == [4, 17] and results["accumulators"]
+    assert largest_difference(results, "adam, replicas", "adam, single", COLUMNS) < 1e-5
+    single, replicas = (results["float16"][name] for name in ("single", "replicas"))
     assert replicas["taken"] == single["taken"] > 0 and replicas["scale"] == single["scale"]
     assert replicas["taken"] == replicas["steps"]
     assert replicas["loss"] == pytest.approx(single["loss"], rel=1e-2)
@@ -314,11 +312,11 @@ def test_adam_accumulated_gradients_and_float16_on_replicas(several):
 @pytest.mark.slow
 def test_synchronised_statistics_are_those_of_the_whole_batch(several):
     """Without it each replica normalises by its own images, and the first epoch differs tenfold."""
-    told, _ = several
-    assert told["synchronised, equal"]
-    difference = largest_difference(told, "synchronised, replicas", "synchronised, single", LOSSES)
+    results, _ = several
+    assert results["synchronised, equal"]
+    difference = largest_difference(results, "synchronised, replicas", "synchronised, single", LOSSES)
     assert difference < 1e-3
-    assert largest_difference(told, "apart", "synchronised, single", LOSSES) > 10 * max(difference, 1e-5)
+    assert largest_difference(results, "apart", "synchronised, single", LOSSES) > 10 * max(difference, 1e-5)
 
 
 @pytest.mark.slow
@@ -372,7 +370,7 @@ try:
     job.replicas.check_in_sync(job.classifier)
 except UserError as error:
     assert str(error).startswith(f"{variable.path}: one of the devices holds other values"), error
-    print("told")
+    print("results")
 """
     environment = os.environ | {"TRAINER_HOME": str(tmp_path)} | on_jax(tmp_path / "jax")
     environment["XLA_FLAGS"] += " --xla_force_host_platform_device_count=3"
@@ -384,12 +382,12 @@ except UserError as error:
         text=True,
         timeout=400,
     )
-    assert done.stdout.endswith("told\n"), done.stderr[-3000:]
+    assert done.stdout.endswith("results\n"), done.stderr[-3000:]
 
 
 @pytest.mark.slow
 def test_statistics_of_replicas_are_averaged(several):
-    told, folder = several
+    results, folder = several
     stored = arrays(folder, "statistics")
     before, after = stored["before"], stored["after"]  # (mean and variance, replica, channel)
     assert before.shape == (2, 3, 6)
@@ -397,12 +395,12 @@ def test_statistics_of_replicas_are_averaged(several):
         assert (before[:, one] != before[:, other]).any(axis=-1).all()
     np.testing.assert_array_equal(after, after[:, :1].repeat(3, axis=1))
     np.testing.assert_allclose(after[:, 0], before.astype(float).mean(axis=1), rtol=1e-6)
-    assert told["apart, equal"]
+    assert results["apart, equal"]
 
 
 @pytest.mark.slow
 def test_replicas_draw_apart_the_first_as_a_single_one(several):
-    told, folder = several
+    results, folder = several
     draws = arrays(folder, "draws")
     for name in ("crop", "flip", "dropout", "crop again"):
         single, replicas = draws[f"{name}, single"], draws[f"{name}, replicas"]
@@ -410,4 +408,4 @@ def test_replicas_draw_apart_the_first_as_a_single_one(several):
         for one, other in ((0, 1), (1, 2), (0, 2)):
             assert (replicas[one] != replicas[other]).any(), name
     assert (draws["crop, replicas"] != draws["crop again, replicas"]).any(axis=(1, 2, 3, 4)).all()
-    assert told["equal generators"]
+    assert results["equal generators"]

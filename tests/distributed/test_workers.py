@@ -1,4 +1,4 @@
-"""Several processes train one network: what one alone learns, and what happens when one of them goes."""
+"""Several processes train one network: the same result as one, and what happens when one is lost."""
 
 import contextlib
 import io
@@ -16,7 +16,8 @@ import pytest
 
 import app.training.train as runner
 from app.config import load_experiment
-from app.distributed.cluster import config_of, free_ports
+from app.distributed.cluster import config_of
+from app.distributed.local_workers import free_ports
 from app.reading import read_history
 from app.runs import Run, list_runs
 from app.training.checkpoint import load_state
@@ -166,7 +167,7 @@ def await_state(run_name, processes, epoch):
         time.sleep(0.02)
 
 
-def facts(run):
+def environment(run):
     return json.loads(run.environment.read_text())
 
 
@@ -178,7 +179,7 @@ def test_two_workers_learn_what_one_does(home, start):
     expected = history(runner.train(load_experiment("small"), out=io.StringIO()))
     assert expected.shape == (2, 4)
     np.testing.assert_allclose(history(run), expected, rtol=1e-5)
-    assert (facts(run)["workers"], facts(run)["replicas"]) == (2, 2)
+    assert (environment(run)["workers"], environment(run)["replicas"]) == (2, 2)
     assert run.metrics.exists() and not list(run.path.rglob(".tmp-*"))
     # The other worker has written its log, and nothing else.
     (log,) = (home / "runs" / "workers").iterdir()
@@ -206,7 +207,7 @@ def test_killed_worker_ends_all_and_the_run_goes_on(home, tmp_path, start, start
 
     for process in start_workers(2, "resume", "--run", run.name)[1]:
         succeed(process)
-    assert (facts(run)["resumes"][0]["workers"], facts(run)["resumes"][0]["replicas"]) == (2, 2)
+    assert (environment(run)["resumes"][0]["workers"], environment(run)["resumes"][0]["replicas"]) == (2, 2)
     assert json.loads(run.metrics.read_text())["timing"]["resumed_epochs"] == [state.progress.epoch + 1]
     resumed = history(run)
     shutil.rmtree(run.path)
@@ -217,8 +218,8 @@ def test_killed_worker_ends_all_and_the_run_goes_on(home, tmp_path, start, start
 
     monkeypatch.setenv("TRAINER_HOME", str(other))
     runner.resume(alone, out=io.StringIO())
-    (entry,) = facts(alone)["resumes"]
-    assert (entry["workers"], entry["replicas"]) == (1, 1) and facts(alone)["workers"] == 2
+    (entry,) = environment(alone)["resumes"]
+    assert (entry["workers"], entry["replicas"]) == (1, 1) and environment(alone)["workers"] == 2
     assert (entry["epoch"], entry["step"]) == (state.progress.epoch + 1, state.progress.step)
     assert len(history(alone)) == 3 and alone.metrics.exists()
 
@@ -273,7 +274,7 @@ def test_jax_on_two_workers_computes_what_one_does(home, straight, start, start_
     assert last_line.startswith(f"worker 1 ({addresses[1]}) is gone: ")
     for process in start_workers(2, "resume", "--run", run.name)[1]:
         succeed(process)
-    assert (facts(run)["resumes"][0]["workers"], facts(run)["resumes"][0]["replicas"]) == (2, 2)
+    assert (environment(run)["resumes"][0]["workers"], environment(run)["resumes"][0]["replicas"]) == (2, 2)
     several = history(run)
     shutil.rmtree(run.path)
     succeed(start("train", "long", *even))
@@ -290,5 +291,5 @@ def test_jax_trains_on_all_its_devices(home, start):
         options = ["--set", "training.batch_size=64", "--set", "dataset.train_share=0.3"]  # 539 images
         succeed(start("train", "small", *options, **variables))
     several, single = list_runs("small")
-    assert (facts(several)["replicas"], facts(single)["replicas"]) == (2, 1)
+    assert (environment(several)["replicas"], environment(single)["replicas"]) == (2, 1)
     np.testing.assert_allclose(history(several), history(single), rtol=1e-4)

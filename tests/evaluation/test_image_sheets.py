@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from app.drawing import image_grid
 from app.drawing.canvas import VERMILION, percent_of, shortened
 from app.drawing.image_grid import draw_grid
-from app.evaluation.image_sheets import draw_doubts, draw_mistakes
+from app.evaluation.image_sheets import _with_files, draw_predictions
 from tests.drawing.test_curves import has_colour, pixels
 
 ODD_NAMES = ["$x_{ unclosed $", "two\nlines", "猫", "\udcff no unicode", "w" * 300, "", "a", "\\frac"]
@@ -134,12 +134,14 @@ def test_mistakes_are_the_most_certain_ones_in_their_order(tmp_path, monkeypatch
     margins = np.random.default_rng(0).permutation(80) / 20 + 0.05
     right = np.arange(80) % 2 == 0  # 40 mistakes: more than fit
     labels, logits = answers(margins, right)
-    assert draw_mistakes(tmp_path / "m.png", take, labels, logits, ["ant", "bee"], "run") == 24
+    assert (
+        draw_predictions(tmp_path / "m.png", take, labels, logits, ["ant", "bee"], "run", correct=False) == 24
+    )
     wrong = sorted((at for at in range(80) if at % 2), key=lambda at: -margins[at])
     assert take.asked == [wrong[:24]]
     share = 100 / (1 + np.exp(-margins[wrong[0]]))
     assert texts_of(figures[0])[:5] == [
-        "The 24 most certain of 40 mistakes",
+        "The 24 most confident of 40 wrong predictions",
         "run",
         "truth: bee",
         "predicted: ant",
@@ -152,11 +154,13 @@ def test_doubts_are_the_least_certain_hits_in_their_order(tmp_path, monkeypatch)
     figures, take = recorded_figures(monkeypatch), Images()
     margins = np.random.default_rng(1).permutation(30) / 20 + 0.05
     labels, logits = answers(margins, np.arange(30) < 10)
-    assert draw_doubts(tmp_path / "d.png", take, labels, logits, ["ant", "bee"], "run") == 10
+    assert (
+        draw_predictions(tmp_path / "d.png", take, labels, logits, ["ant", "bee"], "run", correct=True) == 10
+    )
     assert take.asked == [sorted(range(10), key=lambda at: margins[at])]
     share = 100 / (1 + np.exp(-margins[:10].min()))
     assert texts_of(figures[0])[:5] == [
-        "The 10 right answers, the least certain first",
+        "The 10 correct predictions, the least confident first",
         "run",
         "truth: ant",
         f"predicted with {share:.1f} %",
@@ -167,24 +171,32 @@ def test_doubts_are_the_least_certain_hits_in_their_order(tmp_path, monkeypatch)
 def test_equally_certain_ones_come_in_the_order_of_the_images(tmp_path):
     take = Images()
     labels, logits = answers([1.0] * 30, [False] * 30)
-    draw_mistakes(tmp_path / "m.png", take, labels, logits, ["ant", "bee"], "run")
+    draw_predictions(tmp_path / "m.png", take, labels, logits, ["ant", "bee"], "run", correct=False)
     assert take.asked == [list(range(24))]
 
 
 def test_where_there_are_none_the_picture_says_so(tmp_path, monkeypatch):
     figures, take = recorded_figures(monkeypatch), Images()
     labels, logits = answers([1.0] * 5, [True] * 5)
-    assert draw_mistakes(tmp_path / "m.png", take, labels, logits, ["ant", "bee"], "run") == 0
-    assert draw_doubts(tmp_path / "d.png", take, 1 - labels, logits, ["ant", "bee"], "run") == 0
+    assert (
+        draw_predictions(tmp_path / "m.png", take, labels, logits, ["ant", "bee"], "run", correct=False) == 0
+    )
+    assert (
+        draw_predictions(tmp_path / "d.png", take, 1 - labels, logits, ["ant", "bee"], "run", correct=True)
+        == 0
+    )
     assert take.asked == []
-    assert texts_of(figures[0]) == ["No mistake among 5 images", "run"]
-    assert texts_of(figures[1]) == ["No right answer in 5 images", "run"]
+    assert texts_of(figures[0]) == ["No wrong prediction in 5 images", "run"]
+    assert texts_of(figures[1]) == ["No correct prediction in 5 images", "run"]
     assert len(np.unique(pixels(tmp_path / "m.png"))) > 2  # something is written on it
 
 
 def test_the_only_class_has_no_second(tmp_path):
     logits = np.ones((3, 1), np.float32)
-    assert draw_doubts(tmp_path / "d.png", Images(), np.zeros(3, int), logits, ["ant"], "run") == 3
+    assert (
+        draw_predictions(tmp_path / "d.png", Images(), np.zeros(3, int), logits, ["ant"], "run", correct=True)
+        == 3
+    )
 
 
 @pytest.mark.parametrize(
@@ -201,3 +213,10 @@ def test_long_texts_lose_their_middle():
     assert cut.startswith("holiday") and cut.endswith(".jpg") and "…" in cut and len(cut) > 20
     assert shortened("two\n lines", 1.0, 8) == "two lines"
     assert shortened("long", 0.001, 8) == "…" and shortened("", 0.001, 8) == ""
+
+
+def test_captions_begin_with_the_name_of_the_file():
+    chosen, files = np.array([2, 0]), ["cat/a.png", "dog/b.png", "dog/c.png"]
+    named = _with_files(["truth: dog", "truth: cat"], chosen, lambda at: [files[i] for i in at])
+    assert named == ["c.png\ntruth: dog", "a.png\ntruth: cat"]
+    assert _with_files(["truth: dog"], chosen, lambda at: []) == ["truth: dog"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from app.evaluation.metrics import (
-    classification_figures,
+    classification_metrics,
     confusion_matrix,
     mcnemar,
     probabilities,
@@ -26,7 +26,7 @@ SHARES = [[0.8, 0.1, 0.1], [0.3, 0.6, 0.1], [0.2, 0.7, 0.1], [0.1, 0.8, 0.1], [0
 
 
 def test_figures_worked_out_by_hand():
-    found = classification_figures(LABELS, logits_of(SHARES), ["ant", "bee", "cow"])
+    found = classification_metrics(LABELS, logits_of(SHARES), ["ant", "bee", "cow"])
     assert found["images"] == 5
     assert found["accuracy"] == pytest.approx(4 / 5)
     assert found["loss"] == pytest.approx(-np.log([0.8, 0.3, 0.7, 0.8, 0.7]).mean(), rel=1e-6)
@@ -44,12 +44,12 @@ def test_figures_worked_out_by_hand():
 
 def test_top_five_needs_more_than_five_classes():
     logits = np.tile(np.arange(7.0), (3, 1))  # the classes 6, 5, 4, 3, 2 are the first five
-    found = classification_figures(np.array([6, 2, 1]), logits, list("abcdefg"))
+    found = classification_metrics(np.array([6, 2, 1]), logits, list("abcdefg"))
     assert found["top5_accuracy"] == pytest.approx(2 / 3) and found["accuracy"] == pytest.approx(1 / 3)
 
 
 def test_a_class_that_never_occurs_or_is_never_guessed_has_shares_of_zero():
-    found = classification_figures(np.array([0, 0]), logits_of([[0.9, 0.1], [0.6, 0.4]]), ["ant", "bee"])
+    found = classification_metrics(np.array([0, 0]), logits_of([[0.9, 0.1], [0.6, 0.4]]), ["ant", "bee"])
     assert found["classes"][1] == {"name": "bee", "images": 0, "precision": 0.0, "recall": 0.0, "f1": 0.0}
 
 
@@ -57,7 +57,7 @@ def test_calibration_error_is_the_mean_distance_of_confidence_and_accuracy():
     # Four images at 0.9, three of them right; one at 0.6, right: |0.9 - 0.75| and |0.6 - 1|.
     shares = np.array([[0.9, 0.1]] * 4 + [[0.6, 0.4]])
     labels = np.array([0, 0, 0, 1, 0])
-    found = classification_figures(labels, logits_of(shares), ["ant", "bee"])
+    found = classification_metrics(labels, logits_of(shares), ["ant", "bee"])
     assert found["expected_calibration_error"] == pytest.approx((4 * 0.15 + 0.4) / 5, rel=1e-5)
     bins = [each for each in reliability(labels, shares) if each["images"]]
     assert [(each["images"], each["accuracy"]) for each in bins] == [(1, 1.0), (4, 0.75)]
@@ -93,7 +93,7 @@ def test_thousands_of_classes_make_a_small_file(tmp_path):
     logits = np.zeros((len(labels), number), np.float32)
     logits[np.arange(len(labels)), labels] = 1.0
     logits[0, 7] = 2.0
-    figures = classification_figures(labels, logits, [f"class {at}" for at in range(number)])
+    figures = classification_metrics(labels, logits, [f"class {at}" for at in range(number)])
     told = {"checkpoint": "best", "epoch": 1, "split": "validation", "test_time_views": "none"}
     write_json(tmp_path / "evaluation.json", told | figures)
     assert (tmp_path / "evaluation.json").stat().st_size < 1_500_000
@@ -105,7 +105,7 @@ def test_thousands_of_classes_make_a_small_file(tmp_path):
 
 @pytest.mark.parametrize("confusion", [[[1, 1, 0], [0, 2, 0], [0, 0, 1]], {"true_class": [0]}])
 def test_evaluations_of_every_version_are_read(tmp_path, confusion):
-    figures = classification_figures(LABELS, logits_of(SHARES), ["ant", "bee", "cow"])
+    figures = classification_metrics(LABELS, logits_of(SHARES), ["ant", "bee", "cow"])
     told = {"checkpoint": "best", "epoch": 1, "split": "validation", "test_time_views": "none"}
     write_json(tmp_path / "evaluation.json", told | figures | {"confusion": confusion})
     assert read_record(tmp_path / "evaluation.json", EvaluationRecord).classes[1].name == "bee"

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from app.drawing.canvas import shortened_apart, text_inches
 from app.evaluation.metrics import (
-    classification_figures,
+    classification_metrics,
     confusion_matrix,
     expected_calibration_error,
     reliability,
@@ -28,7 +29,7 @@ def figures_of(number, images=2000):
     labels = generator.integers(number, size=images)
     logits = generator.normal(size=(images, number)).astype(np.float32)
     logits[np.arange(images), labels] += generator.uniform(0.5, 6, number)[labels]
-    found = classification_figures(labels, logits, names_of(number))
+    found = classification_metrics(labels, logits, names_of(number))
     return found | {"confusion": confusion_matrix(labels, logits.argmax(-1), number)}
 
 
@@ -54,6 +55,24 @@ def test_classes_are_legible(tmp_path, figures, number):
     assert_legible(figures[0])
 
 
+def test_long_names_that_differ_in_the_middle_stay_apart(tmp_path, figures):
+    names = [
+        f"holiday photographs of {what} on the northern lakes, 2024" for what in ("cats", "dogs", "owls")
+    ]
+    draw_confusion(tmp_path / "c.png", np.eye(3, dtype=int), names, "run")
+    (axes,) = figures[0].axes
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert all(what in label for what, label in zip(("cats", "dogs", "owls"), labels, strict=True))
+    assert_legible(figures[0])
+
+
+def test_shortened_names_stay_apart():
+    ends = [f"{'a' * 40}{kind}{'b' * 40}{number}{'c' * 40}" for kind in "xy" for number in range(3)]
+    found = shortened_apart([*ends, "short"], 1.3, 8.5)
+    assert len(set(found.values())) == 7 and found["short"] == "short"
+    assert max(text_inches(text, 8.5) for text in found.values()) <= 1.3
+
+
 def test_every_cell_has_its_count_and_its_share_of_the_row(tmp_path, figures):
     draw_confusion(tmp_path / "c.png", [[3, 7, 0], [0, 1200, 0], [0, 0, 0]], ["a", "b", "c"], "run")
     (axes,) = figures[0].axes
@@ -62,7 +81,7 @@ def test_every_cell_has_its_count_and_its_share_of_the_row(tmp_path, figures):
     assert cells[1, 0] == "7\n70.0%" and cells[0, 0] == "3\n30.0%"  # at (column, row)
     assert cells[1, 1] == "1,200\n100.0%" and cells[2, 2] == "0\n0.0%"
     assert axes.get_ylabel() == "true class" and axes.get_xlabel() == "predicted class"
-    assert "Confusion matrix: 1,203 of 1,210 right" in texts_of(figures[0])
+    assert "Confusion matrix: 1,203 of 1,210 correct" in texts_of(figures[0])
 
 
 def test_shades_are_those_of_the_row_shares(tmp_path, figures):
@@ -144,7 +163,7 @@ def test_reliability_shows_accuracy_confidence_and_share_of_each_bin(tmp_path, f
     ]
     assert [gap.get_height() for gap in gaps] == pytest.approx([0.65 - 1 / 3, 0.0])
     assert [bar.get_height() for bar in lower.containers[0]] == pytest.approx([0.9, 0.1])
-    assert "Reliability: expected calibration error 28.5 %" in texts_of(figures[0])
+    assert "Reliability diagram: expected calibration error 28.5 %" in texts_of(figures[0])
     assert_legible(figures[0])
 
 

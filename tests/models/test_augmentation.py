@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from keras import ops
 
+from app.config.catalogue import _described
 from models import augmentation
-from models.augmentation import OUR_LAYERS, REFUSED, augmentation_layer, keras_layers
+from models.augmentation import LAYERS, REFUSED, augmentation_layer
 from models.augmentation.affine_layers import RandomAffine, RandomRotation, RandomTranslation
-from models.augmentation.pixel_layers import RandomCrop, RandomFlip
+from models.augmentation.pixel_layers import PerImage, RandomCrop, RandomFlip
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (9, 12, 3)).astype("float32")  # neither square nor symmetric
@@ -33,7 +34,8 @@ ARGUMENTS = {
     "random_grayscale": {"factor": 0.5},
     "random_invert": {"factor": [0.5, 0.5]},
 }
-NAMES = sorted(OUR_LAYERS | keras_layers())
+NAMES = sorted(LAYERS)
+OURS = [name for name in NAMES if issubclass(LAYERS[name], PerImage)]
 COMPILED_FIRST = ("random_affine", "random_color_jitter", "random_crop", "random_flip", "random_sharpness")
 
 
@@ -85,7 +87,7 @@ def test_every_admitted_layer_draws_per_image_when_compiled(name):
     assert num_distinct(compiled(layer)(BATCH)) > 1
 
 
-@pytest.mark.parametrize("name", sorted(OUR_LAYERS))
+@pytest.mark.parametrize("name", OURS)
 def test_our_layers_survive_their_config_and_repeat_from_their_state(name):
     layer = augmentation_layer(name, seed=5, **ARGUMENTS[name])
     config = keras.saving.serialize_keras_object(layer)
@@ -99,15 +101,30 @@ def test_our_layers_survive_their_config_and_repeat_from_their_state(name):
     np.testing.assert_array_equal(apply(twin), expected)
 
 
-@pytest.mark.parametrize("name", sorted(OUR_LAYERS))
+@pytest.mark.parametrize("name", OURS)
 @pytest.mark.parametrize("dtype", ["uint8", "float32", "bfloat16"])
 def test_our_layers_keep_the_dtype_and_ignore_the_policy(name, dtype):
-    layer = OUR_LAYERS[name](seed=2, **ARGUMENTS[name])
-    low = OUR_LAYERS[name](seed=2, dtype="mixed_bfloat16", **ARGUMENTS[name])
+    layer = LAYERS[name](seed=2, **ARGUMENTS[name])
+    low = LAYERS[name](seed=2, dtype="mixed_bfloat16", **ARGUMENTS[name])
     images = ops.cast(BATCH, dtype)
     expected, result = layer(images, training=True), low(images, training=True)
     assert keras.backend.standardize_dtype(result.dtype) == dtype
     np.testing.assert_array_equal(ops.cast(result, "float32"), ops.cast(expected, "float32"))
+
+
+def test_a_decorated_layer_is_found_by_experiments_and_by_saved_files(monkeypatch):
+    monkeypatch.setattr(augmentation, "LAYERS", {})
+
+    @augmentation.augmentation
+    class RandomNothing(PerImage):
+        def _augment(self, images):
+            return images
+
+    assert _described(augmentation.LAYERS) == {"random_nothing": {}}
+    layer = augmentation_layer("random_nothing", seed=1)
+    config = keras.saving.serialize_keras_object(layer)
+    assert config["registered_name"] == "models>RandomNothing"
+    assert isinstance(keras.saving.deserialize_keras_object(config), RandomNothing)
 
 
 def test_crop_shows_every_place_and_pads_with_black():
@@ -135,7 +152,7 @@ def test_flip_tosses_an_independent_coin_for_each_axis(mode, possible):
 
 
 def with_draws(monkeypatch, angle, down, right):
-    """Fix the three draws of the affine layers, each as a share of its limit in [-1, 1]."""
+    """Fix the three draws of the affine layers, each as a fraction of its limit in [-1, 1]."""
     draws = np.array([angle, down, right], "float32").reshape(3, 1, 1, 1)
     monkeypatch.setattr("models.augmentation.pixel_layers.random.uniform", lambda *args, **kwargs: draws)
 
@@ -224,7 +241,7 @@ def test_every_image_layer_of_keras_is_either_admitted_or_refused():
     layers = [
         name for name, found in inspect.getmembers(keras.layers, inspect.isclass) if issubclass(found, base)
     ]
-    known = {*OUR_LAYERS, *keras_layers(), *REFUSED}
+    known = {*LAYERS, *REFUSED}
     assert {augmentation._snake_case(name) for name in layers} <= known
 
 

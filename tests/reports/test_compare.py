@@ -57,7 +57,13 @@ def leave_run(name, num_epochs=3, accuracy=None, seed=0, images="same", **sectio
     if images:
         counts = {"train": 400, "val": 100}
         classes = ["a", "b", "c"]
-        changes = {"fingerprint": images, "num_images": counts, "class_names": classes}
+        drawn = f"{images} {content['dataset'].get('validation')}"
+        changes = {
+            "fingerprint": images,
+            "validation_fingerprint": drawn,
+            "num_images": counts,
+            "class_names": classes,
+        }
         files.write_json(run.dataset, DATASET | changes)
     if accuracy is not None:
         on_test = content["dataset"].get("validation") == "test"

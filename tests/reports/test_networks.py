@@ -8,6 +8,7 @@ import pytest
 from app.errors import UserError
 from app.reports import networks
 from models import published_networks
+from models.network import MODELS
 
 
 @pytest.fixture
@@ -68,6 +69,16 @@ def test_layers_of_a_family_by_depth():
     networks.print_layers("cifar_resnet depth=20", out)
     assert out.getvalue().count("Conv2D") == 19
     assert "271,098 parameters" in out.getvalue()
+
+
+def test_layers_of_a_network_without_numbers_of_a_source(monkeypatch):
+    class JustAdded(MODELS["baseline"]):
+        published = ()
+
+    monkeypatch.setitem(MODELS, "just_added", JustAdded)
+    out = io.StringIO()
+    networks.print_layers("just_added", out)
+    assert "just_added on 32x32x3, 10 classes" in out.getvalue() and "none named yet" in out.getvalue()
 
 
 def test_unknown_network():

@@ -7,6 +7,7 @@ import re
 import shutil
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -81,6 +82,16 @@ def test_damaged_predictions_and_a_missing_summary_cost_only_their_parts(digits_
     assert "experiment.yaml, defaults included" in text and "summary.txt" not in text
 
 
+def test_predictions_of_other_images_are_said(digits_run, tmp_path):
+    copy = Run(tmp_path / "digits" / "20260101-000000")
+    shutil.copytree(digits_run.path, copy.path)
+    shutil.rmtree(copy.evaluations)
+    with np.load(digits_run.predictions) as stored:
+        np.savez(copy.predictions, **{name: stored[name][:-1] for name in stored})
+    text = write_report(copy).read_text()
+    assert "predictions.npz is of other images" in text and text.count("<img") == 1
+
+
 @pytest.mark.parametrize("content", [b"", b"junk", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
 def test_damaged_pictures_are_said(tmp_path, content):
     (tmp_path / "classes.png").write_bytes(content)
@@ -117,8 +128,6 @@ def test_text_of_users_is_never_markup(tmp_path):
 
 
 def test_large_pictures_are_kept_small(tmp_path):
-    import numpy as np
-
     noise = np.random.default_rng(0).integers(0, 255, (400, 400, 3)).astype("uint8")
     Image.fromarray(noise).save(tmp_path / "noise.png")
     assert (tmp_path / "noise.png").stat().st_size > page.LARGE_BYTES

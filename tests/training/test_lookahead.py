@@ -66,11 +66,16 @@ class Watch(keras.callbacks.Callback):
 
 def test_weights_become_their_average_every_few_steps(fast):
     job = prepare(load_experiment("fast"))
-    total = 2 * job.steps
+    total = 2 * job.steps_per_epoch
     start, before, after = values(job.classifier.network.weights), Watch(), Watch()
     callbacks = [before, *job.step_callbacks(0), after]
     job.classifier.fit(
-        job.batches(), steps_per_epoch=job.steps, epochs=2, shuffle=False, verbose=0, callbacks=callbacks
+        job.batches(),
+        steps_per_epoch=job.steps_per_epoch,
+        epochs=2,
+        shuffle=False,
+        verbose=0,
+        callbacks=callbacks,
     )
     averages = start
     for step in range(1, total + 1):

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -187,13 +188,19 @@ def test_an_older_run_keeps_the_coins_of_its_alternating_flip(unfinished, monkey
     asked = []
     monkeypatch.setattr("app.training.setup.training_batches", lambda *_, **options: asked.append(options))
 
+    class Stop(Exception):  # noqa: N818
+        pass
+
     def stop(run, job, progress, *_):
         job.batches(1, 0)
         assert progress.flip_stream == job.flip_stream  # which its next state records
-        return run
+        raise Stop
 
-    monkeypatch.setattr(runner, "_fit", stop)
-    said = resume(unfinished)
+    monkeypatch.setattr(runner, "callbacks_of", stop)
+    out = io.StringIO()
+    with pytest.raises(Stop):
+        runner.resume(unfinished, out)
+    said = out.getvalue()
     assert asked[0]["flip_stream"] == (FLIP_STREAM if recorded else OLD_FLIP_STREAM)
     assert ("random_saturation had faults of Keras" in said) != recorded
 
@@ -231,7 +238,7 @@ def test_second_signal_stops_at_once(home):
     program = """
 import sys, time
 from app.config import load_experiment
-from app.training import runner
+from app.training import train as runner
 from app.training.callbacks import Recorder
 def step(self, batch, logs=None):
     print("step", flush=True)
@@ -380,7 +387,7 @@ def test_starting_weights_are_recorded_by_the_name_of_their_run_and_needed_once(
     run = runner.train(load_experiment("tiny", ["model.weights=tiny/latest"]), out, overrides=[])
     assert latest.resolve() == run.path
     assert load_run_experiment(run).model.weights == finished.name
-    assert f"starts from the weights of {finished.name}: all " in out.getvalue()
+    assert re.search(f"starts from the weights of {finished.name}: all [0-9]+ variables\n", out.getvalue())
 
     plant(run.environment, overrides=["model.weights=tiny/latest"])
     shutil.rmtree(finished.path)

@@ -16,7 +16,7 @@ from app.runs import load_run_experiment
 from app.training import startup
 from app.training import train as runner
 from models import processor
-from tests.distributed.test_consistency import messages, spared  # noqa: F401 - a fixture
+from tests.distributed.conftest import messages, no_exit  # noqa: F401 - a fixture
 
 ROOT = Path(__file__).resolve().parents[2]
 # Lines of /proc/cpuinfo.

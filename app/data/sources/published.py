@@ -42,7 +42,7 @@ def published(
         names: The official class names.
         channels: Of the published images.
         readers: Of the published files.
-        files: These files in words, for messages.
+        files: A description of these files, for messages.
     """
     chosen, cache_folder = image_format(config, channels), data_root / CACHE_FOLDER
     path = local_path(config, data_root)

@@ -7,7 +7,7 @@ import pytest
 
 from app.data.dataset import Split
 from app.data.order import flipped_images
-from app.data.pipeline import Share, evaluation_batches, num_steps, training_batches
+from app.data.pipeline import Shard, evaluation_batches, num_steps, training_batches
 from app.data.views import View
 
 # Images in a batch, replicas: even, uneven, as many as replicas, fewer than replicas, one.
@@ -18,9 +18,9 @@ IMAGES = 42  # the last batch of an epoch has two, fewer than the replicas below
 STEPS = num_steps(IMAGES, SETTINGS["batch_size"])
 
 
-def shares(replicas, own):
-    """Return the share of every worker, each with so many devices."""
-    return [Share(replicas, range(start, start + own)) for start in range(0, replicas, own)]
+def shards(replicas, own):
+    """Return the shard of every worker, each with so many devices."""
+    return [Shard(replicas, range(start, start + own)) for start in range(0, replicas, own)]
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def arrays(stream):
 
 
 def assert_pieces(pieces, whole, replicas):
-    """The parts of all replicas, in order, are the batches of a stream without a share, split."""
+    """The parts of all replicas, in order, are the batches of a stream without a shard, split."""
     assert len(pieces) == replicas * len(whole)
     for place, (images, labels) in enumerate(whole):
         parts = pieces[place * replicas : (place + 1) * replicas]
@@ -61,7 +61,7 @@ def interleaved(streams, own):
 def test_parts_of_all_replicas_are_the_batch(images, replicas):
     positions = np.random.RandomState(1).permutation(1000)[:images]
     for own in WORKERS[replicas]:
-        parts = [part for share in shares(replicas, own) for part in share.parts(positions)]
+        parts = [part for shard in shards(replicas, own) for part in shard.split(positions)]
         assert len(parts) == replicas
         counted = [part[weights > 0] for part, weights, _ in parts]
         assert np.concatenate(counted).tolist() == positions.tolist()
@@ -76,13 +76,13 @@ def test_parts_of_all_replicas_are_the_batch(images, replicas):
 def test_mean_over_replicas_is_the_mean_of_the_batch(images, replicas):
     losses = np.random.RandomState(2).uniform(0.1, 5.0, 1000)
     positions = np.random.RandomState(1).permutation(1000)[:images]
-    (share,) = shares(replicas, replicas)
-    parts = list(share.parts(positions))
+    (shard,) = shards(replicas, replicas)
+    parts = list(shard.split(positions))
     mean = sum(np.mean(weights.astype(float) * losses[part]) for part, weights, _ in parts) / replicas
     assert mean == pytest.approx(losses[positions].mean(), rel=1e-6)  # weights are float32
     # In float64 the weights themselves: every image counts the same, once.
-    shares_of_images = [weights.astype(float) / len(weights) / replicas for _, weights, _ in parts]
-    np.testing.assert_allclose(sum(map(sum, shares_of_images)), 1.0, rtol=1e-6)
+    fractions = [weights.astype(float) / len(weights) / replicas for _, weights, _ in parts]
+    np.testing.assert_allclose(sum(map(sum, fractions)), 1.0, rtol=1e-6)
     # A mean over batches that weighs each replica's mean by its size weighs each batch by its images.
     assert sum(float(size) for *_, size in parts) == pytest.approx(images)
 
@@ -95,14 +95,14 @@ def test_shared_stream_is_the_whole_one_split(split, monkeypatch, replicas, own,
     options = {**SETTINGS, "epoch": epoch, "step": step}
     whole = arrays(training_batches(split, **options))
     assert len(whole) == max(0, (3 - epoch) * STEPS - step)
-    streams = [arrays(training_batches(split, **options, share=each)) for each in shares(replicas, own)]
+    streams = [arrays(training_batches(split, **options, shard=each)) for each in shards(replicas, own)]
     assert_pieces(interleaved(streams, own) if whole else sum(streams, []), whole, replicas)
 
 
 def test_shared_stream_flips_the_same_images(split, backend):
     for epoch, step in [(0, 0), (1, 3)]:
         options = {**SETTINGS, "epoch": epoch, "step": step, "alternating_flip": True}
-        pieces = arrays(training_batches(split, **options, share=Share(3, range(3))))
+        pieces = arrays(training_batches(split, **options, shard=Shard(3, range(3))))
         assert_pieces(pieces, arrays(training_batches(split, **options)), 3)
         place, flips = 3 * (epoch * STEPS + step), set()
         for images, labels, *_ in pieces:
@@ -119,16 +119,16 @@ def test_shared_stream_flips_the_same_images(split, backend):
 @pytest.mark.parametrize("view", [None, View(1.0, True, 1)])
 def test_shared_evaluation_is_the_whole_one_split(split, backend, replicas, own, view):
     whole = arrays(evaluation_batches(split, 8, view))
-    streams = [arrays(evaluation_batches(split, 8, view, share=each)) for each in shares(replicas, own)]
+    streams = [arrays(evaluation_batches(split, 8, view, shard=each)) for each in shards(replicas, own)]
     assert_pieces(interleaved(streams, own), whole, replicas)
 
 
-def test_what_tensorflow_is_told_of_a_share(split):
+def test_the_specification_that_tensorflow_gets_of_a_shard(split):
     pytest.importorskip("tensorflow")
-    share = Share(4, range(2, 4))
+    shard = Shard(4, range(2, 4))
     for dataset, batches in (
-        (training_batches(split, **SETTINGS, epoch=1, step=1, share=share), 2 * STEPS - 1),
-        (evaluation_batches(split, 8, share=share), STEPS),
+        (training_batches(split, **SETTINGS, epoch=1, step=1, shard=shard), 2 * STEPS - 1),
+        (evaluation_batches(split, 8, shard=shard), STEPS),
     ):
         assert int(dataset.cardinality()) == 2 * batches == len(list(dataset))
         assert [spec.shape.as_list() for spec in dataset.element_spec] == [

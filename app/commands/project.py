@@ -1,0 +1,71 @@
+"""The commands that look at experiment files, the networks and the table of results."""
+
+import sys
+from typing import Annotated
+
+from app.commands.options import DataDir, Option, Set, command, overrides_from
+from app.config import list_experiments, load_experiment, misnamed_files
+from app.errors import UserError
+from app.preflight import check_data
+from app.reports.results_table import write_results_table
+from app.runs import list_runs
+
+
+@command
+def check(
+    exp: Annotated[str | None, Option("a name in experiments/ (all)", positional=True)] = None,
+    set_: Set = (),
+    data_dir: DataDir = None,
+) -> None:
+    """Check one experiment file, or all."""
+    names = [exp] if exp else list_experiments()
+    problems = [] if exp else [*misnamed_files().values()]
+    for name in names:
+        try:
+            experiment = load_experiment(name, overrides_from(set_, data_dir))
+            if data_dir:
+                check_data(experiment)
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise UserError("\n".join(problems))
+    print(f"{len(names)} experiment{'s' if len(names) != 1 else ''} checked, no error")
+
+
+@command
+def list_() -> None:
+    """List the experiments and their runs."""
+    names = list_experiments()
+    width = max(map(len, names), default=0)
+    for name in names:
+        runs = list_runs(name)
+        count = f"{len(runs)} run{'s' if len(runs) != 1 else ''}" if runs else ""
+        try:
+            about = load_experiment(name).description
+        except UserError:
+            about = "has errors: see `make check`"
+        print(f"{name:<{width}}  {count:>7}  {about}")
+    for line in misnamed_files().values():
+        print(line)
+
+
+@command
+def models(
+    network: Annotated[str | None, Option("print this one layer by layer", positional=True)] = None,
+) -> int:
+    """List the networks, their sizes and whether they equal the sources'."""
+    from app.training import startup  # first: it keeps TensorFlow quiet while it comes up
+
+    startup.configure(seed=0, precision="float32", devices="cpu")
+    from app.reports.networks import print_layers, print_networks
+
+    if network:
+        print_layers(network, sys.stdout)
+        return 0
+    return 0 if print_networks(sys.stdout) else 1
+
+
+@command
+def results() -> None:
+    """Write the table in experiments/README.md from the run folders."""
+    print("\n".join(write_results_table()))

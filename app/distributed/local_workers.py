@@ -1,0 +1,128 @@
+"""Several workers on this machine, for a trial, and where a worker's output goes."""
+
+import contextlib
+import functools
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from app.distributed.cluster import LOCAL_VARIABLE, VARIABLE, config_of, find_group
+from app.distributed.process_group import ProcessGroup
+from app.errors import UserError
+from app.paths import module_command, runs_root, shown
+
+
+@contextlib.contextmanager
+def local_workers(num_workers: int, command: Sequence[str], experiment: str) -> Iterator[ProcessGroup]:
+    """Start the other workers on this machine; yield the process group, of which this process is the chief.
+
+    The cores are divided among them. A single worker gets the group that the environment names.
+
+    Args:
+        num_workers: Number of workers, this one included.
+        command: What the others run: the command of `python -m app` and its arguments.
+        experiment: Names their logs.
+
+    Raises:
+        UserError: There is no such number of workers, or TF_CONFIG names other ones.
+    """
+    if num_workers == 1:
+        yield find_group()
+        return
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []  # not on macOS
+    most = max(2, len(cores) or os.cpu_count() or 1)
+    if not 1 <= num_workers <= most:
+        raise UserError(f"WORKERS={num_workers}: choose 1 to {most}, a core for each worker of this machine")
+    if os.environ.get(VARIABLE, "").strip():
+        raise UserError(
+            f"WORKERS={num_workers}: starts workers on this machine, but {VARIABLE} names some; use one"
+        )
+    addresses = [f"localhost:{port}" for port in free_ports(num_workers)]
+    program, environment = module_command("app", *command)
+    logs = [worker_log(experiment, index) for index in range(1, num_workers)]
+    processes: list[subprocess.Popen] = []
+    try:
+        for index, log in enumerate(logs, start=1):
+            variables = {VARIABLE: config_of(addresses, index), LOCAL_VARIABLE: str(num_workers)}
+            with open(log, "ab") as file:
+                process = subprocess.Popen(
+                    program,
+                    env=environment | variables,
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=file,
+                )
+            processes.append(process)
+            if cores:
+                os.sched_setaffinity(process.pid, cores[index::num_workers] or cores)
+        print(
+            f"{num_workers} workers on this machine; logs of the others: {', '.join(map(shown, logs))}",
+            flush=True,
+        )
+        if cores:
+            os.sched_setaffinity(0, cores[::num_workers])
+        os.environ[VARIABLE] = config_of(addresses, 0)  # for TensorFlow
+        yield ProcessGroup(
+            addresses, check=functools.partial(_check_running, processes), num_local=num_workers
+        )
+    finally:
+        os.environ.pop(VARIABLE, None)
+        if cores:
+            os.sched_setaffinity(0, cores)
+        _wait_or_kill(processes)
+
+
+def _check_running(processes: Sequence[subprocess.Popen]) -> None:
+    """Raise a UserError if a worker has ended."""
+    for index, process in enumerate(processes, start=1):
+        if process.poll() is not None:
+            raise UserError(
+                f"worker {index} ended with code {process.returncode} before it came; see its log"
+            )
+
+
+def _wait_or_kill(processes: Sequence[subprocess.Popen], seconds: float = 15.0) -> None:
+    """Let workers end, which they do when the chief has; kill those that do not."""
+    end = time.monotonic() + seconds
+    for process in processes:
+        try:
+            process.wait(max(0.1, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def worker_log(experiment: str, index: int) -> Path:
+    """Return a new file for the output of a worker other than the chief."""
+    folder = runs_root() / "workers"
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{experiment}-{index}"
+    for suffix in ("", *(f"-{number}" for number in range(2, 1000))):
+        with contextlib.suppress(FileExistsError):
+            path = folder / f"{stem}{suffix}.log"
+            path.touch(exist_ok=False)
+            return path
+    raise AssertionError("unreachable")
+
+
+def progress_output(group: ProcessGroup, experiment: str) -> TextIO:
+    """Return where this worker shows its progress: the chief on the screen, each other one in its own log."""
+    if group.is_chief or group.num_local:  # the output of a local worker is its log
+        return sys.stdout
+    log = worker_log(experiment, group.index)
+    print(f"{group.name(group.index)} of {group.size}: progress in {shown(log)}", flush=True)
+    return open(log, "a", buffering=1, encoding="utf-8")
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nothing on this machine uses now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
