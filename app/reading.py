@@ -11,12 +11,11 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from pydantic import ValidationError
 
-from app.config.problems import RULES
 from app.errors import UserError
 from app.files import read_bytes
 from app.paths import shown
 from app.records import FROM_STATE, Record
-from app.wording import clipped, printable, received, with_received
+from app.wording import RULES, clipped, printable, received, with_received
 
 HISTORY_COLUMNS = (
     "epoch",

@@ -1,9 +1,28 @@
 """Wording of messages: what was received, what is allowed, what was probably meant, how long it takes."""
 
 import difflib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
+# pydantic's types of errors in the words of our messages; the limits are the context it gives.
+RULES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "int_type": lambda limits: "must be a whole number",
+    "float_type": lambda limits: "must be a number",
+    "string_type": lambda limits: "must be text",
+    "bool_type": lambda limits: "must be true or false",
+    "tuple_type": lambda limits: "must be a list",
+    "dict_type": lambda limits: "must be a mapping",
+    "finite_number": lambda limits: "must be a finite number",
+    "string_too_short": lambda limits: "must not be empty",
+    "literal_error": lambda limits: f"must be {limits['expected']}",
+    "greater_than": lambda limits: f"must be above {limits['gt']:g}",
+    "greater_than_equal": lambda limits: f"must be at least {limits['ge']:g}",
+    "less_than": lambda limits: f"must be below {limits['lt']:.10g}",
+    "less_than_equal": lambda limits: f"must be at most {limits['le']:.10g}",
+    "too_long": lambda limits: f"must have at most {limits['max_length']} items",
+    "too_short": lambda limits: f"must have at least {limits['min_length']} items",
+    "value_error": lambda limits: str(limits["error"]),
+}
 ALMOST_BOOLEANS = dict.fromkeys(("yes", "on", "true"), "true") | dict.fromkeys(
     ("no", "off", "false"), "false"
 )

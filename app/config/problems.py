@@ -3,7 +3,7 @@
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, get_args
 
 from pydantic import ValidationError
@@ -13,30 +13,12 @@ from app.config.inheritance import IDENTITY_KEYS
 from app.config.nodes import Node, Problem
 from app.config.schedules import Section
 from app.config.schema import Experiment
-from app.wording import clipped, received, unknown_key, unknown_name, with_received
+from app.wording import RULES, clipped, received, unknown_key, unknown_name, with_received
 
 Path = tuple[str | int, ...]
 SCHEDULE_PATH = ("optimizer", "learning_rate")
 SET_BY_LOADER = ("name", "description")
 
-RULES: dict[str, Callable[[dict[str, Any]], str]] = {
-    "int_type": lambda limits: "must be a whole number",
-    "float_type": lambda limits: "must be a number",
-    "string_type": lambda limits: "must be text",
-    "bool_type": lambda limits: "must be true or false",
-    "tuple_type": lambda limits: "must be a list",
-    "dict_type": lambda limits: "must be a mapping",
-    "finite_number": lambda limits: "must be a finite number",
-    "string_too_short": lambda limits: "must not be empty",
-    "literal_error": lambda limits: f"must be {limits['expected']}",
-    "greater_than": lambda limits: f"must be above {limits['gt']:g}",
-    "greater_than_equal": lambda limits: f"must be at least {limits['ge']:g}",
-    "less_than": lambda limits: f"must be below {limits['lt']:.10g}",
-    "less_than_equal": lambda limits: f"must be at most {limits['le']:.10g}",
-    "too_long": lambda limits: f"must have at most {limits['max_length']} items",
-    "too_short": lambda limits: f"must have at least {limits['min_length']} items",
-    "value_error": lambda limits: str(limits["error"]),
-}
 MAPPING_ERRORS = ("model_type", "model_attributes_type")
 
 
