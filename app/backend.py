@@ -11,7 +11,7 @@ from app.preflight import check_backend
 
 check_backend()
 # Before any import of TensorFlow: hide its C++ INFO lines; warnings and errors still show. Of several workers
-# none shows them: what becomes of another one is told by app.distributed, in one line instead of twenty.
+# none shows them: app.distributed reports the end of another one, in one line instead of twenty.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if os.environ.get("TF_CONFIG") else "1")
 
 

@@ -64,7 +64,7 @@ class ImageClassifier(keras.Model):
         return ops.cast(logits, "float32")
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """Compute the compiled loss, having told it whether this is training.
+        """Compute the compiled loss, which needs to know whether this is training.
 
         Losses do not know: label smoothing and class weights belong to training only. Each of the train
         and test steps is traced with its own value.

@@ -115,7 +115,7 @@ def resume(
 ) -> None:
     """Resume a run that was interrupted."""
     chosen = dataset = None
-    if find_group().is_chief:  # other workers are told by the chief, and may have no run folder
+    if find_group().is_chief:  # the chief tells the other workers, which may have no run folder
         finished = None if epochs is not None else False
         chosen = chosen_run("resume", exp, run, lambda name: newest_run(name, finished=finished))
         with locked(chosen):

@@ -16,7 +16,7 @@ from app.wording import printable
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")  # Pillow's other readers stay shut
 MAX_PIXELS = 178_000_000  # a file that declares more is refused before its pixels are decoded
-MAX_FILE_BYTES = 2**30  # so many pixels of 16 bits and three channels, not compressed
+MAX_FILE_BYTES = 2**30  # the size of that many pixels of 16 bits and three channels
 MAX_LISTED = 20  # bad files named in a message
 RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,

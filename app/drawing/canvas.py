@@ -116,7 +116,7 @@ def shortened(text: str, width_inches: float, points: float) -> str:
 
 
 def _longest(cut: Callable[[int], str], too_many: int, width_inches: float, points: float) -> str:
-    """Return the text with the most letters kept, of `cut` so many, that is no wider than `width_inches`."""
+    """Return the text with the most letters kept, of `cut(n)`, that is no wider than `width_inches`."""
     # The largest number of letters that fits lies between those that do and those that do not.
     fitting = 0
     while too_many - fitting > 1:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 PALE = "#8A8A8A"
 MOST_WRITTEN = 20  # classes up to which every cell of the confusion matrix is written out
-CELLS = ((13, 0.52, 7.0), (6, 0.62, 8.5), (0, 1.1, 11.0))  # from so many classes on, inches and points
+CELLS = ((13, 0.52, 7.0), (6, 0.62, 8.5), (0, 1.1, 11.0))  # from N classes on: inches, points
 MOST_LISTED = 26  # confusions named beside a matrix without numbers
 MOST_TICKS = 50  # classes named at a matrix without numbers
 MATRIX_INCHES = 8.0

@@ -1,6 +1,6 @@
 """Whether the difference between two runs is significant, in sentences.
 
-McNemar's test looks at two trained networks on the same images, Welch's at two recipes by several seeds.
+McNemar's test compares two trained networks on the same images, Welch's at two recipes by several seeds.
 """
 
 import itertools
@@ -53,7 +53,7 @@ def chance_sentences(groups: Sequence[Group]) -> tuple[list[str], list[str]]:
 
     Returns:
         What was found, and how it is to be read; each a list of sentences. Runs without predictions, and
-        those that saw other images, are told instead of compared.
+        those that saw other images, are named instead of compared.
     """
     judged, found = [], []
     for group in groups if len(groups) > 1 else ():
@@ -149,10 +149,10 @@ def _welch_sentences(pairs: Sequence[tuple[Group, Group]]) -> list[str]:
     found = []
     for both, p_value, verdict in zip(pairs, p_values, _verdicts(p_values), strict=True):
         words = [f"{each.label}: {100 * statistics.mean(each.accuracies):.2f} % on average" for each in both]
-        told = "no test, for the seeds of each end equal"
+        verdict_text = "no test, for the seeds of each end equal"
         if not math.isnan(p_value):
-            told = f"{verdict} (Welch's t-test over seeds, {_p(p_value)})"
-        found.append(f"{'; '.join(words)}: {told}.")
+            verdict_text = f"{verdict} (Welch's t-test over seeds, {_p(p_value)})"
+        found.append(f"{'; '.join(words)}: {verdict_text}.")
     return found
 
 

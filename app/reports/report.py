@@ -154,9 +154,9 @@ def _reference(experiment: Experiment) -> str:
     reference = experiment.reference
     assert reference is not None
     accuracies = source_accuracies(experiment)
-    told = f"Source: {reference.source}" + (f"; it reports {accuracies}" if accuracies else "")
-    told += f" on {reference.data}" if reference.data and accuracies else ""
-    return told + (f" ({reference.note})" if reference.note else "") + "."
+    sentence = f"Source: {reference.source}" + (f"; it reports {accuracies}" if accuracies else "")
+    sentence += f" on {reference.data}" if reference.data and accuracies else ""
+    return sentence + (f" ({reference.note})" if reference.note else "") + "."
 
 
 def _evaluation(folder: Path, found: EvaluationRecord) -> Iterator[str]:

@@ -38,7 +38,7 @@ def longer(run: Run, epochs: int, fate: ScheduleFate | None) -> Experiment:
             there, so the rate stays at its last value; "stretch" lays it out over the new number.
 
     Raises:
-        UserError: There would be nothing to train, so many cannot be trained, or the schedule's fate is
+        UserError: There would be nothing to train, this many cannot be trained, or the schedule's fate is
             missing or makes no sense.
     """
     check_resumable(run, epochs)
