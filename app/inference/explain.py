@@ -78,7 +78,7 @@ def _validation_images(trained: Trained) -> tuple[np.ndarray, list[str], list[st
 
 
 def spread_over_classes(labels: np.ndarray, number: int) -> np.ndarray:
-    """Return positions of the images to explain: of each class as many as of any other, or of classes far apart."""
+    """Return positions of `number` images: of each class as many as of any other, or of classes far apart."""
     by_class = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     if len(by_class) > number:
         by_class = [by_class[at] for at in np.linspace(0, len(by_class) - 1, number).round().astype(int)]
