@@ -83,6 +83,19 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def split_at_marks(text: str, start: str, end: str, place: str) -> tuple[str, str, str]:
+    """Return what a generated page holds before, between and after two marks.
+
+    Raises:
+        UserError: A mark is missing; the message begins with `place`, which names the page and its part.
+    """
+    before, has_start, rest = text.partition(start)
+    between, has_end, after = rest.partition(end)
+    if not has_start or not has_end:
+        raise UserError(f"{place}; write the lines {start} and {end} where they belong")
+    return before, between, after
+
+
 def new_folder(parent: Path) -> Path:
     """Make and return an empty folder of `parent` that is named by the time.
 

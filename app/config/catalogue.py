@@ -8,6 +8,7 @@ the only module of app.config that imports Keras; the loader reads what it wrote
 import collections.abc
 import inspect
 import json
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ from app.config.arguments import ALTERNATING_FLIP, CATALOGUE
 from app.config.editor_schema import editor_schema
 from app.config.reference import with_tables
 from app.data.sources import LOADERS
+from app.errors import UserError
+from app.files import write_text
 from app.paths import experiments_dir
 from models.augmentation import LAYERS, REFUSED
 from models.limits import Limits
@@ -105,12 +108,15 @@ def to_json(content: Any, depth: int = 0, split_depth: int = 3) -> str:
 
 def main() -> None:
     """Write both files and the tables of experiments/README.md."""
-    catalogue = build_catalogue()
-    CATALOGUE.write_text(to_json(catalogue) + "\n", encoding="utf-8")
-    schema = to_json(editor_schema(catalogue)) + "\n"
-    (experiments_dir() / "schema.json").write_text(schema, encoding="utf-8")
-    page = experiments_dir() / "README.md"
-    page.write_text(with_tables(page.read_text(encoding="utf-8"), catalogue), encoding="utf-8")
+    catalogue, page = build_catalogue(), experiments_dir() / "README.md"
+    try:
+        tables = with_tables(page.read_text(encoding="utf-8"), catalogue)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+    write_text(CATALOGUE, to_json(catalogue) + "\n")
+    write_text(experiments_dir() / "schema.json", to_json(editor_schema(catalogue)) + "\n")
+    write_text(page, tables)
 
 
 def _described(classes: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:

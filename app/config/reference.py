@@ -5,6 +5,7 @@ from typing import Any, get_args
 
 from app.config.editor_schema import experiment_schema
 from app.config.schedules import AnySchedule, Schedule
+from app.files import split_at_marks
 
 _SHARED = {"schedule", *Schedule.model_fields}
 _BOUNDS = {
@@ -15,7 +16,11 @@ _HEAD = "| key | values | default | meaning |\n| --- | --- | --- | --- |\n"
 
 
 def with_tables(page: str, catalogue: dict[str, Any]) -> str:
-    """Return experiments/README.md with its tables of keys and of schedules written anew."""
+    """Return experiments/README.md with its tables of keys and of schedules written anew.
+
+    Raises:
+        UserError: The marks of a table are missing.
+    """
     schema = experiment_schema(catalogue)
     keys = _HEAD + "".join(_rows(schema, schema["$defs"], ""))
     schedules = f"All schedules:\n\n{_HEAD}" + "".join(_rows(Schedule.model_json_schema(), {}, ""))
@@ -27,8 +32,8 @@ def with_tables(page: str, catalogue: dict[str, Any]) -> str:
         schedules += f"\n{_HEAD}{rows}" if rows else ""
     for name, table in (("keys", keys), ("schedules", schedules)):
         start, end = f"<!-- make schema writes the {name} from here -->", f"<!-- end of the {name} -->"
-        before, _, rest = page.partition(start)
-        page = f"{before}{start}\n\n{table}\n{end}{rest.partition(end)[2]}"
+        before, _, after = split_at_marks(page, start, end, f"experiments/README.md: no place for the {name}")
+        page = f"{before}{start}\n\n{table}\n{end}{after}"
     return page
 
 
@@ -37,11 +42,8 @@ def _rows(schema: dict[str, Any], definitions: dict[str, Any], prefix: str) -> I
     for key, field in schema["properties"].items():
         if key in ("arguments", "schedule") or (not prefix and key in ("name", "description")):
             continue
-        (name, *_) = [
-            *(option["$ref"].rpartition("/")[2] for option in _options(field) if "$ref" in option),
-            "",
-        ]
-        nested = definitions.get(name)
+        names = (option["$ref"].rpartition("/")[2] for option in _options(field) if "$ref" in option)
+        nested = definitions.get(next(names, ""))
         values = (
             f"keys of `{prefix}{key}`" if nested else " or ".join(filter(None, map(_values, _options(field))))
         )

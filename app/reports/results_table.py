@@ -7,7 +7,7 @@ from pathlib import Path
 
 from app.config import Experiment, list_experiments, load_experiment
 from app.errors import UserError
-from app.files import write_text
+from app.files import split_at_marks, write_text
 from app.machine import describe_machine
 from app.paths import experiments_dir, shown
 from app.reading import read_record
@@ -84,13 +84,7 @@ def _parts(page: Path) -> tuple[str, str, str]:
         text = page.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise UserError(f"{shown(page)}: cannot be read ({error})") from error
-    before, start, rest = text.partition(START)
-    old, end, after = rest.partition(END)
-    if not start or not end:
-        raise UserError(
-            f"{shown(page)}: no place for the results; write the lines {START} and {END} where they belong"
-        )
-    return before, old, after
+    return split_at_marks(text, START, END, f"{shown(page)}: no place for the results")
 
 
 def _cells(line: str) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from app.config.editor_schema import editor_schema
 from app.config.nodes import parse_yaml
 from app.config.reference import with_tables
 from app.config.schedules import Section
+from app.errors import UserError
 from app.paths import experiments_dir
 from models.registry import list_models
 
@@ -84,6 +85,12 @@ def test_tables_of_keys_are_current():
     page = (experiments_dir() / "README.md").read_text()
     assert "| `training.batch_size` |" in page
     assert with_tables(page, catalogue()) == page, "run `make schema`"
+
+
+def test_a_page_without_the_marks_of_a_table_is_refused():
+    page = (experiments_dir() / "README.md").read_text().replace("<!-- end of the schedules -->", "")
+    with pytest.raises(UserError, match="no place for the schedules; write the lines <!-- make schema"):
+        with_tables(page, catalogue())
 
 
 def test_editor_schema_describes_files_as_written():
