@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 CALIBRATION_BINS = 15
+SIGNIFICANCE = 0.05  # p-value below which a difference is called significant
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:

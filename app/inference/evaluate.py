@@ -11,7 +11,7 @@ from app.data.order import epoch_order
 from app.data.views import VIEWS
 from app.errors import UserError
 from app.evaluation.logits import split_logits
-from app.evaluation.metrics import mcnemar
+from app.evaluation.metrics import SIGNIFICANCE, mcnemar
 from app.evaluation.records import (
     count_test_evaluation,
     evaluation_content,
@@ -28,7 +28,6 @@ from models import ImageClassifier
 from models.inspect import named_layers
 
 RECALIBRATION_IMAGES = 4096
-SIGNIFICANCE = 0.05  # p-value below which a difference is called significant
 Views = Literal["none", "flip", "flip_and_shift"]
 
 
@@ -143,14 +142,12 @@ def _compare(labels: np.ndarray, plain: np.ndarray, again: np.ndarray) -> dict[s
     test = mcnemar(right_again, right)
     before, after = 100 * float(right.mean()), 100 * float(right_again.mean())
     change = f"{after:.2f} % instead of {before:.2f} %"
-    if f"{after:.2f}" == f"{before:.2f}":
-        change = f"{after:.2f} % as before, but on other images"
     if test["only_first"] == test["only_second"] == 0:
         words = f"{after:.2f} %, the same images are correct"
-    elif test["only_first"] == test["only_second"]:
+    elif f"{after:.2f}" == f"{before:.2f}":
         words = f"{after:.2f} %, as accurate as before"
     elif test["p_value"] >= SIGNIFICANCE:
-        words = f"{change}, not significant at 5 % (McNemar, p = {test['p_value']:.2g})"
+        words = f"{change}, not significant at {100 * SIGNIFICANCE:g} % (McNemar, p = {test['p_value']:.2g})"
     elif after > before:
         words = (
             f"{change} (McNemar, p = {test['p_value']:.1g}): the moving averages lag behind the weights; "

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.errors import UserError
-from app.evaluation.metrics import mcnemar
+from app.evaluation.metrics import SIGNIFICANCE, mcnemar
 from app.paths import shown
 from app.reading import read_predictions
 from app.reports.compare_groups import Group, Trial
 
-LEVEL = 0.05
 MOST_WITH_ALL_PAIRS = 5  # more groups than this are compared with the best one alone
 LEAST_SEEDS = 3  # for a word on recipes
 
@@ -162,13 +161,13 @@ def _verdicts(p_values: Sequence[float]) -> list[str]:
     Chance alone would name even one of them in at most one of twenty such comparisons, however many there
     are. Scandinavian Journal of Statistics 6, pages 65 to 70.
     """
-    verdicts = [f"not significant at {100 * LEVEL:g} %"] * len(p_values)
+    verdicts = [f"not significant at {100 * SIGNIFICANCE:g} %"] * len(p_values)
     known = [number for number, p_value in enumerate(p_values) if not math.isnan(p_value)]
     ranked = sorted(known, key=lambda number: p_values[number])
     for rank, number in enumerate(ranked):
-        if p_values[number] >= LEVEL / (len(ranked) - rank):
+        if p_values[number] >= SIGNIFICANCE / (len(ranked) - rank):
             break
-        verdicts[number] = f"significant at {100 * LEVEL:g} %"
+        verdicts[number] = f"significant at {100 * SIGNIFICANCE:g} %"
     return verdicts
 
 
@@ -189,8 +188,8 @@ def _remarks(
         remarks.append(f"The images {'' if all(on_test) else 'of some '}are the test split.")
     if len(pairs) > 1:
         remarks.append(
-            f"Of {len(pairs)} pairs the smallest p has to lie below {LEVEL:g} / {len(pairs)}, the next below "
-            f"{LEVEL:g} / {len(pairs) - 1}, and so on (Holm's rule)."
+            f"Of {len(pairs)} pairs the smallest p has to lie below {SIGNIFICANCE:g} / {len(pairs)}, the "
+            f"next below {SIGNIFICANCE:g} / {len(pairs) - 1}, and so on (Holm's rule)."
         )
     if len(groups) > MOST_WITH_ALL_PAIRS:
         remarks.append("Each network is compared with the best one alone.")
