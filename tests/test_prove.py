@@ -10,17 +10,8 @@ import pytest
 
 from app import prove, reading, runs
 from app.errors import UserError
-from tests.conftest import TINY
 
 STATE = "state-00002-0000000.npz"
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments" / "tiny.yaml").write_text(TINY)
-    monkeypatch.setenv("TRAINER_HOME", str(tmp_path))
-    return tmp_path
 
 
 def proof(kills, *overrides):

@@ -39,7 +39,7 @@ def _child(file: Path, *more: str) -> dict[str, float]:
 
 
 def _measure(file: Path, began: float) -> dict[str, float]:
-    from app.training.setup import prepare  # brings up the backend, as the verb `train` does
+    from app.training.setup import prepare  # brings up the backend, as the command `train` does
 
     from app.bench.timers import fit_seconds  # isort: skip
 

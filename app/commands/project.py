@@ -19,10 +19,11 @@ def check(
 ) -> None:
     """Check one experiment file, or all."""
     names = [exp] if exp else list_experiments()
+    overrides = overrides_from(set_, data_dir)
     problems = [] if exp else [*misnamed_files().values()]
     for name in names:
         try:
-            experiment = load_experiment(name, overrides_from(set_, data_dir))
+            experiment = load_experiment(name, overrides)
             if data_dir:
                 check_data(experiment)
         except UserError as error:
