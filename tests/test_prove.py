@@ -14,9 +14,9 @@ from app.errors import UserError
 STATE = "state-00002-0000000.npz"
 
 
-def proof(kills, *overrides):
+def proof(kills, *overrides, seed=1):
     out = io.StringIO()
-    identical = prove.prove_resume("tiny", overrides, kills, seed=1, out=out)
+    identical = prove.prove_resume("tiny", overrides, kills, seed, out=out)
     lines = out.getvalue().splitlines()
     assert identical == lines[-1].startswith("identical"), out.getvalue()
     return lines
@@ -25,7 +25,8 @@ def proof(kills, *overrides):
 @pytest.mark.slow
 def test_many_kills_with_augmentation_and_dropout(home):
     """Long enough for the kills to fall into different epochs, and one into the writing of a file."""
-    lines = proof(3, "training.epochs=16", "dataset.image_size=[24, 24]")
+    # The third kill waits for a file being written: this seed leaves it over half of the training for that.
+    lines = proof(3, "training.epochs=16", "dataset.image_size=[24, 24]", seed=4)
     assert re.match(r"identical after [23] kills", lines[-1]), lines
     assert any("was written" in line for line in lines), lines
     straight, killed = runs.list_runs("tiny")
