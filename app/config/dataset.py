@@ -73,7 +73,7 @@ class DatasetConfig(Section):
 
     @field_validator("validation", mode="before")
     @classmethod
-    def _validation_is_a_share_or_test(cls, value: object) -> object:
+    def _validation_is_a_fraction_or_test(cls, value: object) -> object:
         if value == "test" or (type(value) is float and 0 < value < 1):
             return value
-        raise ValueError("must be a share between 0 and 1 (both excluded) or 'test'")
+        raise ValueError("must be a fraction between 0 and 1 (both excluded) or 'test'")
