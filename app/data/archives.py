@@ -55,10 +55,9 @@ def read_cifar(
     missing = [name for name in names if name not in contents]
     if missing:
         raise UserError(f"{shown(place)}: incomplete; missing {', '.join(missing)}")
-    parts = [_cifar_records(contents[name], label_bytes, f"{shown(place)}: {name}") for name in names]
-    images = np.concatenate([images for images, _ in parts[:-1]])
-    labels = np.concatenate([labels for _, labels in parts[:-1]])
-    return Arrays((images, labels), parts[-1], f"CIFAR binary files, {shown(place)}")
+    *parts, last = (_cifar_records(contents[name], label_bytes, f"{shown(place)}: {name}") for name in names)
+    images, labels = map(np.concatenate, zip(*parts, strict=True))
+    return Arrays((images, labels), last, f"CIFAR binary files, {shown(place)}")
 
 
 def _cifar_records(content: bytes, label_bytes: int, where: str) -> tuple[np.ndarray, np.ndarray]:
@@ -94,20 +93,19 @@ def _tar_members(path: Path, names: Sequence[str]) -> dict[str, bytes]:
 def read_idx(path: Path) -> Arrays | None:
     """Read the four IDX files of the MNIST family, gzipped or not; None where there are none."""
     images, labels = "images-idx3-ubyte", "labels-idx1-ubyte"
-    if _idx_file(path, f"train-{images}") is None:
-        return None
-    parts = {}
+    parts = []
     for part in ("train", "t10k"):
-        files = [_idx_file(path, f"{part}-{kind}") for kind in (images, labels)]
-        if None in files:
+        found = [
+            next((file for file in (path / name, path / f"{name}.gz") if file.is_file()), None)
+            for name in (f"{part}-{images}", f"{part}-{labels}")
+        ]
+        if part == "train" and found[0] is None:
+            return None
+        if None in found:
             raise UserError(f"{shown(path)}: incomplete; needs {part}-{images}[.gz] and {part}-{labels}[.gz]")
-        pixels, names = (_idx_array(file, dims) for file, dims in zip(files, (3, 1), strict=True) if file)
-        parts[part] = (pixels, names)
-    return Arrays(parts["train"], parts["t10k"], f"IDX files, {shown(path)}")
-
-
-def _idx_file(folder: Path, name: str) -> Path | None:
-    return next((file for file in (folder / name, folder / f"{name}.gz") if file.is_file()), None)
+        pixels, numbers = (_idx_array(file, dims) for file, dims in zip(found, (3, 1), strict=True) if file)
+        parts.append((pixels, numbers))
+    return Arrays(*parts, f"IDX files, {shown(path)}")
 
 
 def _idx_array(path: Path, num_dims: int) -> np.ndarray:

@@ -50,11 +50,7 @@ def source_of(
 ) -> Source:
     """Check arrays and bring their images to the wanted format.
 
-    Args:
-        arrays: What was read.
-        names: The class names in the order of the labels.
-        image_format: What the images are converted to.
-        cache_folder: Receives converted images that are too many for memory.
+    The images converted that are too many for memory go to `cache_folder`.
 
     Raises:
         UserError: The arrays are no images and labels of these classes.

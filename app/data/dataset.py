@@ -34,7 +34,7 @@ class Split:
 
     def take(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return copies of the images (uint8) and labels (int32) at `positions` of this split."""
-        return self.images[self.rows[positions]], self.labels[positions]
+        return self.images_at(positions), self.labels[positions]
 
     def images_at(self, positions: np.ndarray) -> np.ndarray:
         """Return copies of the images at `positions`."""
@@ -118,17 +118,19 @@ class Dataset:
 
     def as_json(self) -> dict[str, Any]:
         """Return what a run's dataset.json says about the data."""
-        splits = {"train": self.train, "val": self.val, "test": self.test}
+        every = {"train": self.train, "val": self.val, "test": self.test}
+        splits = {name: split for name, split in every.items() if split is not None}
+
+        def counts(split: Split) -> dict[str, int]:
+            numbers = np.bincount(split.labels, minlength=len(self.class_names)).tolist()
+            return dict(zip(self.class_names, numbers, strict=True))
+
         return {
             "name": self.name,
             "class_names": list(self.class_names),
             "image_shape": list(self.image_shape),
-            "num_images": {name: len(split) for name, split in splits.items() if split is not None},
-            "num_images_per_class": {
-                name: dict(zip(self.class_names, self._counts(split), strict=True))
-                for name, split in splits.items()
-                if split is not None
-            },
+            "num_images": {name: len(split) for name, split in splits.items()},
+            "num_images_per_class": {name: counts(split) for name, split in splits.items()},
             "split_rule": self.split_rule,
             "source": self.source,
             "fingerprint": self.fingerprint,
@@ -173,9 +175,6 @@ class Dataset:
             f"warning: {', '.join(found)}, pixel for pixel; "
             "accuracy on them says nothing of new images. Remove the copies."
         )
-
-    def _counts(self, split: Split) -> list[int]:
-        return np.bincount(split.labels, minlength=len(self.class_names)).tolist()
 
 
 def fingerprint(source: Source) -> str:

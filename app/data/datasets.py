@@ -15,15 +15,12 @@ if TYPE_CHECKING:
 
 
 def load_dataset(config: "DatasetConfig", data_root: Path) -> Dataset:
-    """Load a dataset and set its validation images apart.
+    """Load a dataset, uint8 images of one size, and set its validation images apart.
 
     Args:
         config: The experiment's `dataset:` section.
         data_root: The folder in which `<name>/` is looked for, and whose `.cache/` receives decoded images
             that are too many for memory.
-
-    Returns:
-        The dataset, uint8 images of one size.
 
     Raises:
         UserError: Whatever is wrong with the files or missing.
@@ -31,10 +28,9 @@ def load_dataset(config: "DatasetConfig", data_root: Path) -> Dataset:
     remove_stale_temporaries(data_root / CACHE_FOLDER)
     source = LOADERS[config.name](config, data_root)
     train, val, test, rule = _divide(source, config.validation, config.split_seed)
-    if config.train_share is not None:
-        fraction, classes = config.train_share, len(source.class_names)
-        train = subsample(train, fraction, len(source.train), config.split_seed, classes)
-        rule += f"; {config.train_share:.4g} of the training split to train on"
+    if (fraction := config.train_share) is not None:
+        train = subsample(train, fraction, len(source.train), config.split_seed, len(source.class_names))
+        rule += f"; {fraction:.4g} of the training split to train on"
     return Dataset(
         name=config.name,
         class_names=source.class_names,
@@ -58,12 +54,8 @@ def _divide(source: Source, validation: float | str, seed: int) -> tuple[Split, 
             )
         return source.train, source.test, None, "the test split is the validation split; no other test data"
     if source.val is not None:
-        return (
-            source.train,
-            source.val,
-            source.test,
-            "the validation split is the data's own (its val/ folder)",
-        )
+        rule = "the validation split is the data's own (its val/ folder)"
+        return source.train, source.val, source.test, rule
     train, val = stratified(source.train, validation, seed, source.class_names)
     rule = f"{validation:.4g} of each class of the training split, drawn with seed {seed}"
     return train, val, source.test, rule

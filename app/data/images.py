@@ -65,12 +65,8 @@ class ImageFormat:
         if image.mode != mode:  # Pillow would copy it
             image = image.convert(mode)
         if self.image_size is not None and image.size != self.image_size[::-1]:
-            size, resampling = self.image_size[::-1], RESAMPLING[self.interpolation]
-            image = (
-                ImageOps.fit(image, size, resampling)
-                if self.resize == "crop"
-                else image.resize(size, resampling)
-            )
+            resize = ImageOps.fit if self.resize == "crop" else Image.Image.resize
+            image = resize(image, self.image_size[::-1], RESAMPLING[self.interpolation])
         pixels = np.asarray(image)
         return pixels[..., None] if self.channels == 1 else pixels
 
