@@ -49,12 +49,7 @@ class StepClock(keras.callbacks.Callback):
     """
 
     def __init__(self, steps: int, budget_seconds: float = math.inf):
-        """Remember when to stop.
-
-        Args:
-            steps: Number of steps after which it stops.
-            budget_seconds: Time after the first step at which it stops, but not before two more steps.
-        """
+        """Stop after `steps`, or so long after the first one, but not before two more steps."""
         super().__init__()
         self.steps, self.budget_seconds = steps, budget_seconds
         self.ends, self.loss = [time.perf_counter()], math.nan
@@ -84,12 +79,8 @@ class StepClock(keras.callbacks.Callback):
 def fit_seconds(job: Job, steps: int, folder: Path) -> list[float]:
     """Return the seconds of each of `steps` steps of `fit` as a run takes them, all callbacks included.
 
-    One more step is taken first and not counted: it waits for the first batch.
-
-    Args:
-        job: The experiment, prepared.
-        steps: Steps to time.
-        folder: Takes what the callbacks of a run write.
+    One more step is taken first and not counted: it waits for the first batch. What the callbacks of a run
+    write goes to `folder`.
     """
     run = Run(folder / job.experiment.name / "bench")
     run.states.mkdir(parents=True, exist_ok=True)
@@ -133,8 +124,7 @@ def compiled_seconds(job: Job, steps: int) -> list[float]:
 
 def pipeline_seconds(job: Job, steps: int) -> list[float]:
     """Return the seconds for each batch of the input pipeline alone, once its buffer is empty."""
-    batches = job.batches(epochs=steps + 2 * PREFETCH_BATCHES)
-    stream = iter(batches)
+    stream = iter(job.batches(epochs=steps + 2 * PREFETCH_BATCHES))
     for _ in range(2 * PREFETCH_BATCHES):
         next(stream)
     return _timed(lambda: next(stream), steps)
@@ -165,12 +155,7 @@ def augmentation_seconds(job: Job, steps: int) -> list[float]:
 def compare_augmentation(images: np.ndarray, draws: int) -> dict[str, str]:
     """Compare what each layer draws, compiled, on the default device with what it draws on the CPU.
 
-    Args:
-        images: (images, height, width, channels), uint8.
-        draws: How often each image is changed.
-
-    Returns:
-        For each layer, see `compare_draws`.
+    Each of the images (images, height, width, channels), uint8, is drawn `draws` times; see `compare_draws`.
     """
     found = {}
     for name, layer in sorted(LAYERS.items()):
@@ -235,9 +220,8 @@ def matmul_peak(dtype: str, repeats: int = 12) -> float:
 
 def _timed(action: Callable[[], object], times: int) -> list[float]:
     action()
-    seconds = []
+    ends = [time.perf_counter()]
     for _ in range(times):
-        start = time.perf_counter()
         action()
-        seconds.append(time.perf_counter() - start)
-    return seconds
+        ends.append(time.perf_counter())
+    return np.diff(ends).tolist()

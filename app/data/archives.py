@@ -29,12 +29,8 @@ def read_cifar(
 ) -> Arrays | None:
     """Read CIFAR's binary version from its .tar.gz or its files.
 
-    Args:
-        path: The archive, or a folder that holds it or its files (or their folder, as extracted).
-        archive: The archive's published name.
-        train: Names of the training files.
-        test: Name of the test file.
-        label_bytes: Bytes before the pixels of a record; the last is the label (the others, a coarser one).
+    `path` is the archive, or a folder that holds it or its files (or their folder, as extracted). Of the
+    `label_bytes` before the pixels of a record the last is the label (the other one, a coarser one).
 
     Returns:
         The arrays; None where there is no such file.
@@ -105,7 +101,8 @@ def read_idx(path: Path) -> Arrays | None:
             raise UserError(f"{shown(path)}: incomplete; needs {part}-{images}[.gz] and {part}-{labels}[.gz]")
         pixels, numbers = (_idx_array(file, dims) for file, dims in zip(found, (3, 1), strict=True) if file)
         parts.append((pixels, numbers))
-    return Arrays(*parts, f"IDX files, {shown(path)}")
+    train, test = parts
+    return Arrays(train, test, f"IDX files, {shown(path)}")
 
 
 def _idx_array(path: Path, num_dims: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+PAIRS = (("train", "val"), ("train", "test"), ("val", "test"))  # of splits, in which images may be the same
 CHUNK_ELEMENTS = 4_000_000  # pixel values handled at a time: 32 MB as float64
 
 
@@ -116,10 +117,14 @@ class Dataset:
         height, width, channels = self.train.images.shape[1:]
         return height, width, channels
 
+    @property
+    def splits(self) -> dict[str, Split]:
+        """Those that there are, "train", "val" and "test"."""
+        splits = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: split for name, split in splits.items() if split is not None}
+
     def as_json(self) -> dict[str, Any]:
         """Return what a run's dataset.json says about the data."""
-        every = {"train": self.train, "val": self.val, "test": self.test}
-        splits = {name: split for name, split in every.items() if split is not None}
 
         def counts(split: Split) -> dict[str, int]:
             numbers = np.bincount(split.labels, minlength=len(self.class_names)).tolist()
@@ -129,8 +134,8 @@ class Dataset:
             "name": self.name,
             "class_names": list(self.class_names),
             "image_shape": list(self.image_shape),
-            "num_images": {name: len(split) for name, split in splits.items()},
-            "num_images_per_class": {name: counts(split) for name, split in splits.items()},
+            "num_images": {name: len(split) for name, split in self.splits.items()},
+            "num_images_per_class": {name: counts(split) for name, split in self.splits.items()},
             "split_rule": self.split_rule,
             "source": self.source,
             "fingerprint": self.fingerprint,
@@ -150,24 +155,20 @@ class Dataset:
     @functools.cached_property
     def duplicates(self) -> dict[str, int]:
         """How many images of a split equal one of an earlier split, pixel for pixel; counted at first use."""
-        train, val = self.train.hashes(), self.val.hashes()
-        counts = {"train_and_val": int(np.isin(val, train).sum())}
-        if self.test is not None:
-            test = self.test.hashes()
-            counts["train_and_test"] = int(np.isin(test, train).sum())
-            counts["val_and_test"] = int(np.isin(test, val).sum())
-        return counts
+        hashes = {name: split.hashes() for name, split in self.splits.items()}
+        return {
+            f"{one}_and_{other}": int(np.isin(hashes[other], hashes[one]).sum())
+            for one, other in PAIRS
+            if other in hashes
+        }
 
     def duplicates_warning(self) -> str | None:
         """Return a line that warns of images which are in two splits; None where there are none."""
+        names = {"train": "training", "val": "validation", "test": "test"}
         found = [
-            f"{self.duplicates[key]:,} of {len(split):,} {name} images are {other} images too"
-            for key, name, split, other in (
-                ("train_and_val", "validation", self.val, "training"),
-                ("train_and_test", "test", self.test, "training"),
-                ("val_and_test", "test", self.test, "validation"),
-            )
-            if split is not None and self.duplicates[key]
+            f"{count:,} of {len(self.splits[other]):,} {names[other]} images are {names[one]} images too"
+            for one, other in PAIRS
+            if (count := self.duplicates.get(f"{one}_and_{other}"))
         ]
         if not found:
             return None

@@ -1,8 +1,8 @@
 """Loads a dataset by name and sets its validation images apart."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from app.config.dataset import DatasetConfig
 from app.data.dataset import Dataset, Source, Split, fingerprint
 from app.data.sources import LOADERS
 from app.data.sources.published import CACHE_FOLDER
@@ -10,17 +10,11 @@ from app.data.splits import stratified, subsample
 from app.data.store import remove_stale_temporaries
 from app.errors import UserError
 
-if TYPE_CHECKING:
-    from app.config.dataset import DatasetConfig
 
-
-def load_dataset(config: "DatasetConfig", data_root: Path) -> Dataset:
+def load_dataset(config: DatasetConfig, data_root: Path) -> Dataset:
     """Load a dataset, uint8 images of one size, and set its validation images apart.
 
-    Args:
-        config: The experiment's `dataset:` section.
-        data_root: The folder in which `<name>/` is looked for, and whose `.cache/` receives decoded images
-            that are too many for memory.
+    `<name>/` is looked for in `data_root`, whose `.cache/` takes decoded images that are too many for memory.
 
     Raises:
         UserError: Whatever is wrong with the files or missing.

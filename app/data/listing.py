@@ -68,10 +68,8 @@ def index_folder(root: Path, official: Sequence[str] | None = None) -> FolderInd
 
     Hidden files and folders, and `__MACOSX`, are left out; links are followed once, and never upwards.
 
-    Args:
-        root: The data folder.
-        official: The class names that the folders must have, in the order of their labels. By default the
-            folders' own names in natural order.
+    Classes are the `official` names, in the order of their labels, which the folders must have; by default
+    the folders' own names in natural order.
 
     Raises:
         UserError: The folder is missing, empty or unreadable, has no class folders, a single class, a class

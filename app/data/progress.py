@@ -15,10 +15,6 @@ LOG_SECONDS = 30.0  # and where there is no terminal, a line is printed this oft
 def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show how much of a job is done: one line of a terminal, which goes away again, or a line every 30 s.
 
-    Args:
-        what: A description of the job.
-        total: Its size.
-
     Yields:
         A function that takes how much has been done since its last call.
     """
@@ -35,8 +31,7 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
         width = len(text) if live else 0
         # Where nobody reads it any longer, that is no reason to stop.
         with contextlib.suppress(AttributeError, OSError, ValueError):
-            sys.stderr.write(start + text + ("" if live else "\n"))
-            sys.stderr.flush()
+            print(start + text, end="" if live else "\n", file=sys.stderr, flush=True)
 
     def advance(count: int) -> None:
         nonlocal done, due
