@@ -6,7 +6,7 @@ that names file, key or line, what was there, and what to do.
 
 import math
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from pydantic import ValidationError
@@ -44,21 +44,17 @@ def parse_record(content: bytes, kind: type[RecordType]) -> RecordType:
         return kind.model_validate_json(content)
     except ValidationError as error:
         first, *others = error.errors(include_url=False)
-        more = f" (and {len(others)} more)" if others else ""
-        raise ValueError(_explained(first) + more) from None
-
-
-def _explained(detail: Any) -> str:
-    """Return a message for one of pydantic's error details."""
-    kind, key = detail["type"], ""
-    for step in detail["loc"]:
+    key = ""
+    for step in first["loc"]:
         key += f"[{step}]" if isinstance(step, int) else f".{printable(clipped(step))}" if key else step
-    if kind == "json_invalid":
-        return f"no JSON that this program would write ({detail['ctx']['error']})"
-    if kind == "missing":
-        return f"{key}: is missing"
-    what = with_received(broken_rule(detail), detail["input"])
-    return f"{key}: {what}" if key else what
+    if first["type"] == "json_invalid":
+        what = f"no JSON that this program would write ({first['ctx']['error']})"
+    elif first["type"] == "missing":
+        what = "is missing"
+    else:
+        what = with_received(broken_rule(first), first["input"])
+    more = f" (and {len(others)} more)" if others else ""
+    raise ValueError((f"{key}: {what}" if key else what) + more)
 
 
 def read_record(path: Path, kind: type[RecordType]) -> RecordType:

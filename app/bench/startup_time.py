@@ -51,21 +51,21 @@ def _measure(file: Path, began: float) -> dict[str, float]:
     }
 
 
-def _own_seconds(profile: cProfile.Profile) -> float:
-    """Return the time inside our own functions, without what they call."""
-    code = Path(__file__).resolve().parents[2]
-    ours = tuple(str(code / package) for package in ("app", "models"))
-    statistics = pstats.Stats(profile).stats  # type: ignore[attr-defined]
-    return sum(own for (file, *_), (_, _, own, _, _) in statistics.items() if file.startswith(ours))
-
-
 def main(arguments: list[str]) -> None:
     """Be the process that is timed."""
     profile = cProfile.Profile() if "profile" in arguments else None
     answers = answer_stream()
     with profile or contextlib.nullcontext():
         parts = _measure(Path(arguments[0]), float(arguments[1]))
-    send(parts | ({"own_code": _own_seconds(profile)} if profile else {}), answers)
+    if profile:
+        code = Path(__file__).resolve().parents[2]
+        ours = tuple(str(code / package) for package in ("app", "models"))
+        times = pstats.Stats(profile).stats  # type: ignore[attr-defined]
+        # The time inside our own functions, without what they call.
+        parts["own_code"] = sum(
+            own for (file, *_), (_, _, own, _, _) in times.items() if file.startswith(ours)
+        )
+    send(parts, answers)
 
 
 if __name__ == "__main__":

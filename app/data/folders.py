@@ -47,13 +47,16 @@ def load_folder(
             )
         return pixels
 
+    first_file = root / index.files[first]
+    small = os.path.exists(first_file) and os.path.getsize(first_file) < SMALL_FILE_BYTES
+    num_threads = 1 if small else os.cpu_count() or 1  # where Python outweighs decoding, threads would queue
     images, bad = store_images(
         decode,
         len(index.files),
         shape,
         cache_folder / f"{_listing_hash(index, image_format)}.npy",
         lambda bad: _check_bad(index, bad, on_bad_image),
-        _num_threads(root / index.files[first]),
+        num_threads,
     )
     splits = {
         part: Split(images, index.labels[rows], rows, index.files) for part, rows in _good_rows(index, bad)
@@ -64,12 +67,6 @@ def load_folder(
         text += f", {index.num_ignored} other files ignored"
     skipped = tuple(printable(index.files[position]) for position in sorted(bad))
     return Source(index.class_names, splits["train"], splits.get("val"), splits.get("test"), text, skipped)
-
-
-def _num_threads(path: Path) -> int:
-    """Return how many threads pay. In small files Python outweighs decoding: threads would queue."""
-    small = os.path.exists(path) and os.path.getsize(path) < SMALL_FILE_BYTES
-    return 1 if small else os.cpu_count() or 1
 
 
 def _first_shape(index: FolderIndex, image_format: ImageFormat) -> tuple[int, tuple[int, int, int]]:

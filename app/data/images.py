@@ -4,9 +4,10 @@ import contextlib
 import io
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -71,15 +72,12 @@ class ImageFormat:
         return pixels[..., None] if self.channels == 1 else pixels
 
 
-@contextlib.contextmanager
-def quiet_pillow() -> Iterator[None]:
+def quiet_pillow() -> contextlib.AbstractContextManager[Any]:
     """Silence Pillow's remarks on large or odd files, for all threads, while files are decoded.
 
     What cannot be read is an error all the same. To be entered by the main thread, around the work.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    return warnings.catch_warnings(action="ignore")
 
 
 def decode_file(path: str | Path, image_format: ImageFormat) -> np.ndarray:

@@ -31,7 +31,8 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
         width = len(text) if live else 0
         # Where nobody reads it any longer, that is no reason to stop.
         with contextlib.suppress(AttributeError, OSError, ValueError):
-            print(start + text, end="" if live else "\n", file=sys.stderr, flush=True)
+            sys.stderr.write(start + text + ("" if live else "\n"))
+            sys.stderr.flush()
 
     def advance(count: int) -> None:
         nonlocal done, due

@@ -35,37 +35,31 @@ def published(
     `names` are the official class names; `reader` reads the published files, which `files` describes.
     """
     chosen, cache_folder = image_format(config, channels), data_root / CACHE_FOLDER
-    path = local_path(config, data_root)
-    if path.exists():
-        arrays = read_npz_in(path, config.name) or reader(path)
-        if arrays is not None:
-            return source_of(arrays, names, chosen, cache_folder)
-        if not subfolders(path):
-            raise UserError(
-                f"{shown(path)}: no {config.name} in there. It may hold:\n{_welcome(config.name, files)}"
-            )
-        return load_folder(path, chosen, config.on_bad_image, cache_folder, names)
-    try:
-        arrays = _download(config.name)
-    except Exception as error:  # Keras raises a plain Exception where the network fails
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(
-            f"dataset.name: {config.name}: no local files, and the download failed.\n"
-            f"Tried: {shown(path)}/ (does not exist); keras.datasets.{config.name} ({reason[0]})\n"
-            f"Make the folder {shown(path)}/ and put one of these into it:\n{_welcome(config.name, files)}\n"
-            f"or point at such a folder elsewhere: make train EXP=... DATA_DIR=/path/to/{config.name}\n"
-            "To try the program without any data, on scikit-learn's digits: make train EXP=quickstart"
-        ) from error
-    return source_of(arrays, names, chosen, cache_folder)
-
-
-def _welcome(name: str, files: str) -> str:
-    """Return the list of what a folder of a published dataset may hold."""
-    return (
+    path, name = local_path(config, data_root), config.name
+    welcome = (
         f"  {files}\n"
         f"  {name}.npz with the arrays x_train, y_train, x_test, y_test\n"
         "  train/CLASS/*.png and test/CLASS/*.png, one folder for each class by its official name"
     )
+    if path.exists():
+        arrays = read_npz_in(path, name) or reader(path)
+        if arrays is None and not subfolders(path):
+            raise UserError(f"{shown(path)}: no {name} in there. It may hold:\n{welcome}")
+        if arrays is None:
+            return load_folder(path, chosen, config.on_bad_image, cache_folder, names)
+        return source_of(arrays, names, chosen, cache_folder)
+    try:
+        arrays = _download(name)
+    except Exception as error:  # Keras raises a plain Exception where the network fails
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(
+            f"dataset.name: {name}: no local files, and the download failed.\n"
+            f"Tried: {shown(path)}/ (does not exist); keras.datasets.{name} ({reason[0]})\n"
+            f"Make the folder {shown(path)}/ and put one of these into it:\n{welcome}\n"
+            f"or point at such a folder elsewhere: make train EXP=... DATA_DIR=/path/to/{name}\n"
+            "To try the program without any data, on scikit-learn's digits: make train EXP=quickstart"
+        ) from error
+    return source_of(arrays, names, chosen, cache_folder)
 
 
 def read_npz_in(path: Path, name: str) -> Arrays | None:
