@@ -33,10 +33,8 @@ def bench(experiment: Experiment, against: Sequence[str], rounds: int, out: Text
     All contenders are interleaved, a few steps each, so that a ratio compares neighbours in time.
 
     Keras is shown twice where TensorFlow by itself would compute with other kernels than this process does:
-    with the same ones, and as it comes (`keras_default`).
-
-    Returns:
-        The file bench.json, in a new folder of `runs/bench/`.
+    with the same ones, and as it comes (`keras_default`). Returns the file bench.json, in a new folder of
+    `runs/bench/`.
 
     Raises:
         UserError: The experiment cannot be trained, or a baseline does not start.

@@ -26,10 +26,7 @@ def bench_scaling(experiment: Experiment, workers: int, rounds: int, out: TextIO
     """Measure the step of one worker, of several on the same batch, and of several on as many batches.
 
     Every worker has one core to itself. All groups are started first and then interleaved, so that a ratio
-    compares neighbours in time.
-
-    Returns:
-        The file scaling.json, in a new folder of `runs/bench/`.
+    compares neighbours in time. Returns the file scaling.json, in a new folder of `runs/bench/`.
 
     Raises:
         UserError: There are fewer cores than workers, or the experiment cannot be trained.

@@ -41,18 +41,14 @@ class EnoughError(Exception):
 
 
 class StepClock(keras.callbacks.Callback):
-    """Notes when steps end, and leaves `fit` or `evaluate` after enough of them. Must be the last callback.
-
-    Attributes:
-        ends: When the clock was made, and when each step ended.
-        loss: The last one.
-    """
+    """Notes when steps end, and leaves `fit` or `evaluate` after enough. Must be the last callback."""
 
     def __init__(self, steps: int, budget_seconds: float = math.inf):
         """Stop after `steps`, or so long after the first one, but not before two more steps."""
         super().__init__()
         self.steps, self.budget_seconds = steps, budget_seconds
-        self.ends, self.loss = [time.perf_counter()], math.nan
+        self.ends = [time.perf_counter()]  # when the clock was made, and when each step ended
+        self.loss = math.nan  # the last one
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         """Leave `fit` where it is enough."""

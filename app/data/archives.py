@@ -27,13 +27,10 @@ Reader = Callable[[Path], Arrays | None]
 def read_cifar(
     path: Path, *, archive: str, train: Sequence[str], test: str, label_bytes: int
 ) -> Arrays | None:
-    """Read CIFAR's binary version from its .tar.gz or its files.
+    """Read CIFAR's binary version from its .tar.gz or its files; None where there are none.
 
     `path` is the archive, or a folder that holds it or its files (or their folder, as extracted). Of the
     `label_bytes` before the pixels of a record the last is the label (the other one, a coarser one).
-
-    Returns:
-        The arrays; None where there is no such file.
 
     Raises:
         UserError: A file is damaged or missing from the set.

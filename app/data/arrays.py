@@ -16,17 +16,13 @@ from app.errors import UserError
 class Arrays:
     """A published dataset in memory.
 
-    Attributes:
-        train: Images `(n, height, width)` or `(n, height, width, channels)`, and labels `(n,)` or `(n, 1)`.
-        test: The same; None where there is no test part.
-        text: A description of where the data came from.
-        class_names: Where the file has them.
+    Images are `(n, height, width)` or `(n, height, width, channels)`, labels `(n,)` or `(n, 1)`.
     """
 
     train: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray] | None
-    text: str
-    class_names: tuple[str, ...] | None = None
+    text: str  # a description of where the data came from
+    class_names: tuple[str, ...] | None = None  # where the file has them
 
 
 def numbered(arrays: Arrays) -> tuple[str, ...]:
@@ -96,4 +92,4 @@ def _converted(images: np.ndarray, image_format: ImageFormat, cache_folder: Path
 
     plain = whole_split(images, np.zeros(num_images))
     digest = fingerprint(Source((repr(image_format),), plain, None, None, ""))
-    return store_images(decode, num_images, shape, cache_folder / f"{digest}.npy")[0]
+    return store_images(decode, (num_images, *shape), cache_folder / f"{digest}.npy")[0]

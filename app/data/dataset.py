@@ -15,19 +15,12 @@ CHUNK_ELEMENTS = 4_000_000  # pixel values handled at a time: 32 MB as float64
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Some images of one array, which several splits may use (and which may lie on disk).
+    """Some images of one array, which several splits may use (and which may lie on disk)."""
 
-    Attributes:
-        images: All images, `(num_all, height, width, channels)` uint8.
-        labels: The labels of this split's images, `(n,)` int32.
-        rows: Where in `images` they lie, `(n,)` int64.
-        files: The file of each of `images`, relative to the data folder; empty where they are of an archive.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    rows: np.ndarray
-    files: Sequence[str] = ()
+    images: np.ndarray  # all images, `(num_all, height, width, channels)` uint8
+    labels: np.ndarray  # of this split's images, `(n,)` int32
+    rows: np.ndarray  # where in `images` they lie, `(n,)` int64
+    files: Sequence[str] = ()  # of each of `images`, relative to the data folder; none where of an archive
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -66,50 +59,29 @@ def whole_split(images: np.ndarray, labels: np.ndarray) -> Split:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """What a loader returns, before validation data is taken from it.
+    """What a loader returns, before validation data is taken from it."""
 
-    Attributes:
-        class_names: In the order of the labels.
-        train: The training images as published or as found in `train/`.
-        val: Images of a `val/` folder, if there is one.
-        test: Published test images or those of `test/`, if there are any.
-        text: A description of where the data came from.
-        skipped: Files left out because they could not be read, relative to the data folder.
-    """
-
-    class_names: tuple[str, ...]
-    train: Split
-    val: Split | None
-    test: Split | None
-    text: str
-    skipped: tuple[str, ...] = ()
+    class_names: tuple[str, ...]  # in the order of the labels
+    train: Split  # as published or as found in `train/`
+    val: Split | None  # of a `val/` folder, if there is one
+    test: Split | None  # as published or those of `test/`, if there are any
+    text: str  # a description of where the data came from
+    skipped: tuple[str, ...] = ()  # files that could not be read, relative to the data folder
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A dataset ready to train on.
-
-    Attributes:
-        name: Its name in the registry.
-        class_names: In the order of the labels.
-        train: What the network learns from.
-        val: What the curves and the best checkpoint are measured on.
-        test: Measured once, at the end; None where there is none or where it serves as `val`.
-        source: A description of where the data came from.
-        split_rule: A description of how `val` came about.
-        fingerprint: SHA-256 over pixels, labels and class names, whatever they were stored in.
-        skipped: Files left out because they could not be read, relative to the data folder.
-    """
+    """A dataset ready to train on."""
 
     name: str
-    class_names: tuple[str, ...]
-    train: Split
-    val: Split
-    test: Split | None
-    source: str
-    split_rule: str
-    fingerprint: str
-    skipped: tuple[str, ...]
+    class_names: tuple[str, ...]  # in the order of the labels
+    train: Split  # what the network learns from
+    val: Split  # what the curves and the best checkpoint are measured on
+    test: Split | None  # measured once, at the end; None where there is none or where it serves as `val`
+    source: str  # a description of where the data came from
+    split_rule: str  # a description of how `val` came about
+    fingerprint: str  # SHA-256 over pixels, labels and class names, whatever they were stored in
+    skipped: tuple[str, ...]  # files that could not be read, relative to the data folder
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -52,8 +52,7 @@ def load_folder(
     num_threads = 1 if small else os.cpu_count() or 1  # where Python outweighs decoding, threads would queue
     images, bad = store_images(
         decode,
-        len(index.files),
-        shape,
+        (len(index.files), *shape),
         cache_folder / f"{_listing_hash(index, image_format)}.npy",
         lambda bad: _check_bad(index, bad, on_bad_image),
         num_threads,

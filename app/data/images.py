@@ -40,21 +40,13 @@ def listing_of(bad: Sequence[tuple[str, str]]) -> str:
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """How images are made alike.
+    """How images are made alike."""
 
-    Attributes:
-        image_size: `(height, width)` in pixels; None keeps the size.
-        channels: 1 (luminance) or 3 (RGB).
-        interpolation: A key of RESAMPLING; all but "nearest" average over the source pixels when shrinking.
-        resize: "stretch", or "crop": the largest centred part of the wanted proportions, scaled.
-        background: The colour that shows through transparent pixels, RGB.
-    """
-
-    image_size: tuple[int, int] | None
-    channels: int
-    interpolation: str = "bilinear"
-    resize: str = "stretch"
-    background: tuple[int, int, int] = (255, 255, 255)
+    image_size: tuple[int, int] | None  # `(height, width)` in pixels; None keeps the size
+    channels: int  # 1 (luminance) or 3 (RGB)
+    interpolation: str = "bilinear"  # all but "nearest" average over the source pixels when shrinking
+    resize: str = "stretch"  # or "crop": the largest centred part of the wanted proportions, scaled
+    background: tuple[int, int, int] = (255, 255, 255)  # shows through transparent pixels, RGB
 
     def convert(self, image: Image.Image) -> np.ndarray:
         """Return the pixels of an image, `(height, width, channels)` uint8."""

@@ -37,23 +37,14 @@ MAX_SHOWN = 12  # folders named in a message
 
 @dataclass(frozen=True)
 class FolderIndex:
-    """The image files below a folder; parts lie one after the other, each sorted by label.
-
-    Attributes:
-        root: The folder.
-        class_names: In the order of the labels.
-        files: Paths relative to `root`.
-        labels: One for each file, int32.
-        parts: "train", and "val" and "test" where they exist, to their place in `files`.
-        num_ignored: Files that are no images by their names.
-    """
+    """The image files below a folder; parts lie one after the other, each sorted by label."""
 
     root: Path
-    class_names: tuple[str, ...]
-    files: list[str]
-    labels: np.ndarray
-    parts: dict[str, slice]
-    num_ignored: int
+    class_names: tuple[str, ...]  # in the order of the labels
+    files: list[str]  # paths relative to `root`
+    labels: np.ndarray  # one for each file, int32
+    parts: dict[str, slice]  # "train", and "val" and "test" where they exist, to their place in `files`
+    num_ignored: int  # files that are no images by their names
 
 
 def natural_key(text: str) -> tuple[list[str | int], str]:

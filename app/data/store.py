@@ -38,7 +38,6 @@ BadImages = dict[int, str]  # position -> reason
 
 def store_images(
     decode: Callable[[int], np.ndarray],
-    num_images: int,
     shape: tuple[int, ...],
     path: Path,
     check: Callable[[BadImages], None] = lambda bad: None,
@@ -47,21 +46,20 @@ def store_images(
     """Decode every image once.
 
     Args:
-        decode: Returns the pixels at a position, `shape` uint8, or raises BadImageError. Runs in threads.
-        num_images: How many there are.
-        shape: Of one image.
+        decode: Returns the pixels at a position, uint8, or raises BadImageError. Runs in threads.
+        shape: Of all images.
         path: The file for images that are too many for memory, or took long to decode. Its name must stand
             for the content: a file of that name is used as it is. It may be deleted at any time.
         check: Sees the bad images before anything is kept, and may raise.
         num_threads: That decode side by side.
 
     Returns:
-        All images, `(num_images, *shape)` uint8, with zeros for the bad ones, and the bad ones.
+        All images, uint8, with zeros for the bad ones, and the bad ones.
 
     Raises:
         UserError: The cache cannot be written.
     """
-    size, shape = num_images * math.prod(shape), (num_images, *shape)
+    size = math.prod(shape)
     in_memory = size <= MEMORY_FRACTION * available_memory_bytes()
     cached = _read_cache(path, shape)
     if cached is not None:
@@ -71,7 +69,7 @@ def store_images(
     bad = {}
     if in_memory:
         began, images = time.monotonic(), np.empty(shape, np.uint8)
-        with progress(WHAT, num_images) as advance:
+        with progress(WHAT, shape[0]) as advance:
             for start, block in _decoded_blocks(decode, shape, num_threads, bad, advance):
                 images[start : start + len(block)] = block
         check(bad)
@@ -82,7 +80,7 @@ def store_images(
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary:
             # Through the file, not memory that is mapped to it: a full disk is an error, not a crash.
-            with _open_held(temporary) as file, progress(WHAT, num_images) as advance:
+            with _open_held(temporary) as file, progress(WHAT, shape[0]) as advance:
                 header = {"descr": "|u1", "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(file, header)
                 for _, block in _decoded_blocks(decode, shape, num_threads, bad, advance):
