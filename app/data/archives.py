@@ -45,8 +45,7 @@ def read_cifar(
             return None
         place = found[0].parent
         contents = {name: _read_bytes(place / name) for name in names if (place / name).is_file()}
-    missing = [name for name in names if name not in contents]
-    if missing:
+    if missing := [name for name in names if name not in contents]:
         raise UserError(f"{shown(place)}: incomplete; missing {', '.join(missing)}")
     *parts, last = (_cifar_records(contents[name], label_bytes, f"{shown(place)}: {name}") for name in names)
     images, labels = map(np.concatenate, zip(*parts, strict=True))

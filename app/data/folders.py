@@ -96,8 +96,7 @@ def _check_bad(index: FolderIndex, bad: BadImages, on_bad_image: str) -> None:
         )
     for part, rows in _good_rows(index, bad):
         counts = np.bincount(index.labels[rows], minlength=len(index.class_names))
-        lost = [name for name, count in zip(index.class_names, counts, strict=True) if count == 0]
-        if lost:
+        if lost := [name for name, count in zip(index.class_names, counts, strict=True) if count == 0]:
             raise UserError(
                 f"{shown(index.root)}: no readable image is left in {part} for: {', '.join(lost)} "
                 f"({len(bad)} bad images skipped)"
