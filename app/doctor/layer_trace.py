@@ -111,7 +111,7 @@ def _in_forward(calls: Sequence[LayerCall], loss: Any) -> FirstNonFinite | None:
 
 
 def _in_backward(calls: Sequence[LayerCall], tape: Any, loss: Any) -> FirstNonFinite | None:
-    """Fill in the calls' gradients; return where they first are not finite on the way back."""
+    """Fill in the calls' gradients on the way back, up to where they first are not finite; return that."""
     gradients = tape.gradient(
         loss,
         {
@@ -123,13 +123,11 @@ def _in_backward(calls: Sequence[LayerCall], tape: Any, loss: Any) -> FirstNonFi
             for index, call in enumerate(calls)
         },
     )
-    for index, call in enumerate(calls):
+    for index, call in reversed([*enumerate(calls)]):
         found = gradients[index]["weights"] or gradients[index]["output"]
         if any(gradient is not None for gradient in found):
             call.gradient_size = _size(*found)
-    for index in reversed(range(len(calls))):
-        name = f"{calls[index].path} ({type(calls[index].layer).__name__})"
-        last = index == len(calls) - 1
+        name, last = f"{call.path} ({type(call.layer).__name__})", index == len(calls) - 1
         places = {
             "output": "the gradient of the loss" if last else f"the gradient on its way back to {name}",
             "weights": f"the gradient of the weights of {name}",

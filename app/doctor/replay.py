@@ -147,9 +147,9 @@ def _report(job: Job, position: int, first: FirstNonFinite, out: TextIO) -> None
         (
             call.path,
             type(call.layer).__name__,
-            _number(call.weight_size) if call.layer.weights else "",
-            _number(call.output_size),
-            _number(call.gradient_size),
+            f"{call.weight_size:.3g}" if call.layer.weights else "",
+            f"{call.output_size:.3g}",
+            "" if call.gradient_size is None else f"{call.gradient_size:.3g}",
         )
         for call in first.calls[begin : max(index + 1, begin + SHOWN_LAYERS)]
     ]
@@ -157,10 +157,6 @@ def _report(job: Job, position: int, first: FirstNonFinite, out: TextIO) -> None
     for line in aligned(rows, right=(2, 3, 4)):
         print(f"  {line}", file=out)
     print(f"What to do: {_advice(job, position, first)}", file=out, flush=True)
-
-
-def _number(size: float | None) -> str:
-    return "" if size is None else f"{size:.3g}"
 
 
 def _advice(job: Job, position: int, first: FirstNonFinite) -> str:
