@@ -85,17 +85,9 @@ def write_evaluation(
     confusion = confusion_matrix(split.labels, logits.argmax(-1), len(class_names))
     draw_confusion(folder / "confusion.png", confusion, class_names, title)
     draw_classes(folder / "classes.png", content["classes"], title)
-    for name, correct in (("mistakes.png", False), ("doubts.png", True)):
-        draw_predictions(
-            folder / name,
-            split.images_at,
-            split.labels,
-            logits,
-            class_names,
-            title,
-            split.files_at,
-            correct=correct,
-        )
+    images = split.images_at, split.labels, logits, class_names, title, split.files_at
+    draw_predictions(folder / "mistakes.png", *images, correct=False)
+    draw_predictions(folder / "doubts.png", *images, correct=True)
     error = content["expected_calibration_error"]
     draw_reliability(folder / "reliability.png", content["reliability"], error, title)
     write_json(folder / "evaluation.json", content)
