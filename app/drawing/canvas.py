@@ -34,18 +34,33 @@ TITLE_POINTS, SUBTITLE_POINTS = 12.5, 8.5
 _LONGEST = 500  # letters that are looked at
 
 
-def new_figure(width_inches: float, height_inches: float) -> "Figure":
-    """Return an empty figure that needs neither a display nor pyplot."""
+def new_figure(width_inches: float, height_inches: float, heading: str = "") -> "Figure":
+    """Return a figure that needs neither a display nor pyplot, with a heading above the given height.
+
+    The heading stands at the left; its further lines are smaller and grey.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width_inches, height_inches), dpi=DOTS_PER_INCH)
+    lines = heading.split("\n") if heading else []
+    height = height_inches + (HEAD_TOP + HEAD_LINE * len(lines) + 0.1 if lines else 0.0)
+    figure = Figure(figsize=(width_inches, height), dpi=DOTS_PER_INCH)
     FigureCanvasAgg(figure)
+    room = width_inches - 2 * MARGIN
+    for number, line in enumerate(lines):
+        points = SUBTITLE_POINTS if number else TITLE_POINTS
+        if not number and text_inches(line, points) > room:
+            points = max(SUBTITLE_POINTS, points * room / text_inches(line, points))
+        figure.text(
+            MARGIN / width_inches, 1 - (HEAD_TOP + number * HEAD_LINE) / height,
+            shortened(line, room, points), fontsize=points, va="top", parse_math=False,
+            color=GREY if number else BLACK,
+        )  # fmt: skip
     return figure
 
 
-def set_up_panel(axes: "Axes") -> None:
-    """Give a panel over epochs its grid and its whole-numbered axis."""
+def set_up_panel(axes: "Axes", epochs: np.ndarray | None = None) -> None:
+    """Give a panel over epochs its grid and its whole-numbered axis, a little wider than `epochs`."""
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlabel("epoch")
@@ -53,12 +68,9 @@ def set_up_panel(axes: "Axes") -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=11, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
-
-
-def set_epochs(axes: "Axes", epochs: np.ndarray) -> None:
-    """Let the axis begin a little before the first epoch and end a little behind the last."""
-    margin = max(0.5, 0.02 * len(epochs))
-    axes.set_xlim(epochs[0] - margin, epochs[-1] + margin)
+    if epochs is not None:
+        margin = max(0.5, 0.02 * len(epochs))
+        axes.set_xlim(epochs[0] - margin, epochs[-1] + margin)
 
 
 def limit_values(axes: "Axes", values: np.ndarray, metric: str, where_none: str) -> None:
@@ -92,31 +104,12 @@ def add_panel(
 
 
 def add_legend(figure: "Figure", top: float, handles: "Sequence[Artist]", **options: Any) -> None:
-    """Explain marks in a row at the left of a figure, `top` inches below its upper border."""
+    """Explain marks in a row at the left of a figure, from `top` inches down."""
     width, height = figure.get_size_inches()
     figure.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=(MARGIN / width, 1 - top / height), frameon=False,
+        handles=handles, loc="upper left", bbox_to_anchor=(MARGIN / width, top / height), frameon=False,
         borderaxespad=0.0, borderpad=0.0, **{"ncols": 4, "fontsize": 9} | options,
     )  # fmt: skip
-
-
-def heading_inches(title: str) -> float:
-    """Return the height that the heading takes from the top of a figure."""
-    return HEAD_TOP + HEAD_LINE * (title.count("\n") + 1) + 0.1
-
-
-def draw_heading(figure: "Figure", title: str) -> None:
-    """Write a title at the top left of a figure; its further lines are smaller and grey."""
-    width, height = figure.get_size_inches()
-    room = width - 2 * MARGIN
-    for number, line in enumerate(title.split("\n")):
-        points = SUBTITLE_POINTS if number else TITLE_POINTS
-        if not number and text_inches(line, points) > room:
-            points = max(SUBTITLE_POINTS, points * room / text_inches(line, points))
-        figure.text(
-            MARGIN / width, 1 - (HEAD_TOP + number * HEAD_LINE) / height, shortened(line, room, points),
-            fontsize=points, va="top", parse_math=False, color=GREY if number else BLACK,
-        )  # fmt: skip
 
 
 def shortened(text: str, width_inches: float, points: float) -> str:

@@ -6,7 +6,6 @@ epochs; the single panels are cut out of the one canvas. Matplotlib is imported 
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +21,6 @@ from app.drawing.canvas import (
     add_panel,
     limit_values,
     new_figure,
-    set_epochs,
     set_up_panel,
 )
 from app.files import atomic_path
@@ -39,25 +37,18 @@ MARKED_EPOCHS = 60  # up to here every epoch gets a marker
 
 
 def draw_curves(
+    run: Run,
+    experiment: Experiment,
     rows: Sequence[Mapping[str, float]],
-    folder: Path,
-    *,
-    title: str,
-    monitor: str = "val_accuracy",
-    mode: str = "max",
-    validation_name: str = "validation",
     resumed_epochs: Sequence[int] = (),
 ) -> None:
-    """Draw curves.png (accuracy | loss, learning rate below), accuracy.png and loss.png into `folder`.
+    """Draw curves.png (accuracy | loss, learning rate below), accuracy.png and loss.png into a run's folder.
 
     Args:
+        run: Its folder receives the files, each atomically.
+        experiment: What was trained; its `monitor` decides which epoch is best.
         rows: History, one mapping an epoch with `epoch` (from 1) and any of `accuracy`, `loss`,
             `val_accuracy`, `val_loss`, `learning_rate`; what is missing or not finite leaves a gap.
-        folder: Receives the files; each replaces its predecessor whole.
-        title: Heading over the panels, usually the run's name.
-        monitor: Column that decides which epoch is best.
-        mode: "max" or "min", the direction in which `monitor` improves.
-        validation_name: "validation", or "test" where the test split serves for validation.
         resumed_epochs: Epochs in which an interrupted run went on.
     """
     columns = {name: column(rows, name) for name in COLUMNS}
@@ -65,8 +56,10 @@ def draw_curves(
     width, height = FIGURE_INCHES
     strip_inches = STRIP_INCHES * has_rates
     figure = new_figure(width, height + strip_inches)
-    best = _find_best(columns[monitor], mode)
-    test = " (test)" if validation_name == "test" else ""
+    title = f"{experiment.name}: {experiment.model.name} on {experiment.dataset.name}"
+    monitor = experiment.training.monitor
+    best = _find_best(columns[monitor], experiment.training.mode)
+    test = " (test)" if experiment.dataset.validates_on_test else ""
     for half, metric in enumerate(("accuracy", "loss")):
         left = 0.5 * half * width
         place = (left + 0.053 * width, strip_inches + 0.115 * height, 0.425 * width, 0.66 * height)
@@ -95,26 +88,8 @@ def draw_curves(
         ("accuracy.png", pixels[:upper, :middle]),
         ("loss.png", pixels[:upper, middle:]),
     ):
-        with atomic_path(folder / filename) as temporary:
+        with atomic_path(run.path / filename) as temporary:
             Image.fromarray(np.ascontiguousarray(part)).save(temporary, dpi=(DOTS_PER_INCH, DOTS_PER_INCH))
-
-
-def draw_history(
-    run: Run,
-    experiment: Experiment,
-    rows: Sequence[Mapping[str, float]],
-    resumed_epochs: Sequence[int] = (),
-) -> None:
-    """Draw the curves of a run of `experiment` into its folder; see `draw_curves`."""
-    draw_curves(
-        rows,
-        run.path,
-        title=f"{experiment.name}: {experiment.model.name} on {experiment.dataset.name}",
-        monitor=experiment.training.monitor,
-        mode=experiment.training.mode,
-        validation_name="test" if experiment.dataset.validates_on_test else "validation",
-        resumed_epochs=resumed_epochs,
-    )
 
 
 def column(rows: Sequence[Mapping[str, float]], name: str) -> np.ndarray:
@@ -133,8 +108,7 @@ def _find_best(values: np.ndarray, mode: str) -> int | None:
 def _draw_panel(axes: "Axes", metric: str, columns: Mapping[str, np.ndarray], test: str) -> None:
     """Draw the training and the validation curve of one metric."""
     epochs, curves = columns["epoch"], (columns[metric], columns[f"val_{metric}"])
-    set_up_panel(axes)
-    set_epochs(axes, epochs)
+    set_up_panel(axes, epochs)
     limit_values(axes, np.concatenate(curves), metric, "no finite value so far")
     marker_step = 1 if len(epochs) <= MARKED_EPOCHS else len(epochs) // 20
     for curve, label, colour, style in zip(
@@ -183,8 +157,7 @@ def _draw_learning_rate(axes: "Axes", epochs: np.ndarray, rates: np.ndarray) -> 
     """Draw the learning rate of each epoch's last step, on an axis from 0 to a little above its maximum."""
     from matplotlib.ticker import MaxNLocator
 
-    set_up_panel(axes)
-    set_epochs(axes, epochs)
+    set_up_panel(axes, epochs)
     top = float(np.nanmax(rates)) or 1.0
     power = math.floor(math.log10(top))
     unit = 10.0**power if power < -2 else 1.0  # so that ticks of small rates stay short

@@ -14,8 +14,6 @@ from app.drawing.canvas import (
     MARGIN,
     VERMILION,
     add_panel,
-    draw_heading,
-    heading_inches,
     new_figure,
     save_figure,
     shortened,
@@ -70,14 +68,13 @@ def draw_grid(
     pitch = SHEET_TILE + MARGIN
     lines = max((caption.count("\n") + 1 for caption in captions if caption), default=0)
     row_inches = pitch + lines * SHEET_LINE
-    head = heading_inches(title)
     width = max(min(columns, len(images)) * pitch + MARGIN, LEAST_WIDTH)
-    height = head + max(math.ceil(len(images) / columns) * row_inches, MARGIN)
-    figure = new_figure(width, height)
-    draw_heading(figure, title)
+    body = max(math.ceil(len(images) / columns) * row_inches, MARGIN)
+    figure = new_figure(width, body, title)
+    height = figure.get_figheight()
     for number, (image, caption) in enumerate(zip(images, captions, strict=True)):
         row, column = divmod(number, columns)
-        left, bottom = MARGIN + column * pitch, height - head - row * row_inches - SHEET_TILE
+        left, bottom = MARGIN + column * pitch, body - row * row_inches - SHEET_TILE
         axes = add_panel(figure, left, bottom, SHEET_TILE, SHEET_TILE, frameon=False, xticks=[], yticks=[])
         axes.imshow(_for_tile(image), interpolation="nearest")
         marked = wrong is not None and bool(wrong[number])

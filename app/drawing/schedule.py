@@ -12,8 +12,6 @@ from app.drawing.canvas import (
     VERMILION,
     add_legend,
     add_panel,
-    draw_heading,
-    heading_inches,
     new_figure,
     save_figure,
     set_up_panel,
@@ -33,11 +31,9 @@ def draw_schedule(
         epochs: Of the training.
         warmup_epochs: How many of them are warm-up.
     """
-    width, height = LEAST_WIDTH + 1.0, 4.8
-    figure = new_figure(width, height)
-    draw_heading(figure, title)
-    head = heading_inches(title) + 0.5
-    axes = add_panel(figure, 0.115 * width, 0.6, 0.855 * width, height - 0.6 - head)
+    width, height = LEAST_WIDTH + 1.0, 4.1
+    figure = new_figure(width, height, title)
+    axes = add_panel(figure, 0.115 * width, 0.6, 0.855 * width, height - 1.1)
     set_up_panel(axes)
     axes.set_ylabel("learning rate")
     axes.plot(positions, rates, "-", color=BLUE, linewidth=2.0, zorder=3)
@@ -57,5 +53,5 @@ def draw_schedule(
             [positions[at]], [rates[at]], marker, color=colour, markersize=9, linestyle="none", zorder=4,
             clip_on=False, label=f"{name}: {rates[at]:.3g}{where}",
         )  # fmt: skip
-    add_legend(figure, head - 0.42, axes.get_legend_handles_labels()[0])
+    add_legend(figure, height - 0.08, axes.get_legend_handles_labels()[0])
     save_figure(figure, path)

@@ -17,8 +17,6 @@ from app.drawing.canvas import (
     VERMILION,
     add_legend,
     add_panel,
-    draw_heading,
-    heading_inches,
     new_figure,
     percent_of,
     save_figure,
@@ -71,12 +69,10 @@ def draw_confusion(
     names = [short[class_names[at]] for at in positions]
     longest = max(text_inches(name, LABEL_POINTS) for name in names)
     turned = not written or longest > cell - 0.1
-    head, left = heading_inches(title) + 0.1, longest + 0.5
+    left = longest + 0.5
     below = (longest if turned else 0.15) + 0.5
     width = max(left + side + (0.4 if written else 4.4), LEAST_WIDTH)
-    height = head + side + below
-    figure = new_figure(width, height)
-    draw_heading(figure, title)
+    figure = new_figure(width, side + below + 0.1, title)
     axes = add_panel(figure, left, below, side, side)
     # The root lets small fractions be seen beside the large ones of the diagonal.
     axes.imshow(np.sqrt(fractions), cmap="Blues", vmin=0.0, vmax=1.15, interpolation="antialiased")
@@ -146,10 +142,8 @@ def draw_classes(path: Path, classes: Sequence[Mapping[str, Any]], title: str) -
     rows = math.ceil(len(ordered) / columns)
     label, value = LABEL_INCHES + 0.55, 0.45
     pitch = label + COLUMN_INCHES + value if columns > 1 else LEAST_WIDTH - MARGIN
-    head = heading_inches(title) + 0.3
-    width, height = columns * pitch + MARGIN, head + rows * ROW_INCHES + 0.5
-    figure = new_figure(width, height)
-    draw_heading(figure, title)
+    height = rows * ROW_INCHES + 0.8
+    figure = new_figure(columns * pitch + MARGIN, height, title)
     low = min(min(each["precision"], each["recall"], each["f1"]) for each in ordered)
     low = math.floor(min(low, 0.9) * 10) / 10
     for column in range(columns):
@@ -157,7 +151,7 @@ def draw_classes(path: Path, classes: Sequence[Mapping[str, Any]], title: str) -
         left, bottom = label + column * pitch, 0.5 + (rows - len(part)) * ROW_INCHES
         axes = add_panel(figure, left, bottom, pitch - label - value, len(part) * ROW_INCHES)
         _draw_class_rows(axes, part, short, low)
-    add_legend(figure, head - 0.32, axes.get_legend_handles_labels()[0])
+    add_legend(figure, height + 0.02, axes.get_legend_handles_labels()[0])
     save_figure(figure, path)
 
 
@@ -197,10 +191,9 @@ def draw_reliability(path: Path, bins: Sequence[Mapping[str, float]], error: flo
         title: Of what; the second line of the heading.
     """
     title = f"Reliability diagram: expected calibration error {100 * error:.1f} %\n{title}"
-    width, height, head = LEAST_WIDTH, 7.6, heading_inches(title) + 0.3
-    figure = new_figure(width, height)
-    draw_heading(figure, title)
-    upper = add_panel(figure, 0.12 * width, 2.5, 0.84 * width, height - head - 2.55)
+    width, height = LEAST_WIDTH, 6.9
+    figure = new_figure(width, height, title)
+    upper = add_panel(figure, 0.12 * width, 2.5, 0.84 * width, height - 2.85)
     lower = add_panel(figure, 0.12 * width, 0.55, 0.84 * width, 1.6, sharex=upper)
     filled = [each for each in bins if each["images"]]
     keys = ("low", "high", "images", "confidence", "accuracy")
@@ -216,7 +209,7 @@ def draw_reliability(path: Path, bins: Sequence[Mapping[str, float]], error: flo
     upper.set_ylim(0, 1.01)
     upper.set_ylabel("accuracy")
     upper.tick_params(axis="x", labelbottom=False)
-    add_legend(figure, head - 0.32, upper.get_legend_handles_labels()[0])
+    add_legend(figure, height + 0.02, upper.get_legend_handles_labels()[0])
     fractions = images / images.sum()
     lower.bar(left, fractions, color=GREY, edgecolor="white", **bars)
     lower.set_ylim(0, 1.18 * max(fractions))

@@ -132,11 +132,16 @@ def _draw_group(axes: "Axes", metric: str, number: int, group: Group) -> "Line2D
     num_epochs = min(len(trial.rows) for trial in group.trials)
     epochs = np.arange(1, num_epochs + 1)
     # A mark where validation ends shows it where there is but one epoch.
-    dashed = {
+    dashed: dict[str, Any] = {
         "linestyle": "--", "linewidth": 1.1, "markersize": 5, "markerfacecolor": "white",
         "markevery": [num_epochs - 1],
     }  # fmt: skip
-    bold = {"linestyle": "-", "linewidth": 2.2, "markersize": 4, "markevery": max(1, num_epochs // 10)}
+    bold: dict[str, Any] = {
+        "linestyle": "-",
+        "linewidth": 2.2,
+        "markersize": 4,
+        "markevery": max(1, num_epochs // 10),
+    }
     for prefix, style in (("val_", dashed), ("", bold)):
         curves = np.stack([column(trial.rows, prefix + metric)[:num_epochs] for trial in group.trials])
         mean, low, high = curves.mean(axis=0), curves.min(axis=0), curves.max(axis=0)

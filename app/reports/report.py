@@ -9,7 +9,7 @@ import numpy as np
 from app.config import Experiment
 from app.data.dataset import Dataset
 from app.data.datasets import load_dataset
-from app.drawing.curves import draw_history
+from app.drawing.curves import draw_curves
 from app.errors import UserError
 from app.evaluation.records import (
     PICTURES,
@@ -50,7 +50,7 @@ def write_report(run: Run, dataset: Dataset | None = None) -> Path:
         )
     experiment, metrics = load_run_experiment(run), read_record(run.metrics, MetricsRecord)
     if dataset is None:  # at the end of training they are drawn already
-        draw_history(run, experiment, read_history(run.history), metrics.timing.resumed_epochs)
+        draw_curves(run, experiment, read_history(run.history), metrics.timing.resumed_epochs)
     remark = _evaluate_validation(run, experiment, metrics, dataset)
     title = f"{experiment.name}: {experiment.model.name} on {experiment.dataset.name}"
     page.write_page(run.report, title, _parts(run, experiment, metrics, remark))
