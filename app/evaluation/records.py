@@ -65,20 +65,11 @@ def evaluation_title(content: dict[str, Any]) -> str:
 
 
 def write_evaluation(
-    folder: Path,
-    content: dict[str, Any],
-    split: Split,
-    logits: np.ndarray,
-    class_names: Sequence[str],
+    folder: Path, content: dict[str, Any], split: Split, logits: np.ndarray, class_names: Sequence[str]
 ) -> None:
     """Write evaluation.json and the pictures of an evaluation into `folder`; the same again replaces them.
 
-    Args:
-        folder: Is made where it is missing.
-        content: See `evaluation_content`.
-        split: The images.
-        logits: (images, classes), float32.
-        class_names: One a class.
+    For `content` see `evaluation_content`; `logits` are (images, classes), float32.
     """
     folder.mkdir(parents=True, exist_ok=True)
     title = evaluation_title(content)

@@ -37,15 +37,10 @@ _TITLE = (
 
 
 class Bar(NamedTuple):
-    """A layer with weights.
+    """A layer with weights."""
 
-    Attributes:
-        side: Height and width of the map it puts out, None of a dense layer.
-        channels: Of the map; of a dense layer its units.
-    """
-
-    side: int | None
-    channels: int
+    side: int | None  # height and width of the map it puts out, None of a dense layer
+    channels: int  # of the map; of a dense layer its units
 
 
 def draw_architectures(path: Path, networks: Sequence[Published]) -> None:

@@ -18,15 +18,7 @@ _Column = tuple[str, bool, Callable[[Group], str]]
 def write_comparison(
     path: Path, groups: Sequence[Group], picture: Path, found: Sequence[str], remarks: Sequence[str]
 ) -> None:
-    """Write the page of a comparison.
-
-    Args:
-        path: The file.
-        groups: What is compared.
-        picture: The curves.
-        found: Sentences on chance.
-        remarks: How these are to be read.
-    """
+    """Write the page of a comparison, with sentences on chance and remarks on how these are to be read."""
     head, rows, numbers = results(groups)
     for row in rows:
         row[0] = row[0].replace(" ", "\N{NO-BREAK SPACE}")
