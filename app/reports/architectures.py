@@ -74,7 +74,7 @@ def draw_architectures(path: Path, networks: Sequence[Published]) -> None:
             WIDTH_INCHES - LABEL_INCHES - MARGIN,
             ROW_INCHES - 0.08,
         )
-        axes = add_panel(figure, *place, frameon=False, xticks=[], yticks=[])
+        axes = add_panel(figure, *box, frameon=False, xticks=[], yticks=[])
         axes.set_xlim(-1, longest)
         _draw_bars(axes, bars, published.pixels)
         words = (
