@@ -68,12 +68,8 @@ def draw_architectures(path: Path, networks: Sequence[Published]) -> None:
     longest = max(map(len, rows))
     for number, (published, network, bars) in enumerate(zip(networks, built, rows, strict=True)):
         top = body - number * ROW_INCHES
-        place = (
-            LABEL_INCHES,
-            top - ROW_INCHES + 0.04,
-            WIDTH_INCHES - LABEL_INCHES - MARGIN,
-            ROW_INCHES - 0.08,
-        )
+        wide = WIDTH_INCHES - LABEL_INCHES - MARGIN
+        box = LABEL_INCHES, top - ROW_INCHES + 0.04, wide, ROW_INCHES - 0.08
         axes = add_panel(figure, *box, frameon=False, xticks=[], yticks=[])
         axes.set_xlim(-1, longest)
         _draw_bars(axes, bars, published.pixels)
