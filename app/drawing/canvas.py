@@ -68,7 +68,7 @@ def set_up_panel(axes: "Axes", epochs: np.ndarray | None = None) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=11, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
-    if epochs is not None:
+    if epochs is not None and len(epochs):
         margin = max(0.5, 0.02 * len(epochs))
         axes.set_xlim(epochs[0] - margin, epochs[-1] + margin)
 
