@@ -76,7 +76,7 @@ def draw_grid(
         row, column = divmod(number, columns)
         left, bottom = MARGIN + column * pitch, body - row * row_inches - SHEET_TILE
         axes = add_panel(figure, left, bottom, SHEET_TILE, SHEET_TILE, frameon=False, xticks=[], yticks=[])
-        axes.imshow(_for_tile(image), interpolation="nearest")
+        axes.imshow(_for_tile(image), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         marked = wrong is not None and bool(wrong[number])
         for line, text in enumerate(caption.split("\n")):
             sign = WRONG_SIGN if marked and line == 0 else ""
@@ -90,8 +90,8 @@ def draw_grid(
 
 
 def _for_tile(image: np.ndarray) -> Image.Image:
-    """Return an image in colour and no larger than a tile, so that none of its pixels is simply left out."""
-    picture = Image.fromarray(np.broadcast_to(image, (*image.shape[:2], 3)))
+    """Return an image no larger than a tile, so that none of its pixels is simply left out."""
+    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
     most = round(SHEET_TILE * DOTS_PER_INCH)
     picture.thumbnail((most, most), Image.Resampling.LANCZOS)
     return picture
