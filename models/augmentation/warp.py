@@ -95,9 +95,8 @@ class ComposedWarps(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments, the layers serialised."""
-        config = super().get_config()
-        config.pop("autocast", None)
-        return {**config, "layers": [keras.saving.serialize_keras_object(layer) for layer in self.layers]}
+        serialized = [keras.saving.serialize_keras_object(layer) for layer in self.layers]
+        return {**super().get_config(), "layers": serialized}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "ComposedWarps":
