@@ -71,7 +71,7 @@ class ComposedWarps(keras.layers.Layer):
     """
 
     def __init__(self, layers: Sequence[Warp], **kwargs: Any):
-        name = "_and_".join(type(layer).__name__ for layer in layers)
+        name = "_and_".join(layer.name for layer in layers)
         super().__init__(**{"name": name, "dtype": "float32", "autocast": False, **kwargs})
         self.layers = list(layers)
 
