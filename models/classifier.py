@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from models.augmentation.warp import composed
 from models.losses import SparseCrossentropy
 
 
@@ -20,7 +21,8 @@ class ImageClassifier(keras.Model):
         network: A built model, normalised images to logits.
         class_names: One name for each logit, in order.
         normalization: Layer from raw pixels to the network's input.
-        augmentation: Layers from images to images, applied in this order when training.
+        augmentation: Layers from images to images, applied in this order when training; neighbours that
+            move pixels are composed, see `composed`.
         **kwargs: Arguments of `keras.Model`.
 
     Call arguments:
@@ -42,7 +44,7 @@ class ImageClassifier(keras.Model):
         self.network = network
         self.class_names = tuple(class_names)
         self.normalization = normalization
-        self.augmentation = list(augmentation)
+        self.augmentation = composed(augmentation)
 
     def build(self, input_shape):
         """Give every part its weights and shapes, for images of `input_shape` with the batch first."""

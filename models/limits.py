@@ -20,8 +20,10 @@ _WORDS = {
 class Limits:
     """What a number may be, for `Annotated`: any of JSON schema's minimum, exclusiveMinimum, maximum ..."""
 
+    schema: dict[str, Any]  # keywords of JSON schema
+
     def __init__(self, **schema: float) -> None:
-        self.schema = schema
+        self.schema = dict(schema)
 
     def __str__(self) -> str:
         """Return the limits in words, as in `at least 0 and below 1`."""
@@ -31,6 +33,28 @@ class Limits:
         """Return whether a value is a number within the limits."""
         number = isinstance(value, int | float) and not isinstance(value, bool)
         return number and all(_WORDS[key][1](value, limit) for key, limit in self.schema.items())
+
+
+class Range(Limits):
+    """What the two ends of a range may be, for `Annotated`: two numbers within limits, the smaller first."""
+
+    def __init__(self, **schema: float) -> None:
+        self._ends = Limits(**schema)
+        self.schema = {
+            "minItems": 2,
+            "maxItems": 2,
+            "items": {"type": "number", **schema},
+            "description": f"two numbers {self._ends}, the smaller first",
+        }
+
+    def __str__(self) -> str:
+        """Return the rule in words."""
+        return self.schema["description"]
+
+    def allow(self, value: Any) -> bool:
+        """Return whether a value is a range within the limits."""
+        pair = isinstance(value, list | tuple) and len(value) == 2
+        return pair and all(map(self._ends.allow, value)) and value[0] <= value[1]
 
 
 Positive = Annotated[float, Limits(exclusiveMinimum=0)]

@@ -148,6 +148,8 @@ def annotation_of(schema: dict[str, Any]) -> Any:
     annotation: Any = Union[tuple(types[name] for name in _types(schema))]  # noqa: UP007 - of any number of types
     if "enum" in schema:
         return Annotated[annotation, AfterValidator(functools.partial(_one_of, tuple(schema["enum"])))]
+    if schema.get("maxItems") == 2:  # models.limits.Range
+        return Annotated[annotation, AfterValidator(_range)]
     return annotation
 
 
@@ -157,8 +159,16 @@ def _one_of(options: tuple[Any, ...], value: Any) -> Any:
     return value
 
 
+def _range(value: tuple[float, ...]) -> tuple[float, ...]:
+    if len(value) != 2 or value[0] > value[1]:
+        raise ValueError
+    return value
+
+
 def _argument_rule(schema: dict[str, Any], errors: Sequence[ErrorDetails]) -> str:
     """Return the rule that an argument broke, from what pydantic found for each type that it may have."""
+    if "description" in schema:  # a rule that JSON schema has no keywords for
+        return f"must be {schema['description']}"
     in_items = [any(isinstance(step, int) for step in error["loc"]) for error in errors]
     for error, in_item in zip(errors, in_items, strict=True):
         if error["type"] not in _OF_TYPES and not in_item:  # the type fits

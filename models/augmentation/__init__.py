@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import keras
 
 _Class = TypeVar("_Class", bound=type[keras.layers.Layer])
-_KERAS_LAYERS = ("RandomBrightness", "RandomErasing", "RandomGrayscale", "RandomHue", "RandomInvert")
+_KERAS_LAYERS = ("RandomBrightness", "RandomGrayscale", "RandomHue", "RandomInvert")
 _NOT_COMPILED = "it cannot be compiled and would switch compilation off for the whole model"
 _LABELS = "it mixes images of a batch and needs their labels mixed too, which this trainer does not do"
 _NO_DRAW = "it draws nothing: every training image would change in a way that evaluation never sees"
@@ -26,12 +26,8 @@ REFUSED: dict[str, str] = {
     "equalization": _NO_DRAW,
     "max_num_bounding_boxes": "it works on bounding boxes, and images here have labels only",
     "mix_up": _LABELS,
-    "rand_augment": _NOT_COMPILED,
     "random_elastic_transform": _NOT_COMPILED,
     "random_gaussian_blur": "it draws the strength once a batch, not for each image",
-    "random_perspective": _NOT_COMPILED,
-    "random_shear": _NOT_COMPILED + "; random_affine turns and shifts",
-    "random_zoom": _NOT_COMPILED + "; random_affine turns and shifts",
     "resizing": "it changes the images' size; use dataset.image_size",
 }
 

@@ -9,11 +9,10 @@ tone_layers.py for the others.
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 from keras import ops, random
 
 from models.augmentation import augmentation
-from models.augmentation.pixel_layers import PerImage
+from models.augmentation.pixel_layers import PerImage, as_dtype
 
 Factor = float | Sequence[float]
 LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
@@ -35,11 +34,10 @@ class Recolour(PerImage):
         self.value_range = tuple(sorted(value_range))
 
     def _augment(self, images):
-        dtype = keras.backend.standardize_dtype(images.dtype)
         low, high = self.value_range
         pixels = (ops.cast(images, "float32") - low) / (high - low)
         pixels = ops.clip(self._recolour(pixels), 0.0, 1.0) * (high - low) + low
-        return ops.cast(ops.round(pixels) if "int" in dtype else pixels, dtype)
+        return as_dtype(pixels, images.dtype)
 
     def _recolour(self, pixels):
         """Change `pixels` (batch, height, width, channels), float32 from 0 to 1; the result is clipped."""

@@ -126,3 +126,9 @@ def take_pixels(images, rows, columns):
     batch, height, width, channels = ops.shape(images)
     first = (ops.arange(batch, dtype="int32") * (height * width))[:, None, None]
     return ops.take(ops.reshape(images, (-1, channels)), first + rows * width + columns, axis=0)
+
+
+def as_dtype(pixels, dtype):
+    """Return float32 pixels as `dtype`, rounded where it is one of integers."""
+    dtype = keras.backend.standardize_dtype(dtype)
+    return ops.cast(ops.round(pixels) if "int" in dtype else pixels, dtype)

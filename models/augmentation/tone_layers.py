@@ -26,11 +26,7 @@ class RandomSharpness(RecolourByFactor):
     def _recolour(self, pixels):
         if min(pixels.shape[1:3]) < 3:
             return pixels
-        rows = pixels[:, :-2] + pixels[:, 1:-1] + pixels[:, 2:]
-        inner = pixels[:, 1:-1, 1:-1]
-        blurred = (rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:] + 4.0 * inner) / 13.0
-        difference = ops.pad(blurred - inner, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        return pixels + (1.0 - 2.0 * self._draw(pixels, self.factor)) * difference
+        return pixels + (1.0 - 2.0 * self._draw(pixels, self.factor)) * blurring(pixels)
 
 
 @augmentation
@@ -78,3 +74,14 @@ class Solarization(Recolour):
     def _recolour(self, pixels):
         pixels = ops.minimum(pixels + self._draw(pixels, self.addition_factor), 1.0)
         return ops.where(pixels < self._draw(pixels, self.threshold_factor), pixels, 1.0 - pixels)
+
+
+def blurring(pixels):
+    """Return the distance from pixels to their mean over 3x3, in which the middle one counts five times.
+
+    The outermost pixels, which lack neighbours, stay as they are. Images have at least 3x3 pixels.
+    """
+    rows = pixels[:, :-2] + pixels[:, 1:-1] + pixels[:, 2:]
+    inner = pixels[:, 1:-1, 1:-1]
+    blurred = (rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:] + 4.0 * inner) / 13.0
+    return ops.pad(blurred - inner, ((0, 0), (1, 1), (1, 1), (0, 0)))

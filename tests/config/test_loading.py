@@ -48,7 +48,7 @@ def test_constructor_arguments_are_gathered(write):
         VALID.replace("name: baseline", "name: baseline\n  bn_momentum: 0.9\n  weights: a/b").replace(
             "name: sgd", "name: sgd\n  momentum: 0.9\n  weight_decay: null"
         )
-        + "augmentation: [random_flip, random_crop: {padding_pixels: 2}, random_erasing: {scale: [0, 0.2]}]\n"
+        + "augmentation: [random_flip, random_crop: {padding_pixels: 2}, random_erasing: {area: [0.1, 1]}]\n"
     )
     experiment = load_experiment("x")
     assert experiment.model.arguments == {"bn_momentum": 0.9} and experiment.model.weights == "a/b"
@@ -56,7 +56,7 @@ def test_constructor_arguments_are_gathered(write):
     assert [(layer.name, layer.arguments) for layer in experiment.augmentation] == [
         ("random_flip", {}),
         ("random_crop", {"padding_pixels": 2}),
-        ("random_erasing", {"scale": (0, 0.2)}),
+        ("random_erasing", {"area": (0.1, 1)}),
     ]
 
 

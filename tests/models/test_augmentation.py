@@ -16,27 +16,33 @@ IMAGE = RNG.integers(0, 256, (9, 12, 3)).astype("float32")  # neither square nor
 BATCH = np.repeat(IMAGE[None], 16, axis=0)
 # What makes each layer change an image visibly; the last two toss a coin.
 ARGUMENTS = {
+    "rand_augment": {"num_ops": 3, "magnitude": 12},
     "random_affine": {"degrees": 20, "height_pixels": 3, "width_pixels": 3},
     "random_brightness": {"factor": 0.3},
     "random_color_degeneration": {"factor": [0.1, 0.9]},
     "random_color_jitter": {"brightness_factor": 0.2, "hue_factor": 0.2, "saturation_factor": 0.4},
     "random_contrast": {"factor": 0.5},
     "random_crop": {"padding_pixels": 3},
-    "random_erasing": {"factor": [1.0, 1.0]},
+    "random_erasing": {"probability": 0.9, "fill": "random"},
     "random_flip": {"mode": "horizontal_and_vertical"},
     "random_hue": {"factor": 0.4},
+    "random_perspective": {"distortion": 0.5},
     "random_posterization": {"factor": [1, 8]},
+    "random_resized_crop": {"area": [0.2, 0.8], "aspect": [0.5, 2.0]},
     "random_rotation": {"degrees": 20},
     "random_saturation": {"factor": [0.2, 0.8]},
     "random_sharpness": {"factor": [0.0, 0.9]},
+    "random_shear": {"horizontal_degrees": 20, "vertical_degrees": 10},
     "random_translation": {"height_pixels": 3, "width_pixels": 3},
+    "random_zoom": {"scale": [0.5, 1.5]},
+    "trivial_augment": {"interpolation": "bilinear", "fill": "reflect"},
     "solarization": {"addition_factor": 0.5, "threshold_factor": 0.9},
     "random_grayscale": {"factor": 0.5},
     "random_invert": {"factor": [0.5, 0.5]},
 }
 NAMES = sorted(LAYERS)
 OURS = [name for name in NAMES if issubclass(LAYERS[name], PerImage)]
-COMPILED_FIRST = ("random_affine", "random_color_jitter", "random_crop", "random_flip", "random_sharpness")
+COMPILED_FIRST = ("rand_augment", "random_affine", "random_color_jitter", "random_crop", "random_perspective")
 
 
 def numpy_of(tensor):
@@ -219,6 +225,16 @@ def test_draws_stay_within_their_limits_and_use_them():
         lambda: RandomTranslation(0, -1),
         lambda: RandomAffine(interpolation="cubic"),
         lambda: RandomAffine(fill="wrap"),
+        lambda: augmentation_layer("random_resized_crop", area=[1.0, 0.5]),
+        lambda: augmentation_layer("random_resized_crop", area=[0.5, 1.1]),
+        lambda: augmentation_layer("random_resized_crop", aspect=[0.5, 1.0, 2.0]),
+        lambda: augmentation_layer("random_zoom", scale=1.2),
+        lambda: augmentation_layer("random_zoom", scale=[0, 1]),
+        lambda: augmentation_layer("random_shear", vertical_degrees=90),
+        lambda: augmentation_layer("random_perspective", distortion=0.7),
+        lambda: augmentation_layer("random_erasing", probability=1.5),
+        lambda: augmentation_layer("rand_augment", magnitude=31),
+        lambda: augmentation_layer("rand_augment", num_ops=0),
         lambda: augmentation_layer("random_cropp"),
         lambda: augmentation_layer("random_crop", pading=3),
         lambda: augmentation_layer("random_hue", factor=7),
