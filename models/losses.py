@@ -1,11 +1,9 @@
-"""The training loss, and the class weights it can carry."""
+"""The training loss."""
 
 from collections.abc import Sequence
 
 import keras
-import numpy as np
 from keras import ops
-from numpy.typing import ArrayLike
 
 
 class SparseCrossentropy(keras.losses.Loss):
@@ -45,12 +43,3 @@ class SparseCrossentropy(keras.losses.Loss):
         if self.training and self.class_weight is not None:
             losses = losses * ops.take(ops.convert_to_tensor(self.class_weight, "float32"), labels)
         return losses
-
-
-def balanced_class_weight(labels: ArrayLike, num_classes: int) -> list[float]:
-    """Return weights that let every class count equally: n / (num_classes * n_class).
-
-    A class without examples gets 0; nothing is ever weighted by it.
-    """
-    counts = np.bincount(np.asarray(labels).reshape(-1), minlength=num_classes)
-    return [float(counts.sum() / (num_classes * count)) if count else 0.0 for count in counts]

@@ -95,8 +95,10 @@ class TrainingConfig(Section):
     early_stopping: EarlyStopping | None = Field(
         None, description="Stop where `monitor` no longer improves; without it all epochs are trained."
     )
-    class_weight: Literal["balanced"] | None = Field(
-        None, description="`balanced` weights the loss of each class by the inverse of its frequency."
+    class_weight: Literal["balanced"] | dict[Text, NotNegative] | None = Field(
+        None,
+        description="Factors of the training loss by class name, such as `{cat: 2.0}`, and 1 for all others; "
+        "or `balanced`: the inverse of each class's frequency in an epoch.",
     )
     lookahead: Lookahead | None = Field(
         None, description="Replace the weights by their moving average; not with `early_stopping`."

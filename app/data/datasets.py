@@ -35,6 +35,9 @@ def load_dataset(config: "DatasetConfig", data_root: Path) -> Dataset:
         fraction, classes = config.train_share, len(source.class_names)
         train = subsample(train, fraction, len(source.train), config.split_seed, classes)
         rule += f"; {config.train_share:.4g} of the training split to train on"
+    if config.sampler is not None:
+        often = "equally often" if config.sampler == "balanced" else "by the square root of their images"
+        rule += f"; training draws classes {often}"
     return Dataset(
         name=config.name,
         class_names=source.class_names,

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from app.config.dataset import Sampler
 from app.data.dataset import Split
 from app.data.order import epoch_order
 from app.data.views import VIEWS
@@ -56,7 +57,7 @@ def evaluate(
     logits = finite_logits(split_logits(classifier, chosen, size, VIEWS[views]), run.name)
     on_test = chosen is dataset.test or experiment.dataset.validates_on_test
     recalibrated: dict[str, Any] = {}
-    if images := recalibrate(classifier, dataset.train, size):
+    if images := recalibrate(classifier, dataset.train, size, experiment.dataset.sampler):
         again = split_logits(classifier, chosen, size, VIEWS[views])
         recalibrated["recalibrated"] = {"training_images": images, **_compare(chosen.labels, logits, again)}
     names = classifier.class_names
@@ -89,7 +90,9 @@ def evaluate(
     return content
 
 
-def recalibrate(classifier: ImageClassifier, train: Split, batch_size: int) -> int:
+def recalibrate(
+    classifier: ImageClassifier, train: Split, batch_size: int, sampler: Sampler | None = None
+) -> int:
     """Recompute the statistics of every batch normalisation on training images.
 
     Moving averages lag behind the weights that training changes. Here means and variances are those of up to
@@ -100,6 +103,7 @@ def recalibrate(classifier: ImageClassifier, train: Split, batch_size: int) -> i
         classifier: Is changed.
         train: The training images.
         batch_size: Images in a batch.
+        sampler: How often classes appear, as in training.
 
     Returns:
         How many images were used; 0 where the network has no batch normalisation.
@@ -111,7 +115,7 @@ def recalibrate(classifier: ImageClassifier, train: Split, batch_size: int) -> i
     dropouts = [layer for layer in all_layers if isinstance(layer, keras.layers.Dropout)]
     kept = [layer.momentum for layer in layers], [layer.rate for layer in dropouts]
     num_batches = max(1, min(len(train), RECALIBRATION_IMAGES) // batch_size)
-    sample = epoch_order(0, 0, len(train))[: num_batches * batch_size]
+    sample = epoch_order(0, 0, train.labels, sampler)[: num_batches * batch_size]
     means: list[list[np.ndarray]] = [[] for _ in layers]
     variances: list[list[np.ndarray]] = [[] for _ in layers]
     try:

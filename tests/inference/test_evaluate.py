@@ -169,6 +169,7 @@ class Images:
 
     def __init__(self, count):
         self.images = np.random.default_rng(0).integers(0, 255, (count, 4, 4, 3)).astype("uint8")
+        self.labels = np.zeros(count, "int32")
 
     def __len__(self):
         return len(self.images)

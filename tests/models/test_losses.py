@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from models.losses import SparseCrossentropy, balanced_class_weight
+from models.losses import SparseCrossentropy
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.integers(0, 5, 16)
@@ -58,9 +58,3 @@ def test_stays_finite_and_float32_for_extreme_or_half_precision_logits():
     assert np.isfinite(float(in_training(label_smoothing=0.1)(np.array([1]), far)))
     half = keras.ops.cast(LOGITS, "bfloat16")
     assert keras.backend.standardize_dtype(SparseCrossentropy()(LABELS, half).dtype) == "float32"
-
-
-def test_balanced_weights_give_every_class_the_same_total():
-    labels = np.array([0] * 6 + [1] * 3 + [3])
-    weights = balanced_class_weight(labels[:, None], 4)
-    assert weights == pytest.approx([10 / 24, 10 / 12, 0.0, 10 / 4])
