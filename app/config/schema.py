@@ -53,6 +53,10 @@ class LossConfig(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="Probability taken from the label and spread over all classes, in training only."
     )
+    focal_gamma: NotNegative = Field(
+        0.0,
+        description="Focal loss in training: every term times (1 - probability) to this power, such as 2.",
+    )
     softmax_before_loss: bool = Field(False, description="Apply the softmax twice, as one source does.")
 
 
@@ -130,6 +134,18 @@ class EvaluationConfig(Section):
         "none",
         description="A second accuracy at the end, with logits averaged over 2 or 6 views of each image.",
     )
+    views_below: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None,
+        description="Average the views only of images whose largest softmax probability without them is "
+        "below this; by default of all.",
+    )
+
+    @field_validator("views_below")
+    @classmethod
+    def _views_are_asked_for(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if value is not None and info.data.get("test_time_views") == "none":
+            raise ValueError("must be left out where test_time_views is none")
+        return value
 
 
 class Reference(Section):

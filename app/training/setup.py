@@ -229,6 +229,7 @@ def _compile(job: Job) -> None:
         loss=SparseCrossentropy(
             label_smoothing=training.loss.label_smoothing,
             softmax_before_loss=training.loss.softmax_before_loss,
+            focal_gamma=training.loss.focal_gamma,
             class_weight=dataset.class_weights(training.class_weight, job.experiment.dataset.sampler),
         ),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
