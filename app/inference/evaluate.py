@@ -11,7 +11,7 @@ from app.data.dataset import Split
 from app.data.order import epoch_order
 from app.data.views import VIEWS
 from app.errors import UserError
-from app.evaluation.logits import split_logits
+from app.evaluation.logits import passes_saved, split_logits
 from app.evaluation.metrics import SIGNIFICANCE, mcnemar
 from app.evaluation.records import (
     count_test_evaluation,
@@ -33,7 +33,12 @@ Views = Literal["none", "flip", "flip_and_shift"]
 
 
 def evaluate(
-    run: Run, split: SplitName, checkpoint: CheckpointName | None, views: Views, out: TextIO
+    run: Run,
+    split: SplitName,
+    checkpoint: CheckpointName | None,
+    views: Views,
+    out: TextIO,
+    below: float | None = None,
 ) -> dict[str, Any]:
     """Evaluate a run's network, write metrics and pictures into the run folder, and print a table.
 
@@ -43,6 +48,7 @@ def evaluate(
         checkpoint: Whose weights; by default those of the headline.
         views: Test-time views to average logits over, see app/data/views.py.
         out: Receives the table.
+        below: Average views only of images whose largest probability is below this, see `split_logits`.
 
     Returns:
         The content of evaluation.json.
@@ -54,17 +60,21 @@ def evaluate(
     dataset, chosen = load_split(trained, split)
     experiment, classifier = trained.experiment, trained.classifier
     size = experiment.training.batch_size
-    logits = finite_logits(split_logits(classifier, chosen, size, VIEWS[views]), run.name)
+    plain = finite_logits(split_logits(classifier, chosen, size), run.name)
+    logits = finite_logits(split_logits(classifier, chosen, size, VIEWS[views], plain, below), run.name)
     on_test = chosen is dataset.test or experiment.dataset.validates_on_test
-    recalibrated: dict[str, Any] = {}
+    more: dict[str, Any] = {}
+    if below is not None:
+        saved, total = passes_saved(plain, VIEWS[views], below), len(plain) * len(VIEWS[views])
+        more |= {"views_below": below, "passes": total, "passes_saved": saved}
     if images := recalibrate(classifier, dataset.train, size, experiment.dataset.sampler):
-        again = split_logits(classifier, chosen, size, VIEWS[views])
-        recalibrated["recalibrated"] = {"training_images": images, **_compare(chosen.labels, logits, again)}
+        again = split_logits(classifier, chosen, size, VIEWS[views], below=below)
+        more["recalibrated"] = {"training_images": images, **_compare(chosen.labels, logits, again)}
     names = classifier.class_names
     of = run, trained.checkpoint, trained.epoch, "test" if on_test else split
-    content = evaluation_content(*of, chosen, logits, names, views, **recalibrated)
+    content = evaluation_content(*of, chosen, logits, names, views, **more)
     _print_table(content, out)
-    folder, test_evaluations = evaluation_folder(run, split, trained.checkpoint, views), 0
+    folder, test_evaluations = evaluation_folder(run, split, trained.checkpoint, views, below), 0
     try:
         write_evaluation(folder, content, chosen, logits, names)
         with atomic_path(folder / "predictions.npz") as temporary:
@@ -183,5 +193,8 @@ def _print_table(content: dict[str, Any], out: TextIO) -> None:
         for each in content["classes"]
     ]
     print(*aligned(rows, right=(1, 2, 3, 4)), sep="\n", file=out)
+    if "passes_saved" in content:
+        saved = f"{content['passes_saved']:,} of {content['passes']:,} passes saved"
+        print(f"test-time views below {content['views_below']:g}: {saved}", file=out)
     if "recalibrated" in content:
         print(f"with batch normalisation recalibrated: {content['recalibrated']['words']}", file=out)

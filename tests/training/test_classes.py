@@ -1,4 +1,4 @@
-"""Class weights by name, the sampler and the focal loss in a run: what is refused, and exact resume."""
+"""Sampler, class weights by name, focal loss and stochastic depth in a run: refusals, and exact resume."""
 
 import io
 import os
@@ -20,6 +20,7 @@ from tests.training.test_train import assert_same_bits
 CLASSES = [
     "dataset.sampler=balanced",
     'training.class_weight={"3": 2.0, "7": 0.5}',
+    "training.loss={focal_gamma: 2.0, label_smoothing: 0.1}",
 ]
 
 
@@ -48,16 +49,29 @@ def test_weights_of_a_wrong_type(home, weights):
         load_experiment("tiny", [f"training.class_weight={weights}"])
 
 
-def test_weights_reach_the_loss_in_the_order_of_the_classes(home):
+def test_limit_of_views_without_views_is_refused(home):
+    with pytest.raises(
+        UserError, match="evaluation.views_below: must be left out where test_time_views is none"
+    ):
+        load_experiment("tiny", ["evaluation.views_below=0.5"])
+
+
+def test_settings_reach_the_loss_weights_in_the_order_of_the_classes(home):
     loss = prepare(load_experiment("tiny", CLASSES)).classifier.loss
     assert loss.class_weight == [1, 1, 1, 2, 1, 1, 1, 0.5, 1, 1]
+    assert (loss.focal_gamma, loss.label_smoothing) == (2.0, 0.1)
 
 
 def test_run_resumes_to_the_same_bits(home, monkeypatch):
-    experiment = load_experiment("tiny", CLASSES)
+    network = "model={name: cifar_resnet, depth: 8, drop_path: 0.5}"
+    views = "evaluation={test_time_views: flip, views_below: 0.5}"
+    experiment = load_experiment("tiny", [*CLASSES, network, views])
     straight = runner.train(experiment, out=io.StringIO())
     assert load_run_experiment(straight) == experiment
     assert read_json(straight.dataset)["split_rule"].endswith("training draws classes equally often")
+    recorded = read_json(straight.metrics)["test_time_views"]
+    assert (recorded["views"], recorded["views_below"], recorded["val_passes"]) == ("flip", 0.5, 2 * 179)
+    assert 0 <= recorded["val_passes_saved"] <= 179
     original, steps = Recorder.on_train_batch_end, []
 
     def stop(self, batch, logs=None):
