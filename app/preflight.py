@@ -17,7 +17,7 @@ from app.paths import data_root, runs_root, shown
 from app.reading import read_history, read_record
 from app.records import DatasetRecord
 from app.runs import Run, find_run, load_run_experiment
-from app.wording import nearest, received
+from app.wording import nearest, received, unknown_name
 
 BACKENDS = ("tensorflow", "jax")
 _WHOLE, _COUNTS = "[0-9]{1,6}", "[1-9][0-9]{0,5}( *, *[1-9][0-9]{0,5})*"
@@ -64,7 +64,7 @@ def load_images(experiment: Experiment) -> Dataset | None:
     """Load an experiment's data, unless Keras would have to download it: that needs the backend.
 
     Raises:
-        UserError: Whatever is wrong with the data, or a batch that is larger.
+        UserError: Whatever is wrong with the data, or what `check_dataset` finds.
     """
     check_backend()  # which is to come up next
     config = experiment.dataset
@@ -72,18 +72,27 @@ def load_images(experiment: Experiment) -> Dataset | None:
     if not local and not (data_root() / config.name).exists():
         return None
     dataset = load_dataset(config, data_root())
-    check_batch(experiment, dataset)
+    check_dataset(experiment, dataset)
     return dataset
 
 
-def check_batch(experiment: Experiment, dataset: Dataset) -> None:
-    """Raise a UserError where a batch is larger than the training images."""
+def check_dataset(experiment: Experiment, dataset: Dataset) -> None:
+    """Raise a UserError where a batch is larger than the training images, or a class does not exist."""
     size = experiment.training.batch_size
     if size > len(dataset.train):
         raise UserError(
             f"training.batch_size: received {size}, but there are only {len(dataset.train)} training images; "
             "choose a batch no larger than that"
         )
+    named = experiment.training.class_weight
+    if named is None or named == "balanced":
+        return
+    for name in named:
+        if name not in dataset.class_names:
+            rule = unknown_name("class", name, dataset.class_names)
+            raise UserError(f"training.class_weight: {rule}")
+    if not any(named.get(name, 1.0) for name in dataset.class_names):
+        raise UserError("training.class_weight: every class has weight 0; give one of them more than that")
 
 
 def check_data(experiment: Experiment) -> None:

@@ -52,6 +52,9 @@ class ViewsRecord(Record):
     views: str
     val_accuracy: Fraction
     test_accuracy: Fraction | None = None
+    views_below: Fraction | None = None
+    val_passes: Count = 0
+    val_passes_saved: Count = 0
 
 
 class ParametersRecord(Record):
@@ -181,6 +184,7 @@ class EvaluationRecord(Record):
     epoch: Epoch
     split: str
     test_time_views: str
+    views_below: Fraction | None = None
     images: Count
     loss: float
     accuracy: Fraction

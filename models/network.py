@@ -19,6 +19,7 @@ from models.limits import check_arguments
 
 # Makes a normalisation layer; networks hand it to their blocks with momentum and epsilon in it.
 Norm = Callable[[], keras.layers.Layer]
+Drop = Callable[[Any], Any]  # what `stochastic_depth` returns
 
 
 class Published(NamedTuple):
@@ -165,6 +166,28 @@ class Network(Block):
     def _takes(self, pixels: int) -> bool:
         fits = self.smallest_pixels <= pixels <= (self.largest_pixels or pixels)
         return fits and pixels % self.multiple_pixels == 0
+
+
+def stochastic_depth(rate: float, unit: int, num_units: int) -> Drop:
+    """Return what a residual unit does to its branch before the sum: stochastic depth.
+
+    In training the branch of each image is left out with a probability that rises linearly with depth, and
+    divided by 1 minus that probability where it stays; in inference nothing happens. At a rate of 0 there is
+    no layer at all. Huang et al. 2016, arXiv:1603.09382, equation 4; the paper scales in inference instead.
+
+    Args:
+        rate: Probability at the last unit.
+        unit: The unit, counted from 0 over the whole network.
+        num_units: The network's units.
+    """
+    if not rate:
+        return _unchanged
+    # One draw for an image, which all its pixels and channels share.
+    return keras.layers.Dropout(rate * (unit + 1) / num_units, noise_shape=(None, 1, 1, 1), name="drop_path")
+
+
+def _unchanged(branch: Any) -> Any:
+    return branch
 
 
 MODELS: dict[str, type[Network]] = {}  # by the names that experiments use

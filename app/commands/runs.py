@@ -33,12 +33,19 @@ def evaluate(
     views: Annotated[
         Literal["none", "flip", "flip_and_shift"], Option("test-time augmentation: views to average")
     ] = "none",
+    views_below: Annotated[
+        float | None, Option("with --views: only of images whose largest probability is below P", "P")
+    ] = None,
 ) -> None:
     """Evaluate a trained network on the validation or the test images."""
+    if views_below is not None and views == "none":
+        raise UserError(f"VIEWS_BELOW={views_below:g}: says which images get VIEWS=flip or flip_and_shift")
+    if views_below is not None and not 0 < views_below <= 1:
+        raise UserError(f"VIEWS_BELOW={views_below:g}: must be a probability above 0 and at most 1")
     chosen = _trained_run("evaluate", exp, run)
     from app.inference.evaluate import evaluate  # brings up the backend, which takes seconds
 
-    evaluate(chosen, split, checkpoint, views, sys.stdout)
+    evaluate(chosen, split, checkpoint, views, sys.stdout, views_below)
 
 
 @command

@@ -10,6 +10,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Pixels = Annotated[int, Field(ge=1, le=4096)]
 Level = Annotated[int, Field(ge=0, le=255)]
 Text = Annotated[str, Field(min_length=1)]
+Sampler = Literal["balanced", "square_root"]
 
 
 class DatasetConfig(Section):
@@ -43,6 +44,11 @@ class DatasetConfig(Section):
     )
     split_seed: Seed = Field(
         0, description="Draws the validation images and the fraction `train_share`; `seed` does not."
+    )
+    sampler: Sampler | None = Field(
+        None,
+        description="How often classes appear in an epoch of as many images: all equally often, or by the "
+        "square root of their number of images; by default as often as they have images.",
     )
 
     @field_validator("channels", mode="before")

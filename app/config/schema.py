@@ -53,6 +53,10 @@ class LossConfig(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="Probability taken from the label and spread over all classes, in training only."
     )
+    focal_gamma: NotNegative = Field(
+        0.0,
+        description="Focal loss in training: every term times (1 - probability) to this power, such as 2.",
+    )
     softmax_before_loss: bool = Field(False, description="Apply the softmax twice, as one source does.")
 
 
@@ -95,8 +99,10 @@ class TrainingConfig(Section):
     early_stopping: EarlyStopping | None = Field(
         None, description="Stop where `monitor` no longer improves; without it all epochs are trained."
     )
-    class_weight: Literal["balanced"] | None = Field(
-        None, description="`balanced` weights the loss of each class by the inverse of its frequency."
+    class_weight: Literal["balanced"] | dict[Text, NotNegative] | None = Field(
+        None,
+        description="Factors of the training loss by class name, such as `{cat: 2.0}`, and 1 for all others; "
+        "or `balanced`: the inverse of each class's frequency in an epoch.",
     )
     lookahead: Lookahead | None = Field(
         None, description="Replace the weights by their moving average; not with `early_stopping`."
@@ -128,6 +134,18 @@ class EvaluationConfig(Section):
         "none",
         description="A second accuracy at the end, with logits averaged over 2 or 6 views of each image.",
     )
+    views_below: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None,
+        description="Average the views only of images whose largest softmax probability without them is "
+        "below this; by default of all.",
+    )
+
+    @field_validator("views_below")
+    @classmethod
+    def _views_are_asked_for(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if value is not None and info.data.get("test_time_views") == "none":
+            raise ValueError("must be left out where test_time_views is none")
+        return value
 
 
 class Reference(Section):

@@ -3,11 +3,14 @@
 import functools
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+
+from app.config.dataset import Sampler
+from app.data.order import num_places
 
 PAIRS = (("train", "val"), ("train", "test"), ("val", "test"))  # of splits, in which images may be the same
 CHUNK_ELEMENTS = 4_000_000  # pixel values handled at a time: 32 MB as float64
@@ -115,6 +118,25 @@ class Dataset:
             "duplicates": self.duplicates,
             "skipped": list(self.skipped),
         }
+
+    def class_weights(
+        self, setting: Literal["balanced"] | Mapping[str, float] | None, sampler: Sampler | None
+    ) -> list[float] | None:
+        """Return the factors of the training loss, one a class; None for no factors.
+
+        Args:
+            setting: Factors by class name, 1 for those that are not named. "balanced" lets every class count
+                equally: n / (num_classes * n_class) for n_class of an epoch's n images, 0 without images.
+            sampler: Draws the images of an epoch.
+        """
+        if setting is None:
+            return None
+        if setting != "balanced":
+            return [setting.get(name, 1.0) for name in self.class_names]
+        counts = np.bincount(self.train.labels, minlength=len(self.class_names))
+        if sampler is not None:
+            counts = num_places(counts, sampler, coin=0.5)
+        return [float(counts.sum() / (len(counts) * count)) if count else 0.0 for count in counts]
 
     @functools.cached_property
     def validation_fingerprint(self) -> str:

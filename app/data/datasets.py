@@ -25,6 +25,9 @@ def load_dataset(config: DatasetConfig, data_root: Path) -> Dataset:
     if (fraction := config.train_share) is not None:
         train = subsample(train, fraction, len(source.train), config.split_seed, len(source.class_names))
         rule += f"; {fraction:.4g} of the training split to train on"
+    if config.sampler is not None:
+        often = "equally often" if config.sampler == "balanced" else "by the square root of their images"
+        rule += f"; training draws classes {often}"
     return Dataset(
         name=config.name,
         class_names=source.class_names,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from app.data.dataset import Split
-from app.data.order import FLIP_STREAM, epoch_order, flipped_images
+from app.data.order import FLIP_STREAM, Sampler, epoch_order, flipped_places
 from app.data.views import View
 
 # images (batch, height, width, channels) uint8, labels (batch,) int32; of a shard, weights and size besides
@@ -60,6 +60,7 @@ def training_batches(
     epochs: int,
     epoch: int = 0,
     step: int = 0,
+    sampler: Sampler | None = None,
     alternating_flip: bool = False,
     flip_stream: int = FLIP_STREAM,
     shard: Shard | None = None,
@@ -73,7 +74,8 @@ def training_batches(
         epochs: Where the stream ends.
         epoch: Where it starts, counted from 0.
         step: The first batch of that epoch to be delivered.
-        alternating_flip: Whether to mirror images left to right, see `flipped_images`.
+        sampler: How often classes appear, see `epoch_order`.
+        alternating_flip: Whether to mirror images left to right, see `flipped_places`.
         flip_stream: Names the coins of that.
         shard: Deliver each batch for these replicas only, one after the other.
 
@@ -86,14 +88,12 @@ def training_batches(
 
     def batches() -> Iterator[Batch]:
         for current in range(epoch, epochs):
-            order = epoch_order(seed, current, len(split))
-            flipped = None
-            if alternating_flip:
-                flipped = flipped_images(seed, current, len(split), flip_stream)
+            order = epoch_order(seed, current, split.labels, sampler)
+            flipped = flipped_places(seed, current, order, flip_stream) if alternating_flip else None
             for index in range(step if current == epoch else 0, steps):
-                positions = order[index * batch_size : (index + 1) * batch_size]
-                for own, *weights in [(positions,)] if shard is None else shard.split(positions):
-                    images, labels = split.take(own)
+                places = np.arange(index * batch_size, min((index + 1) * batch_size, len(order)))
+                for own, *weights in [(places,)] if shard is None else shard.split(places):
+                    images, labels = split.take(order[own])
                     if flipped is not None:
                         mirrored = flipped[own]
                         images[mirrored] = images[mirrored, :, ::-1]

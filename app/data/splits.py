@@ -37,7 +37,7 @@ def stratified(split: Split, fraction: float, seed: int, class_names: tuple[str,
         if len(positions) > 1:
             count = min(max(round(fraction * len(positions)), 1), len(positions) - 1)
             chosen[generator(seed, SPLIT_STREAM + label).permutation(positions)[:count]] = True
-    return _subset(split, ~chosen), _subset(split, chosen)
+    return subset(split, ~chosen), subset(split, chosen)
 
 
 def subsample(rest: Split, fraction: float, total: int, seed: int, num_classes: int) -> Split:
@@ -70,8 +70,9 @@ def subsample(rest: Split, fraction: float, total: int, seed: int, num_classes: 
         positions = np.flatnonzero(rest.labels == label)
         count = max(round(fraction * total / len(rest) * len(positions)), 1)
         chosen[generator(seed, SPLIT_STREAM + label).permutation(positions)[:count]] = True
-    return _subset(rest, chosen)
+    return subset(rest, chosen)
 
 
-def _subset(split: Split, mask: np.ndarray) -> Split:
+def subset(split: Split, mask: np.ndarray) -> Split:
+    """Return the images of a split where `mask` is true, in their order."""
     return Split(split.images, split.labels[mask], split.rows[mask], split.files)

@@ -65,8 +65,16 @@ def check_images(dataset: Dataset, images: np.ndarray) -> CheckResult:
     return ok_or_warn("images", measured, advice if images.max() <= 1 else "")
 
 
-def check_classes(dataset: Dataset, class_weight: str | None) -> CheckResult:
-    """Compare the numbers of training images of the largest and the smallest class."""
+def check_classes(
+    dataset: Dataset, class_weight: str | Mapping[str, float] | None, sampler: str | None
+) -> CheckResult:
+    """Compare the numbers of training images of the largest and the smallest class.
+
+    Args:
+        dataset: The loaded dataset.
+        class_weight: The experiment's `training.class_weight`.
+        sampler: Its `dataset.sampler`.
+    """
     counts = np.bincount(dataset.train.labels, minlength=len(dataset.class_names))
     low, high = int(counts.argmin()), int(counts.argmax())
     names, measured = dataset.class_names, f"{len(counts)}, each of {counts[low]:,} images"
@@ -76,10 +84,14 @@ def check_classes(dataset: Dataset, class_weight: str | None) -> CheckResult:
     if counts[low] != counts[high]:
         smallest, largest = (f"{counts[each]:,} ({names[each]})" for each in (low, high))
         measured = f"{len(counts)}, from {smallest} to {largest} images"
-    if counts[high] > IMBALANCE * counts[low] and class_weight != "balanced":
-        advice = "Set training.class_weight: balanced, or add images of the smaller classes"
+    if counts[high] > IMBALANCE * counts[low] and not (class_weight or sampler):
+        advice = (
+            "Set training.class_weight or dataset.sampler: balanced, or add images of the smaller classes"
+        )
         return CheckResult("warn", "classes", measured, advice)
-    return CheckResult("ok", "classes", measured + (", weighted to count equally" if class_weight else ""))
+    if class_weight:
+        measured += ", weighted to count equally" if class_weight == "balanced" else ", weighted by name"
+    return CheckResult("ok", "classes", measured + (f", drawn by the sampler {sampler}" if sampler else ""))
 
 
 def check_augmentation(

@@ -51,7 +51,7 @@ def _results(experiment: Experiment) -> Iterator[CheckResult]:
     picture = runs_root() / "doctor" / f"{experiment.name}-augmentation.png"
     yield data_checks.check_data(dataset)
     yield data_checks.check_images(dataset, images)
-    yield data_checks.check_classes(dataset, training.class_weight)
+    yield data_checks.check_classes(dataset, training.class_weight, experiment.dataset.sampler)
     yield data_checks.check_augmentation(job.classifier.augmentation, images, names, picture, experiment.name)
     normalized = keras.ops.convert_to_numpy(keras.ops.cast(job.classifier.normalization(images), "float32"))
     largest = data_checks.largest_input(dataset.train, job.constants)

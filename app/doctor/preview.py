@@ -44,7 +44,7 @@ def preview(experiment: Experiment, out: TextIO) -> Path:
 def _draw_augmentation(path: Path, job: Job) -> None:
     """Draw a training image as stored, and what a network would see of it in DRAWS epochs."""
     experiment, train = job.experiment, job.dataset.train
-    position = epoch_order(experiment.seed, 0, len(train))[:1]
+    position = epoch_order(experiment.seed, 0, train.labels, experiment.dataset.sampler)[:1]
     images, labels = train.take(position)
     flips = experiment.alternating_flip
     flipped = np.zeros(DRAWS, bool)

@@ -29,8 +29,9 @@ EAGER_STEPS = 20
 
 def trial_batch(job: Job) -> tuple[np.ndarray, np.ndarray]:
     """Return the first images of the first epoch: 64, or fewer where a network takes long over them."""
-    split = job.dataset.train
-    return split.take(epoch_order(job.experiment.seed, 0, len(split))[: _affordable(job, 6e10, 8, 64)])
+    split, experiment = job.dataset.train, job.experiment
+    order = epoch_order(experiment.seed, 0, split.labels, experiment.dataset.sampler)
+    return split.take(order[: _affordable(job, 6e10, 8, 64)])
 
 
 def _affordable(job: Job, macs: float, least: int, most: int) -> int:

@@ -28,9 +28,12 @@ PICTURES = {
 }
 
 
-def evaluation_folder(run: Run, split: str, checkpoint: str, views: str = "none") -> Path:
+def evaluation_folder(
+    run: Run, split: str, checkpoint: str, views: str = "none", below: float | None = None
+) -> Path:
     """Return the folder for an evaluation of a run on "validation" or "test" images."""
-    return run.evaluations / f"{split}-{checkpoint}{'' if views == 'none' else f'-{views}'}"
+    name = f"{split}-{checkpoint}{'' if views == 'none' else f'-{views}'}"
+    return run.evaluations / (name if below is None else f"{name}-below-{below:g}")
 
 
 def evaluation_content(

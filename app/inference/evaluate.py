@@ -6,11 +6,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from app.config.dataset import Sampler
 from app.data.dataset import Split
 from app.data.order import epoch_order
 from app.data.views import VIEWS
 from app.errors import UserError
-from app.evaluation.logits import split_logits
+from app.evaluation.logits import passes_saved, split_logits
 from app.evaluation.metrics import SIGNIFICANCE, mcnemar
 from app.evaluation.records import (
     count_test_evaluation,
@@ -32,11 +33,17 @@ Views = Literal["none", "flip", "flip_and_shift"]
 
 
 def evaluate(
-    run: Run, split: SplitName, checkpoint: CheckpointName | None, views: Views, out: TextIO
+    run: Run,
+    split: SplitName,
+    checkpoint: CheckpointName | None,
+    views: Views,
+    out: TextIO,
+    below: float | None = None,
 ) -> dict[str, Any]:
     """Evaluate a finished run's network, write metrics and pictures into its folder, and print a table.
 
-    Logits are averaged over test-time `views`, see app/data/views.py.
+    Logits are averaged over test-time `views`, see app/data/views.py. With `below`
+    only those of images whose largest probability is below it, see `split_logits`.
 
     Returns:
         The content of evaluation.json.
@@ -48,17 +55,21 @@ def evaluate(
     dataset, chosen = load_split(trained, split)
     experiment, classifier = trained.experiment, trained.classifier
     size = experiment.training.batch_size
-    logits = finite_logits(split_logits(classifier, chosen, size, VIEWS[views]), run.name)
+    plain = finite_logits(split_logits(classifier, chosen, size), run.name)
+    logits = finite_logits(split_logits(classifier, chosen, size, VIEWS[views], plain, below), run.name)
     on_test = chosen is dataset.test or experiment.dataset.validates_on_test
-    recalibrated: dict[str, Any] = {}
-    if images := recalibrate(classifier, dataset.train, size):
-        again = split_logits(classifier, chosen, size, VIEWS[views])
-        recalibrated["recalibrated"] = {"training_images": images, **_compare(chosen.labels, logits, again)}
+    more: dict[str, Any] = {}
+    if below is not None:
+        saved, total = passes_saved(plain, VIEWS[views], below), len(plain) * len(VIEWS[views])
+        more |= {"views_below": below, "passes": total, "passes_saved": saved}
+    if images := recalibrate(classifier, dataset.train, size, experiment.dataset.sampler):
+        again = split_logits(classifier, chosen, size, VIEWS[views], below=below)
+        more["recalibrated"] = {"training_images": images, **_compare(chosen.labels, logits, again)}
     names = classifier.class_names
     of = run, trained.checkpoint, trained.epoch, "test" if on_test else split
-    content = evaluation_content(*of, chosen, logits, names, views, **recalibrated)
+    content = evaluation_content(*of, chosen, logits, names, views, **more)
     _print_table(content, out)
-    folder, test_evaluations = evaluation_folder(run, split, trained.checkpoint, views), 0
+    folder, test_evaluations = evaluation_folder(run, split, trained.checkpoint, views, below), 0
     try:
         write_evaluation(folder, content, chosen, logits, names)
         with atomic_path(folder / "predictions.npz") as temporary:
@@ -84,12 +95,16 @@ def evaluate(
     return content
 
 
-def recalibrate(classifier: ImageClassifier, train: Split, batch_size: int) -> int:
+def recalibrate(
+    classifier: ImageClassifier, train: Split, batch_size: int, sampler: Sampler | None = None
+) -> int:
     """Recompute the statistics of every batch normalisation on training images.
 
     Moving averages lag behind the weights that training changes. Here means and variances are those of up to
     4,096 training images, not augmented, dropout off: the mean over batches of their means, and of their
     variances plus the variance of the means.
+
+    `sampler` says how often classes appear, as in training.
 
     Returns:
         How many images were used; 0 where the network has no batch normalisation.
@@ -102,7 +117,7 @@ def recalibrate(classifier: ImageClassifier, train: Split, batch_size: int) -> i
     changed = [(layer, "momentum", layer.momentum) for layer in layers]
     changed += [(each, "rate", each.rate) for each in all_layers if isinstance(each, keras.layers.Dropout)]
     num_batches = max(1, min(len(train), RECALIBRATION_IMAGES) // batch_size)
-    sample = epoch_order(0, 0, len(train))[: num_batches * batch_size]
+    sample = epoch_order(0, 0, train.labels, sampler)[: num_batches * batch_size]
     means: list[list[np.ndarray]] = [[] for _ in layers]
     variances: list[list[np.ndarray]] = [[] for _ in layers]
     try:
@@ -162,5 +177,8 @@ def _print_table(content: dict[str, Any], out: TextIO) -> None:
         for each in content["classes"]
     ]
     print(*aligned(rows, right=(1, 2, 3, 4)), sep="\n", file=out)
+    if "passes_saved" in content:
+        saved = f"{content['passes_saved']:,} of {content['passes']:,} passes saved"
+        print(f"test-time views below {content['views_below']:g}: {saved}", file=out)
     if "recalibrated" in content:
         print(f"with batch normalisation recalibrated: {content['recalibrated']['words']}", file=out)

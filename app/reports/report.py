@@ -162,6 +162,7 @@ def _evaluation(folder: Path, found: EvaluationRecord) -> Iterator[str]:
     """Yield the section of one evaluation."""
     views = found.test_time_views
     seen = "" if views == "none" else f", test-time views {views}"
+    seen += f" below {found.views_below:g}" if found.views_below is not None else ""
     yield page.heading(f"{found.split.capitalize()} images, {found.checkpoint} epoch ({found.epoch}){seen}")
     top5 = [(percent(found.top5_accuracy), "top-5 accuracy")] if found.top5_accuracy else []
     yield page.tiles(

@@ -1,7 +1,7 @@
 """What a finished run holds: predictions on the validation images, and metrics.json."""
 
 import statistics
-from typing import TextIO
+from typing import Any, TextIO
 
 import keras
 import numpy as np
@@ -10,7 +10,7 @@ from app.classifier_files import load_classifier
 from app.config import Experiment
 from app.data.dataset import Dataset, Split
 from app.data.views import VIEWS
-from app.evaluation.logits import split_logits
+from app.evaluation.logits import passes_saved, split_logits
 from app.files import atomic_path, write_json
 from app.machine import peak_memory_megabytes
 from app.paths import shown
@@ -59,12 +59,16 @@ def write_results(
             last_logits=last_logits,
         )
     on_test = experiment.dataset.validates_on_test
-    kind = experiment.evaluation.test_time_views
-    views = None
+    kind, below = experiment.evaluation.test_time_views, experiment.evaluation.views_below
+    views: dict[str, Any] | None = None
     if kind != "none":
         headline, plain = (classifier, last_logits) if on_test else (selected, best_logits)
-        logits = split_logits(headline, dataset.val, training.batch_size, VIEWS[kind], plain)
+        logits = split_logits(headline, dataset.val, training.batch_size, VIEWS[kind], plain, below)
         views = {"views": kind, "val_accuracy": _accuracy(logits, dataset.val)}
+        if below is not None:
+            views["views_below"] = below
+            views["val_passes"] = len(plain) * len(VIEWS[kind])
+            views["val_passes_saved"] = passes_saved(plain, VIEWS[kind], below)
     test = None
     if dataset.test is not None:
         logits = split_logits(selected, dataset.test, training.batch_size)
@@ -77,7 +81,7 @@ def write_results(
             "accuracy": _accuracy(logits, dataset.test),
         }
         if views:
-            logits = split_logits(selected, dataset.test, training.batch_size, VIEWS[kind], logits)
+            logits = split_logits(selected, dataset.test, training.batch_size, VIEWS[kind], logits, below)
             views["test_accuracy"] = _accuracy(logits, dataset.test)
     network = classifier.network
     trainable = count_weights(network.trainable_weights)
@@ -130,6 +134,9 @@ def print_results(run: Run, out: TextIO) -> None:
         line = f"{name} accuracy {views.val_accuracy:.4f}"
         if views.test_accuracy is not None:
             line += f", test accuracy {views.test_accuracy:.4f}"
+        if views.views_below is not None:
+            line += f"; below {views.views_below:g}: "
+            line += f"{views.val_passes_saved:,} of {views.val_passes:,} passes saved"
         lines.append(f"with test-time views ({views.views}): {line}")
     if metrics.test:
         lines.append(f"test accuracy {metrics.test.accuracy:.4f} (best checkpoint, evaluated once)")

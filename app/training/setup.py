@@ -21,13 +21,13 @@ from app.distributed.process_group import ProcessGroup
 from app.distributed.replicas import Replicas
 from app.errors import UserError
 from app.paths import data_root
-from app.preflight import check_batch, weights_run
+from app.preflight import check_dataset, weights_run
 from app.training import startup
 from app.training.lookahead import LookaheadAverage
 from app.training.optimizers import ACCUMULATION, build_optimizer, learning_rate_at, unapplied_steps
 from app.training.starting_weights import start_from
 from models import ImageClassifier, Normalization, augmentation_layer, build_model
-from models.losses import SparseCrossentropy, balanced_class_weight
+from models.losses import SparseCrossentropy
 
 
 @dataclass
@@ -65,6 +65,7 @@ class Job:
             epochs=epochs or training.epochs,
             epoch=epoch,
             step=step,
+            sampler=self.experiment.dataset.sampler,
             alternating_flip=self.experiment.alternating_flip,
             flip_stream=self.flip_stream,
             shard=self.replicas.shard,
@@ -160,7 +161,7 @@ def prepare(
             dataset = load_dataset(experiment.dataset, data_root())
     if group:
         same_data(group, dataset)
-    check_batch(experiment, dataset)
+    check_dataset(experiment, dataset)
 
     # Replicas
     replicas = set_up(group) if group else Replicas()
@@ -213,8 +214,8 @@ def _make_parts(experiment: Experiment, dataset: Dataset, constants: Mapping[str
         )
     normalization = Normalization(**constants)
     if network.adapt_images:
-        sample = epoch_order(experiment.seed, 0, len(dataset.train))[: network.adapt_images]
-        pixels = normalization(dataset.train.take(sample)[0])
+        order = epoch_order(experiment.seed, 0, dataset.train.labels, experiment.dataset.sampler)
+        pixels = normalization(dataset.train.take(order[: network.adapt_images])[0])
         network.adapt(keras.ops.convert_to_numpy(keras.ops.cast(pixels, "float32")))
     return {"network": network, "normalization": normalization, "augmentation": augmentation}
 
@@ -223,15 +224,13 @@ def _compile(job: Job) -> None:
     """Make a classifier ready to fit, with all its variables, on all replicas."""
     training, dataset, classifier = job.experiment.training, job.dataset, job.classifier
     classifier.build((None, *dataset.image_shape))
-    weights = None
-    if training.class_weight == "balanced":
-        weights = balanced_class_weight(dataset.train.labels, len(dataset.class_names))
     classifier.compile(
         optimizer=build_optimizer(job.experiment.optimizer, job.steps_per_epoch, training.epochs),
         loss=SparseCrossentropy(
             label_smoothing=training.loss.label_smoothing,
             softmax_before_loss=training.loss.softmax_before_loss,
-            class_weight=weights,
+            focal_gamma=training.loss.focal_gamma,
+            class_weight=dataset.class_weights(training.class_weight, job.experiment.dataset.sampler),
         ),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
     )

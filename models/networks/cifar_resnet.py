@@ -16,7 +16,7 @@ from keras import ops
 
 from models.layers import BatchNormalization
 from models.limits import BelowOne, Limits, Positive
-from models.network import Block, Network, Norm, Published, network
+from models.network import Block, Drop, Network, Norm, Published, network, stochastic_depth
 from models.torch_layers import TorchConv2D
 
 
@@ -26,6 +26,7 @@ class CifarUnit(Block):
     Args:
         filters: Channels of both convolutions.
         norm: Makes a normalisation layer.
+        drop: What is done to the branch before the sum.
         strides: Stride of the first convolution.
         shortcut: Whether the input is added to the result.
         preactivation: Whether normalisation and ReLU come before each convolution instead of after it.
@@ -36,12 +37,14 @@ class CifarUnit(Block):
         self,
         filters: int,
         norm: Norm,
+        drop: Drop,
         strides: int = 1,
         shortcut: bool = True,
         preactivation: bool = False,
         activated_input: bool = False,
     ) -> None:
         super().__init__()
+        self.drop = drop
         self.filters = filters
         self.strides = strides
         self.shortcut = shortcut
@@ -58,10 +61,10 @@ class CifarUnit(Block):
         if self.preactivation:
             x = inputs if self.activated_input else ops.relu(self.norm1(inputs))
             x = self.conv1(x)
-            x = self.conv2(ops.relu(self.norm2(x)))
+            x = self.drop(self.conv2(ops.relu(self.norm2(x))))
             return x + self._identity(inputs) if self.shortcut else x
         x = ops.relu(self.norm1(self.conv1(inputs)))
-        x = self.norm2(self.conv2(x))
+        x = self.drop(self.norm2(self.conv2(x)))
         return ops.relu(x + self._identity(inputs) if self.shortcut else x)
 
     def _identity(self, inputs: Any) -> Any:
@@ -82,10 +85,12 @@ class CifarResNet(Network):
         preactivation: Whether the units are pre-activated.
         bn_momentum: Momentum of the moving statistics.
         bn_epsilon: Added to the variance.
+        drop_path: Probability of leaving out the last unit's branch in training, less before it; see
+            `models.network.stochastic_depth`.
         **kwargs: Arguments of `keras.Model`.
 
     Raises:
-        ValueError: If the depth is not 6n + 2.
+        ValueError: If the depth is not 6n + 2, or a plain network is to leave out branches.
     """
 
     # The paper's rounded 0.27, 0.46, 0.66, 0.85 and 1.7 million weights; plain and pre-activation networks
@@ -119,6 +124,7 @@ class CifarResNet(Network):
         preactivation: bool = False,
         bn_momentum: BelowOne = 0.9,
         bn_epsilon: Positive = 1e-5,
+        drop_path: BelowOne = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -128,20 +134,26 @@ class CifarResNet(Network):
                 "CifarResNet's depth must be 6n + 2: 20, 32, 44, 56 and 110 in the paper. "
                 f"Received: depth={depth}"
             )
+        if drop_path and not shortcuts:
+            raise ValueError(
+                "CifarResNet's drop_path must be 0 in the plain network, where a branch is all there is. "
+                f"Received: drop_path={drop_path}, shortcuts={shortcuts}"
+            )
         self.preactivation = preactivation
+        units = [(filters, unit) for filters in (16, 32, 64) for unit in range((depth - 2) // 6)]
         self.stem_conv = _conv(16)
         self.stem_norm = norm()
         self.units = [
             CifarUnit(
                 filters,
                 norm,
+                stochastic_depth(drop_path, number, len(units)),
                 strides=2 if filters > 16 and unit == 0 else 1,
                 shortcut=shortcuts,
                 preactivation=preactivation,
                 activated_input=preactivation and filters == 16 and unit == 0,
             )
-            for filters in (16, 32, 64)
-            for unit in range((depth - 2) // 6)
+            for number, (filters, unit) in enumerate(units)
         ]
         if preactivation:
             self.norm = norm()

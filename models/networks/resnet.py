@@ -17,7 +17,7 @@ from keras import ops
 
 from models.layers import BatchNormalization
 from models.limits import BelowOne, Positive
-from models.network import Block, Network, Norm, Published, network
+from models.network import Block, Drop, Network, Norm, Published, network, stochastic_depth
 from models.torch_layers import TorchConv2D
 
 Depth = Literal[18, 34, 50, 101, 152]
@@ -42,6 +42,7 @@ class ResidualUnit(Block):
     Args:
         filters: Channels of the 3x3 convolutions.
         norm: Makes a normalisation layer.
+        drop: What is done to the branch before the sum.
         strides: Stride of the unit and of the projection.
         bottleneck: Whether the 3x3 convolution stands between two 1x1, the last with four times the channels.
         projection: Whether the shortcut is a 1x1 convolution with normalisation instead of the identity.
@@ -52,6 +53,7 @@ class ResidualUnit(Block):
         self,
         filters: int,
         norm: Norm,
+        drop: Drop,
         strides: int = 1,
         bottleneck: bool = False,
         projection: bool = False,
@@ -59,6 +61,7 @@ class ResidualUnit(Block):
     ) -> None:
         super().__init__()
         self.projection = projection
+        self.drop = drop
         outputs = 4 * filters if bottleneck else filters
         if bottleneck:
             first, middle = (strides, 1) if stride_on == "first" else (1, strides)
@@ -75,7 +78,7 @@ class ResidualUnit(Block):
         x = inputs
         for conv, norm in zip(self.convs[:-1], self.norms[:-1], strict=True):
             x = ops.relu(norm(conv(x)))
-        x = self.norms[-1](self.convs[-1](x))
+        x = self.drop(self.norms[-1](self.convs[-1](x)))
         shortcut = self.shortcut_norm(self.shortcut_conv(inputs)) if self.projection else inputs
         return ops.relu(x + shortcut)
 
@@ -92,6 +95,8 @@ class ResNet(Network):
         bn_epsilon: Added to the variance.
         stride_on: "first" or "middle": which convolution of a bottleneck has the stride. The basic units of
             depth 18 and 34 always have it on the first.
+        drop_path: Probability of leaving out the last unit's branch in training, less before it; see
+            `models.network.stochastic_depth`.
         **kwargs: Arguments of `keras.Model`.
 
     Raises:
@@ -122,6 +127,7 @@ class ResNet(Network):
         bn_momentum: BelowOne = 0.9,
         bn_epsilon: Positive = 1e-5,
         stride_on: StrideOn = "first",
+        drop_path: BelowOne = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -138,17 +144,22 @@ class ResNet(Network):
             self.stem_pad = keras.layers.ZeroPadding2D(1)  # exact before a pooling: the map has no negatives
             self.stem_pool = keras.layers.MaxPooling2D(3, strides=2)
         bottleneck = depth >= 50
+        units = [
+            (filters, unit)
+            for filters, num_units in zip(STAGE_FILTERS, STAGE_UNITS[depth], strict=True)
+            for unit in range(num_units)
+        ]
         self.units = [
             ResidualUnit(
                 filters,
                 norm,
+                stochastic_depth(drop_path, number, len(units)),
                 strides=2 if filters > 64 and unit == 0 else 1,
                 bottleneck=bottleneck,
                 projection=unit == 0 and (bottleneck or filters > 64),
                 stride_on=stride_on,
             )
-            for filters, num_units in zip(STAGE_FILTERS, STAGE_UNITS[depth], strict=True)
-            for unit in range(num_units)
+            for number, (filters, unit) in enumerate(units)
         ]
         self.pool = keras.layers.GlobalAveragePooling2D()
         self.head = keras.layers.Dense(num_classes, dtype="float32")

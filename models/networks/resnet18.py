@@ -8,6 +8,7 @@ Differences from the source: logits instead of a softmax at the end (the loss ap
 """
 
 import functools
+import itertools
 from typing import Any
 
 import keras
@@ -15,7 +16,7 @@ from keras import ops
 
 from models.layers import BatchNormalization, Conv2D
 from models.limits import BelowOne, NotNegative, Positive
-from models.network import Block, Network, Norm, Published, network
+from models.network import Block, Drop, Network, Norm, Published, network, stochastic_depth
 
 
 class ResnetBlock(Block):
@@ -24,12 +25,21 @@ class ResnetBlock(Block):
     Args:
         filters: Channels of both convolutions.
         norm: Makes a normalisation layer.
+        drop: What is done to the branch before the sum.
         strides: Stride of the first convolution and of the projection.
         projection: Whether the shortcut is a 1x1 convolution with normalisation instead of the identity.
     """
 
-    def __init__(self, filters: int, norm: Norm, strides: int = 1, projection: bool = False) -> None:
+    def __init__(
+        self,
+        filters: int,
+        norm: Norm,
+        drop: Drop,
+        strides: int = 1,
+        projection: bool = False,
+    ) -> None:
         super().__init__()
+        self.drop = drop
         self.projection = projection
         self.conv1 = Conv2D(filters, 3, strides=strides, padding="same", use_bias=False)
         self.norm1 = norm()
@@ -42,7 +52,7 @@ class ResnetBlock(Block):
     def call(self, inputs: Any) -> Any:
         """Map (batch, height, width, channels) to (batch, height / strides, width / strides, filters)."""
         x = ops.relu(self.norm1(self.conv1(inputs)))
-        x = self.norm2(self.conv2(x))
+        x = self.drop(self.norm2(self.conv2(x)))
         shortcut = self.shortcut_norm(self.shortcut_conv(inputs)) if self.projection else inputs
         return ops.relu(x + shortcut)
 
@@ -57,6 +67,8 @@ class ResNet18(Network):
             default.
         bn_momentum: Momentum of the moving statistics.
         bn_epsilon: Added to the variance.
+        drop_path: Probability of leaving out the last unit's branch in training, less before it; see
+            `models.network.stochastic_depth`.
         **kwargs: Arguments of `keras.Model`.
     """
 
@@ -71,6 +83,7 @@ class ResNet18(Network):
         head_l2: NotNegative = 0.01,
         bn_momentum: BelowOne = 0.99,
         bn_epsilon: Positive = 1e-3,
+        drop_path: BelowOne = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -79,11 +92,14 @@ class ResNet18(Network):
         self.stem_norm = norm()
         self.blocks = [
             # Stages 2 to 4 halve the map and double the channels in their first block.
-            ResnetBlock(filters, norm, strides=2, projection=True)
-            if filters > 64 and block == 0
-            else ResnetBlock(filters, norm)
-            for filters in (64, 128, 256, 512)
-            for block in range(2)
+            ResnetBlock(
+                filters,
+                norm,
+                stochastic_depth(drop_path, number, 8),
+                strides=2 if filters > 64 and block == 0 else 1,
+                projection=filters > 64 and block == 0,
+            )
+            for number, (filters, block) in enumerate(itertools.product((64, 128, 256, 512), range(2)))
         ]
         self.pool = keras.layers.GlobalAveragePooling2D()
         penalty = keras.regularizers.L2(head_l2) if head_l2 else None

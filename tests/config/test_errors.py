@@ -15,7 +15,7 @@ AT = "experiments/x.yaml"
 ONE_MISTAKE = {
     "unknown_key": ("name: sgd", "name: sgd\n  learning_rte: 3", ["8:3: optimizer.learning_rte: unknown key; did you mean 'learning_rate'?"]),
     "misspelt_required": ("  epochs", "  epoch", ["10:3: training.epoch: unknown key; did you mean 'epochs'?"]),
-    "far_from_any": ("epochs: 10", "epochs: 10\n  loss: {qqq: 1}", ["11:10: training.loss.qqq: unknown key; allowed: label_smoothing, softmax_before_loss"]),
+    "far_from_any": ("epochs: 10", "epochs: 10\n  loss: {qqq: 1}", ["11:10: training.loss.qqq: unknown key; allowed: focal_gamma, label_smoothing, softmax_before_loss"]),
     "in_wrong_section": ("# A", "batch_size: 3 #", ["1:1: batch_size: unknown key; did you mean 'training.batch_size'?"]),
     "extend": ("# A", "extend: y.yaml #", ["1:1: extend: unknown key; did you mean 'extends'?"]),
     "derived_name": ("# A", "name: y #", ["1:1: name: unknown key; the file's name is the experiment's, its first comment line the description"]),

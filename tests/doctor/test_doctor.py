@@ -128,11 +128,12 @@ def test_unbalanced_class_folders(home, tmp_path):
             Image.fromarray(np.full((16, 16, 3), i, np.uint8)).save(folder / f"{i}.png")
     overrides = ["dataset={name: image_folder, data_dir: images, validation: 0.25}", "training.batch_size=8"]
     dataset = prepare(load_experiment("tiny", overrides)).dataset
-    result = data_checks.check_classes(dataset, None)
+    result = data_checks.check_classes(dataset, None, None)
     assert result.level == "warn"
     assert "from 3 (rare) to 33 (common) images" in result.measured
-    assert "class_weight: balanced" in result.advice
-    assert data_checks.check_classes(dataset, "balanced").level == "ok"
+    assert "class_weight" in result.advice and "sampler: balanced" in result.advice
+    for remedy in (("balanced", None), ({"rare": 9.0}, None), (None, "square_root")):
+        assert data_checks.check_classes(dataset, *remedy).level == "ok"
 
 
 class Spoil(keras.layers.Layer):

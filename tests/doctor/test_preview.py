@@ -56,7 +56,7 @@ def test_the_first_tile_is_the_stored_image_of_the_first_step(home, monkeypatch)
     figures = recorded_figures(monkeypatch)
     run_preview()
     job = prepare(load_experiment("tiny"))
-    stored, labels = job.dataset.train.take(epoch_order(3, 0, len(job.dataset.train))[:1])
+    stored, labels = job.dataset.train.take(epoch_order(3, 0, job.dataset.train.labels)[:1])
     shown = [np.asarray(axes.images[0].get_array()) for axes in figures[0].axes]
     np.testing.assert_array_equal(shown[0], stored[0, ..., 0])
     assert f"as stored: {job.dataset.class_names[labels[0]]}" in [
@@ -98,7 +98,7 @@ def test_an_alternating_flip_mirrors_every_second_epoch(home, monkeypatch):
     figures = recorded_figures(monkeypatch)
     run_preview("augmentation=[alternating_flip]")
     job = prepare(load_experiment("tiny"))
-    position = epoch_order(3, 0, len(job.dataset.train))[0]
+    position = epoch_order(3, 0, job.dataset.train.labels)[0]
     image = job.dataset.train.take(np.array([position]))[0][0, ..., 0]
     shown = [np.asarray(axes.images[0].get_array()) for axes in figures[0].axes]
     texts = [text.get_text() for text in figures[0].texts]

@@ -169,6 +169,7 @@ class Images:
 
     def __init__(self, count):
         self.images = np.random.default_rng(0).integers(0, 255, (count, 4, 4, 3)).astype("uint8")
+        self.labels = np.zeros(count, "int32")
 
     def __len__(self):
         return len(self.images)
@@ -200,3 +201,31 @@ def test_a_network_without_batch_normalisation_is_left_alone():
         network = keras.Sequential([keras.layers.Dense(2)])
 
     assert recalibrate(Classifier, Images(8), 4) == 0
+
+
+def test_views_of_unsure_images_have_a_folder_of_their_own_and_count_passes(digits_run, capsys):
+    command = ["evaluate", "--run", str(digits_run.path), "--views", "flip_and_shift", "--views-below", "0.6"]
+    assert not cli.main(command)
+    found = read_json(digits_run.evaluations / "validation-best-flip_and_shift-below-0.6" / "evaluation.json")
+    assert (found["test_time_views"], found["views_below"], found["passes"]) == (
+        "flip_and_shift",
+        0.6,
+        6 * 359,
+    )
+    with np.load(digits_run.predictions) as stored:
+        powers = np.exp(stored["best_logits"].astype("float64"))
+    sure = int(((powers / powers.sum(1, keepdims=True)).max(1) >= 0.6).sum())
+    assert 0 < sure <= 359 and found["passes_saved"] == 5 * sure
+    assert f"test-time views below 0.6: {5 * sure:,} of 2,154 passes saved" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--views-below", "0.6"], "VIEWS_BELOW=0.6: says which images get VIEWS=flip or flip_and_shift"),
+        (["--views", "flip", "--views-below", "1.5"], "VIEWS_BELOW=1.5: must be a probability above 0"),
+    ],
+)
+def test_limit_of_views_that_makes_no_sense(digits_run, capsys, options, message):
+    assert cli.main(["evaluate", "--run", str(digits_run.path), *options]) == 2
+    assert message in capsys.readouterr().err

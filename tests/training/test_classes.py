@@ -1,0 +1,86 @@
+"""Sampler, class weights by name, focal loss and stochastic depth in a run: refusals, and exact resume."""
+
+import io
+import os
+import shlex
+import signal
+
+import pytest
+
+import app.training.train as runner
+from app.cli import main
+from app.config import load_experiment
+from app.errors import Interrupted, UserError
+from app.files import read_json
+from app.runs import load_run_experiment
+from app.training.callbacks import Recorder
+from app.training.setup import prepare
+from tests.training.test_train import assert_same_bits
+
+CLASSES = [
+    "dataset.sampler=balanced",
+    'training.class_weight={"3": 2.0, "7": 0.5}',
+    "training.loss={focal_gamma: 2.0, label_smoothing: 0.1}",
+]
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (
+            '{"3": 2.0, "10": 1.0}',
+            "training.class_weight: unknown class '10'; did you mean '1'? allowed: 0, 1,",
+        ),
+        ("{" + ", ".join(f'"{digit}": 0' for digit in range(10)) + "}", "every class has weight 0"),
+    ],
+)
+def test_weights_that_no_class_can_have_make_no_folder(home, capsys, weights, message):
+    with pytest.raises(UserError) as error:
+        runner.train(load_experiment("tiny", [f"training.class_weight={weights}"]), out=io.StringIO())
+    assert message in str(error.value)
+    assert main(["train", "tiny", "--set", shlex.quote(f"training.class_weight={weights}")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (home / "runs").exists()
+
+
+@pytest.mark.parametrize("weights", ['{"3": -1.0}', '{"3": true}', "rare", "[1.0, 2.0]"])
+def test_weights_of_a_wrong_type(home, weights):
+    with pytest.raises(UserError, match="training.class_weight"):
+        load_experiment("tiny", [f"training.class_weight={weights}"])
+
+
+def test_limit_of_views_without_views_is_refused(home):
+    with pytest.raises(
+        UserError, match="evaluation.views_below: must be left out where test_time_views is none"
+    ):
+        load_experiment("tiny", ["evaluation.views_below=0.5"])
+
+
+def test_settings_reach_the_loss_weights_in_the_order_of_the_classes(home):
+    loss = prepare(load_experiment("tiny", CLASSES)).classifier.loss
+    assert loss.class_weight == [1, 1, 1, 2, 1, 1, 1, 0.5, 1, 1]
+    assert (loss.focal_gamma, loss.label_smoothing) == (2.0, 0.1)
+
+
+def test_run_resumes_to_the_same_bits(home, monkeypatch):
+    network = "model={name: cifar_resnet, depth: 8, drop_path: 0.5}"
+    views = "evaluation={test_time_views: flip, views_below: 0.5}"
+    experiment = load_experiment("tiny", [*CLASSES, network, views])
+    straight = runner.train(experiment, out=io.StringIO())
+    assert load_run_experiment(straight) == experiment
+    assert read_json(straight.dataset)["split_rule"].endswith("training draws classes equally often")
+    recorded = read_json(straight.metrics)["test_time_views"]
+    assert (recorded["views"], recorded["views_below"], recorded["val_passes"]) == ("flip", 0.5, 2 * 179)
+    assert 0 <= recorded["val_passes_saved"] <= 179
+    original, steps = Recorder.on_train_batch_end, []
+
+    def stop(self, batch, logs=None):
+        original(self, batch, logs)
+        steps.append(self.run)
+        if len(steps) == 10:  # in the second epoch of seven steps
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Recorder, "on_train_batch_end", stop)
+    with pytest.raises(Interrupted):
+        runner.train(experiment, out=io.StringIO())
+    assert_same_bits(straight, runner.resume(steps[0], out=io.StringIO()))
