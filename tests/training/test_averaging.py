@@ -295,11 +295,10 @@ import io, os, signal
 import numpy as np
 from app.config import load_experiment
 from app.errors import Interrupted
-from app.reports.report import write_report
-from app.runs import Run, list_runs
+from app.runs import list_runs
 from app.training import train as runner
-from app.training.callbacks import Recorder
 from app.training.checkpoint import load_state
+from app.training.state_saver import StateSaver
 
 experiment = load_experiment("tiny", ["training.ema={decay: 0.8}", "training.batch_size=96"])
 straight = load_state(runner.train(experiment, out=io.StringIO()))[0]
