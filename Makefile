@@ -49,7 +49,7 @@ export: with-export ## write the network of RUN for other programs: FORMAT=keras
 report: ## write report.html of RUN, or of the newest run of EXP, again
 curves: ## draw the curves of RUN, or of the newest finished run of EXP, again
 compare: ## compare RUNS="a/latest b/latest", or the newest runs of EXPS="a b": picture and page
-check: ## check EXP, or every experiment, without training; SET, DATA_DIR
+check: ## check EXP, or every experiment, without training; SET, DATA_DIR, SHOW=1 (print it resolved)
 list: ## list the experiments
 models: ## list the networks beside their sources' sizes, or NETWORK layer by layer
 results: ## write the table of results in experiments/README.md from the run folders

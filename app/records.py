@@ -27,6 +27,17 @@ class Record(BaseModel):
         return self.model_dump(exclude_unset=True)
 
 
+class WeightsRecord(Record):
+    """Which weights were evaluated: those of the training, or `training.ema`'s average of them."""
+
+    weights: Literal["raw", "average"] = "raw"
+
+    @property
+    def averaged(self) -> str:
+        """What is added to a heading."""
+        return ", averaged weights" if self.weights == "average" else ""
+
+
 class EpochRecord(Record):
     """An epoch in metrics.json."""
 
@@ -76,7 +87,7 @@ class TimingRecord(Record):
     peak_memory_megabytes: Count | None = None
 
 
-class MetricsRecord(Record):
+class MetricsRecord(WeightsRecord):
     """metrics.json, the last file of a finished run."""
 
     advice = f"Delete it, and {FROM_STATE}"
@@ -174,7 +185,7 @@ class RecalibratedRecord(Record):
     words: str
 
 
-class EvaluationRecord(Record):
+class EvaluationRecord(WeightsRecord):
     """evaluation.json; the confusion matrix, which nothing reads back, is skipped."""
 
     model_config = ConfigDict(extra="ignore")

@@ -13,6 +13,7 @@ import pytest
 
 from app import cli, reading, runs
 from app.commands.options import COMMANDS, Exp
+from app.config import load_experiment
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENT = """\
@@ -35,7 +36,7 @@ def home(tmp_path, monkeypatch):
 def test_quick_commands_import_no_backend():
     program = (
         "import sys; from app.cli import main\n"
-        "for command in (['list'], ['check']):\n"
+        "for command in (['list'], ['check'], ['check', 'quickstart', '--show']):\n"
         "    assert main(command) == 0\n"
         "heavy = {'tensorflow', 'keras', 'jax', 'matplotlib', 'sklearn'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
@@ -44,6 +45,16 @@ def test_quick_commands_import_no_backend():
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "quickstart" in result.stdout and "no error" in result.stdout
+
+
+def test_check_shows_an_experiment_that_loads_again(home, capsys):
+    overrides = ["seed=7", "training.batch_size=9"]
+    assert cli.main(["check", "tiny", "--show", "--set", *overrides[:1], "--set", *overrides[1:]]) == 0
+    (home / "experiments" / "again.yaml").write_text(capsys.readouterr().out)
+    shown, expected = load_experiment("again"), load_experiment("tiny", overrides)
+    assert shown.model_dump(exclude={"name"}) == expected.model_dump(exclude={"name"})
+    assert cli.main(["check", "--show"]) == 2
+    assert "name it (EXP=)" in capsys.readouterr().err
 
 
 def test_unknown_experiment_names_the_nearest_and_makes_nothing(home, capsys):

@@ -73,7 +73,7 @@ def test_installation_without_its_python_is_one_message(make):
     [
         ("train", {"epochs": "2"}, r"takes no variable epochs \(did you mean EPOCHS\?\)"),
         ("train", {"training.epochs": "2"}, r'with SET="training.epochs=..."'),
-        ("check", {"RUN": "x"}, "make check: takes no variable RUN.*it takes DATA_DIR, EXP, SET$"),
+        ("check", {"RUN": "x"}, "make check: takes no variable RUN.*it takes DATA_DIR, EXP, SET, SHOW$"),
         ("list", {"EXP": "x"}, "takes no variable EXP; it takes none$"),
         ("resume", {"EPOCHS": "two"}, "argument --epochs: invalid int value: 'two'"),
     ],

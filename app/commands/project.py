@@ -4,7 +4,7 @@ import sys
 from typing import Annotated
 
 from app.commands.options import DataDir, Option, Set, command, overrides_from
-from app.config import list_experiments, load_experiment, misnamed_files
+from app.config import dump_experiment, list_experiments, load_experiment, misnamed_files
 from app.errors import UserError
 from app.preflight import check_data
 from app.reports.results_table import write_results_table
@@ -16,8 +16,11 @@ def check(
     exp: Annotated[str | None, Option("a name in experiments/ (all)", positional=True)] = None,
     set_: Set = (),
     data_dir: DataDir = None,
+    show: Annotated[bool, Option("print it as YAML with all that it inherits, and the defaults")] = False,
 ) -> None:
     """Check one experiment file, or all."""
+    if show and not exp:
+        raise UserError("check: SHOW prints one experiment; name it (EXP=)")
     names = [exp] if exp else list_experiments()
     overrides = overrides_from(set_, data_dir)
     problems = [] if exp else [*misnamed_files().values()]
@@ -26,11 +29,14 @@ def check(
             experiment = load_experiment(name, overrides)
             if data_dir:
                 check_data(experiment)
+            if show:
+                print(dump_experiment(experiment, mark_defaults=True), end="")
         except UserError as error:
             problems.append(str(error))
     if problems:
         raise UserError("\n".join(problems))
-    print(f"{len(names)} experiment{'s' if len(names) != 1 else ''} checked, no error")
+    if not show:
+        print(f"{len(names)} experiment{'s' if len(names) != 1 else ''} checked, no error")
 
 
 @command

@@ -30,6 +30,7 @@ TYPE_NAMES = {
 _LIMITS = {"minimum": "ge", "exclusiveMinimum": "gt", "maximum": "le", "exclusiveMaximum": "lt"}
 _OF_TYPES = ("int_type", "float_type", "string_type", "bool_type", "tuple_type", "none_required")
 ALTERNATING_FLIP = "alternating_flip"  # no layer: images are flipped as they are read
+KERAS_EMA = ("use_ema", "ema_momentum", "ema_overwrite_frequency")  # arguments of each of its optimizers
 CLIPPING = ("clipnorm", "clipvalue", "global_clipnorm")  # Keras takes one of them
 TABLES = {"model": "models", "optimizer": "optimizers", "augmentation layer": "layers"}
 RESERVED_KEYS = {"model": ("name", "weights"), "optimizer": ("name", "learning_rate", "rate_multipliers")}
@@ -109,6 +110,17 @@ def schedule_findings(plain: dict[str, Any]) -> Iterator[Finding]:
             if isinstance(value, int | float) and type(value) is not bool and value >= end > 0:
                 message = f"must be below {what}, which is {end}; got {value}"
                 yield Finding(("optimizer", "learning_rate", key), message)
+
+
+def ema_findings(plain: dict[str, Any]) -> Iterator[Finding]:
+    """Check that the weights are averaged in one way alone."""
+    training = plain.get("training")
+    if isinstance(training, dict) and training.get("ema") and training.get("lookahead"):
+        message = (
+            "cannot be combined with training.lookahead, which replaces the weights by their average, while "
+            "ema keeps one beside them; leave one of them out"
+        )
+        yield Finding(("training", "ema"), message, at_key=True)
 
 
 def lookahead_findings(plain: dict[str, Any]) -> Iterator[Finding]:
@@ -200,7 +212,13 @@ def _check(path: tuple[str | int, ...], kind: str, name: str, arguments: dict[st
             for detail in error.errors(include_url=False):
                 errors[detail["loc"][0]].append(detail)
         for key, details in errors.items():
-            if details[0]["type"] == "extra_forbidden":
+            if kind == "optimizer" and key in KERAS_EMA:
+                message = (
+                    "is refused: Keras averages without batch normalisation's statistics, validates the raw "
+                    "weights and replaces them when a fit ends; use training.ema"
+                )
+                yield Finding((*path, str(key)), message, at_key=True)
+            elif details[0]["type"] == "extra_forbidden":
                 message, guess = unknown_key(str(key), (*schemas, *reserved))
                 yield Finding((*path, key), message, at_key=True, guess=guess)
             elif details[0]["type"] == "missing":

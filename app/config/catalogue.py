@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from app.backend import keras  # without TensorFlow's start-up messages
-from app.config.arguments import ALTERNATING_FLIP, CATALOGUE
+from app.config.arguments import ALTERNATING_FLIP, CATALOGUE, KERAS_EMA
 from app.config.editor_schema import editor_schema
 from app.config.reference import with_tables
 from app.data.sources import LOADERS
@@ -38,8 +38,7 @@ REFUSED_OPTIMIZERS = {
 # Set from elsewhere in the experiment, or meaningless in it.
 HIDDEN_ARGUMENTS = {
     "self", "kwargs", "name", "dtype", "seed", "data_format", "learning_rate", "input_shape", "num_classes",
-    # Keras puts averaged weights in place when fit ends; after a resumed epoch that is too early.
-    "use_ema", "ema_momentum", "ema_overwrite_frequency",
+    *KERAS_EMA,
 }  # fmt: skip
 PYTHON_TYPES: dict[Any, str] = {
     bool: "boolean", int: "integer", float: "number", str: "string", list: "array", tuple: "array",

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,16 @@ from pydantic import ValidationError
 from app.config.arguments import (
     RESERVED_KEYS,
     Finding,
+    ema_findings,
     lookahead_findings,
     name_and_argument_findings,
     schedule_findings,
     split_layer,
 )
 from app.config.inheritance import load_file, merge, parse_overrides
-from app.config.nodes import Problem, add_resolvers
+from app.config.nodes import Problem, add_resolvers, parse_yaml
 from app.config.problems import locate, schema_findings, without_consequences
+from app.config.schedules import Section
 from app.config.schema import Experiment
 from app.errors import UserError
 from app.paths import experiments_dir, shown
@@ -70,7 +72,7 @@ def load_experiment(name_or_path: str | Path, overrides: Sequence[str] = ()) -> 
         raise UserError(_message(problems, path))
     root = merge(root, changes)
     plain = root.plain()
-    findings = list(name_and_argument_findings(plain))
+    findings = [*name_and_argument_findings(plain), *ema_findings(plain)]
     if by_name:  # the runs of before that have both can still be read
         findings += lookahead_findings(plain)
     if by_name and not changes.has("training", "epochs"):
@@ -99,8 +101,13 @@ def _message(problems: Sequence[Problem], path: Path) -> str:
     return "\n".join(lines)
 
 
-def dump_experiment(experiment: Experiment) -> str:
-    """Return the experiment as YAML with every default written out; loading it gives an equal one."""
+def dump_experiment(experiment: Experiment, *, mark_defaults: bool = False) -> str:
+    """Return the experiment as YAML with every default written out; loading it gives an equal one.
+
+    Args:
+        experiment: What to write.
+        mark_defaults: Whether a comment marks what was not given, neither by a file nor by an override.
+    """
     content = experiment.model_dump(exclude={"name", "description"})
     for section in RESERVED_KEYS:
         content[section] |= content[section].pop("arguments")
@@ -110,7 +117,30 @@ def dump_experiment(experiment: Experiment) -> str:
         {layer.name: layer.arguments} if layer.arguments else layer.name for layer in experiment.augmentation
     ]
     header = f"# {experiment.description}\n" if experiment.description else ""
-    return header + yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    text = header + yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    return _with_marks(text, experiment) if mark_defaults else text
+
+
+def _with_marks(text: str, experiment: Experiment) -> str:
+    """Return an experiment's YAML with a comment on each line whose value is a default."""
+    root, lines = parse_yaml(text, "", []), text.splitlines(keepends=True)
+    for keys in _default_keys(experiment):
+        node = root
+        for key in keys:
+            assert node is not None
+            line, node = node.key_marks[key].line, node.value[key]
+        lines[line - 1] = lines[line - 1].rstrip("\n") + "  # default\n"
+    return "".join(lines)
+
+
+def _default_keys(section: Section) -> Iterator[tuple[str, ...]]:
+    """Yield the path of each key that was not given; where that is a section, of its keys."""
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            yield from ((name, *path) for path in _default_keys(value))
+        elif name not in section.model_fields_set and name != "arguments":
+            yield (name,)
 
 
 class _Dumper(yaml.SafeDumper):

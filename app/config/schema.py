@@ -78,6 +78,19 @@ class Lookahead(Section):
     power: NotNegative = Field(0.0, description="Exponent of t / T in the decay at step t of T.")
 
 
+class MovingAverage(Section):
+    """An exponential moving average of the weights beside those that are trained."""
+
+    decay: Annotated[float, Field(ge=0, lt=1)] = Field(
+        description="Decay of the average at each step, once it has risen to that."
+    )
+    warmup_steps: Annotated[int, Field(ge=1)] = Field(
+        10,
+        description="The decay at step t, from 0, is at most (1 + t) / (`warmup_steps` + t); "
+        "1 is without warm-up.",
+    )
+
+
 class TrainingConfig(Section):
     """How long, in what batches, in what precision, and which epoch counts as the best."""
 
@@ -107,6 +120,11 @@ class TrainingConfig(Section):
     lookahead: Lookahead | None = Field(
         None, description="Replace the weights by their moving average; not with `early_stopping`."
     )
+    ema: MovingAverage | None = Field(
+        None,
+        description="Average the weights over the steps, and validate, save, evaluate and export the "
+        "average; not with `lookahead`.",
+    )
     sync_batch_norm: bool = Field(
         False, description="With several replicas, take batch statistics of the whole batch."
     )
@@ -117,6 +135,11 @@ class TrainingConfig(Section):
     determinism: Literal["strict", "fast"] | None = Field(
         None, description="`strict` gives the same bits every time (default on a CPU, not offered by JAX)."
     )
+
+    @property
+    def weights(self) -> Literal["raw", "average"]:
+        """Which weights are validated, evaluated and exported."""
+        return "average" if self.ema else "raw"
 
     @field_validator("mode")
     @classmethod

@@ -10,7 +10,7 @@ import contextlib
 import functools
 import hashlib
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Replicas:
         self.group, self.strategy, self.count = group or ProcessGroup(), strategy, count
         if strategy is not None:  # all workers have equally many batches: no need to ask
             strategy.extended.experimental_enable_get_next_as_optional = False
+        self.averages_of_statistics: list[Any] = []  # variables; averaged over the replicas, too
         self._average: Any = None
 
     @property
@@ -121,6 +122,14 @@ class Replicas:
             classifier.save(path)
             return load_classifier(path)
 
+    def on_each(self, function: Callable[[], None]) -> Callable[[], None]:
+        """Return a function that runs `function`, which changes variables, on each replica's copies."""
+        if self.strategy is None:
+            return function
+        import tensorflow as tf
+
+        return tf.function(lambda: self.strategy.run(function), autograph=False)
+
     def average_statistics(self, classifier: ImageClassifier) -> None:
         """Average the moving statistics over the replicas; until then each has those of its own images.
 
@@ -129,14 +138,11 @@ class Replicas:
         if self.strategy is None:
             return
         if self._average is None:
-            self._average = self._averaging(classifier)
+            self._average = self._averaging(moving_statistics(classifier) + self.averages_of_statistics)
         self._average()
 
-    def _averaging(self, classifier: ImageClassifier) -> Any:
+    def _averaging(self, variables: list[Any]) -> Any:
         import tensorflow as tf
-
-        layers = [each for each in _layers(classifier) if isinstance(each, keras.layers.BatchNormalization)]
-        variables = [variable for layer in layers for variable in (layer.moving_mean, layer.moving_variance)]
 
         def in_replica() -> None:
             context = tf.distribute.get_replica_context()
@@ -144,11 +150,7 @@ class Replicas:
             for variable, mean in zip(variables, means, strict=True):
                 variable.assign(mean)
 
-        @tf.function(autograph=False)
-        def average() -> None:
-            self.strategy.run(in_replica)
-
-        return average if variables else lambda: None
+        return self.on_each(in_replica) if variables else lambda: None
 
     def broadcast(self, classifier: ImageClassifier) -> None:
         """Copy the chief's values of all variables but the metrics' to all replicas."""
@@ -168,7 +170,7 @@ class Replicas:
                     sent = tf.cast(sent, "int64")
                 variable.assign(tf.cast(context.all_reduce("SUM", sent), value.dtype))
 
-        tf.function(lambda: self.strategy.run(in_replica), autograph=False)()
+        self.on_each(in_replica)()
 
     def check_in_sync(self, classifier: ImageClassifier) -> None:
         """Check that all replicas are in sync: their variables are equal bit for bit.
@@ -221,3 +223,9 @@ def _own_stream(generator: Any) -> Any:
 
 def _layers(classifier: ImageClassifier) -> Iterable[Any]:
     return classifier._flatten_layers(include_self=True, recursive=True)
+
+
+def moving_statistics(classifier: ImageClassifier) -> list[Any]:
+    """Return the moving means and variances of batch normalisation."""
+    layers = [each for each in _layers(classifier) if isinstance(each, keras.layers.BatchNormalization)]
+    return [variable for layer in layers for variable in (layer.moving_mean, layer.moving_variance)]

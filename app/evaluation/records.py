@@ -40,6 +40,7 @@ def evaluation_content(
     run: Run,
     checkpoint: str,
     epoch: int,
+    weights: str,
     split_name: str,
     split: Split,
     logits: np.ndarray,
@@ -52,6 +53,7 @@ def evaluation_content(
         "run": run.name,
         "checkpoint": checkpoint,
         "epoch": epoch,
+        "weights": weights,
         "split": split_name,
         "test_time_views": views,
         **more,
@@ -61,8 +63,9 @@ def evaluation_content(
 
 def evaluation_title(content: dict[str, Any]) -> str:
     """Return the heading of an evaluation's pictures and table; for `content` see `evaluation_content`."""
+    averaged = ", averaged weights" if content["weights"] == "average" else ""
     return (
-        f"{content['run']}, {content['checkpoint']} epoch ({content['epoch']}), "
+        f"{content['run']}, {content['checkpoint']} epoch ({content['epoch']}){averaged}, "
         f"{content['images']:,} {content['split']} images"
     )
 

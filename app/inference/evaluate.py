@@ -66,7 +66,8 @@ def evaluate(
         again = split_logits(classifier, chosen, size, VIEWS[views], below=below)
         more["recalibrated"] = {"training_images": images, **_compare(chosen.labels, logits, again)}
     names = classifier.class_names
-    of = run, trained.checkpoint, trained.epoch, "test" if on_test else split
+    weights = experiment.training.weights
+    of = run, trained.checkpoint, trained.epoch, weights, "test" if on_test else split
     content = evaluation_content(*of, chosen, logits, names, views, **more)
     _print_table(content, out)
     folder, test_evaluations = evaluation_folder(run, split, trained.checkpoint, views, below), 0

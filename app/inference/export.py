@@ -186,6 +186,7 @@ def _description(trained: Trained, format: str, chosen: Format) -> dict[str, Any
         "run": trained.run.name,
         "checkpoint": trained.checkpoint,
         "epoch": trained.epoch,
+        "weights": trained.experiment.training.weights,
         "format": format,
         "file": chosen.filename,
         "input": {

@@ -15,6 +15,7 @@ from app.paths import data_root, shown
 from app.records import DatasetRecord
 from app.runs import Run, load_finished
 from app.training import startup
+from app.training.averaging import averages_in
 from app.training.checkpoint import load_state
 from models import ImageClassifier
 
@@ -100,6 +101,9 @@ def _give_last_weights(run: Run, classifier: ImageClassifier) -> None:
         )
     for variable, value in zip(classifier.variables, state.values["model"], strict=True):
         variable.assign(value)
+    if averages := averages_in(state):
+        for weight, value in zip(classifier.network.weights, averages, strict=True):
+            weight.assign(value)
 
 
 def load_split(trained: Trained, split: SplitName) -> tuple[Dataset, Split]:

@@ -76,9 +76,8 @@ def _evaluate_validation(
             raise UserError(f"{shown(run.predictions)} is of other images")
     except UserError as error:
         return str(error)
-    content = evaluation_content(
-        run, metrics.checkpoint, epoch, metrics.split, dataset.val, logits, dataset.class_names
-    )
+    of = run, metrics.checkpoint, epoch, metrics.weights, metrics.split
+    content = evaluation_content(*of, dataset.val, logits, dataset.class_names)
     write_evaluation(folder, content, dataset.val, logits, dataset.class_names)
     return None
 
@@ -130,7 +129,8 @@ def _parts(run: Run, experiment: Experiment, metrics: MetricsRecord, remark: str
 
 def _tiles(experiment: Experiment, metrics: MetricsRecord) -> list[tuple[str, str]]:
     headline, best, split = metrics.headline, metrics.best, metrics.split
-    found = [(percent(headline.val_accuracy), f"{split} accuracy, {headline.which} ({headline.epoch})")]
+    which = f"{headline.which} ({headline.epoch}){metrics.averaged}"
+    found = [(percent(headline.val_accuracy), f"{split} accuracy, {which}")]
     if metrics.on_test and best and best.epoch != headline.epoch:
         found.append((percent(best.val_accuracy), f"best on test (epoch {best.epoch})"))
     if views := metrics.test_time_views:
@@ -163,7 +163,8 @@ def _evaluation(folder: Path, found: EvaluationRecord) -> Iterator[str]:
     views = found.test_time_views
     seen = "" if views == "none" else f", test-time views {views}"
     seen += f" below {found.views_below:g}" if found.views_below is not None else ""
-    yield page.heading(f"{found.split.capitalize()} images, {found.checkpoint} epoch ({found.epoch}){seen}")
+    which = f"{found.checkpoint} epoch ({found.epoch}){found.averaged}"
+    yield page.heading(f"{found.split.capitalize()} images, {which}{seen}")
     top5 = [(percent(found.top5_accuracy), "top-5 accuracy")] if found.top5_accuracy else []
     yield page.tiles(
         [

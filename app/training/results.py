@@ -39,7 +39,7 @@ def write_results(
         run: The run folder.
         experiment: What was trained.
         dataset: The data it was trained on.
-        classifier: The classifier as the last epoch left it.
+        classifier: The classifier as the last epoch validated it.
         progress: The finished history.
     """
     training = experiment.training
@@ -93,6 +93,7 @@ def write_results(
             "monitor": training.monitor,
             "mode": training.mode,
             "validation": dataset.split_rule,
+            "weights": training.weights,
             # Where validation is the test split, picking its best epoch would be picking on the test set.
             "headline": {
                 "which": "last epoch" if on_test else "best epoch",
@@ -126,7 +127,7 @@ def print_results(run: Run, out: TextIO) -> None:
     """Print the accuracies of a finished run, and the paths of its curves and its report."""
     metrics = read_record(run.metrics, MetricsRecord)
     last, best, name = metrics.final, metrics.best, metrics.split
-    lines = [f"{name} accuracy {last.val_accuracy:.4f} at the last epoch ({last.epoch})"]
+    lines = [f"{name} accuracy {last.val_accuracy:.4f} at the last epoch ({last.epoch}){metrics.averaged}"]
     if best:
         label = "best on test" if metrics.on_test else "best"
         lines.append(f"{label}: {best.val_accuracy:.4f} at epoch {best.epoch} (by {metrics.monitor})")

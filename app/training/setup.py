@@ -1,7 +1,6 @@
 """An experiment made ready to train: data loaded, classifier compiled, all variables made."""
 
 import contextlib
-import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +22,7 @@ from app.errors import UserError
 from app.paths import data_root
 from app.preflight import check_dataset, weights_run
 from app.training import startup
-from app.training.lookahead import LookaheadAverage
+from app.training.averaging import LookaheadAverage, MovingAverage
 from app.training.optimizers import ACCUMULATION, build_optimizer, learning_rate_at, unapplied_steps
 from app.training.starting_weights import start_from
 from models import ImageClassifier, Normalization, augmentation_layer, build_model
@@ -43,6 +42,7 @@ class Job:
     deterministic: bool
     starting_weights: str = ""  # a line on what `model.weights` gave
     lookahead: LookaheadAverage | None = None
+    ema: MovingAverage | None = None
     flip_stream: int = FLIP_STREAM
 
     @property
@@ -80,10 +80,9 @@ class Job:
 
     def step_callbacks(self, position: int) -> list[keras.callbacks.Callback]:
         """Return what belongs to the steps themselves, for steps from `position` on, over all epochs."""
-        if self.lookahead is None:
-            return []
-        self.lookahead.position = position
-        return [self.lookahead]
+        if self.lookahead:
+            self.lookahead.position = position
+        return [each for each in (self.lookahead, self.ema) if each]
 
     def describe(self) -> str:
         """Return one line on what will be trained."""
@@ -237,13 +236,10 @@ def _compile(job: Job) -> None:
     # Slots of the optimizer and variables of the metrics come into being here, so that a state fits them.
     classifier.optimizer.build(classifier.trainable_variables)
     if training.lookahead:
-        job.lookahead = LookaheadAverage(
-            classifier.network,
-            classifier.optimizer,
-            training.lookahead,
-            training.epochs * job.steps_per_epoch,
-            functools.partial(job.replicas.average_statistics, classifier),
-        )
+        total_steps = training.epochs * job.steps_per_epoch
+        job.lookahead = LookaheadAverage(classifier, training.lookahead, total_steps, job.replicas)
+    if training.ema:
+        job.ema = MovingAverage(classifier, training.ema, job.replicas)
     job.replicas.make_metrics(classifier, *dataset.train.take(np.arange(1)))
     job.replicas.bind(classifier, training.sync_batch_norm)
     job.replicas.broadcast(classifier)

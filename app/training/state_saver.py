@@ -120,6 +120,8 @@ class StateSaver(keras.callbacks.Callback):
         )
 
     def _save(self, metrics: Sequence[np.ndarray] | None = None) -> None:
+        if self.job.ema:  # stopped in the middle of validation
+            self.job.ema.put_in_place(False)
         if name := non_finite_variable(self.model):
             progress = self.progress
             epoch, step = progress.epoch + 1, progress.step

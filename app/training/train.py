@@ -115,6 +115,8 @@ def train(
                 )
 
         # Results
+        if job.ema:
+            job.ema.put_in_place(True)
         if group.is_chief:
             with job.replicas.local_scope(), not_deleted(run):
                 with message_on_stop(

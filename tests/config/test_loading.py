@@ -112,6 +112,40 @@ def test_every_shipped_experiment_loads_and_comes_back_the_same(name, tmp_path):
     path = tmp_path / f"{name}.yaml"
     path.write_text(dump_experiment(experiment))
     assert load_experiment(path) == experiment
+    path.write_text(dump_experiment(experiment, mark_defaults=True))
+    assert load_experiment(path) == experiment
+
+
+def test_defaults_are_marked_and_what_was_given_is_not(write):
+    write(VALID.replace("epochs: 10", "epochs: 10\n  loss: {label_smoothing: 0.1}\n  mode: max"))
+    write("# A child.\nextends: x.yaml\nseed: 3\n", "y")
+    experiment = load_experiment("y", ["training.batch_size=9", "training.precision=float32"])
+    text = dump_experiment(experiment, mark_defaults=True)
+    marked = {line.partition(":")[0].strip() for line in text.splitlines() if line.endswith("  # default")}
+    given = {
+        "seed",
+        "name",
+        "schedule",
+        "peak",
+        "epochs",
+        "batch_size",
+        "precision",
+        "label_smoothing",
+        "mode",
+    }
+    assert not marked & given
+    assert {
+        "augmentation",
+        "validation",
+        "weights",
+        "warmup_epochs",
+        "softmax_before_loss",
+        "monitor",
+    } <= marked
+    lines = [line.strip() for line in text.splitlines()]
+    assert lines[0] == "# A child." and "batch_size: 9" in lines and "seed: 3" in lines
+    assert {"dataset:", "model:", "learning_rate:", "loss:", "evaluation:"} <= set(lines)  # sections
+    assert dump_experiment(experiment) == text.replace("  # default\n", "\n")
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in SHIPPED.glob("*.yaml")))
@@ -130,8 +164,10 @@ def test_awkward_text_comes_back_the_same(note, write, tmp_path):
     write()
     experiment = load_experiment("x", [f"reference={{source: s, note: {json.dumps(note)}}}"])
     assert experiment.reference.note == note
-    (tmp_path / "x.yaml").write_text(dump_experiment(experiment), encoding="utf-8")
-    assert load_experiment(tmp_path / "x.yaml") == experiment
+    for mark_defaults in (False, True):
+        text = dump_experiment(experiment, mark_defaults=mark_defaults)
+        (tmp_path / "x.yaml").write_text(text, encoding="utf-8")
+        assert load_experiment(tmp_path / "x.yaml") == experiment
 
 
 def test_flat_settings_have_the_keys_of_a_file(write):

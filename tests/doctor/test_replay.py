@@ -125,8 +125,9 @@ def test_layer_whose_gradient_overflows_is_named(blow_up):
     assert "root" in text.splitlines()[-1]
 
 
-def test_operation_between_two_layers_is_told_from_them(blow_up):
-    run = blow_up(STEPS + 3, lambda x, sprung: x * (1.0 + 1e30 * sprung))
+@pytest.mark.parametrize("overrides", [(), ("training.ema={decay: 0.9}",)], ids=["plain", "ema"])
+def test_operation_between_two_layers_is_told_from_them(blow_up, overrides):
+    run = blow_up(STEPS + 3, lambda x, sprung: x * (1.0 + 1e30 * sprung), *overrides)
     found, text = replayed(run)
     assert found
     assert "not finite first: what goes into middle (Dense)" in text
