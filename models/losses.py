@@ -7,12 +7,14 @@ import numpy as np
 from keras import ops
 from numpy.typing import ArrayLike
 
+from models.augmentation.mixing import Mix
+
 
 class SparseCrossentropy(keras.losses.Loss):
     """Cross-entropy of integer labels (batch,) or (batch, 1) and logits (batch, num_classes).
 
     Label smoothing and class weights act only while `training` is true; ImageClassifier sets it, so that
-    validation losses of all experiments are the same quantity.
+    validation losses of all experiments are the same quantity. It sets `mix`, too, where images are mixed.
 
     Args:
         label_smoothing: Fraction of the target that goes evenly to all classes.
@@ -33,10 +35,18 @@ class SparseCrossentropy(keras.losses.Loss):
         self.softmax_before_loss = softmax_before_loss
         self.class_weight = class_weight
         self.training = False
+        self.mix: Mix | None = None
 
     def call(self, y_true, y_pred):
-        """Return one loss for each example, float32."""
+        """Return one loss for each example, float32; of a mixed image the weighted mean for its two labels."""
         labels = ops.cast(ops.reshape(y_true, (-1,)), "int32")
+        losses = self._losses(labels, y_pred)
+        if self.mix is None:
+            return losses
+        partner, weight = self.mix
+        return weight * losses + (1.0 - weight) * self._losses(ops.take(labels, partner), y_pred)
+
+    def _losses(self, labels, y_pred):
         logits = ops.softmax(y_pred) if self.softmax_before_loss else y_pred
         targets = ops.one_hot(labels, logits.shape[-1], dtype="float32")
         if self.training and self.label_smoothing:

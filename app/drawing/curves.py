@@ -90,10 +90,11 @@ def draw_history(
     resumed_epochs: Sequence[int] = (),
 ) -> None:
     """Draw the curves of a run of `experiment` into its folder; see `draw_curves`."""
+    mixed = "; training metrics are of mixed images" if experiment.mixes_images else ""
     draw_curves(
         rows,
         run.path,
-        title=f"{experiment.name}: {experiment.model.name} on {experiment.dataset.name}",
+        title=f"{experiment.name}: {experiment.model.name} on {experiment.dataset.name}{mixed}",
         monitor=experiment.training.monitor,
         mode=experiment.training.mode,
         validation_name="test" if experiment.dataset.validates_on_test else "validation",

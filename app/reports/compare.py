@@ -109,6 +109,10 @@ def _draw(groups: Sequence[Group]) -> "Figure":
             f"{group.label}, validated on test" if group.first.experiment.dataset.validates_on_test else name
             for group, name in zip(groups, labels, strict=True)
         ]
+    labels = [
+        f"{name}, trained on mixed images" if group.first.experiment.mixes_images else name
+        for group, name in zip(groups, labels, strict=True)
+    ]
     if colours := [_colour(number) for number, group in enumerate(groups) if len(group.trials) > 1]:
         handles.append(tuple(Patch(color=colour, alpha=BAND, linewidth=0) for colour in colours))
         labels.append("band: smallest to largest of the seeds")
