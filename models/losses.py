@@ -38,7 +38,7 @@ class SparseCrossentropy(keras.losses.Loss):
         self.mix: Mix | None = None
 
     def call(self, y_true, y_pred):
-        """Return one loss for each example, float32; of a mixed image the weighted mean for its two labels."""
+        """Return one loss for each example, float32; of mixed images the weighted mean over both labels."""
         labels = ops.cast(ops.reshape(y_true, (-1,)), "int32")
         losses = self._losses(labels, y_pred)
         if self.mix is None:

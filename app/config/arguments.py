@@ -95,7 +95,7 @@ def _mixing_findings(items: Sequence[Any]) -> Iterator[Finding]:
             continue
         path: tuple[str | int, ...] = ("augmentation", index, *([name] if isinstance(item, dict) else []))
         probability = (split_layer(item)[1] or {}).get("probability", 1.0)
-        total += probability if isinstance(probability, int | float) else 0.0
+        total += probability if isinstance(probability, int | float) and 0 < probability <= 1 else 0.0
         if name in names[:index]:
             yield Finding(path, f"{name} may be given once", at_key=True)
         elif not set(names[index:]) <= set(MIXING):
@@ -104,8 +104,8 @@ def _mixing_findings(items: Sequence[Any]) -> Iterator[Finding]:
             )
         elif total > 1:
             message = (
-                f"an image is mixed once, so the probabilities of {' and '.join(MIXING)} must add up to at most "
-                f"1; got {total:g}; give each a probability, such as 0.5"
+                f"an image is mixed once, so the probabilities of {' and '.join(MIXING)} must add up to at "
+                f"most 1; got {total:g}; give each a probability, such as 0.5"
             )
             yield Finding(path, message, at_key=True)
 

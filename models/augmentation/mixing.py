@@ -1,12 +1,12 @@
 """Layers that mix the images of a batch in pairs, their labels with them: mixup and CutMix.
 
-Sources: Zhang et al. 2018, arXiv:1710.09412, equation 1; Yun et al. 2019, arXiv:1905.04899, equations 1 and 2,
-and the box of the authors' code.
+Sources: Zhang et al. 2018, arXiv:1710.09412, equation 1; Yun et al. 2019, arXiv:1905.04899, equations 1 and
+2, and the box of the authors' code.
 
 Differences from the sources: every image has a lambda and a box of its own, not the batch; and of the two
-images of a pair, the one that has the larger part of the result is the row's own. Pairs are drawn at random and
-lambda is as likely as 1 - lambda, so what is mixed has the same distribution, and the accuracy in training,
-which compares with a row's own label, is about the heavier of the two.
+images of a pair, the one that has the larger part of the result is the row's own. Pairs are drawn at random,
+either image as likely in either place, so mixed images have the same distribution, and the accuracy in
+training, which compares with a row's own label, is about the heavier of the two.
 """
 
 import math
@@ -72,9 +72,9 @@ class Mixing(PerImage):
     def _lambda(self, batch):
         """Draw from Beta(alpha, alpha), (batch,).
 
-        `keras.random.beta` cannot be compiled by XLA on TensorFlow. If T has Student's distribution with 2 alpha
-        degrees of freedom, (1 + T / sqrt(2 alpha + T^2)) / 2 is the draw; T = sqrt(2 alpha (U^(-1 / alpha) - 1))
-        cos(2 pi V) is from Bailey 1994 (Math. Comp. 62, 779), and sqrt(2 alpha) cancels out.
+        `keras.random.beta` cannot be compiled by XLA on TensorFlow. If T has Student's distribution with
+        n = 2 alpha degrees of freedom, (1 + T / sqrt(n + T^2)) / 2 is such a draw. Two uniform ones give T =
+        sqrt(n (U^(-2 / n) - 1)) cos(2 pi V) (Bailey 1994, Math. Comp. 62, 779); sqrt(n) cancels out.
         """
         draws = self._uniform(2, batch)
         power, cosine = draws[0] ** (1.0 / self.alpha), ops.cos(2.0 * math.pi * draws[1])
@@ -162,8 +162,8 @@ def blend(layers: Sequence[Mixing], images, others):
         others: Likewise.
 
     Returns:
-        The mixed images, and for each row the weight of the one that gave more to it. That is the image itself:
-        where the draw is to the other's advantage, they change places.
+        The mixed images, and for each row the weight of the image itself, at least 0.5: where the draw gives
+        the other more, they change places.
     """
     batch, height, width, _ = ops.shape(images)
     coins = random.uniform((batch,), dtype="float32", seed=layers[0].seed_generator)
