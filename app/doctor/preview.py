@@ -70,9 +70,10 @@ def _draw_augmentation(path: Path, job: Job) -> None:
         partners = augmented(others, images[1:], np.diagonal(flipped, 1))
         drawn, weights = map(keras.ops.convert_to_numpy, blend(mixing, drawn, partners))
         for index, weight in enumerate(weights):
-            words[index] += f"\n{weight:.0%} {names[0]}"
-            words[index] += f"\n{1 - weight:.0%} {names[index + 1]}" if weight < 1 else ""
-            words[index] = words[index].strip()
+            percent = round(100 * float(weight))
+            words[index] += f"\n{percent}% {names[0]}"
+            words[index] += f"\n{100 - percent}% {names[index + 1]}" if weight < 1 else ""
+        words = [each.lstrip() for each in words]
     title = ", ".join(_words(layer) for layer in experiment.augmentation)
     draw_grid(
         path,
