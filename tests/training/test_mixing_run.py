@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import app.training.train as runner
 from app.config import load_experiment
 from app.drawing import curves
 from app.errors import Interrupted
-from app.files import read_json
+from app.reading import read_history
 from app.reports.report import write_report
 from app.runs import list_runs
 from tests.conftest import on_jax
@@ -82,4 +83,5 @@ def test_it_trains_on_jax(mixed):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (run,) = list_runs("mixed")
-    assert read_json(run.metrics)["headline"]["val_accuracy"] > 0.2
+    rows = read_history(run.history)
+    assert len(rows) == 2 and np.isfinite([row["loss"] for row in rows]).all()
