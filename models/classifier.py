@@ -1,11 +1,13 @@
 """The outer model: what is compiled, fitted and saved. Raw images in, logits out, whatever the experiment."""
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
+from models.augmentation.mixing import augment
 from models.augmentation.warp import composed
 from models.losses import SparseCrossentropy
 
@@ -22,7 +24,7 @@ class ImageClassifier(keras.Model):
         class_names: One name for each logit, in order.
         normalization: Layer from raw pixels to the network's input.
         augmentation: Layers from images to images, applied in this order when training; neighbours that
-            move pixels are composed, see `composed`.
+            move pixels are composed, see `composed`. Those that mix images come last.
         **kwargs: Arguments of `keras.Model`.
 
     Call arguments:
@@ -45,6 +47,7 @@ class ImageClassifier(keras.Model):
         self.class_names = tuple(class_names)
         self.normalization = normalization
         self.augmentation = composed(augmentation)
+        self._handed = threading.local()  # replicas are threads, and each has a mix of its own
 
     def build(self, input_shape):
         """Give every part its weights and shapes, for images of `input_shape` with the batch first."""
@@ -58,21 +61,22 @@ class ImageClassifier(keras.Model):
         """Return the logits of `images`."""
         pixels = ops.cast(images, "float32")
         if training and self.augmentation:
-            for layer in self.augmentation:
-                pixels = layer(pixels, training=True)
-            pixels = ops.clip(pixels, 0.0, 255.0)  # RandomSaturation of Keras leaves this range
+            pixels, self._handed.mix = augment(self.augmentation, pixels)
         pixels = self.normalization(pixels)
         logits = self.network(pixels, training=training)
         return ops.cast(logits, "float32")
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """Compute the compiled loss, which needs to know whether this is training.
+        """Compute the compiled loss, which needs to know whether this is training, and what `call` mixed.
 
         Losses do not know: label smoothing and class weights belong to training only. Each of the train
-        and test steps is traced with its own value.
+        and test steps is traced with its own value. Metrics are not handed the mix: they compare with each
+        image's own label, the heavier of its two.
         """
+        mix = self._handed.__dict__.pop("mix", None)
         if isinstance(self.loss, SparseCrossentropy):
             self.loss.training = training
+            self.loss.mix = mix if training else None
         return super().compute_loss(x, y, y_pred, sample_weight, training=training)
 
     def save(self, filepath, overwrite=True, **kwargs):

@@ -5,12 +5,15 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
+from models.augmentation.mixing import Mix
+
 
 class SparseCrossentropy(keras.losses.Loss):
     """Cross-entropy of integer labels (batch,) or (batch, 1) and logits (batch, num_classes).
 
     Label smoothing, the focal factor and class weights act only while `training` is true; ImageClassifier
-    sets it, so that validation losses of all experiments are the same quantity.
+    sets it, so that validation losses of all experiments are the same quantity. It sets `mix`, too, where
+    images are mixed.
 
     Args:
         label_smoothing: Fraction of the target that goes evenly to all classes.
@@ -36,10 +39,18 @@ class SparseCrossentropy(keras.losses.Loss):
         self.class_weight = class_weight
         self.focal_gamma = focal_gamma
         self.training = False
+        self.mix: Mix | None = None
 
     def call(self, y_true, y_pred):
-        """Return one loss for each example, float32."""
+        """Return one loss for each example, float32; of mixed images the weighted mean over both labels."""
         labels = ops.cast(ops.reshape(y_true, (-1,)), "int32")
+        losses = self._losses(labels, y_pred)
+        if self.mix is None:
+            return losses
+        partner, weight = self.mix
+        return weight * losses + (1.0 - weight) * self._losses(ops.take(labels, partner), y_pred)
+
+    def _losses(self, labels, y_pred):
         logits = ops.softmax(y_pred) if self.softmax_before_loss else y_pred
         targets = ops.one_hot(labels, logits.shape[-1], dtype="float32")
         if self.training and self.label_smoothing:

@@ -21,6 +21,7 @@ from app.training.setup import Job
 from app.training.state_saver import StateSaver
 from app.training.train import callbacks_of
 from models.augmentation import LAYERS, augmentation_layer
+from models.augmentation.mixing import augment
 
 _ARGUMENTS = {  # of augmentation layers
     "addition_factor": 0.5,
@@ -137,15 +138,12 @@ def augmentation_seconds(job: Job, steps: int) -> list[float]:
     import tensorflow as tf  # absent where JAX trains
 
     @tf.function
-    def augment(images: Any) -> Any:
-        pixels = tf.cast(images, "float32")
-        for layer in layers:
-            pixels = layer(pixels, training=True)
-        return pixels
+    def augmented(images: Any) -> Any:
+        return augment(layers, tf.cast(images, "float32"))[0]
 
     images = tf.constant(job.dataset.train.take(np.arange(job.experiment.training.batch_size))[0])
-    augment(images)
-    return _timed(lambda: augment(images), steps)
+    augmented(images)
+    return _timed(lambda: augmented(images), steps)
 
 
 def compare_augmentation(images: np.ndarray, draws: int) -> dict[str, str]:

@@ -31,6 +31,7 @@ _LIMITS = {"minimum": "ge", "exclusiveMinimum": "gt", "maximum": "le", "exclusiv
 _OF_TYPES = ("int_type", "float_type", "string_type", "bool_type", "tuple_type", "none_required")
 ALTERNATING_FLIP = "alternating_flip"  # no layer: images are flipped as they are read
 KERAS_EMA = ("use_ema", "ema_momentum", "ema_overwrite_frequency")  # arguments of each of its optimizers
+MIXING = ("mixup", "cutmix")  # layers that mix images in pairs, and their labels
 CLIPPING = ("clipnorm", "clipvalue", "global_clipnorm")  # Keras takes one of them
 TABLES = {"model": "models", "optimizer": "optimizers", "augmentation layer": "layers"}
 RESERVED_KEYS = {"model": ("name", "weights"), "optimizer": ("name", "learning_rate", "rate_multipliers")}
@@ -69,6 +70,7 @@ def name_and_argument_findings(plain: dict[str, Any]) -> Iterator[Finding]:
     if isinstance(data, dict) and isinstance(data.get("name"), str) and data["name"] not in known:
         yield Finding(("dataset", "name"), unknown_name("dataset", data["name"], known))
     augmentation = plain.get("augmentation")
+    yield from _mixing_findings(augmentation if isinstance(augmentation, tuple) else ())
     for index, item in enumerate(augmentation if isinstance(augmentation, tuple) else ()):
         path: tuple[str | int, ...] = ("augmentation", index)
         name, given = split_layer(item)
@@ -83,6 +85,30 @@ def name_and_argument_findings(plain: dict[str, Any]) -> Iterator[Finding]:
             yield from _check(inner, "augmentation layer", name, given)
             if name == ALTERNATING_FLIP and index:
                 yield Finding(inner, f"{name} must come first: images are flipped as they are read")
+
+
+def _mixing_findings(items: Sequence[Any]) -> Iterator[Finding]:
+    """Check that layers that mix images come last, each once, and that no image is to be mixed twice."""
+    names = [split_layer(item)[0] for item in items]
+    total = 0.0
+    for index, (name, item) in enumerate(zip(names, items, strict=True)):
+        if name not in MIXING:
+            continue
+        path: tuple[str | int, ...] = ("augmentation", index, *([name] if isinstance(item, dict) else []))
+        probability = (split_layer(item)[1] or {}).get("probability", 1.0)
+        total += probability if isinstance(probability, int | float) and 0 < probability <= 1 else 0.0
+        if name in names[:index]:
+            yield Finding(path, f"{name} may be given once", at_key=True)
+        elif not set(names[index:]) <= set(MIXING):
+            yield Finding(
+                path, f"{name} must come last: it mixes what the other layers have made", at_key=True
+            )
+        elif total > 1:
+            message = (
+                f"an image is mixed once, so the probabilities of {' and '.join(MIXING)} must add up to at "
+                f"most 1; got {total:g}; give each a probability, such as 0.5"
+            )
+            yield Finding(path, message, at_key=True)
 
 
 def split_layer(item: Any) -> tuple[str | None, dict[str, Any] | None]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from app.config.arguments import ALTERNATING_FLIP
+from app.config.arguments import ALTERNATING_FLIP, MIXING
 from app.config.dataset import DatasetConfig, Seed, Text
 from app.config.schedules import AnySchedule, Epochs, NotNegative, Positive, Section
 
@@ -218,6 +218,11 @@ class Experiment(Section):
     def augmentation_layers(self) -> tuple[LayerConfig, ...]:
         """The augmentation that layers do, on the accelerator."""
         return self.augmentation[1:] if self.alternating_flip else self.augmentation
+
+    @property
+    def mixes_images(self) -> bool:
+        """Whether the metrics of training are those of mixed images."""
+        return any(layer.name in MIXING for layer in self.augmentation)
 
     def flat(self, exclude: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the settings as JSON values by dotted key, arguments beside their `name` as in a file."""

@@ -16,6 +16,7 @@ from app.data.dataset import Dataset, Split
 from app.drawing.image_grid import draw_augmentation
 from app.paths import shown
 from app.training.setup import Job
+from models.augmentation.mixing import Mixing, augment
 from models.inspect import named_layers
 from models.registry import model_arguments
 
@@ -116,6 +117,8 @@ def check_augmentation(
             measured = f"{layer.name} makes pixels that are not finite"
             advice = "Check its arguments; NaN pixels make every weight NaN"
             return CheckResult("FAIL", subject, measured, advice)
+    if any(isinstance(layer, Mixing) for layer in layers):  # those act together, none on what another mixed
+        pixels = keras.ops.convert_to_numpy(augment(layers, images.astype(np.float32))[0])
     after = np.clip(pixels, 0, 255)
     path.parent.mkdir(parents=True, exist_ok=True)
     draw_augmentation(path, images, np.round(after).astype(np.uint8), names, title)

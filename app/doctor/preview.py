@@ -15,6 +15,7 @@ from app.drawing.schedule import draw_schedule
 from app.files import new_folder
 from app.paths import runs_root, shown
 from app.training.setup import Job, prepare
+from models.augmentation.mixing import Mixing, blend
 
 DRAWS = 24
 MOST_POINTS = 20_000  # of the learning rate's curve
@@ -42,22 +43,40 @@ def preview(experiment: Experiment, out: TextIO) -> Path:
 
 
 def _draw_augmentation(path: Path, job: Job) -> None:
-    """Draw a training image as stored, and what a network would see of it in DRAWS epochs."""
+    """Draw a training image as stored, and what a network would see of it in DRAWS epochs.
+
+    Where images are mixed, each time with the next image in the order of training.
+    """
     experiment, train = job.experiment, job.dataset.train
-    position = epoch_order(experiment.seed, 0, train.labels, experiment.dataset.sampler)[:1]
-    images, labels = train.take(position)
+    positions = np.resize(
+        epoch_order(experiment.seed, 0, train.labels, experiment.dataset.sampler), DRAWS + 1
+    )
+    images, labels = train.take(positions)
+    names = [job.dataset.class_names[label] for label in labels]
     flips = experiment.alternating_flip
-    flipped = np.zeros(DRAWS, bool)
-    for epoch in range(DRAWS if flips else 0):
-        flipped[epoch] = flipped_images(experiment.seed, epoch, len(train))[position[0]]
-    drawn = augmented(job.classifier.augmentation, images[0], flipped)
-    layers = ", ".join(_words(layer) for layer in experiment.augmentation)
-    words = [f"epoch {epoch}{', mirrored' * bool(flipped[epoch - 1])}" for epoch in range(1, DRAWS + 1)]
+    flipped = np.zeros((DRAWS, DRAWS + 1), bool)  # epochs, images
+    if flips:
+        for epoch in range(DRAWS):
+            flipped[epoch] = flipped_images(experiment.seed, epoch, len(train))[positions]
+    layers = job.classifier.augmentation
+    others = [layer for layer in layers if not isinstance(layer, Mixing)]
+    drawn = augmented(others, images[0], flipped[:, 0])
+    words = [f"epoch {epoch}{', mirrored' * bool(flipped[epoch - 1, 0])}" for epoch in range(1, DRAWS + 1)]
+    words = words if flips else [""] * DRAWS
+    if mixing := [layer for layer in layers if isinstance(layer, Mixing)]:
+        partners = augmented(others, images[1:], np.diagonal(flipped, 1))
+        drawn, weights = map(keras.ops.convert_to_numpy, blend(mixing, drawn, partners))
+        for index, weight in enumerate(weights):
+            percent = round(100 * float(weight))
+            words[index] += f"\n{percent}% {names[0]}"
+            words[index] += f"\n{100 - percent}% {names[index + 1]}" if weight < 1 else ""
+        words = [each.lstrip() for each in words]
+    title = ", ".join(_words(layer) for layer in experiment.augmentation)
     draw_grid(
         path,
         [images[0], *drawn],
-        [f"as stored: {job.dataset.class_names[labels[0]]}", *(words if flips else [""] * DRAWS)],
-        f"{experiment.name}: one training image, augmented {DRAWS} times\n{layers}",
+        [f"as stored: {names[0]}", *words],
+        f"{experiment.name}: one training image, augmented {DRAWS} times\n{title}",
         columns=5,
     )
 
@@ -72,13 +91,13 @@ def augmented(layers: Sequence[keras.layers.Layer], image: np.ndarray, flipped: 
 
     Args:
         layers: The augmentation layers in their order.
-        image: (height, width, channels), uint8.
+        image: (height, width, channels), uint8; or as many images.
         flipped: Which are mirrored beforehand, (n,) bool.
 
     Returns:
         (n, height, width, channels), uint8: the pixels that the network is given, rounded.
     """
-    stored = np.stack([image[:, ::-1] if mirrored else image for mirrored in flipped])
+    stored = np.where(flipped[:, None, None, None], image[..., ::-1, :], image)
     pixels = keras.ops.convert_to_tensor(stored.astype(np.float32))
     for layer in layers:
         pixels = layer(pixels, training=True)

@@ -56,7 +56,8 @@ def draw_curves(
     width, height = FIGURE_INCHES
     strip_inches = STRIP_INCHES * has_rates
     figure = new_figure(width, height + strip_inches)
-    title = f"{experiment.name}: {experiment.model.name} on {experiment.dataset.name}"
+    mixed = "; training metrics are of mixed images" if experiment.mixes_images else ""
+    title = f"{experiment.name}: {experiment.model.name} on {experiment.dataset.name}{mixed}"
     monitor = experiment.training.monitor
     best = _find_best(columns[monitor], experiment.training.mode)
     test = " (test)" if experiment.dataset.validates_on_test else ""

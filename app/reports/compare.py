@@ -100,7 +100,12 @@ def _draw(groups: Sequence[Group]) -> "Figure":
         set_up_panel(axes)
         handles = [*_draw_panel(axes, metric, groups)]
     marked = ", validated on test" if len(on_test) > 1 else ""
-    labels = [group.label + (marked if group.on_test else "") for group in groups]
+    labels = [
+        group.label
+        + (marked if group.on_test else "")
+        + (", trained on mixed images" if group.first.experiment.mixes_images else "")
+        for group in groups
+    ]
     if colours := [_colour(number) for number, group in enumerate(groups) if len(group.trials) > 1]:
         handles.append(tuple(Patch(color=colour, alpha=BAND, linewidth=0) for colour in colours))
         labels.append("band: smallest to largest of the seeds")

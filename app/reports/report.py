@@ -110,6 +110,11 @@ def _parts(run: Run, experiment: Experiment, metrics: MetricsRecord, remark: str
 
     yield page.heading("Curves")
     yield page.picture(run.curves, "Accuracy and loss over the epochs, of training and validation images")
+    if experiment.mixes_images:
+        yield page.paragraph(
+            "Accuracy and loss in training are those of mixed images, not to be compared with validation: "
+            "the accuracy is about the heavier of an image's two labels."
+        )
 
     for folder, found in list_evaluations(run):
         yield from _evaluation(folder, found)

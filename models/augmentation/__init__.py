@@ -15,17 +15,17 @@ import keras
 _Class = TypeVar("_Class", bound=type[keras.layers.Layer])
 _KERAS_LAYERS = ("RandomBrightness", "RandomGrayscale", "RandomHue", "RandomInvert")
 _NOT_COMPILED = "it cannot be compiled and would switch compilation off for the whole model"
-_LABELS = "it mixes images of a batch and needs their labels mixed too, which this trainer does not do"
+_LABELS = "it mixes images, but not the labels that belong to them here; use "
 _NO_DRAW = "it draws nothing: every training image would change in a way that evaluation never sees"
 REFUSED: dict[str, str] = {
     "aug_mix": _NOT_COMPILED,
     "auto_contrast": _NO_DRAW,
     "center_crop": "it changes the images' size; use dataset.image_size with resize: crop",
     "contrast_limited_adaptive_histogram_equalization": _NO_DRAW,
-    "cut_mix": _LABELS,
+    "cut_mix": _LABELS + "cutmix",
     "equalization": _NO_DRAW,
     "max_num_bounding_boxes": "it works on bounding boxes, and images here have labels only",
-    "mix_up": _LABELS,
+    "mix_up": _LABELS + "mixup",
     "random_elastic_transform": _NOT_COMPILED,
     "random_gaussian_blur": "it draws the strength once a batch, not for each image",
     "resizing": "it changes the images' size; use dataset.image_size",

@@ -15,6 +15,7 @@ from app.data.dataset import whole_split
 from app.data.normalization import normalization_constants
 from app.doctor import data_checks, doctor, resource_checks, trial_checks
 from app.training.setup import prepare
+from models.augmentation.mixing import Cutmix, Mixup
 from models.network import MODELS, Network
 
 HEALTHY = (
@@ -157,8 +158,9 @@ class Darken(keras.layers.Layer):
         ([Spoil(name="spoil")], "FAIL", "spoil makes pixels that are not finite"),
         ([Darken()], "warn", "5% of the images' contrast"),
         ([keras.layers.RandomBrightness(0.3)], "ok", "random_brightness"),
+        ([Mixup(probability=0.5), Cutmix(probability=0.5)], "ok", "cutmix"),
     ],
-    ids=["idle", "nan", "dark", "healthy"],
+    ids=["idle", "nan", "dark", "healthy", "mixing"],
 )
 def test_augmentation(home, layers, level, text):
     images = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3), dtype=np.uint8)

@@ -109,6 +109,39 @@ def test_an_alternating_flip_mirrors_every_second_epoch(home, monkeypatch):
     assert not np.array_equal(shown[1], shown[2])
 
 
+def test_mixed_images_name_both_classes_and_their_weights(home, monkeypatch):
+    figures = recorded_figures(monkeypatch)
+    run_preview("augmentation=[alternating_flip, {mixup: {probability: 0.5}}]")
+    job = prepare(load_experiment("tiny"))
+    train = job.dataset.train
+    positions = epoch_order(3, 0, len(train))[: DRAWS + 1]
+    images, labels = train.take(positions)
+    images, names = images.astype(float), [job.dataset.class_names[label] for label in labels]
+    tiles = [np.asarray(axes.images[0].get_array()) for axes in figures[0].axes]
+    texts, mixed = [text.get_text() for text in figures[0].texts], 0
+    assert_legible(figures[0])
+    place = texts.index(f"as stored: {names[0]}") + 1
+    for epoch in range(DRAWS):
+        own, other = (
+            images[index, :, ::-1, 0] if flipped else images[index, ..., 0]
+            for index, flipped in (
+                (index, flipped_images(3, epoch, len(train))[positions[index]]) for index in (0, epoch + 1)
+            )
+        )
+        assert texts[place].startswith(f"epoch {epoch + 1}")
+        weight = int(texts[place + 1].removesuffix(f"% {names[0]}"))
+        place += 2
+        if not texts[place : place + 1] or texts[place].startswith("epoch"):
+            np.testing.assert_array_equal(tiles[1 + epoch], own)
+            continue
+        mixed += 1
+        assert texts[place] == f"{100 - weight}% {names[epoch + 1]}"
+        place += 1
+        expected = (weight * own + (100 - weight) * other) / 100
+        assert np.abs(tiles[1 + epoch] - expected).max() <= 0.5 + 0.0051 * 255
+    assert 4 <= mixed <= 20
+
+
 def test_without_augmentation_it_says_so(home):
     folder, text = run_preview("augmentation=[]")
     assert [path.name for path in folder.iterdir()] == ["schedule.png"]

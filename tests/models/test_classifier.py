@@ -258,7 +258,7 @@ def test_low_precision_keeps_pixels_and_logits_in_float32(bfloat16):
 @pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="this is the run on JAX")
 def test_this_file_and_augmentations_pass_on_jax():
-    names = ("test_classifier.py", "test_augmentation.py", "test_color_layers.py")
+    names = ("test_classifier.py", "test_augmentation.py", "test_color_layers.py", "test_mixing.py")
     files = [str(Path(__file__).with_name(name)) for name in names]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", *files]
     quick = {"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_backend_optimization_level=0"}  # to compile

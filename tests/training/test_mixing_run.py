@@ -1,0 +1,87 @@
+"""A run that mixes images: it resumes to the same bits, and says what its training metrics are."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import app.training.train as runner
+from app.config import load_experiment
+from app.drawing import curves
+from app.errors import Interrupted
+from app.reading import read_history
+from app.reports.report import write_report
+from app.runs import list_runs
+from tests.conftest import on_jax
+from tests.training.test_lookahead import ROOT
+from tests.training.test_train import assert_same_bits
+
+MIXING = """\
+# mixup and CutMix, with accumulated gradients in bfloat16.
+seed: 3
+dataset: {name: digits, image_size: [16, 16]}
+augmentation: [random_crop, mixup: {alpha: 0.4, probability: 0.5}, cutmix: {probability: 0.4}]
+model: {name: baseline}
+optimizer: {name: sgd, learning_rate: 0.1, momentum: 0.9, gradient_accumulation_steps: 2}
+training:
+  epochs: 2
+  batch_size: 256
+  precision: bfloat16
+  class_weight: balanced
+  loss: {label_smoothing: 0.1}
+"""
+
+
+@pytest.fixture
+def mixed(home):
+    (home / "experiments" / "mixed.yaml").write_text(MIXING)
+    return home
+
+
+def test_a_run_resumes_to_the_same_bits_and_says_what_it_measured(mixed, bfloat16, monkeypatch):
+    titles = []
+    drawn = curves.draw_curves
+    monkeypatch.setattr(
+        curves,
+        "draw_curves",
+        lambda *args, **kwargs: titles.append(kwargs["title"]) or drawn(*args, **kwargs),
+    )
+    straight = runner.train(load_experiment("mixed"), out=io.StringIO())
+    assert set(titles) == {"mixed: baseline on digits; training metrics are of mixed images"}
+    assert "those of mixed images" in write_report(straight).read_text()
+    stopped = []
+
+    def stop(self, batch, logs=None):
+        if self.progress.step == 5 and not stopped:  # in the middle of an accumulation
+            stopped.append(self.run)
+            os.kill(os.getpid(), signal.SIGINT)
+        original(self, batch, logs)
+
+    from app.training.state_saver import StateSaver
+
+    original = StateSaver.on_train_batch_end
+    monkeypatch.setattr(StateSaver, "on_train_batch_end", stop)
+    with pytest.raises(Interrupted):
+        runner.train(load_experiment("mixed"), out=io.StringIO())
+    assert_same_bits(straight, runner.resume(stopped[0], out=io.StringIO()))
+
+
+def test_other_runs_do_not_speak_of_mixing(digits_run):
+    assert "mixed images" not in digits_run.report.read_text()
+
+
+@pytest.mark.slow
+def test_it_trains_on_jax(mixed):
+    pytest.importorskip("jax")
+    done = subprocess.run(
+        [sys.executable, "-m", "app", "train", "mixed", "--set", "training.precision=float32"],
+        cwd=ROOT, env=os.environ | on_jax(mixed / "jax"), capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (run,) = list_runs("mixed")
+    rows = read_history(run.history)
+    assert len(rows) == 2 and np.isfinite([row["loss"] for row in rows]).all()
