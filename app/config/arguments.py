@@ -32,7 +32,10 @@ _OF_TYPES = ("int_type", "float_type", "string_type", "bool_type", "tuple_type",
 ALTERNATING_FLIP = "alternating_flip"  # no layer: images are flipped as they are read
 CLIPPING = ("clipnorm", "clipvalue", "global_clipnorm")  # Keras takes one of them
 TABLES = {"model": "models", "optimizer": "optimizers", "augmentation layer": "layers"}
-RESERVED_KEYS = {"model": ("name", "weights"), "optimizer": ("name", "learning_rate", "rate_multipliers")}
+RESERVED_KEYS = {
+    "model": ("name", "weights"),
+    "optimizer": ("name", "learning_rate", "rate_multipliers", "no_decay", "decoupled"),
+}
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,9 @@ def name_and_argument_findings(plain: dict[str, Any]) -> Iterator[Finding]:
             if len(clips) > 1:
                 message = f"only one of {' and '.join(clips)} may be given"
                 yield Finding((section, clips[1]), message, at_key=True)
+            if content.get("decoupled") is False and content["name"] != "sgd":
+                message = f"false is for sgd, as PyTorch's; Keras' {content['name']} knows true alone"
+                yield Finding((section, "decoupled"), message)
     data, known = plain.get("dataset"), catalogue()["datasets"]
     if isinstance(data, dict) and isinstance(data.get("name"), str) and data["name"] not in known:
         yield Finding(("dataset", "name"), unknown_name("dataset", data["name"], known))

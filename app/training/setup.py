@@ -24,7 +24,13 @@ from app.paths import data_root
 from app.preflight import check_batch, weights_run
 from app.training import startup
 from app.training.lookahead import LookaheadAverage
-from app.training.optimizers import ACCUMULATION, build_optimizer, learning_rate_at, unapplied_steps
+from app.training.optimizers import (
+    ACCUMULATION,
+    build_optimizer,
+    learning_rate_at,
+    no_decay_warnings,
+    unapplied_steps,
+)
 from app.training.starting_weights import start_from
 from models import ImageClassifier, Normalization, augmentation_layer, build_model
 from models.losses import SparseCrossentropy, balanced_class_weight
@@ -105,6 +111,8 @@ class Job:
         if left := unapplied_steps(self.experiment.optimizer, steps):
             every = self.experiment.optimizer.arguments[ACCUMULATION]
             yield f"the last {left} of {steps:,} steps are not applied: {ACCUMULATION} is {every}"
+        trained = self.classifier.trainable_variables
+        yield from no_decay_warnings(self.experiment.optimizer, self.classifier.optimizer, trained)
 
     def summary(self) -> str:
         """Return the table of the network's layers, shapes and parameter counts, as in summary.txt."""

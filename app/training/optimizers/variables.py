@@ -1,8 +1,12 @@
 """Optimizers that treat single variables otherwise than the rest, by patterns of their paths."""
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+import keras
+
+from app.config.schema import NORM_AND_BIAS
 from app.errors import UserError
 
 
@@ -34,3 +38,41 @@ def with_multipliers(optimizer: type, multipliers: Mapping[str, float]) -> type:
 
     Multiplied.__name__ = optimizer.__name__
     return Multiplied
+
+
+def with_no_decay(optimizer: type, patterns: Sequence[str]) -> type:
+    """Return the optimizer class with weight decay for some variables alone.
+
+    Args:
+        optimizer: A Keras optimizer.
+        patterns: Shell patterns of the paths of variables without it. Keras' own choice by name takes any
+            part of a name, so that `beta` would be found in `alphabeta`.
+    """
+
+    class Selective(optimizer):
+        def build(self, variables):
+            self.exclude_from_weight_decay([v for v in variables if _fits(v, patterns)])
+            super().build(variables)
+
+    Selective.__name__ = optimizer.__name__
+    return Selective
+
+
+def no_decay_warnings(config: Any, optimizer: keras.optimizers.Optimizer, variables: Any) -> Iterator[str]:
+    """Yield a line for each thing in `optimizer.no_decay` that has no effect.
+
+    Args:
+        config: `Experiment.optimizer`.
+        optimizer: What was made of it.
+        variables: What it trains.
+    """
+    if config.no_decay and not getattr(optimizer, "inner_optimizer", optimizer).weight_decay:
+        yield "optimizer.no_decay has no effect: there is no weight_decay"
+    elif config.no_decay != NORM_AND_BIAS:  # which need not have all of its kinds
+        for pattern in config.no_decay:
+            if not any(_fits(variable, [pattern]) for variable in variables):
+                yield f"optimizer.no_decay: no variable's path fits {pattern!r}"
+
+
+def _fits(variable: keras.Variable, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(variable.path, pattern) for pattern in patterns)
