@@ -31,11 +31,19 @@ _LIMITS = {"minimum": "ge", "exclusiveMinimum": "gt", "maximum": "le", "exclusiv
 _OF_TYPES = ("int_type", "float_type", "string_type", "bool_type", "tuple_type", "none_required")
 ALTERNATING_FLIP = "alternating_flip"  # no layer: images are flipped as they are read
 CLIPPING = ("clipnorm", "clipvalue", "global_clipnorm")  # Keras takes one of them
-TABLES = {"model": "models", "optimizer": "optimizers", "augmentation layer": "layers"}
+TABLES = {
+    "model": "models",
+    "optimizer": "optimizers",
+    "other optimizer": "optimizers",
+    "augmentation layer": "layers",
+}
 RESERVED_KEYS = {
     "model": ("name", "weights"),
-    "optimizer": ("name", "learning_rate", "rate_multipliers", "no_decay", "decoupled"),
+    "optimizer": ("name", "learning_rate", "rate_multipliers", "no_decay", "decoupled", "others"),
 }
+OTHERS, OTHERS_KEYS = "other optimizer", ("name", "learning_rate", "decoupled")  # beside muon
+# Of muon and the other optimizer together, because they are one: given beside `muon`.
+OF_BOTH = (*CLIPPING, "loss_scale_factor", "gradient_accumulation_steps")
 
 
 @dataclass(frozen=True)
@@ -56,20 +64,35 @@ def catalogue() -> dict[str, Any]:
     return content
 
 
+def known_names(kind: str) -> dict[str, Any]:
+    """Return the catalogue's names of a kind, each with its arguments."""
+    return without_muon(catalogue()["optimizers"]) if kind == OTHERS else catalogue()[TABLES[kind]]
+
+
+def without_muon(optimizers: dict[str, Any]) -> dict[str, Any]:
+    """Return the optimizers that can stand beside muon, each with the arguments that are its alone."""
+    return {
+        name: {key: schema for key, schema in schemas.items() if key not in OF_BOTH}
+        for name, schemas in optimizers.items()
+        if name != "muon"
+    }
+
+
 def name_and_argument_findings(plain: dict[str, Any]) -> Iterator[Finding]:
     """Check model, optimizer and augmentation layers of a file's content."""
     for section, reserved in RESERVED_KEYS.items():
         content = plain.get(section)
         if isinstance(content, dict) and isinstance(content.get("name"), str):
             arguments = {key: value for key, value in content.items() if key not in reserved}
+            if content["name"] == "muon":
+                arguments.pop("weight_decay", None)  # see `_optimizer_findings`
             yield from _check((section,), section, content["name"], arguments)
             clips = [key for key in CLIPPING if arguments.get(key) is not None]
             if len(clips) > 1:
                 message = f"only one of {' and '.join(clips)} may be given"
                 yield Finding((section, clips[1]), message, at_key=True)
-            if content.get("decoupled") is False and content["name"] != "sgd":
-                message = f"false is for sgd, as PyTorch's; Keras' {content['name']} knows true alone"
-                yield Finding((section, "decoupled"), message)
+            if section == "optimizer":
+                yield from _optimizer_findings(content)
     data, known = plain.get("dataset"), catalogue()["datasets"]
     if isinstance(data, dict) and isinstance(data.get("name"), str) and data["name"] not in known:
         yield Finding(("dataset", "name"), unknown_name("dataset", data["name"], known))
@@ -90,6 +113,26 @@ def name_and_argument_findings(plain: dict[str, Any]) -> Iterator[Finding]:
                 yield Finding(inner, f"{name} must come first: images are flipped as they are read")
 
 
+def _optimizer_findings(content: dict[str, Any]) -> Iterator[Finding]:
+    """Check what only some optimizers take: `others` is muon's, `decoupled: false` is sgd's."""
+    name, others, path = content["name"], content.get("others"), ("optimizer", "others")
+    if name == "muon" and others is None:
+        rule = "muon needs the key 'others': the optimizer of biases, normalisations and the head, such as"
+        yield Finding(path[:1], f"{rule} {{name: sgd, learning_rate: 0.1, momentum: 0.9}}")
+    if name == "muon" and "weight_decay" in content:
+        message = "belongs to others: muon keeps the norm of kernels by itself"
+        yield Finding(("optimizer", "weight_decay"), message, at_key=True)
+    if name != "muon" and others is not None:
+        yield Finding(path, f"belongs to muon; {name} trains all variables; leave it out", at_key=True)
+    elif isinstance(others, dict) and isinstance(others.get("name"), str):
+        arguments = {key: value for key, value in others.items() if key not in OTHERS_KEYS}
+        yield from _check(path, OTHERS, others["name"], arguments)
+    for place, part in ((path[:1], content), (path, others)):
+        if isinstance(part, dict) and part.get("decoupled") is False and part.get("name") != "sgd":
+            message = f"false makes sgd PyTorch's; {part.get('name')} knows true alone"
+            yield Finding((*place, "decoupled"), message)
+
+
 def split_layer(item: Any) -> tuple[str | None, dict[str, Any] | None]:
     """Return name and arguments of an augmentation item; what is malformed is None."""
     if isinstance(item, str):
@@ -106,15 +149,18 @@ def schedule_findings(plain: dict[str, Any]) -> Iterator[Finding]:
     """Check that a schedule's milestones lie inside the training."""
     training, optimizer = plain.get("training"), plain.get("optimizer")
     epochs = training.get("epochs") if isinstance(training, dict) else None
-    schedule = optimizer.get("learning_rate") if isinstance(optimizer, dict) else None
-    if type(epochs) is int and isinstance(schedule, dict):
+    others = optimizer.get("others") if isinstance(optimizer, dict) else None
+    for path, part in ((("optimizer",), optimizer), (("optimizer", "others"), others)):
+        schedule = part.get("learning_rate") if isinstance(part, dict) else None
+        if type(epochs) is not int or not isinstance(schedule, dict):
+            continue
         span = schedule.get("span_epochs")
         what, end = ("span_epochs", span) if type(span) is int else ("training.epochs", epochs)
         for key in ("warmup_epochs", "peak_epoch"):
             value = schedule.get(key)
             if isinstance(value, int | float) and type(value) is not bool and value >= end > 0:
                 message = f"must be below {what}, which is {end}; got {value}"
-                yield Finding(("optimizer", "learning_rate", key), message)
+                yield Finding((*path, "learning_rate", key), message)
 
 
 def lookahead_findings(plain: dict[str, Any]) -> Iterator[Finding]:
@@ -136,7 +182,7 @@ def type_names(schema: dict[str, Any]) -> str:
 @functools.cache
 def arguments_model(kind: str, name: str) -> type[Section]:
     """Return the model of the arguments of an optimizer, layer or network of the catalogue."""
-    schemas = catalogue()[TABLES[kind]][name]
+    schemas = known_names(kind)[name]
     fields: dict[str, Any] = {
         key: (annotation_of(schema), schema.get("default", ...)) for key, schema in schemas.items()
     }
@@ -180,9 +226,9 @@ def _types(schema: dict[str, Any]) -> list[str]:
 
 def _check(path: tuple[str | int, ...], kind: str, name: str, arguments: dict[str, Any]) -> Iterator[Finding]:
     """Check a name, and the arguments that lie at `path`, against the catalogue's part for this kind."""
-    known = catalogue()[TABLES[kind]]
+    known = known_names(kind)
     refused = catalogue().get(f"refused_{TABLES[kind]}", {})
-    reserved = RESERVED_KEYS.get(kind, ())
+    reserved = OTHERS_KEYS if kind == OTHERS else RESERVED_KEYS.get(kind, ())
     name_path = (*path, "name") if reserved else path  # a layer's name is itself the key
     if name in refused:
         yield Finding(name_path, f"{kind} '{name}' is refused: {refused[name]}", at_key=not reserved)

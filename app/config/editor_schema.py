@@ -4,9 +4,10 @@ It describes files as they are written, so the constructors' arguments stand bes
 marked as required, because a file with `extends` may leave out anything; the loader knows better.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
-from app.config.arguments import RESERVED_KEYS
+from app.config.arguments import OTHERS_KEYS, RESERVED_KEYS, without_muon
 from app.config.schema import Experiment
 
 
@@ -31,14 +32,17 @@ def editor_schema(catalogue: dict[str, Any]) -> dict[str, Any]:
         "description": "A file in this folder to inherit from.",
     }
     definitions = schema["$defs"]
-    definitions["ModelConfig"] = _named("ModelConfig", "model", definitions, catalogue["models"])
-    definitions["OptimizerConfig"] = _named(
-        "OptimizerConfig", "optimizer", definitions, catalogue["optimizers"]
-    )
+    optimizers = catalogue["optimizers"]
+    for definition, keys, known in (
+        ("ModelConfig", RESERVED_KEYS["model"], catalogue["models"]),
+        ("OptimizerConfig", RESERVED_KEYS["optimizer"], optimizers),
+        ("OtherOptimizer", OTHERS_KEYS, without_muon(optimizers)),
+    ):
+        definitions[definition] = _named(definitions[definition], keys, known)
     rate = definitions["OptimizerConfig"]["anyOf"][0]["properties"]["learning_rate"]
     # A file with `extends` may leave out the schedule's name, and then fits several.
     schedules = {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, *rate["oneOf"]]}
-    for option in definitions["OptimizerConfig"]["anyOf"]:
+    for option in (*definitions["OptimizerConfig"]["anyOf"], *definitions["OtherOptimizer"]["anyOf"]):
         option["properties"]["learning_rate"] = schedules
     definitions["LayerConfig"] = {
         "description": definitions["LayerConfig"]["description"],
@@ -47,19 +51,15 @@ def editor_schema(catalogue: dict[str, Any]) -> dict[str, Any]:
     return {"$schema": "http://json-schema.org/draft-07/schema#", "title": "Experiment", **schema}
 
 
-def _named(
-    definition: str, section: str, definitions: dict[str, Any], known: dict[str, Any]
-) -> dict[str, Any]:
+def _named(definition: dict[str, Any], keys: Sequence[str], known: dict[str, Any]) -> dict[str, Any]:
     """Return one alternative for each name, with that constructor's arguments and no others."""
-    shared = definitions[definition]["properties"]
+    shared = definition["properties"]
     return {
-        "description": definitions[definition]["description"],
+        "description": definition["description"],
         "anyOf": [
             {
                 "type": "object",
-                "properties": {key: shared[key] for key in RESERVED_KEYS[section]}
-                | {"name": {"const": name}}
-                | arguments,
+                "properties": {key: shared[key] for key in keys} | {"name": {"const": name}} | arguments,
                 "additionalProperties": False,
             }
             for name, arguments in known.items()

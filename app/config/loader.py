@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from app.config.arguments import (
+    OTHERS_KEYS,
     RESERVED_KEYS,
     Finding,
     lookahead_findings,
@@ -109,10 +110,12 @@ def _message(problems: Sequence[Problem], path: Path) -> str:
 def dump_experiment(experiment: Experiment) -> str:
     """Return the experiment as YAML with every default written out; loading it gives an equal one."""
     content = experiment.model_dump(exclude={"name", "description"})
-    for section in RESERVED_KEYS:
-        content[section] |= content[section].pop("arguments")
-    schedule = content["optimizer"]["learning_rate"]
-    content["optimizer"]["learning_rate"] = {"schedule": schedule.pop("schedule")} | schedule
+    optimizers = [part for part in (content["optimizer"], content["optimizer"]["others"]) if part]
+    for part in optimizers:
+        schedule = part["learning_rate"]
+        part["learning_rate"] = {"schedule": schedule.pop("schedule")} | schedule
+    for part in (content["model"], *optimizers):
+        part |= part.pop("arguments")
     content["augmentation"] = [
         {layer.name: layer.arguments} if layer.arguments else layer.name for layer in experiment.augmentation
     ]
@@ -166,15 +169,22 @@ def _gathered(plain: dict[str, Any]) -> dict[str, Any]:
     content = dict(plain)
     for section, reserved in RESERVED_KEYS.items():
         if isinstance(content.get(section), dict):
-            given = content[section]
-            content[section] = {key: given[key] for key in reserved if key in given}
-            content[section]["arguments"] = {key: given[key] for key in given if key not in reserved}
+            content[section] = _with_arguments(content[section], reserved)
     optimizer = content.get("optimizer")
-    if isinstance(optimizer, dict) and type(optimizer.get("learning_rate")) in (int, float):
-        optimizer["learning_rate"] = {"schedule": "constant", "peak": optimizer["learning_rate"]}
+    if isinstance(optimizer, dict) and isinstance(optimizer.get("others"), dict):
+        optimizer["others"] = _with_arguments(optimizer["others"], OTHERS_KEYS)
     if isinstance(content.get("augmentation"), tuple):
         layers = [split_layer(item) for item in content["augmentation"]]
         content["augmentation"] = tuple(
             {"name": name, "arguments": given} for name, given in layers if name and given is not None
         )
     return content
+
+
+def _with_arguments(given: dict[str, Any], reserved: Sequence[str]) -> dict[str, Any]:
+    """Return a section with its constructor's arguments gathered, and a bare learning rate as a schedule."""
+    section: dict[str, Any] = {key: given[key] for key in reserved if key in given}
+    section["arguments"] = {key: given[key] for key in given if key not in reserved}
+    if type(section.get("learning_rate")) in (int, float):
+        section["learning_rate"] = {"schedule": "constant", "peak": section["learning_rate"]}
+    return section

@@ -16,7 +16,7 @@ from app.config.schema import Experiment
 from app.wording import RULES, clipped, received, unknown_key, unknown_name, with_received
 
 Path = tuple[str | int, ...]
-SCHEDULE_PATH = ("optimizer", "learning_rate")
+SCHEDULE_PATHS = (("optimizer", "learning_rate"), ("optimizer", "others", "learning_rate"))
 SET_BY_LOADER = ("name", "description")
 
 MAPPING_ERRORS = ("model_type", "model_attributes_type")
@@ -27,10 +27,10 @@ def schema_findings(error: ValidationError) -> Iterator[Finding]:
     for detail in error.errors(include_url=False):
         kind, value, path = detail["type"], detail["input"], detail["loc"]
         limits = detail.get("ctx", {})
-        if path[:2] == SCHEDULE_PATH and len(path) > 2:  # the third item is the schedule's name
-            section, path = f"{path[2]}", (*path[:2], *path[3:])
-        else:
-            section = ""
+        section = ""
+        for rate in SCHEDULE_PATHS:
+            if path[: len(rate)] == rate and len(path) > len(rate):  # the next item is the schedule's name
+                section, path = f"{path[len(rate)]}", (*rate, *path[len(rate) + 1 :])
         if kind == "default_factory_not_called":  # follows from an error that is reported itself
             continue
         if kind == "missing":
@@ -41,7 +41,7 @@ def schema_findings(error: ValidationError) -> Iterator[Finding]:
         elif kind == "extra_forbidden":
             message, guess = _unknown_key(path, section)
             yield Finding(path, message, at_key=True, guess=guess)
-        elif path == SCHEDULE_PATH and kind in (*MAPPING_ERRORS, "union_tag_not_found"):
+        elif path in SCHEDULE_PATHS and kind in (*MAPPING_ERRORS, "union_tag_not_found"):
             yield _no_schedule_name(path, value)
         elif kind in MAPPING_ERRORS:
             rule = f"must be a mapping (keys: {', '.join(_keys(path, section))})"

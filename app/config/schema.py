@@ -35,10 +35,21 @@ class ModelConfig(Section):
     arguments: dict[str, Any] = Field({}, description="The network's arguments.")
 
 
-class OptimizerConfig(Section):
-    """A Keras optimizer by its lower-case name, its learning rate, and its other arguments."""
+class OtherOptimizer(Section):
+    """What trains the variables that are no kernels, beside `muon`."""
 
     name: Text = Field(description="A Keras optimizer in lower case; further keys are its arguments.")
+    learning_rate: AnySchedule = Field(description="A number, or a schedule (see Learning rates).")
+    decoupled: bool = Field(True, description="As `optimizer.decoupled`.")
+    arguments: dict[str, Any] = Field({}, description="The optimizer's arguments.")
+
+
+class OptimizerConfig(Section):
+    """A Keras optimizer by its lower-case name or `muon`, its learning rate, and its other arguments."""
+
+    name: Text = Field(
+        description="A Keras optimizer in lower case, or `muon`; further keys are its arguments."
+    )
     learning_rate: AnySchedule = Field(description="A number, or a schedule (see Learning rates).")
     rate_multipliers: dict[Text, NotNegative] = Field(
         {},
@@ -54,6 +65,9 @@ class OptimizerConfig(Section):
         True,
         description="`false`, for `sgd` alone: PyTorch's SGD, which adds weight decay to the gradient (see "
         "Weight decay).",
+    )
+    others: OtherOptimizer | None = Field(
+        None, description="With `muon`, the optimizer of biases, normalisations and the head; required there."
     )
     arguments: dict[str, Any] = Field({}, description="The optimizer's arguments.")
 
@@ -202,6 +216,16 @@ class Experiment(Section):
     def augmentation_layers(self) -> tuple[LayerConfig, ...]:
         """The augmentation that layers do, on the accelerator."""
         return self.augmentation[1:] if self.alternating_flip else self.augmentation
+
+    @property
+    def scaled_optimizer(self) -> OptimizerConfig:
+        """The optimizer with its learning rates for this batch size, see `per_images`."""
+        optimizer, size = self.optimizer, self.training.batch_size
+        rates: dict[str, Any] = {"learning_rate": optimizer.learning_rate.for_batches_of(size)}
+        if optimizer.others:
+            scaled = optimizer.others.learning_rate.for_batches_of(size)
+            rates["others"] = optimizer.others.model_copy(update={"learning_rate": scaled})
+        return optimizer.model_copy(update=rates)
 
     def flat(self, exclude: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the settings as JSON values by dotted key, arguments beside their `name` as in a file."""

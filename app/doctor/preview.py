@@ -94,19 +94,29 @@ def augmented(layers: Sequence[keras.layers.Layer], image: np.ndarray, flipped: 
 
 def _draw_schedule(path: Path, experiment: Experiment, steps: int) -> None:
     """Draw the learning rate of every step, with warm-up, peak and end."""
-    schedule, epochs = experiment.optimizer.learning_rate, experiment.training.epochs
+    optimizer, epochs = experiment.scaled_optimizer, experiment.training.epochs
+    schedule = optimizer.learning_rate
     last = steps * epochs - 1
     taken = np.linspace(0, last, min(last + 1, MOST_POINTS)).round().astype(np.int64)
     turns = [schedule.warmup_epochs * steps - 1, round(getattr(schedule, "peak_epoch", 0) * steps)]
     taken = np.union1d(taken, [step for step in turns if 0 <= step <= last])  # they must not be missed
     rates = np.array([learning_rate_at(schedule, int(step), steps, epochs) for step in taken])
     layers = [
-        f"{pattern} {factor:g} times this rate"
-        for pattern, factor in experiment.optimizer.rate_multipliers.items()
+        f"{pattern} {factor:g} times this rate" for pattern, factor in optimizer.rate_multipliers.items()
     ]
-    title = (
-        f"{experiment.name}: learning rate ({schedule.schedule})\n"
-        f"{experiment.optimizer.name}, {epochs:,} epochs of {steps:,} steps"
-        + "".join(f"; {words}" for words in layers)
-    )
+    lines = [
+        f"{experiment.name}: learning rate ({schedule.schedule})",
+        "; ".join([f"{optimizer.name}, {epochs:,} epochs of {steps:,} steps", *layers]),
+    ]
+    if others := optimizer.others:
+        rate = others.learning_rate
+        lines.append(
+            f"this is the rate of kernels; {others.name} trains the rest: {rate.schedule}, {rate.peak:g}"
+        )
+    if schedule.schedule == "reduce_on_plateau":
+        lines.append(
+            f"without the reductions, which the training decides: {schedule.factor:g} times after "
+            f"{schedule.patience_epochs} epochs without a better {experiment.training.monitor}"
+        )
+    title = "\n".join(lines)
     draw_schedule(path, title, taken / steps, rates, epochs, schedule.warmup_epochs)

@@ -11,7 +11,7 @@ from app.reading import read_record
 from app.records import FailureRecord
 from app.runs import Run, load_run_experiment
 from app.training.checkpoint import load_state, restore_state
-from app.training.optimizers import learning_rate_at
+from app.training.optimizers import follow_history
 from app.training.resume import differences
 from app.training.setup import Job, prepare
 from app.wording import aligned
@@ -87,6 +87,7 @@ def _prepare(run: Run, out: TextIO | None = None) -> tuple[Job, int]:
         return job, 0
     restore_state(job.classifier, state)
     job.flip_stream = state.progress.flip_stream
+    follow_history(job, state.progress.rows)
     return job, state.progress.epoch * job.steps_per_epoch + state.progress.step
 
 
@@ -182,9 +183,7 @@ def _number(size: float | None) -> str:
 def _advice(job: Job, position: int, first: FirstNonFinite) -> str:
     """Return the most likely cause and its remedy."""
     experiment = job.experiment
-    rate = learning_rate_at(
-        experiment.optimizer.learning_rate, position, job.steps_per_epoch, experiment.training.epochs
-    )
+    rate = job.learning_rate(position)
     slower = (
         f"lower optimizer.learning_rate ({rate:.3g} in this step), warm it up (warmup_epochs), or limit "
         "gradients (optimizer.clipnorm: 1.0)"

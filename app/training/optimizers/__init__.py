@@ -1,14 +1,21 @@
 """Optimizers by name, and the learning rate as a function of the step."""
 
 from app.training.optimizers.build import ACCUMULATION, build_optimizer, unapplied_steps
-from app.training.optimizers.learning_rate import LearningRate, learning_rate_at
-from app.training.optimizers.variables import no_decay_warnings
+from app.training.optimizers.learning_rate import (
+    LearningRate,
+    follow_history,
+    learning_rate_at,
+    scheduled_rate,
+)
+from app.training.optimizers.warnings import optimizer_warnings
 
 __all__ = [
     "ACCUMULATION",
     "LearningRate",
     "build_optimizer",
+    "follow_history",
     "learning_rate_at",
-    "no_decay_warnings",
+    "optimizer_warnings",
+    "scheduled_rate",
     "unapplied_steps",
 ]

@@ -1,14 +1,21 @@
 """The learning rate as a function of the step."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from app.config import Experiment
+from app.reading import Row
+from app.training.history import rate_on_plateau
+from models.variables import assign
 
-def learning_rate_at(schedule: Any, step: int, steps_per_epoch: int, epochs: int) -> float:
+
+def learning_rate_at(
+    schedule: Any, step: int, steps_per_epoch: int, epochs: int, level: float | None = None
+) -> float:
     """Return the learning rate of one step.
 
     Args:
@@ -16,8 +23,41 @@ def learning_rate_at(schedule: Any, step: int, steps_per_epoch: int, epochs: int
         step: Optimizer steps taken before, from 0.
         steps_per_epoch: Optimizer steps in an epoch.
         epochs: Epochs of the whole run.
+        level: Of a `reduce_on_plateau`, the rate that follows from the epochs before; by default the peak.
     """
-    return float(_learning_rate(_as_dict(schedule), np.int64(step), steps_per_epoch, epochs, np, np.float64))
+    schedule = _as_dict(schedule)
+    return float(_learning_rate(schedule, np.int64(step), steps_per_epoch, epochs, np, np.float64, level))
+
+
+def scheduled_rate(experiment: Experiment, step: int, steps_per_epoch: int, rows: Sequence[Row]) -> float:
+    """Return the learning rate of a step of an experiment; with `muon` that of the kernels.
+
+    Args:
+        experiment: The experiment.
+        step: Steps taken before, from 0.
+        steps_per_epoch: Batches in an epoch.
+        rows: The history rows of all epochs before the step's.
+    """
+    schedule, training = experiment.scaled_optimizer.learning_rate, experiment.training
+    level = None
+    if schedule.schedule == "reduce_on_plateau":
+        level = rate_on_plateau(schedule.model_dump(), rows, training.monitor, training.mode)
+    return learning_rate_at(schedule, step, steps_per_epoch, training.epochs, level)
+
+
+def follow_history(job: Any, rows: Sequence[Row]) -> None:
+    """Set those learning rates of an epoch that depend on the epochs before, whose rows are given.
+
+    Args:
+        job: A `Job`; it keeps the rows.
+        rows: Of `history.csv`.
+    """
+    job.rows, training = tuple(rows), job.experiment.training
+    optimizer = getattr(job.classifier.optimizer, "inner_optimizer", job.classifier.optimizer)
+    for rate in (optimizer._learning_rate, getattr(optimizer, "kernel_rate", None)):
+        if isinstance(rate, LearningRate) and rate.level is not None:
+            level = rate_on_plateau(rate.schedule, rows, training.monitor, training.mode)
+            assign(rate.level, np.asarray(level, np.float32))
 
 
 @keras.saving.register_keras_serializable("app")
@@ -28,7 +68,12 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
         schedule: A schedule of app.config, or its dict.
         steps_per_epoch: Optimizer steps in an epoch.
         epochs: Epochs of the whole run.
+
+    Attributes:
+        level: Of a `reduce_on_plateau`, the variable that `follow_history` sets.
     """
+
+    level: keras.Variable | None = None
 
     def __init__(self, schedule: Any, steps_per_epoch: int, epochs: int):
         self.schedule = _as_dict(schedule)
@@ -38,7 +83,8 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
     def __call__(self, step):
         """Return the learning rate, a float32 scalar, of the optimizer's integer `step`."""
         step = ops.convert_to_tensor(step)
-        return _learning_rate(self.schedule, step, self.steps_per_epoch, self.epochs, ops, _float32)
+        level = None if self.level is None else ops.convert_to_tensor(self.level)
+        return _learning_rate(self.schedule, step, self.steps_per_epoch, self.epochs, ops, _float32, level)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
@@ -46,7 +92,13 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def _learning_rate(
-    schedule: Mapping[str, Any], step: Any, steps_per_epoch: int, epochs: int, xp: Any, real: Callable
+    schedule: Mapping[str, Any],
+    step: Any,
+    steps_per_epoch: int,
+    epochs: int,
+    xp: Any,
+    real: Callable,
+    level: Any,
 ) -> Any:
     """Compute the learning rate with the functions of `xp`, which is numpy or keras.ops.
 
@@ -79,6 +131,8 @@ def _learning_rate(
             rising = schedule["start"] + (peak - schedule["start"]) * progress(0, peak_step)
             falling = peak + (schedule["end"] - peak) * progress(peak_step, last_step)
             rate = xp.where(step < peak_step, rising, falling)
+        case "reduce_on_plateau":
+            rate = peak if level is None else level
         case unknown:
             raise ValueError(f"schedule must be known. Received: {unknown!r}")
     if warmup_steps:

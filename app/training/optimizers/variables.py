@@ -1,12 +1,10 @@
 """Optimizers that treat single variables otherwise than the rest, by patterns of their paths."""
 
 import fnmatch
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import keras
 
-from app.config.schema import NORM_AND_BIAS
 from app.errors import UserError
 
 
@@ -51,28 +49,13 @@ def with_no_decay(optimizer: type, patterns: Sequence[str]) -> type:
 
     class Selective(optimizer):
         def build(self, variables):
-            self.exclude_from_weight_decay([v for v in variables if _fits(v, patterns)])
+            self.exclude_from_weight_decay([v for v in variables if fits(v, patterns)])
             super().build(variables)
 
     Selective.__name__ = optimizer.__name__
     return Selective
 
 
-def no_decay_warnings(config: Any, optimizer: keras.optimizers.Optimizer, variables: Any) -> Iterator[str]:
-    """Yield a line for each thing in `optimizer.no_decay` that has no effect.
-
-    Args:
-        config: `Experiment.optimizer`.
-        optimizer: What was made of it.
-        variables: What it trains.
-    """
-    if config.no_decay and not getattr(optimizer, "inner_optimizer", optimizer).weight_decay:
-        yield "optimizer.no_decay has no effect: there is no weight_decay"
-    elif config.no_decay != NORM_AND_BIAS:  # which need not have all of its kinds
-        for pattern in config.no_decay:
-            if not any(_fits(variable, [pattern]) for variable in variables):
-                yield f"optimizer.no_decay: no variable's path fits {pattern!r}"
-
-
-def _fits(variable: keras.Variable, patterns: Sequence[str]) -> bool:
+def fits(variable: keras.Variable, patterns: Sequence[str]) -> bool:
+    """Return whether a variable's path fits one of the shell patterns, from end to end."""
     return any(fnmatch.fnmatchcase(variable.path, pattern) for pattern in patterns)
