@@ -115,7 +115,7 @@ def _draw_schedule(path: Path, experiment: Experiment, steps: int) -> None:
         )
     if schedule.schedule == "reduce_on_plateau":
         lines.append(
-            f"without the reductions, which the training decides: {schedule.factor:g} times after "
+            f"its reductions follow from the training: {schedule.factor:g} times after "
             f"{schedule.patience_epochs} epochs without a better {experiment.training.monitor}"
         )
     title = "\n".join(lines)

@@ -123,6 +123,14 @@ if part == "alike":  # the fast one
     except UserError as error:
         results["compared"] = [variable.path, str(error)]
 
+if part == "own":  # optimizers of our own
+    rest = ("learning_rate: 0.02, no_decay: norm_and_bias, rate_multipliers: {'*/bias': 2}, others: "
+            "{name: sgd, learning_rate: 0.05, momentum: 0.9, decoupled: false, weight_decay: 0.01}}")
+    for label, given in (("muon", ""), ("accumulated", "gradient_accumulation_steps: 2, ")):
+        job = both("lenet", f"optimizer={{name: muon, {given}{rest}", "training.epochs=1", label=label)
+        variables = [*job.classifier.trainable_variables, *job.classifier.optimizer.variables]
+        results[f"{label}, equal"] = equal(variables)
+
 if part == "several":
     both("lenet", label="adam")
     accumulated = "{name: sgd, learning_rate: 0.5, global_clipnorm: 0.1, gradient_accumulation_steps: 4}"
@@ -307,6 +315,15 @@ def test_adam_accumulated_gradients_and_float16_on_replicas(several):
     assert replicas["taken"] == single["taken"] > 0 and replicas["scale"] == single["scale"]
     assert replicas["taken"] == replicas["steps"]
     assert replicas["loss"] == pytest.approx(single["loss"], rel=1e-2)
+
+
+@pytest.mark.slow
+def test_muon_and_coupled_decay_on_replicas(tmp_path):
+    """Orthogonal steps enlarge what replicas differ by from rounding."""
+    results, _ = run_part("own", tmp_path)
+    for label in ("muon", "accumulated"):
+        assert largest_difference(results, f"{label}, replicas", f"{label}, single", LOSSES) < 1e-3
+        assert results[f"{label}, equal"]
 
 
 @pytest.mark.slow

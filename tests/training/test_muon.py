@@ -16,9 +16,10 @@ import app.training.train as runner
 from app.config import load_experiment
 from app.config.schedules import ConstantSchedule, OneCycleSchedule
 from app.config.schema import OptimizerConfig, OtherOptimizer
-from app.errors import Interrupted
+from app.errors import Interrupted, UserError
 from app.training.optimizers import build_optimizer, learning_rate_at
 from app.training.optimizers.muon import KernelSteps, kernels_of, orthogonalized
+from app.training.resume import longer
 from app.training.setup import prepare
 from tests.conftest import on_jax
 from tests.training.test_train import assert_same_bits
@@ -206,7 +207,8 @@ def test_loss_falls_in_every_precision(small, precision, request):
 
 @pytest.mark.slow
 def test_run_stopped_within_an_epoch_resumes_to_the_same_bits(small, monkeypatch):
-    straight = runner.train(load_experiment("small"), out=io.StringIO())
+    experiment = load_experiment("small", ["optimizer.others.learning_rate={schedule: cosine, peak: 2.0}"])
+    straight = runner.train(experiment, out=io.StringIO())
     from app.training.state_saver import StateSaver
 
     original, stopped = StateSaver.on_train_batch_end, []
@@ -219,8 +221,15 @@ def test_run_stopped_within_an_epoch_resumes_to_the_same_bits(small, monkeypatch
 
     monkeypatch.setattr(StateSaver, "on_train_batch_end", stop)
     with pytest.raises(Interrupted):
-        runner.train(load_experiment("small"), out=io.StringIO())
+        runner.train(experiment, out=io.StringIO())
     assert_same_bits(straight, runner.resume(stopped[0], out=io.StringIO()))
+
+    # More epochs: what becomes of the two schedules is asked once.
+    with pytest.raises(UserError, match="follows a one_cycle over 2 epochs"):
+        longer(straight, 4, None)
+    for fate, span in (("keep", 2), ("stretch", None)):
+        optimizer = longer(straight, 4, fate).optimizer
+        assert optimizer.learning_rate.span_epochs == optimizer.others.learning_rate.span_epochs == span
 
 
 @pytest.mark.slow

@@ -56,9 +56,8 @@ def with_muon(optimizer: type, kernel_rate: Any, steps: KernelSteps) -> type:
 
         def add_optimizer_variables(self, trainable_variables, name, initializer="zeros"):
             """Make variables for all but the kernels; Keras has None, too, where there is none."""
-            others = [
-                v for v, is_kernel in zip(trainable_variables, self.is_kernel, strict=True) if not is_kernel
-            ]
+            pairs = zip(trainable_variables, self.is_kernel, strict=True)
+            others = [variable for variable, is_kernel in pairs if not is_kernel]
             made = super().add_optimizer_variables(others, name, initializer)
             lists = [
                 [None if is_kernel else next(each) for is_kernel in self.is_kernel]
@@ -67,9 +66,8 @@ def with_muon(optimizer: type, kernel_rate: Any, steps: KernelSteps) -> type:
             return lists[0] if isinstance(name, str) else tuple(lists)
 
         def _use_weight_decay(self, variable):
-            return not self.is_kernel[self._get_variable_index(variable)] and super()._use_weight_decay(
-                variable
-            )
+            is_kernel = self.is_kernel[self._get_variable_index(variable)]
+            return not is_kernel and super()._use_weight_decay(variable)
 
         def update_step(self, gradient, variable, learning_rate):
             index = self._get_variable_index(variable)
