@@ -15,7 +15,7 @@ def with_multipliers(optimizer: type, multipliers: Mapping[str, float]) -> type:
         optimizer: A Keras optimizer.
         multipliers: Factors by shell patterns of variable paths (`*` matches any text); the first that fits
             a path decides, and where none does the factor is 1. Weight decay keeps the plain learning
-            rate, so that a factor of 0 does not freeze a variable.
+            rate, so that a factor of 0 does not freeze a variable; that of `CoupledSGD` is part of the step.
     """
 
     class Multiplied(optimizer):
