@@ -129,6 +129,8 @@ def test_coupled_decay_of_accumulated_gradients_acts_once_an_update():
     ],
 )
 def test_variables_left_out_of_weight_decay_are_trained_as_without_it(optimizer, loss_scale):
+    if loss_scale and keras.backend.backend() == "jax":
+        pytest.skip("Keras' loss scale works on JAX inside its trainer alone")
     without = trained(**optimizer, loss_scale=loss_scale, weight_decay=0.0)
     everywhere = trained(**optimizer, loss_scale=loss_scale, weight_decay=0.1)
     patterns = ("*/beta", "net/[bg]*")  # no path is `*/beta`: alphabeta only ends in it
