@@ -34,8 +34,8 @@ MAY_IMPORT = {
     "app.machine": {"app.paths", "app.records"},
     "app.backend": {"app.preflight"},
     "app.classifier_files": {"app.errors", "app.paths", "models"},
-    # The generator looks at the models and the datasets; nothing reads it.
-    "app.config.catalogue": GROUND | {"app.config", "app.data", "models"},
+    # The generator looks at the models, the datasets and an optimizer; nothing reads it.
+    "app.config.catalogue": GROUND | {"app.config", "app.data", "app.training.optimizers.muon", "models"},
     "app.config": GROUND,
     "app.records": set(),
     "app.reading": GROUND | {"app.config", "app.records"},

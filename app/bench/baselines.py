@@ -58,6 +58,11 @@ class Baseline(JsonWorker):
 
 def require(kind: str, experiment: Experiment) -> None:
     """Raise a UserError where this baseline cannot run the experiment, without importing it."""
+    if experiment.optimizer.name == "muon":
+        raise UserError(
+            f"AGAINST={kind}: optimizer.name: received muon, which the baselines do not have; compare "
+            "another, such as SET='\"optimizer={name: sgd, learning_rate: 0.1}\"'"
+        )
     if kind != "torch":
         return
     name, optimizer = experiment.model.name, experiment.optimizer.name
@@ -126,7 +131,7 @@ def _keras(experiment: Experiment, shape: Shape, classes: int) -> tuple[dict[str
 
     training = experiment.training
     network = build_model(experiment.model.name, shape, classes, **experiment.model.arguments)
-    rate = {"learning_rate": experiment.optimizer.learning_rate.peak}
+    rate = {"learning_rate": experiment.scaled_optimizer.learning_rate.peak}
     config = {"class_name": experiment.optimizer.name, "config": rate | experiment.optimizer.arguments}
     network.compile(
         keras.optimizers.get(config),
@@ -161,7 +166,7 @@ def _torch(experiment: Experiment, shape: Shape, classes: int) -> tuple[dict[str
     sizes = {key: value for key, value in model.arguments.items() if key not in FREE_ARGUMENTS}
     network = torch_networks.build(model.name, shape, classes, **sizes).to(device)
     trained = [weight for weight in network.parameters() if weight.requires_grad]
-    rate = experiment.optimizer.learning_rate.peak
+    rate = experiment.scaled_optimizer.learning_rate.peak
     if experiment.optimizer.name == "adam":
         optimizer: torch.optim.Optimizer = torch.optim.Adam(trained, lr=rate)
     else:

@@ -33,8 +33,19 @@ ALTERNATING_FLIP = "alternating_flip"  # no layer: images are flipped as they ar
 KERAS_EMA = ("use_ema", "ema_momentum", "ema_overwrite_frequency")  # arguments of each of its optimizers
 MIXING = ("mixup", "cutmix")  # layers that mix images in pairs, and their labels
 CLIPPING = ("clipnorm", "clipvalue", "global_clipnorm")  # Keras takes one of them
-TABLES = {"model": "models", "optimizer": "optimizers", "augmentation layer": "layers"}
-RESERVED_KEYS = {"model": ("name", "weights"), "optimizer": ("name", "learning_rate", "rate_multipliers")}
+TABLES = {
+    "model": "models",
+    "optimizer": "optimizers",
+    "other optimizer": "optimizers",
+    "augmentation layer": "layers",
+}
+RESERVED_KEYS = {
+    "model": ("name", "weights"),
+    "optimizer": ("name", "learning_rate", "rate_multipliers", "no_decay", "decoupled", "others"),
+}
+OTHERS, OTHERS_KEYS = "other optimizer", ("name", "learning_rate", "decoupled")  # beside muon
+# Of muon and the other optimizer together, because they are one: given beside `muon`.
+OF_BOTH = (*CLIPPING, "loss_scale_factor", "gradient_accumulation_steps")
 
 
 @dataclass(frozen=True)
@@ -55,22 +66,41 @@ def catalogue() -> dict[str, Any]:
     return content
 
 
+def known_names(kind: str) -> dict[str, Any]:
+    """Return the catalogue's names of a kind, each with its arguments."""
+    return without_muon(catalogue()["optimizers"]) if kind == OTHERS else catalogue()[TABLES[kind]]
+
+
+def without_muon(optimizers: dict[str, Any]) -> dict[str, Any]:
+    """Return the optimizers that can stand beside muon, each with the arguments that are its alone."""
+    return {
+        name: {key: schema for key, schema in schemas.items() if key not in OF_BOTH}
+        for name, schemas in optimizers.items()
+        if name != "muon"
+    }
+
+
 def name_and_argument_findings(plain: dict[str, Any]) -> Iterator[Finding]:
     """Check model, optimizer and augmentation layers of a file's content."""
     for section, reserved in RESERVED_KEYS.items():
         content = plain.get(section)
         if isinstance(content, dict) and isinstance(content.get("name"), str):
             arguments = {key: value for key, value in content.items() if key not in reserved}
+            if content["name"] == "muon":
+                arguments.pop("weight_decay", None)  # see `optimizer_findings`
             yield from _check((section,), section, content["name"], arguments)
             clips = [key for key in CLIPPING if arguments.get(key) is not None]
             if len(clips) > 1:
                 message = f"only one of {' and '.join(clips)} may be given"
                 yield Finding((section, clips[1]), message, at_key=True)
+            others = content.get("others") if content["name"] == "muon" else None
+            if isinstance(others, dict) and isinstance(others.get("name"), str):
+                arguments = {key: value for key, value in others.items() if key not in OTHERS_KEYS}
+                yield from _check((section, "others"), OTHERS, others["name"], arguments)
     data, known = plain.get("dataset"), catalogue()["datasets"]
     if isinstance(data, dict) and isinstance(data.get("name"), str) and data["name"] not in known:
         yield Finding(("dataset", "name"), unknown_name("dataset", data["name"], known))
     augmentation = plain.get("augmentation")
-    yield from _mixing_findings(augmentation if isinstance(augmentation, tuple) else ())
     for index, item in enumerate(augmentation if isinstance(augmentation, tuple) else ()):
         path: tuple[str | int, ...] = ("augmentation", index)
         name, given = split_layer(item)
@@ -87,30 +117,6 @@ def name_and_argument_findings(plain: dict[str, Any]) -> Iterator[Finding]:
                 yield Finding(inner, f"{name} must come first: images are flipped as they are read")
 
 
-def _mixing_findings(items: Sequence[Any]) -> Iterator[Finding]:
-    """Check that layers that mix images come last, each once, and that no image is to be mixed twice."""
-    names = [split_layer(item)[0] for item in items]
-    total = 0.0
-    for index, (name, item) in enumerate(zip(names, items, strict=True)):
-        if name not in MIXING:
-            continue
-        path: tuple[str | int, ...] = ("augmentation", index, *([name] if isinstance(item, dict) else []))
-        probability = (split_layer(item)[1] or {}).get("probability", 1.0)
-        total += probability if isinstance(probability, int | float) and 0 < probability <= 1 else 0.0
-        if name in names[:index]:
-            yield Finding(path, f"{name} may be given once", at_key=True)
-        elif not set(names[index:]) <= set(MIXING):
-            yield Finding(
-                path, f"{name} must come last: it mixes what the other layers have made", at_key=True
-            )
-        elif total > 1:
-            message = (
-                f"an image is mixed once, so the probabilities of {' and '.join(MIXING)} must add up to at "
-                f"most 1; got {total:g}; give each a probability, such as 0.5"
-            )
-            yield Finding(path, message, at_key=True)
-
-
 def split_layer(item: Any) -> tuple[str | None, dict[str, Any] | None]:
     """Return name and arguments of an augmentation item; what is malformed is None."""
     if isinstance(item, str):
@@ -123,43 +129,6 @@ def split_layer(item: Any) -> tuple[str | None, dict[str, Any] | None]:
     return None, None
 
 
-def schedule_findings(plain: dict[str, Any]) -> Iterator[Finding]:
-    """Check that a schedule's milestones lie inside the training."""
-    training, optimizer = plain.get("training"), plain.get("optimizer")
-    epochs = training.get("epochs") if isinstance(training, dict) else None
-    schedule = optimizer.get("learning_rate") if isinstance(optimizer, dict) else None
-    if type(epochs) is int and isinstance(schedule, dict):
-        span = schedule.get("span_epochs")
-        what, end = ("span_epochs", span) if type(span) is int else ("training.epochs", epochs)
-        for key in ("warmup_epochs", "peak_epoch"):
-            value = schedule.get(key)
-            if isinstance(value, int | float) and type(value) is not bool and value >= end > 0:
-                message = f"must be below {what}, which is {end}; got {value}"
-                yield Finding(("optimizer", "learning_rate", key), message)
-
-
-def ema_findings(plain: dict[str, Any]) -> Iterator[Finding]:
-    """Check that the weights are averaged in one way alone."""
-    training = plain.get("training")
-    if isinstance(training, dict) and training.get("ema") and training.get("lookahead"):
-        message = (
-            "cannot be combined with training.lookahead, which replaces the weights by their average, while "
-            "ema keeps one beside them; leave one of them out"
-        )
-        yield Finding(("training", "ema"), message, at_key=True)
-
-
-def lookahead_findings(plain: dict[str, Any]) -> Iterator[Finding]:
-    """Check that a lookahead reaches its end, where the weights become the average."""
-    training = plain.get("training")
-    if isinstance(training, dict) and training.get("lookahead") and training.get("early_stopping"):
-        message = (
-            "cannot be combined with training.early_stopping: the weights become the average at the last of "
-            "all epochs' steps, which a run that stops early does not reach; leave one of them out"
-        )
-        yield Finding(("training", "lookahead"), message, at_key=True)
-
-
 def type_names(schema: dict[str, Any]) -> str:
     """Return the types a schema allows, in words."""
     return " or ".join(TYPE_NAMES[name] for name in _types(schema))
@@ -168,7 +137,7 @@ def type_names(schema: dict[str, Any]) -> str:
 @functools.cache
 def arguments_model(kind: str, name: str) -> type[Section]:
     """Return the model of the arguments of an optimizer, layer or network of the catalogue."""
-    schemas = catalogue()[TABLES[kind]][name]
+    schemas = known_names(kind)[name]
     fields: dict[str, Any] = {
         key: (annotation_of(schema), schema.get("default", ...)) for key, schema in schemas.items()
     }
@@ -222,9 +191,9 @@ def _types(schema: dict[str, Any]) -> list[str]:
 
 def _check(path: tuple[str | int, ...], kind: str, name: str, arguments: dict[str, Any]) -> Iterator[Finding]:
     """Check a name, and the arguments that lie at `path`, against the catalogue's part for this kind."""
-    known = catalogue()[TABLES[kind]]
+    known = known_names(kind)
     refused = catalogue().get(f"refused_{TABLES[kind]}", {})
-    reserved = RESERVED_KEYS.get(kind, ())
+    reserved = OTHERS_KEYS if kind == OTHERS else RESERVED_KEYS.get(kind, ())
     name_path = (*path, "name") if reserved else path  # a layer's name is itself the key
     if name in refused:
         yield Finding(name_path, f"{kind} '{name}' is refused: {refused[name]}", at_key=not reserved)

@@ -15,13 +15,14 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from app.backend import keras  # without TensorFlow's start-up messages
-from app.config.arguments import ALTERNATING_FLIP, CATALOGUE, KERAS_EMA
+from app.config.arguments import ALTERNATING_FLIP, CATALOGUE, KERAS_EMA, OF_BOTH
 from app.config.editor_schema import editor_schema
 from app.config.reference import with_tables
 from app.data.sources import LOADERS
 from app.errors import UserError
 from app.files import write_text
 from app.paths import experiments_dir
+from app.training.optimizers.muon import KernelSteps
 from models.augmentation import LAYERS, REFUSED
 from models.limits import Limits
 from models.network import MODELS
@@ -29,8 +30,6 @@ from models.network import MODELS
 REFUSED_OPTIMIZERS = {
     "lossscaleoptimizer": "training.precision: float16 puts it around the optimizer by itself",
     "multioptimizer": "it takes optimizer objects, which an experiment file cannot hold",
-    "muon": "Keras takes its step for two-dimensional variables alone, so that every convolution would be "
-    "trained with AdamW; use adamw",
     "optimizermap": "it takes optimizer objects, which an experiment file cannot hold",
     "schedulefreeadamw": "on TensorFlow Keras computes another algorithm than the paper's, and weights that "
     "are not its average would be validated, saved and exported; use adamw",
@@ -68,9 +67,12 @@ LIMITS: dict[str, dict[str, Any]] = {  # by argument, where the annotation has n
 
 def build_catalogue() -> dict[str, Any]:
     """Return the catalogue of the installed Keras and of our networks and layers."""
+    # Keras' own muon takes its step for two-dimensional variables alone; ours replaces it.
+    optimizers = _described({**_keras_optimizers(), "muon": KernelSteps})
+    optimizers["muon"] |= {key: optimizers["sgd"][key] for key in OF_BOTH}
     return {
         "datasets": sorted(LOADERS),
-        "optimizers": _described(_keras_optimizers()),
+        "optimizers": optimizers,
         "refused_optimizers": REFUSED_OPTIMIZERS,
         "layers": {ALTERNATING_FLIP: {}, **_described(LAYERS)},
         "refused_layers": dict(sorted(REFUSED.items())),

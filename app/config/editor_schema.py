@@ -7,7 +7,7 @@ marked as required, because a file with `extends` may leave out anything; the lo
 from collections.abc import Sequence
 from typing import Any
 
-from app.config.arguments import RESERVED_KEYS, TABLES
+from app.config.arguments import OTHERS_KEYS, RESERVED_KEYS, without_muon
 from app.config.schema import Experiment
 
 
@@ -26,13 +26,17 @@ def editor_schema(catalogue: dict[str, Any]) -> dict[str, Any]:
     extends = {"type": "string", "description": "A file in this folder to inherit from."}
     schema["properties"]["extends"] = extends
     definitions = schema["$defs"]
-    for section, reserved in RESERVED_KEYS.items():
-        name = f"{section.capitalize()}Config"
-        definitions[name] = _named(definitions[name], reserved, catalogue[TABLES[section]])
+    optimizers = catalogue["optimizers"]
+    for definition, keys, known in (
+        ("ModelConfig", RESERVED_KEYS["model"], catalogue["models"]),
+        ("OptimizerConfig", RESERVED_KEYS["optimizer"], optimizers),
+        ("OtherOptimizer", OTHERS_KEYS, without_muon(optimizers)),
+    ):
+        definitions[definition] = _named(definitions[definition], keys, known)
     rate = definitions["OptimizerConfig"]["anyOf"][0]["properties"]["learning_rate"]
     # A file with `extends` may leave out the schedule's name, and then fits several.
     schedules = {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, *rate["oneOf"]]}
-    for option in definitions["OptimizerConfig"]["anyOf"]:
+    for option in (*definitions["OptimizerConfig"]["anyOf"], *definitions["OtherOptimizer"]["anyOf"]):
         option["properties"]["learning_rate"] = schedules
     definitions["LayerConfig"] = {
         "description": definitions["LayerConfig"]["description"],
@@ -41,9 +45,9 @@ def editor_schema(catalogue: dict[str, Any]) -> dict[str, Any]:
     return {"$schema": "http://json-schema.org/draft-07/schema#", "title": "Experiment", **schema}
 
 
-def _named(definition: dict[str, Any], reserved: Sequence[str], known: dict[str, Any]) -> dict[str, Any]:
+def _named(definition: dict[str, Any], keys: Sequence[str], known: dict[str, Any]) -> dict[str, Any]:
     """Return one alternative for each name, with that constructor's arguments and no others."""
-    shared = {key: definition["properties"][key] for key in reserved}
+    shared = {key: definition["properties"][key] for key in keys}
     options = [_mapping(shared | {"name": {"const": name}} | own) for name, own in known.items()]
     return {"description": definition["description"], "anyOf": options}
 

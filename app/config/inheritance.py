@@ -20,7 +20,13 @@ from app.wording import clipped, nearest, received
 OVERRIDE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*)=(.*)", re.DOTALL)
 MAX_BYTES = 100_000  # PyYAML takes a second or two for a million
 MAX_FILES = 20  # that extend one another
-IDENTITY_KEYS = {("model",): "name", ("optimizer",): "name", ("optimizer", "learning_rate"): "schedule"}
+IDENTITY_KEYS = {
+    ("model",): "name",
+    ("optimizer",): "name",
+    ("optimizer", "learning_rate"): "schedule",
+    ("optimizer", "others"): "name",
+    ("optimizer", "others", "learning_rate"): "schedule",
+}
 
 
 def load_file(

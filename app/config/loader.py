@@ -9,14 +9,13 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from app.config.arguments import (
-    RESERVED_KEYS,
-    Finding,
+from app.config.arguments import OTHERS_KEYS, RESERVED_KEYS, Finding, name_and_argument_findings, split_layer
+from app.config.combinations import (
     ema_findings,
     lookahead_findings,
-    name_and_argument_findings,
+    mixing_findings,
+    optimizer_findings,
     schedule_findings,
-    split_layer,
 )
 from app.config.inheritance import load_file, merge, parse_overrides
 from app.config.nodes import Problem, add_resolvers, parse_yaml
@@ -72,7 +71,8 @@ def load_experiment(name_or_path: str | Path, overrides: Sequence[str] = ()) -> 
         raise UserError(_message(problems, path))
     root = merge(root, changes)
     plain = root.plain()
-    findings = [*name_and_argument_findings(plain), *ema_findings(plain)]
+    checks = (name_and_argument_findings, optimizer_findings, mixing_findings, ema_findings)
+    findings = [finding for check in checks for finding in check(plain)]
     if by_name:  # the runs of before that have both can still be read
         findings += lookahead_findings(plain)
     if by_name and not changes.has("training", "epochs"):
@@ -109,10 +109,12 @@ def dump_experiment(experiment: Experiment, *, mark_defaults: bool = False) -> s
         mark_defaults: Whether a comment marks what was not given, neither by a file nor by an override.
     """
     content = experiment.model_dump(exclude={"name", "description"})
-    for section in RESERVED_KEYS:
-        content[section] |= content[section].pop("arguments")
-    schedule = content["optimizer"]["learning_rate"]
-    content["optimizer"]["learning_rate"] = {"schedule": schedule.pop("schedule")} | schedule
+    optimizers = [part for part in (content["optimizer"], content["optimizer"]["others"]) if part]
+    for part in optimizers:
+        schedule = part["learning_rate"]
+        part["learning_rate"] = {"schedule": schedule.pop("schedule")} | schedule
+    for part in (content["model"], *optimizers):
+        part |= part.pop("arguments")
     content["augmentation"] = [
         {layer.name: layer.arguments} if layer.arguments else layer.name for layer in experiment.augmentation
     ]
@@ -185,15 +187,23 @@ def _gathered(plain: dict[str, Any]) -> dict[str, Any]:
     """Return a file's content in the shape of the schema: constructor arguments under `arguments`."""
     content = dict(plain)
     for section, reserved in RESERVED_KEYS.items():
-        if isinstance(given := content.get(section), dict):
-            content[section] = {key: given[key] for key in reserved if key in given}
-            content[section]["arguments"] = {key: given[key] for key in given if key not in reserved}
+        if isinstance(content.get(section), dict):
+            content[section] = _with_arguments(content[section], reserved)
     optimizer = content.get("optimizer")
-    if isinstance(optimizer, dict) and type(optimizer.get("learning_rate")) in (int, float):
-        optimizer["learning_rate"] = {"schedule": "constant", "peak": optimizer["learning_rate"]}
+    if isinstance(optimizer, dict) and isinstance(optimizer.get("others"), dict):
+        optimizer["others"] = _with_arguments(optimizer["others"], OTHERS_KEYS)
     if isinstance(content.get("augmentation"), tuple):
         layers = [split_layer(item) for item in content["augmentation"]]
         content["augmentation"] = tuple(
             {"name": name, "arguments": given} for name, given in layers if name and given is not None
         )
     return content
+
+
+def _with_arguments(given: dict[str, Any], reserved: Sequence[str]) -> dict[str, Any]:
+    """Return a section with its constructor's arguments gathered, and a bare learning rate as a schedule."""
+    section: dict[str, Any] = {key: given[key] for key in reserved if key in given}
+    section["arguments"] = {key: given[key] for key in given if key not in reserved}
+    if type(section.get("learning_rate")) in (int, float):
+        section["learning_rate"] = {"schedule": "constant", "peak": section["learning_rate"]}
+    return section

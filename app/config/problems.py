@@ -16,7 +16,7 @@ from app.config.schema import Experiment
 from app.wording import broken_rule, clipped, received, unknown_key, unknown_name, with_received
 
 Path = tuple[str | int, ...]
-SCHEDULE_PATH = ("optimizer", "learning_rate")
+SCHEDULE_PATHS = (("optimizer", "learning_rate"), ("optimizer", "others", "learning_rate"))
 SET_BY_LOADER = ("name", "description")
 MAPPING_ERRORS = ("model_type", "model_attributes_type")
 
@@ -26,8 +26,9 @@ def schema_findings(error: ValidationError) -> Iterator[Finding]:
     for detail in error.errors(include_url=False):
         kind, value, path, section = detail["type"], detail["input"], detail["loc"], ""
         limits = detail.get("ctx", {})
-        if path[:2] == SCHEDULE_PATH and len(path) > 2:  # the third item is the schedule's name
-            section, path = f"{path[2]}", (*path[:2], *path[3:])
+        for rate in SCHEDULE_PATHS:
+            if path[: len(rate)] == rate and len(path) > len(rate):  # the next item is the schedule's name
+                section, path = f"{path[len(rate)]}", (*rate, *path[len(rate) + 1 :])
         if kind == "default_factory_not_called":  # follows from an error that is reported itself
             continue
         if kind == "union_tag_not_found":
@@ -50,7 +51,7 @@ def schema_findings(error: ValidationError) -> Iterator[Finding]:
             yield Finding((*path, "schedule"), message)
         else:
             rule = broken_rule(detail)
-            if kind in MAPPING_ERRORS and path == SCHEDULE_PATH:
+            if kind in MAPPING_ERRORS and path in SCHEDULE_PATHS:
                 rule = "must be a number or a mapping with the key 'schedule'"
             elif kind in MAPPING_ERRORS:
                 rule = f"must be a mapping (keys: {', '.join(_keys(path, section))})"

@@ -1,6 +1,6 @@
 """Learning-rate schedules of an experiment file, and the types of numbers that all sections share."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -22,6 +22,19 @@ class Schedule(Section):
     warmup_epochs: Annotated[int, Field(ge=0, le=100_000)] = Field(
         0, description="Epochs over which the learning rate rises linearly from zero."
     )
+    per_images: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="Batch size that the learning rates are given for; they are multiplied by "
+        "`training.batch_size / per_images`.",
+    )
+
+    def for_batches_of(self, batch_size: int) -> Self:
+        """Return the schedule with its learning rates as they are for batches of this size."""
+        if self.per_images is None:
+            return self
+        factor = batch_size / self.per_images
+        rates = {key: getattr(self, key) * factor for key in ("peak", "start", "end") if hasattr(self, key)}
+        return self.model_copy(update={**rates, "per_images": None})
 
 
 class ConstantSchedule(Schedule):
@@ -80,7 +93,25 @@ class OneCycleSchedule(Schedule):
     )
 
 
+class PlateauSchedule(Schedule):
+    """The peak times `factor` whenever `training.monitor` has not improved for `patience_epochs`."""
+
+    schedule: Literal["reduce_on_plateau"] = Field(
+        "reduce_on_plateau",
+        description="The learning rate is multiplied when `training.monitor` no longer improves.",
+    )
+    factor: Annotated[float, Field(gt=0, lt=1)] = Field(description="Multiplies the learning rate.")
+    patience_epochs: Epochs = Field(description="Epochs without an improvement before that.")
+    min_delta: NotNegative = Field(0.0, description="Smallest difference that counts as an improvement.")
+    end: NotNegative = Field(0.0, description="Smallest learning rate.")
+
+
 AnySchedule = Annotated[
-    ConstantSchedule | CosineSchedule | StepSchedule | ExponentialSchedule | OneCycleSchedule,
+    ConstantSchedule
+    | CosineSchedule
+    | StepSchedule
+    | ExponentialSchedule
+    | OneCycleSchedule
+    | PlateauSchedule,
     Field(discriminator="schedule"),
 ]

@@ -11,7 +11,9 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from app.config.arguments import ALTERNATING_FLIP, MIXING
 from app.config.dataset import DatasetConfig, Seed, Text
-from app.config.schedules import AnySchedule, Epochs, NotNegative, Positive, Section
+from app.config.optimizer import OptimizerConfig
+from app.config.schedules import Epochs, Positive, Section
+from app.config.training import TrainingConfig
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -32,122 +34,6 @@ class ModelConfig(Section):
         description="Run whose best weights training starts from; the head is new where classes differ.",
     )
     arguments: dict[str, Any] = Field({}, description="The network's arguments.")
-
-
-class OptimizerConfig(Section):
-    """A Keras optimizer by its lower-case name, its learning rate, and its other arguments."""
-
-    name: Text = Field(description="A Keras optimizer in lower case; further keys are its arguments.")
-    learning_rate: AnySchedule = Field(description="A number, or a schedule (see Learning rates).")
-    rate_multipliers: dict[Text, NotNegative] = Field(
-        {},
-        description='Factors of the learning rate by patterns of variable paths, such as `{"*/beta": 64}`; '
-        "the first match counts. 0 does not freeze: weight decay and moving statistics go on.",
-    )
-    arguments: dict[str, Any] = Field({}, description="The optimizer's arguments.")
-
-
-class LossConfig(Section):
-    """Sparse categorical cross-entropy, as it is used in training."""
-
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="Probability taken from the label and spread over all classes, in training only."
-    )
-    focal_gamma: NotNegative = Field(
-        0.0,
-        description="Focal loss in training: every term times (1 - probability) to this power, such as 2.",
-    )
-    softmax_before_loss: bool = Field(False, description="Apply the softmax twice, as one source does.")
-
-
-class EarlyStopping(Section):
-    """Stop once `monitor` has not improved by more than `min_delta` for `patience_epochs`."""
-
-    patience_epochs: Epochs = Field(description="Epochs without an improvement of `monitor` before the stop.")
-    min_delta: NotNegative = Field(0.0, description="Smallest difference that counts as an improvement.")
-
-
-class Lookahead(Section):
-    """Every `every_steps` steps the weights are replaced by their exponential moving average.
-
-    Its decay at step t of T is `decay * (t / T) ** power`.
-    """
-
-    every_steps: Annotated[int, Field(ge=1)] = Field(description="Steps between two replacements.")
-    decay: Annotated[float, Field(ge=0, lt=1)] = Field(description="Decay of the average at the last step.")
-    power: NotNegative = Field(0.0, description="Exponent of t / T in the decay at step t of T.")
-
-
-class MovingAverage(Section):
-    """An exponential moving average of the weights beside those that are trained."""
-
-    decay: Annotated[float, Field(ge=0, lt=1)] = Field(
-        description="Decay of the average at each step, once it has risen to that."
-    )
-    warmup_steps: Annotated[int, Field(ge=1)] = Field(
-        10,
-        description="The decay at step t, from 0, is at most (1 + t) / (`warmup_steps` + t); "
-        "1 is without warm-up.",
-    )
-
-
-class TrainingConfig(Section):
-    """How long, in what batches, in what precision, and which epoch counts as the best."""
-
-    epochs: Epochs = Field(description="Passes over the training images.")
-    batch_size: Annotated[int, Field(ge=1, le=65_536)] = Field(
-        description="Images a step, over all replicas together; the last, partial batch is kept."
-    )
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "float32", description="Number format; `auto` is bfloat16 where the device has instructions for it."
-    )
-    loss: LossConfig = Field(LossConfig(), description="Options of the cross-entropy in training.")
-    monitor: Literal["val_accuracy", "val_loss", "accuracy", "loss"] = Field(
-        "val_accuracy", description="Metric that decides which epoch's weights are kept as the best."
-    )
-    mode: Literal["max", "min"] = Field(
-        default_factory=lambda data: best_mode(data.get("monitor", "")),
-        description="Whether the largest or the smallest `monitor` is the best; follows from it.",
-    )
-    early_stopping: EarlyStopping | None = Field(
-        None, description="Stop where `monitor` no longer improves; without it all epochs are trained."
-    )
-    class_weight: Literal["balanced"] | dict[Text, NotNegative] | None = Field(
-        None,
-        description="Factors of the training loss by class name, such as `{cat: 2.0}`, and 1 for all others; "
-        "or `balanced`: the inverse of each class's frequency in an epoch.",
-    )
-    lookahead: Lookahead | None = Field(
-        None, description="Replace the weights by their moving average; not with `early_stopping`."
-    )
-    ema: MovingAverage | None = Field(
-        None,
-        description="Average the weights over the steps, and validate, save, evaluate and export the "
-        "average; not with `lookahead`.",
-    )
-    sync_batch_norm: bool = Field(
-        False, description="With several replicas, take batch statistics of the whole batch."
-    )
-    checkpoint_every_minutes: Positive = Field(
-        10.0, description="Minutes between two saved states within an epoch."
-    )
-    devices: Literal["auto", "cpu", "gpu"] = Field("auto", description="Devices to train on.")
-    determinism: Literal["strict", "fast"] | None = Field(
-        None, description="`strict` gives the same bits every time (default on a CPU, not offered by JAX)."
-    )
-
-    @property
-    def weights(self) -> Literal["raw", "average"]:
-        """Which weights are validated, evaluated and exported."""
-        return "average" if self.ema else "raw"
-
-    @field_validator("mode")
-    @classmethod
-    def _mode_fits_monitor(cls, value: str, info: ValidationInfo) -> str:
-        monitor = info.data.get("monitor")
-        if monitor and value != best_mode(monitor):
-            raise ValueError(f"must be '{best_mode(monitor)}' with monitor '{monitor}', or be left out")
-        return value
 
 
 class EvaluationConfig(Section):
@@ -224,6 +110,16 @@ class Experiment(Section):
         """Whether the metrics of training are those of mixed images."""
         return any(layer.name in MIXING for layer in self.augmentation)
 
+    @property
+    def scaled_optimizer(self) -> OptimizerConfig:
+        """The optimizer with its learning rates for this batch size, see `per_images`."""
+        optimizer, size = self.optimizer, self.training.batch_size
+        rates: dict[str, Any] = {"learning_rate": optimizer.learning_rate.for_batches_of(size)}
+        if optimizer.others:
+            scaled = optimizer.others.learning_rate.for_batches_of(size)
+            rates["others"] = optimizer.others.model_copy(update={"learning_rate": scaled})
+        return optimizer.model_copy(update=rates)
+
     def flat(self, exclude: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the settings as JSON values by dotted key, arguments beside their `name` as in a file."""
 
@@ -242,8 +138,3 @@ class Experiment(Section):
             return self
         training = self.training.model_copy(update={"precision": precision})
         return self.model_copy(update={"training": training})
-
-
-def best_mode(monitor: str) -> Literal["max", "min"]:
-    """Return whether the largest or the smallest value of `monitor` is the best."""
-    return "max" if monitor.endswith("accuracy") else "min"

@@ -106,17 +106,30 @@ def augmented(layers: Sequence[keras.layers.Layer], image: np.ndarray, flipped: 
 
 def _draw_schedule(path: Path, job: Job) -> None:
     """Draw the learning rate of every step, with warm-up, peak and end."""
-    optimizer, epochs, steps = job.experiment.optimizer, job.experiment.training.epochs, job.steps_per_epoch
+    experiment, steps = job.experiment, job.steps_per_epoch
+    optimizer, epochs = experiment.scaled_optimizer, experiment.training.epochs
     schedule = optimizer.learning_rate
     last = steps * epochs - 1
     taken = np.linspace(0, last, min(last + 1, MOST_POINTS)).round().astype(np.int64)
     turns = [schedule.warmup_epochs * steps - 1, round(getattr(schedule, "peak_epoch", 0) * steps)]
     taken = np.union1d(taken, [step for step in turns if 0 <= step <= last])  # they must not be missed
     rates = np.array([job.learning_rate(int(step)) for step in taken])
-    title = (
-        f"{job.experiment.name}: learning rate ({schedule.schedule})\n"
-        f"{optimizer.name}, {epochs:,} epochs of {steps:,} steps"
-    )
-    for pattern, factor in optimizer.rate_multipliers.items():
-        title += f"; {pattern} {factor:g} times this rate"
+    layers = [
+        f"{pattern} {factor:g} times this rate" for pattern, factor in optimizer.rate_multipliers.items()
+    ]
+    lines = [
+        f"{experiment.name}: learning rate ({schedule.schedule})",
+        "; ".join([f"{optimizer.name}, {epochs:,} epochs of {steps:,} steps", *layers]),
+    ]
+    if others := optimizer.others:
+        rate = others.learning_rate
+        lines.append(
+            f"this is the rate of kernels; {others.name} trains the rest: {rate.schedule}, {rate.peak:g}"
+        )
+    if schedule.schedule == "reduce_on_plateau":
+        lines.append(
+            f"its reductions follow from the training: {schedule.factor:g} times after "
+            f"{schedule.patience_epochs} epochs without a better {experiment.training.monitor}"
+        )
+    title = "\n".join(lines)
     draw_schedule(path, title, taken / steps, rates, epochs, schedule.warmup_epochs)

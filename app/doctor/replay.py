@@ -12,6 +12,7 @@ from app.reading import read_record
 from app.records import FailureRecord
 from app.runs import Run, load_run_experiment
 from app.training.checkpoint import load_state, restore_state
+from app.training.optimizers import follow_history
 from app.training.resume import differences
 from app.training.setup import Job, prepare
 from app.wording import aligned
@@ -84,6 +85,7 @@ def _prepare(run: Run, out: TextIO | None = None) -> tuple[Job, int]:
         return job, 0
     restore_state(job.classifier, state)
     job.flip_stream = state.progress.flip_stream
+    follow_history(job, state.progress.rows)
     return job, state.progress.epoch * job.steps_per_epoch + state.progress.step
 
 

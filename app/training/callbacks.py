@@ -20,6 +20,7 @@ from app.reading import Row
 from app.runs import Run, write_history
 from app.training.checkpoint import Progress
 from app.training.history import best_row, is_complete
+from app.training.optimizers import follow_history
 from app.training.progress_display import Display
 from app.training.setup import Job
 from models import ImageClassifier
@@ -38,9 +39,10 @@ class Recorder(keras.callbacks.Callback):
         self.tensorboard = ScalarLog(run)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Start the clocks."""
+        """Start the clocks; set a learning rate that follows from the epochs before."""
         self.clock = time.monotonic()
         self.before = self.progress.train_seconds
+        follow_history(self.job, self.progress.rows)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         """Count the step; runs before the other callbacks look at the count."""
@@ -138,7 +140,7 @@ def fail(run: Run, job: Job, what: str, epoch: int, step: int) -> NoReturn:
     experiment = job.experiment
     if job.is_chief:
         write_json(run.failure, {"epoch": epoch, "step": step, "what": what})
-    causes = [f"a learning rate that is too high (peak {experiment.optimizer.learning_rate.peak:g})"]
+    causes = [f"a learning rate that is too high (peak {experiment.scaled_optimizer.learning_rate.peak:g})"]
     if experiment.training.precision != "float32":
         causes.append(f"the range of {experiment.training.precision} (try training.precision=float32)")
     if experiment.normalization == "none":

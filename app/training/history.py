@@ -1,7 +1,8 @@
 """What follows from the rows of a history: the best epoch, and whether training is over."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from app.config import Experiment
 from app.reading import Row
@@ -26,6 +27,26 @@ def should_stop_early(
         if sign * row[monitor] > best + min_delta:
             best, waited = sign * row[monitor], 0
     return waited >= patience_epochs
+
+
+def rate_on_plateau(schedule: Mapping[str, Any], rows: Sequence[Row], monitor: str, mode: str) -> float:
+    """Return the learning rate of the next epoch under `reduce_on_plateau`, warm-up aside.
+
+    Args:
+        schedule: `PlateauSchedule` as a dict.
+        rows: Of all epochs before.
+        monitor: The metric whose improvements count.
+        mode: Whether it should become larger ("max") or smaller.
+    """
+    sign = 1.0 if mode == "max" else -1.0
+    rate, best, waited = schedule["peak"], -math.inf, 0
+    for row in rows:
+        waited += 1
+        if sign * row[monitor] > best + schedule["min_delta"]:
+            best, waited = sign * row[monitor], 0
+        elif waited >= schedule["patience_epochs"] and rate > schedule["end"]:
+            rate, waited = max(rate * schedule["factor"], schedule["end"]), 0
+    return float(rate)
 
 
 def is_complete(experiment: Experiment, rows: Sequence[Row]) -> bool:

@@ -43,9 +43,13 @@ def longer(run: Run, epochs: int, fate: ScheduleFate | None) -> Experiment:
     """
     check_resumable(run, epochs)
     experiment = load_run_experiment(run)
-    planned, schedule = experiment.training.epochs, experiment.optimizer.learning_rate
+    planned, optimizer = experiment.training.epochs, experiment.scaled_optimizer
     changes = [f"training.epochs={epochs}"]
-    if schedule.schedule in ("cosine", "one_cycle"):
+    schedules = {"optimizer": optimizer.learning_rate}
+    if optimizer.others:
+        schedules["optimizer.others"] = optimizer.others.learning_rate
+    spanning = {key: each for key, each in schedules.items() if each.schedule in ("cosine", "one_cycle")}
+    for key, schedule in spanning.items():
         if fate is None:
             stretched = schedule.model_copy(update={"span_epochs": None})
             kept, later = (
@@ -60,10 +64,11 @@ def longer(run: Run, epochs: int, fate: ScheduleFate | None) -> Experiment:
                 f"{later:.3g}; the epochs already trained stay as they are"
             )
         span = "null" if fate == "stretch" else schedule.span_epochs or planned
-        changes.append(f"optimizer.learning_rate.span_epochs={span}")
-    elif fate == "stretch":
+        changes.append(f"{key}.learning_rate.span_epochs={span}")
+    if fate == "stretch" and not spanning:
+        kind = optimizer.learning_rate.schedule
         raise UserError(
-            f"SCHEDULE=stretch: the {schedule.schedule} schedule of {run.name} does not depend on the number "
+            f"SCHEDULE=stretch: the {kind} schedule of {run.name} does not depend on the number "
             "of epochs; leave SCHEDULE out"
         )
     return load_run_experiment(run, changes)
@@ -196,7 +201,8 @@ def edited_keys(run: Run, experiment: Experiment) -> list[str]:
         now = load_experiment(experiment.name, overrides)
     except UserError:
         return ["has errors now"]
-    expected = {"training.epochs", "optimizer.learning_rate.span_epochs"}  # `longer` may have changed them
+    # What `longer` may have changed.
+    expected = {"training.epochs", *(f"optimizer.{key}learning_rate.span_epochs" for key in ("", "others."))}
     if (now.model.weights or "").endswith("/latest"):  # the run recorded what that was
         expected.add("model.weights")
     exclude = {"name", "description", "reference"}

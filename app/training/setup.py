@@ -21,9 +21,10 @@ from app.distributed.replicas import Replicas
 from app.errors import UserError
 from app.paths import data_root
 from app.preflight import check_dataset, weights_run
+from app.reading import Row
 from app.training import startup
 from app.training.averaging import LookaheadAverage, MovingAverage
-from app.training.optimizers import ACCUMULATION, build_optimizer, learning_rate_at, unapplied_steps
+from app.training.optimizers import build_optimizer, optimizer_warnings, scheduled_rate
 from app.training.starting_weights import start_from
 from models import ImageClassifier, Normalization, augmentation_layer, build_model
 from models.losses import SparseCrossentropy
@@ -44,6 +45,7 @@ class Job:
     lookahead: LookaheadAverage | None = None
     ema: MovingAverage | None = None
     flip_stream: int = FLIP_STREAM
+    rows: tuple[Row, ...] = ()  # of the epochs before the one under way
 
     @property
     def is_chief(self) -> bool:
@@ -52,8 +54,7 @@ class Job:
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0 over all epochs."""
-        schedule, epochs = self.experiment.optimizer.learning_rate, self.experiment.training.epochs
-        return learning_rate_at(schedule, step, self.steps_per_epoch, epochs)
+        return scheduled_rate(self.experiment, step, self.steps_per_epoch, self.rows)
 
     def batches(self, epoch: int = 0, step: int = 0, epochs: int | None = None) -> Any:
         """Return the training batches from a position (counted from 0) on, of all epochs by default."""
@@ -101,10 +102,7 @@ class Job:
             yield f"images left out because they cannot be read: {skipped} (dataset.json lists them)"
         if duplicates := self.dataset.duplicates_warning():
             yield duplicates
-        steps = self.steps_per_epoch * self.experiment.training.epochs
-        if left := unapplied_steps(self.experiment.optimizer, steps):
-            every = self.experiment.optimizer.arguments[ACCUMULATION]
-            yield f"the last {left} of {steps:,} steps are not applied: {ACCUMULATION} is {every}"
+        yield from optimizer_warnings(self.experiment, self.classifier, self.steps_per_epoch)
 
     def summary(self) -> str:
         """Return the table of the network's layers, shapes and parameter counts, as in summary.txt."""
@@ -224,7 +222,7 @@ def _compile(job: Job) -> None:
     training, dataset, classifier = job.experiment.training, job.dataset, job.classifier
     classifier.build((None, *dataset.image_shape))
     classifier.compile(
-        optimizer=build_optimizer(job.experiment.optimizer, job.steps_per_epoch, training.epochs),
+        optimizer=build_optimizer(job.experiment.scaled_optimizer, job.steps_per_epoch, training.epochs),
         loss=SparseCrossentropy(
             label_smoothing=training.loss.label_smoothing,
             softmax_before_loss=training.loss.softmax_before_loss,

@@ -45,6 +45,7 @@ import numpy as np
 from app.config import load_experiment
 from app.errors import UserError
 from app.training.callbacks import SyncReplicas
+from app.training.optimizers import follow_history
 from app.training.setup import prepare
 from app.distributed.process_group import ProcessGroup
 
@@ -122,6 +123,20 @@ if part == "alike":  # the fast one
         job.replicas.check_in_sync(job.classifier)
     except UserError as error:
         results["compared"] = [variable.path, str(error)]
+
+if part == "own":  # optimizers of our own
+    rest = ("learning_rate: 0.02, no_decay: norm_and_bias, rate_multipliers: {'*/bias': 2}, others: "
+            "{name: sgd, learning_rate: 0.05, momentum: 0.9, decoupled: false, weight_decay: 0.01}}")
+    for label, given in (("muon", ""), ("accumulated", "gradient_accumulation_steps: 2, ")):
+        job = both("lenet", f"optimizer={{name: muon, {given}{rest}", "training.epochs=1", label=label)
+        variables = [*job.classifier.trainable_variables, *job.classifier.optimizer.variables]
+        results[f"{label}, equal"] = equal(variables)
+    plateau = "{schedule: reduce_on_plateau, peak: 0.004, factor: 0.5, patience_epochs: 1}"
+    job = job_of("lenet", f"optimizer.learning_rate={plateau}", replicated=True)
+    follow_history(job, [{"val_accuracy": 0.5}] * 3)
+    fit(job, [SyncReplicas(job.replicas)], epochs=1)
+    rate = job.classifier.optimizer._learning_rate.level
+    results["plateau"] = [equal([rate]), float(rate.numpy())]
 
 if part == "several":
     both("lenet", label="adam")
@@ -307,6 +322,17 @@ def test_adam_accumulated_gradients_and_float16_on_replicas(several):
     assert replicas["taken"] == single["taken"] > 0 and replicas["scale"] == single["scale"]
     assert replicas["taken"] == replicas["steps"]
     assert replicas["loss"] == pytest.approx(single["loss"], rel=1e-2)
+
+
+@pytest.mark.slow
+def test_muon_coupled_decay_and_plateau_on_replicas(tmp_path):
+    """Orthogonal steps enlarge what replicas differ by from rounding."""
+    results, _ = run_part("own", tmp_path)
+    for label in ("muon", "accumulated"):
+        assert largest_difference(results, f"{label}, replicas", f"{label}, single", LOSSES) < 1e-3
+        assert results[f"{label}, equal"]
+    same, rate = results["plateau"]
+    assert same and rate == pytest.approx(0.001)
 
 
 @pytest.mark.slow

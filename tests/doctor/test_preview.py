@@ -183,3 +183,25 @@ def test_rate_multipliers_are_named(home, monkeypatch):
     figures = recorded_figures(monkeypatch)
     run_preview('optimizer.rate_multipliers={"*/beta": 64}')
     assert any("*/beta 64 times this rate" in text.get_text() for text in drawn_texts(figures[1]))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "line"),
+    [
+        (
+            "{name: sgd, learning_rate: "
+            "{schedule: reduce_on_plateau, peak: 0.1, factor: 0.5, patience_epochs: 9}}",
+            "its reductions follow from the training: 0.5 times after 9 epochs without a better val_accuracy",
+        ),
+        (
+            "{name: muon, learning_rate: 0.02, others: "
+            "{name: sgd, learning_rate: {schedule: cosine, peak: 0.5}}}",
+            "this is the rate of kernels; sgd trains the rest: cosine, 0.5",
+        ),
+    ],
+)
+def test_schedule_says_what_it_cannot_draw(home, monkeypatch, optimizer, line):
+    figures = recorded_figures(monkeypatch)
+    run_preview(f"optimizer={optimizer}", "augmentation=[]")
+    assert_legible(figures[-1])
+    assert line in "\n".join(text.get_text() for text in drawn_texts(figures[-1]))

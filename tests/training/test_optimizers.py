@@ -4,6 +4,8 @@ import keras
 import numpy as np
 import pytest
 
+from app.config import load_experiment
+from app.config.optimizer import OptimizerConfig
 from app.config.schedules import (
     ConstantSchedule,
     CosineSchedule,
@@ -11,9 +13,9 @@ from app.config.schedules import (
     OneCycleSchedule,
     StepSchedule,
 )
-from app.config.schema import OptimizerConfig
 from app.errors import UserError
 from app.training.optimizers import LearningRate, build_optimizer, learning_rate_at, unapplied_steps
+from app.training.setup import prepare
 
 STEPS, EPOCHS = 7, 12
 LAST = STEPS * EPOCHS - 1
@@ -124,6 +126,29 @@ def test_one_cycle_starts_where_it_is_told_and_peaks_inside_an_epoch():
     assert rate(SCHEDULES["one_cycle_from"], 0) == pytest.approx(0.1)
     assert rate(SCHEDULES["one_cycle_from"], peak) == pytest.approx(0.4)
     assert max(rate(SCHEDULES["one_cycle_from"], step) for step in range(LAST)) == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_learning_rates_per_images_are_in_proportion_to_the_batch(name):
+    given = SCHEDULES[name].model_copy(update={"per_images": 256})
+    assert SCHEDULES[name].for_batches_of(640) == SCHEDULES[name]
+    for step in range(LAST + 1):
+        expected = 2.5 * rate(SCHEDULES[name], step)
+        assert rate(given.for_batches_of(640), step) == pytest.approx(expected, rel=1e-12)
+
+
+def test_scaled_rates_are_trained_with_recorded_and_said(home):
+    plain = prepare(load_experiment("tiny"))
+    job = prepare(load_experiment("tiny", ["optimizer.learning_rate.per_images=64"]))
+    for step in (0, 5, 12):
+        assert job.learning_rate(step) == pytest.approx(4 * plain.learning_rate(step))
+        job.classifier.optimizer.iterations.assign(step)
+        assert float(job.classifier.optimizer.learning_rate) == pytest.approx(
+            job.learning_rate(step), rel=1e-5
+        )
+    assert list(job.warnings()) == [
+        "optimizer.learning_rate.peak: 0.003 for 64 images is 0.012 for batches of 256"
+    ]
 
 
 def stepped(multipliers, **arguments):

@@ -1,0 +1,92 @@
+"""Checks that the settings of an experiment fit together."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from app.config.arguments import MIXING, Finding, split_layer
+
+
+def mixing_findings(plain: dict[str, Any]) -> Iterator[Finding]:
+    """Check that layers that mix images come last, each once, and that no image is to be mixed twice."""
+    items = plain.get("augmentation")
+    items = items if isinstance(items, tuple) else ()
+    names = [split_layer(item)[0] for item in items]
+    total = 0.0
+    for index, (name, item) in enumerate(zip(names, items, strict=True)):
+        if name not in MIXING:
+            continue
+        path: tuple[str | int, ...] = ("augmentation", index, *([name] if isinstance(item, dict) else []))
+        probability = (split_layer(item)[1] or {}).get("probability", 1.0)
+        total += probability if isinstance(probability, int | float) and 0 < probability <= 1 else 0.0
+        if name in names[:index]:
+            yield Finding(path, f"{name} may be given once", at_key=True)
+        elif not set(names[index:]) <= set(MIXING):
+            yield Finding(
+                path, f"{name} must come last: it mixes what the other layers have made", at_key=True
+            )
+        elif total > 1:
+            message = (
+                f"an image is mixed once, so the probabilities of {' and '.join(MIXING)} must add up to at "
+                f"most 1; got {total:g}; give each a probability, such as 0.5"
+            )
+            yield Finding(path, message, at_key=True)
+
+
+def optimizer_findings(plain: dict[str, Any]) -> Iterator[Finding]:
+    """Check what only some optimizers take: `others` is muon's, `decoupled: false` is sgd's."""
+    content = plain.get("optimizer")
+    if not isinstance(content, dict) or not isinstance(content.get("name"), str):
+        return
+    name, others, path = content["name"], content.get("others"), ("optimizer", "others")
+    if name == "muon" and others is None:
+        rule = "muon needs the key 'others': the optimizer of biases, normalisations and the head, such as"
+        yield Finding(path[:1], f"{rule} {{name: sgd, learning_rate: 0.1, momentum: 0.9}}")
+    if name == "muon" and "weight_decay" in content:
+        message = "belongs to others: muon keeps the norm of kernels by itself"
+        yield Finding(("optimizer", "weight_decay"), message, at_key=True)
+    if name != "muon" and others is not None:
+        yield Finding(path, f"belongs to muon; {name} trains all variables; leave it out", at_key=True)
+    for place, part in ((path[:1], content), (path, others)):
+        if isinstance(part, dict) and part.get("decoupled") is False and part.get("name") != "sgd":
+            message = f"false makes sgd PyTorch's; {part.get('name')} knows true alone"
+            yield Finding((*place, "decoupled"), message)
+
+
+def schedule_findings(plain: dict[str, Any]) -> Iterator[Finding]:
+    """Check that a schedule's milestones lie inside the training."""
+    training, optimizer = plain.get("training"), plain.get("optimizer")
+    epochs = training.get("epochs") if isinstance(training, dict) else None
+    others = optimizer.get("others") if isinstance(optimizer, dict) else None
+    for path, part in ((("optimizer",), optimizer), (("optimizer", "others"), others)):
+        schedule = part.get("learning_rate") if isinstance(part, dict) else None
+        if type(epochs) is not int or not isinstance(schedule, dict):
+            continue
+        span = schedule.get("span_epochs")
+        what, end = ("span_epochs", span) if type(span) is int else ("training.epochs", epochs)
+        for key in ("warmup_epochs", "peak_epoch"):
+            value = schedule.get(key)
+            if isinstance(value, int | float) and type(value) is not bool and value >= end > 0:
+                message = f"must be below {what}, which is {end}; got {value}"
+                yield Finding((*path, "learning_rate", key), message)
+
+
+def ema_findings(plain: dict[str, Any]) -> Iterator[Finding]:
+    """Check that the weights are averaged in one way alone."""
+    training = plain.get("training")
+    if isinstance(training, dict) and training.get("ema") and training.get("lookahead"):
+        message = (
+            "cannot be combined with training.lookahead, which replaces the weights by their average, while "
+            "ema keeps one beside them; leave one of them out"
+        )
+        yield Finding(("training", "ema"), message, at_key=True)
+
+
+def lookahead_findings(plain: dict[str, Any]) -> Iterator[Finding]:
+    """Check that a lookahead reaches its end, where the weights become the average."""
+    training = plain.get("training")
+    if isinstance(training, dict) and training.get("lookahead") and training.get("early_stopping"):
+        message = (
+            "cannot be combined with training.early_stopping: the weights become the average at the last of "
+            "all epochs' steps, which a run that stops early does not reach; leave one of them out"
+        )
+        yield Finding(("training", "lookahead"), message, at_key=True)

@@ -1,0 +1,61 @@
+"""The section `optimizer` of an experiment file."""
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from app.config.dataset import Text
+from app.config.schedules import AnySchedule, NotNegative, Section
+
+NORM_AND_BIAS: Literal["norm_and_bias"] = "norm_and_bias"  # a word for patterns, see `no_decay_patterns`
+
+
+class OtherOptimizer(Section):
+    """What trains the variables that are no kernels, beside `muon`."""
+
+    name: Text = Field(description="A Keras optimizer in lower case; further keys are its arguments.")
+    learning_rate: AnySchedule = Field(description="A number, or a schedule (see Learning rates).")
+    decoupled: bool = Field(True, description="As `optimizer.decoupled`.")
+    arguments: dict[str, Any] = Field({}, description="The optimizer's arguments.")
+
+
+class OptimizerConfig(Section):
+    """A Keras optimizer by its lower-case name or `muon`, its learning rate, and its other arguments."""
+
+    name: Text = Field(
+        description="A Keras optimizer in lower case, or `muon`; further keys are its arguments."
+    )
+    learning_rate: AnySchedule = Field(description="A number, or a schedule (see Learning rates).")
+    rate_multipliers: dict[Text, NotNegative] = Field(
+        {},
+        description='Factors of the learning rate by patterns of variable paths, such as `{"*/beta": 64}`; '
+        "the first match counts. 0 does not freeze: weight decay and moving statistics go on.",
+    )
+    no_decay: Literal["norm_and_bias"] | tuple[Text, ...] = Field(
+        (),
+        description='Patterns of paths of variables without weight decay, such as `["*/bias"]`; '
+        "`norm_and_bias` stands for `*/bias`, `*/gamma` and `*/beta`.",
+    )
+    decoupled: bool = Field(
+        True,
+        description="`false`, for `sgd` alone: PyTorch's SGD, which adds weight decay to the gradient (see "
+        "Weight decay).",
+    )
+    others: OtherOptimizer | None = Field(
+        None, description="With `muon`, the optimizer of biases, normalisations and the head; required there."
+    )
+    arguments: dict[str, Any] = Field({}, description="The optimizer's arguments.")
+
+    @field_validator("no_decay", mode="before")
+    @classmethod
+    def _word_or_patterns(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple) and all(isinstance(item, str) and item for item in value):
+            return tuple(value)
+        if value != NORM_AND_BIAS:
+            raise ValueError(f"must be a list of patterns of variable paths, or '{NORM_AND_BIAS}'")
+        return value
+
+    @property
+    def no_decay_patterns(self) -> tuple[str, ...]:
+        """Shell patterns of the paths of variables that weight decay leaves out."""
+        return ("*/bias", "*/gamma", "*/beta") if self.no_decay == NORM_AND_BIAS else tuple(self.no_decay)

@@ -1,0 +1,21 @@
+"""Optimizers by name, and the learning rate as a function of the step."""
+
+from app.training.optimizers.build import ACCUMULATION, build_optimizer, unapplied_steps
+from app.training.optimizers.learning_rate import (
+    LearningRate,
+    follow_history,
+    learning_rate_at,
+    scheduled_rate,
+)
+from app.training.optimizers.warnings import optimizer_warnings
+
+__all__ = [
+    "ACCUMULATION",
+    "LearningRate",
+    "build_optimizer",
+    "follow_history",
+    "learning_rate_at",
+    "optimizer_warnings",
+    "scheduled_rate",
+    "unapplied_steps",
+]

@@ -1,0 +1,83 @@
+"""Optimizers by name, with what an experiment may say of single variables."""
+
+import dataclasses
+import inspect
+from typing import Any
+
+import keras
+
+from app.errors import UserError
+from app.training.optimizers.learning_rate import LearningRate
+from app.training.optimizers.muon import KernelSteps, with_muon
+from app.training.optimizers.sgd import CoupledSGD
+from app.training.optimizers.variables import with_multipliers, with_no_decay
+
+ACCUMULATION = "gradient_accumulation_steps"
+
+
+def build_optimizer(config: Any, steps_per_epoch: int, epochs: int) -> keras.optimizers.Optimizer:
+    """Make the optimizer of an experiment.
+
+    `weight_decay` is Keras 3's: decoupled from the gradient (w -= learning_rate * weight_decay * w), or
+    PyTorch's where `decoupled` is false, and applied to every trainable weight but for those of `no_decay`.
+
+    `muon` trains the kernels, `others` names the optimizer of everything else; both are one object, with one
+    count of steps.
+
+    With `gradient_accumulation_steps` every N steps are one update, by the mean of their gradients. The
+    learning rate goes by steps, not by updates.
+
+    Args:
+        config: `Experiment.scaled_optimizer`.
+        steps_per_epoch: Batches in an epoch.
+        epochs: Epochs of the whole run.
+
+    Returns:
+        The optimizer, not built.
+
+    Raises:
+        UserError: The name is unknown, the optimizer does not take the arguments, or would never update.
+    """
+    known: dict[str, Any] = {
+        name.lower(): found for name, found in vars(keras.optimizers).items() if inspect.isclass(found)
+    }
+    plain = config.others or config  # of all variables, or of those that muon leaves
+    if plain.name not in known:
+        names = ", ".join(sorted(known))
+        raise UserError(f"optimizer.name: Keras {keras.__version__} has {names}; received {plain.name!r}")
+    schedule = plain.learning_rate
+    learning_rate: float | LearningRate = LearningRate(schedule, steps_per_epoch, epochs)
+    if schedule.schedule == "constant" and not schedule.warmup_epochs:
+        learning_rate = float(schedule.peak)
+    optimizer, arguments = known[plain.name] if plain.decoupled else CoupledSGD, dict(plain.arguments)
+    total_steps = steps_per_epoch * epochs
+    if unapplied_steps(config, total_steps) == total_steps:
+        raise UserError(
+            f"optimizer.{ACCUMULATION}: received {config.arguments[ACCUMULATION]}, but the whole training "
+            f"has {total_steps:,} steps, so that the weights would never be updated; choose fewer"
+        )
+    if config.no_decay:
+        optimizer = with_no_decay(optimizer, config.no_decay_patterns)
+    if config.rate_multipliers or config.others:
+        optimizer = with_multipliers(optimizer, config.rate_multipliers)
+    rates = [learning_rate]
+    if config.others:
+        of_kernels = [field.name for field in dataclasses.fields(KernelSteps)]
+        steps = KernelSteps(**{key: config.arguments[key] for key in of_kernels if key in config.arguments})
+        arguments |= {key: value for key, value in config.arguments.items() if key not in of_kernels}
+        rates.append(LearningRate(config.learning_rate, steps_per_epoch, epochs))
+        optimizer = with_muon(optimizer, rates[1], steps)
+    try:
+        made = optimizer(learning_rate=learning_rate, **arguments)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"optimizer: {plain.name} refuses {arguments}: {error}") from error
+    for rate in rates:
+        if isinstance(rate, LearningRate) and rate.schedule["schedule"] == "reduce_on_plateau":
+            peak = keras.initializers.Constant(rate.schedule["peak"])
+            rate.level = made.add_variable((), peak, aggregation="only_first_replica", name="plateau")
+    return made
+
+
+def unapplied_steps(config: Any, steps: int) -> int:
+    """Return how many of the last of a training's `steps` are too few for a further update of the weights."""
+    return steps % (config.arguments.get(ACCUMULATION) or 1)

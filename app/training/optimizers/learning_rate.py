@@ -1,0 +1,148 @@
+"""The learning rate as a function of the step."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from app.config import Experiment
+from app.reading import Row
+from app.training.history import rate_on_plateau
+from models.variables import assign
+
+
+def learning_rate_at(
+    schedule: Any, step: int, steps_per_epoch: int, epochs: int, level: float | None = None
+) -> float:
+    """Return the learning rate of one step.
+
+    Args:
+        schedule: A schedule of app.config, or its dict.
+        step: Optimizer steps taken before, from 0.
+        steps_per_epoch: Optimizer steps in an epoch.
+        epochs: Epochs of the whole run.
+        level: Of a `reduce_on_plateau`, the rate that follows from the epochs before; by default the peak.
+    """
+    schedule = _as_dict(schedule)
+    return float(_learning_rate(schedule, np.int64(step), steps_per_epoch, epochs, np, np.float64, level))
+
+
+def scheduled_rate(experiment: Experiment, step: int, steps_per_epoch: int, rows: Sequence[Row]) -> float:
+    """Return the learning rate of a step of an experiment; with `muon` that of the kernels.
+
+    Args:
+        experiment: The experiment.
+        step: Steps taken before, from 0.
+        steps_per_epoch: Batches in an epoch.
+        rows: The history rows of all epochs before the step's.
+    """
+    schedule, training = experiment.scaled_optimizer.learning_rate, experiment.training
+    level = None
+    if schedule.schedule == "reduce_on_plateau":
+        level = rate_on_plateau(schedule.model_dump(), rows, training.monitor, training.mode)
+    return learning_rate_at(schedule, step, steps_per_epoch, training.epochs, level)
+
+
+def follow_history(job: Any, rows: Sequence[Row]) -> None:
+    """Set those learning rates of an epoch that depend on the epochs before, whose rows are given.
+
+    Args:
+        job: A `Job`; it keeps the rows.
+        rows: Of `history.csv`.
+    """
+    job.rows, training = tuple(rows), job.experiment.training
+    optimizer = getattr(job.classifier.optimizer, "inner_optimizer", job.classifier.optimizer)
+    for rate in (optimizer._learning_rate, getattr(optimizer, "kernel_rate", None)):
+        if isinstance(rate, LearningRate) and rate.level is not None:
+            level = rate_on_plateau(rate.schedule, rows, training.monitor, training.mode)
+            assign(rate.level, np.asarray(level, np.float32))
+
+
+@keras.saving.register_keras_serializable("app")
+class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
+    """`learning_rate_at` as a Keras schedule, in float32.
+
+    Args:
+        schedule: A schedule of app.config, or its dict.
+        steps_per_epoch: Optimizer steps in an epoch.
+        epochs: Epochs of the whole run.
+
+    Attributes:
+        level: Of a `reduce_on_plateau`, the variable that `follow_history` sets.
+    """
+
+    level: keras.Variable | None = None
+
+    def __init__(self, schedule: Any, steps_per_epoch: int, epochs: int):
+        self.schedule = _as_dict(schedule)
+        self.steps_per_epoch = steps_per_epoch
+        self.epochs = epochs
+
+    def __call__(self, step):
+        """Return the learning rate, a float32 scalar, of the optimizer's integer `step`."""
+        step = ops.convert_to_tensor(step)
+        level = None if self.level is None else ops.convert_to_tensor(self.level)
+        return _learning_rate(self.schedule, step, self.steps_per_epoch, self.epochs, ops, _float32, level)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {"schedule": self.schedule, "steps_per_epoch": self.steps_per_epoch, "epochs": self.epochs}
+
+
+def _learning_rate(
+    schedule: Mapping[str, Any],
+    step: Any,
+    steps_per_epoch: int,
+    epochs: int,
+    xp: Any,
+    real: Callable,
+    level: Any,
+) -> Any:
+    """Compute the learning rate with the functions of `xp`, which is numpy or keras.ops.
+
+    Epochs are found by integer division: it changes at exactly the first step of its epoch.
+    """
+    peak = schedule["peak"]
+    last_step = steps_per_epoch * (schedule.get("span_epochs") or epochs) - 1
+    warmup_steps = schedule["warmup_epochs"] * steps_per_epoch
+
+    def progress(start, end):
+        """From 0 at step `start` to 1 at step `end`, and constant outside."""
+        return xp.clip(real(step - start) / max(end - start, 1), 0.0, 1.0)
+
+    match schedule["schedule"]:
+        case "constant":
+            rate = peak
+        case "cosine":
+            falling = 0.5 + 0.5 * xp.cos(np.pi * progress(warmup_steps, last_step))
+            rate = schedule["end"] + (peak - schedule["end"]) * falling
+        case "step":
+            rate = peak
+            for boundary in schedule["boundaries_epochs"]:
+                rate = rate * xp.where(step // steps_per_epoch >= boundary, schedule["factor"], 1.0)
+        case "exponential":
+            decay_steps = schedule["decay_epochs"] * steps_per_epoch
+            exponent = real(step // decay_steps) if schedule["staircase"] else real(step) / decay_steps
+            rate = peak * xp.power(schedule["factor"], exponent)
+        case "one_cycle":
+            peak_step = round(schedule["peak_epoch"] * steps_per_epoch)
+            rising = schedule["start"] + (peak - schedule["start"]) * progress(0, peak_step)
+            falling = peak + (schedule["end"] - peak) * progress(peak_step, last_step)
+            rate = xp.where(step < peak_step, rising, falling)
+        case "reduce_on_plateau":
+            rate = peak if level is None else level
+        case unknown:
+            raise ValueError(f"schedule must be known. Received: {unknown!r}")
+    if warmup_steps:
+        rate = rate * xp.minimum(real(step + 1) / warmup_steps, 1.0)
+    return rate
+
+
+def _float32(value: Any) -> Any:
+    return ops.cast(value, "float32")
+
+
+def _as_dict(schedule: Any) -> dict[str, Any]:
+    return dict(schedule) if isinstance(schedule, Mapping) else schedule.model_dump()
