@@ -50,8 +50,9 @@ class InvertedResidual(Block):
     ) -> None:
         super().__init__()
         self.adds_input = strides == 1 and inputs == filters
-        self.expand_conv = _conv(expansion * inputs, 1) if expansion > 1 else None
-        self.expand_norm = norm() if expansion > 1 else None
+        self.expands = expansion > 1
+        if self.expands:
+            self.expand_conv, self.expand_norm = _conv(expansion * inputs, 1), norm()
         self.depthwise_conv = keras.layers.DepthwiseConv2D(
             kernel_size, strides, padding="same", use_bias=False, depthwise_initializer=_variance_scaling()
         )
@@ -60,15 +61,20 @@ class InvertedResidual(Block):
         self.project_norm = norm()
 
     @property
-    def parts(self) -> tuple[keras.layers.Layer | None, ...]:
-        """All layers with weights, in the order of computation."""
-        expand = (self.expand_conv, self.expand_norm)
-        return (*expand, self.depthwise_conv, self.depthwise_norm, self.project_conv, self.project_norm)
+    def parts(self) -> dict[str, keras.layers.Layer]:
+        """All layers with weights by their names in the package's file, in the order of computation."""
+        expand = {"_expand_conv": self.expand_conv, "_bn0": self.expand_norm} if self.expands else {}
+        return expand | {
+            "_depthwise_conv": self.depthwise_conv,
+            "_bn1": self.depthwise_norm,
+            "_project_conv": self.project_conv,
+            "_bn2": self.project_norm,
+        }
 
     def call(self, inputs: Any) -> Any:
         """Map (batch, height, width, inputs) to (batch, height / strides, width / strides, filters)."""
         x = inputs
-        if self.expand_conv is not None:
+        if self.expands:
             x = ops.relu6(self.expand_norm(self.expand_conv(x)))
         x = ops.relu6(self.depthwise_norm(self.depthwise_conv(x)))
         x = self.project_norm(self.project_conv(x))
@@ -152,10 +158,8 @@ class EfficientNetLite0(Network):
         yield PublishedLayer("_conv_stem", self.stem_conv)
         yield PublishedLayer("_bn0", self.stem_norm)
         for index, unit in enumerate(self.units):
-            parts = ("_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_conv", "_bn2")
-            for part, layer in zip(parts, unit.parts, strict=True):
-                if layer is not None:
-                    yield PublishedLayer(f"_blocks.{index}.{part}", layer)
+            for name, layer in unit.parts.items():
+                yield PublishedLayer(f"_blocks.{index}.{name}", layer)
         yield PublishedLayer("_conv_head", self.head_conv)
         yield PublishedLayer("_bn1", self.head_norm)
         yield PublishedLayer("_fc", self.head)

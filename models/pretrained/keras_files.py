@@ -14,8 +14,7 @@ def read_keras_file(path: Path) -> dict[str, np.ndarray]:
     """Return the arrays of a `.h5` or `.weights.h5` file by `layer/variable`.
 
     Args:
-        path: A file of Keras 2 (`keras.applications`), or of `model.save_weights` in Keras 3 for a network whose
-            layers have names.
+        path: A file of Keras 2 (`keras.applications`), or of Keras 3's `model.save_weights`.
 
     Raises:
         ValueError: The file is no HDF5 file, is cut off, or holds no arrays.

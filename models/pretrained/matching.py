@@ -93,14 +93,16 @@ def _keys(layer: Any, layout: Layout) -> list[tuple[keras.Variable, str]]:
     """Return a layer's variables, each with the last part of its array's name."""
     if isinstance(layer, keras.layers.BatchNormalization):
         names = _TORCH_NORM if layout == "torch" else _KERAS_NORM
-        return list(zip((layer.gamma, layer.beta, layer.moving_mean, layer.moving_variance), names, strict=True))
+        return list(
+            zip((layer.gamma, layer.beta, layer.moving_mean, layer.moving_variance), names, strict=True)
+        )
     kernel = "weight" if layout == "torch" else layer.kernel.name
     keys = [(layer.kernel, kernel)]
     return [*keys, (layer.bias, "bias")] if layer.use_bias else keys
 
 
 def _from_torch(value: np.ndarray, layer: Any, channels: int) -> np.ndarray:
-    """Turn the axes of a PyTorch array: (outputs, inputs, height, width) to (height, width, inputs, outputs)."""
+    """Turn a PyTorch array from (outputs, inputs, height, width) to (height, width, inputs, outputs)."""
     if isinstance(layer, keras.layers.DepthwiseConv2D) and value.ndim == 4:
         return value.transpose(2, 3, 0, 1)
     if value.ndim == 4:

@@ -13,7 +13,7 @@ class PublishedLayer(NamedTuple):
     Attributes:
         name: What the names of its arrays begin with.
         layer: The layer, built.
-        channels: Of a dense layer that reads a flattened map: the map's channels, which PyTorch flattens first.
+        channels: Of the map that a dense layer reads flattened, which PyTorch flattens channels first.
     """
 
     name: str

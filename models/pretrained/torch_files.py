@@ -137,7 +137,7 @@ class _TensorUnpickler(pickle.Unpickler):
         """Read one pickle, after a look at its opcodes: Python fills memory up to any place they name."""
         start = self.file.tell()
         for number, (opcode, argument, _) in enumerate(pickletools.genops(self.file)):
-            if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument) > number:
+            if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and (argument or 0) > number:
                 raise ValueError(f"is damaged or hostile: it asks for memory place {argument}")
         self.file.seek(start)
         return super().load()
@@ -200,9 +200,7 @@ def _state_dict(content: Any) -> dict[str, _Tensor]:
     return tensors
 
 
-def _arrays(
-    tensors: Mapping[str, _Tensor], numbers: Callable[[_Storage], bytes]
-) -> dict[str, np.ndarray]:
+def _arrays(tensors: Mapping[str, _Tensor], numbers: Callable[[_Storage], bytes]) -> dict[str, np.ndarray]:
     arrays = {}
     for name, (storage, offset, shape, strides) in tensors.items():
         flat = np.frombuffer(numbers(storage), storage.dtype)
