@@ -11,13 +11,7 @@ from models import ImageClassifier
 
 
 def load_classifier(path: Path) -> ImageClassifier:
-    """Load a classifier in Keras' safe mode, which makes registered classes only and no lambdas.
-
-    Args:
-        path: A `.keras` file.
-
-    Returns:
-        The classifier, not compiled.
+    """Load a classifier, not compiled, in Keras' safe mode: it makes registered classes only and no lambdas.
 
     Raises:
         UserError: The file is missing or damaged, asks for code to be run, or holds another kind of model.

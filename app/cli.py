@@ -21,10 +21,7 @@ _FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, err
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; turn what goes wrong into a message and an exit code.
-
-    Args:
-        arguments: Command line without the program's name; the process's own by default.
+    """Run the command of `arguments`, or of the process; turn what goes wrong into a message and a code.
 
     Returns:
         Exit code: 0, 2 for an error that the user can mend, 130 after ctrl-C, 143 after SIGTERM, 129 after

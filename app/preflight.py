@@ -22,14 +22,11 @@ from app.wording import nearest, received
 BACKENDS = ("tensorflow", "jax")
 WEIGHT_FILES = (".pth", ".pt", ".safetensors", ".h5")
 IMAGENET = "imagenet"
-_WHOLE = (re.compile("[0-9]{1,6}"), "must be a whole number")
+_WHOLE, _COUNTS = "[0-9]{1,6}", "[1-9][0-9]{0,5}( *, *[1-9][0-9]{0,5})*"
 _NUMBERS = {
-    "TF_NUM_INTRAOP_THREADS": _WHOLE,
-    "TF_NUM_INTEROP_THREADS": _WHOLE,
-    "OMP_NUM_THREADS": (
-        re.compile("[1-9][0-9]{0,5}( *, *[1-9][0-9]{0,5})*"),
-        "must be a whole number from 1 on",
-    ),
+    "TF_NUM_INTRAOP_THREADS": (_WHOLE, "must be a whole number"),
+    "TF_NUM_INTEROP_THREADS": (_WHOLE, "must be a whole number"),
+    "OMP_NUM_THREADS": (_COUNTS, "must be a whole number from 1 on"),
 }
 _LIMITS = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")
 _JSON_KEYS = {
@@ -118,11 +115,7 @@ def check_data(experiment: Experiment) -> None:
 
 
 def check_resumable(run: Run, epochs: int | None) -> None:
-    """See that there is something left to train.
-
-    Args:
-        run: The run.
-        epochs: Epochs in all that are asked for; None for those of its experiment.
+    """See that there is something left to train; `epochs` are all that are asked for, None the experiment's.
 
     Raises:
         UserError: The run is finished, or more epochs would not be trained.
@@ -158,13 +151,9 @@ def check_resumable(run: Run, epochs: int | None) -> None:
 
 def changed_data(run: Run, dataset: Dataset) -> list[str]:
     """Return a line where a run's data are not those that it began with."""
-    before = read_record(run.dataset, DatasetRecord).fingerprint
-    if before == dataset.fingerprint:
-        return []
-    return [
-        f"the data have changed: fingerprint {dataset.fingerprint[:12]}, recorded {before[:12]} in "
-        f"{shown(run.dataset)}"
-    ]
+    before, now = read_record(run.dataset, DatasetRecord).fingerprint, dataset.fingerprint
+    line = f"the data have changed: fingerprint {now[:12]}, recorded {before[:12]} in {shown(run.dataset)}"
+    return [line] if before != now else []
 
 
 def refuse_or_force(run: Run, grave: Sequence[str], force: bool) -> None:
@@ -185,7 +174,7 @@ def check_backend(environment: Mapping[str, str] = os.environ) -> None:
             variable is no number.
     """
     for name, (pattern, rule) in _NUMBERS.items():
-        if environment.get(name) and not pattern.fullmatch(environment[name].strip()):
+        if environment.get(name) and not re.fullmatch(pattern, environment[name].strip()):
             raise UserError(f"{name}: {rule}; got {received(environment[name])}. Leave it out for all cores")
     for name in _LIMITS:
         if environment.get(name):

@@ -16,9 +16,8 @@ import threading
 import time
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 import numpy as np
 
@@ -34,85 +33,61 @@ SAVES_PER_EPOCH = 3  # so that some resumes begin in the middle of an epoch
 CLOCK_COLUMNS = ("seconds", "images_per_second")
 
 
-@dataclass(frozen=True)
-class Kill:
-    """When to kill a training process.
+class Kill(NamedTuple):
+    """When to kill a training process."""
 
-    Attributes:
-        saved_fraction: Fraction of the training that must be saved before the kill.
-        delay_seconds: How long to wait after that.
-        while_saving: Whether to wait then until a file is being written.
-    """
-
-    saved_fraction: float
-    delay_seconds: float
-    while_saving: bool
+    saved_fraction: float  # of the training, before the kill
+    delay_seconds: float  # after that
+    while_saving: bool  # wait then until a file is being written
 
 
 def prove_resume(name: str, overrides: Sequence[str], kills: int, seed: int, out: TextIO) -> bool:
-    """Train an experiment with and without kills, and compare the files of the two runs.
+    """Train an experiment with and without kills, and return whether the files of the two runs are identical.
 
-    Args:
-        name: The experiment.
-        overrides: Changes to it, `key=value`.
-        kills: How often the second run is killed; a third of the kills fall into the writing of a file.
-        seed: Seed of the instants.
-        out: Receives a line for each step; the last line is `identical ...` or names the first difference.
-
-    Returns:
-        Whether the runs are identical.
+    A third of the kills fall into the writing of a file; `seed` draws the instants. The last line of `out` is
+    `identical ...` or names the first difference.
 
     Raises:
         UserError: The experiment cannot be trained.
     """
+    say = functools.partial(print, file=out, flush=True)
     epochs = load_experiment(name, overrides).training.epochs
-    command = ["train", name]
-    straight, _ = _process(_with(command, overrides), None)
+    straight, _ = run_process(["train", name, "--set", shlex.join(overrides)])
     history = read_history(straight.history)
     seconds = [row["seconds"] for row in history]
-    print(
-        f"straight run {straight.name}: {len(history)} epochs in {sum(seconds):.0f} s", file=out, flush=True
-    )
+    say(f"straight run {straight.name}: {len(history)} epochs in {sum(seconds):.0f} s")
 
     save_seconds = min(seconds) / SAVES_PER_EPOCH
-    saves = [f"training.checkpoint_every_minutes={max(save_seconds / 60, 1e-4):.4g}"]
-    command = _with(command, [*overrides, *saves])
+    saves = f"training.checkpoint_every_minutes={max(save_seconds / 60, 1e-4):.4g}"
+    command = ["train", name, "--set", shlex.join([*overrides, saves])]
     draw, run, happened = random.Random(seed), None, 0
     # Before the last epoch begins: in it the process might end before it is killed.
     fractions = sorted(draw.random() * (1 - 1 / epochs) for _ in range(kills))
     for number, fraction in enumerate(fractions):
-        run, victim = _process(command, Kill(fraction, draw.random() * save_seconds, number % 3 == 2))
+        run, victim = run_process(command, Kill(fraction, draw.random() * save_seconds, number % 3 == 2))
         command = ["resume", "--run", run.name]
         if victim is None:
-            print(f"kill {number + 1}: the run had ended before", file=out, flush=True)
+            say(f"kill {number + 1}: the run had ended before")
             break
         happened += 1
-        saved = f"{_saved_fraction(run):.0%} of the training is saved"
-        print(f"kill {number + 1}: {victim}; {saved}", file=out, flush=True)
+        say(f"kill {number + 1}: {victim}; {_saved_fraction(run):.0%} of the training is saved")
     if run is None or not run.finished:
-        run, _ = _process(command, None)
+        run, _ = run_process(command)
     killed = f"{happened} kill{'s' if happened != 1 else ''}"
-    print(f"killed run {run.name}: {killed}", file=out, flush=True)
-    first = next(_differences(straight, run), None)
-    if first is None:
-        print(
-            f"weights, optimizer and metrics {_hash(_newest_state(straight))}, predictions "
-            f"{_hash(straight.predictions)}, {len(history)} rows of history: the same in both",
-            file=out,
-        )
-    verdict = f"different: {first}" if first else f"identical after {killed}"
-    if not first and happened < kills:
-        verdict += f"; {kills - happened} of the {kills} asked for found the run at its end"
-    print(verdict, file=out, flush=True)
-    return first is None
+    say(f"killed run {run.name}: {killed}")
+    if first := next(_differences(straight, run), None):
+        say(f"different: {first}")
+        return False
+    say(
+        f"weights, optimizer and metrics {_hash(newest_state(straight))}, predictions "
+        f"{_hash(straight.predictions)}, {len(history)} rows of history: the same in both"
+    )
+    missed = f"; {kills - happened} of the {kills} asked for found the run at its end"
+    say(f"identical after {killed}{missed if happened < kills else ''}")
+    return True
 
 
-def _with(command: Sequence[str], overrides: Sequence[str]) -> list[str]:
-    """Return a command with the overrides, quoted: what follows --set is split as a shell would."""
-    return [*command, "--set", shlex.join(overrides)]
-
-
-def _process(command: Sequence[str], kill: Kill | None) -> tuple[Run, str | None]:
+def run_process(command: Sequence[str], kill: Kill | None = None) -> tuple[Run, str | None]:
     """Run a training process until it ends or is killed.
 
     Returns:
@@ -126,13 +101,12 @@ def _process(command: Sequence[str], kill: Kill | None) -> tuple[Run, str | None
         stack.callback(process.kill)  # must not outlive this process
         assert process.stdout is not None
         lines: list[str] = []
-        run = None
         for line in process.stdout:
             lines.append(line)
             if line.startswith("run ") or ": resumed at " in line:
                 run = find_run(line.removeprefix("run ").split(":")[0].strip())
                 break
-        if run is None:
+        else:
             raise UserError("".join(lines).strip() or "the training process ended without any output")
         reader = threading.Thread(target=lambda: lines.extend(process.stdout or ()), daemon=True)
         reader.start()
@@ -149,9 +123,8 @@ def _kill_in_time(process: subprocess.Popen, run: Run, kill: Kill) -> str:
     begin = time.monotonic()
     while process.poll() is None and _saved_fraction(run) < kill.saved_fraction:
         time.sleep(0.02)
-    end = time.monotonic() + kill.delay_seconds
-    while process.poll() is None and time.monotonic() < end:
-        time.sleep(0.001)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(kill.delay_seconds)
     while kill.while_saving and process.poll() is None and not _unfinished_files(run):
         pass  # a small file is written within a millisecond
     process.kill()
@@ -164,9 +137,8 @@ def _kill_in_time(process: subprocess.Popen, run: Run, kill: Kill) -> str:
 def _unfinished_files(run: Run) -> list[str]:
     """Return the names of the files that are being written into a run folder."""
     folders = (run.path, run.states, run.best_model.parent)
-    return [
-        name.split("-", 2)[2] for folder in folders for name in os.listdir(folder) if name.startswith(".tmp-")
-    ]
+    names = (name for folder in folders for name in os.listdir(folder))  # quicker than a glob
+    return [name.split("-", 2)[2] for name in names if name.startswith(".tmp-")]
 
 
 def _saved_fraction(run: Run) -> float:
@@ -194,36 +166,38 @@ def _differences(one: Run, other: Run) -> Iterator[str]:
         for column in HISTORY_COLUMNS:
             if column not in CLOCK_COLUMNS and row[column] != its[column]:
                 yield f"history: {column} of epoch {row['epoch']}: {row[column]} and {its[column]}"
-    for path in (_newest_state(one), one.predictions):
-        twin = _newest_state(other) if path.parent == one.states else other.predictions
+    for path, twin in ((newest_state(one), newest_state(other)), (one.predictions, other.predictions)):
         if path.name != twin.name:
             yield f"last state: {path.name} and {twin.name}"
             continue
-        with np.load(path, allow_pickle=False) as arrays, np.load(twin, allow_pickle=False) as theirs:
-            if arrays.files != theirs.files:
-                yield f"{path.name}: arrays {arrays.files} and {theirs.files}"
-            for name in arrays.files:
-                if name != "header" and arrays[name].tobytes() != theirs[name].tobytes():
-                    yield f"{path.name}: {name}"
+        arrays, theirs = dict(_arrays(path)), dict(_arrays(twin))
+        if list(arrays) != list(theirs):
+            yield f"{path.name}: arrays {list(arrays)} and {list(theirs)}"
+        yield from (f"{path.name}: {name}" for name in arrays if arrays[name] != theirs.get(name))
     if _best_weights(one) != _best_weights(other):
         yield "best.keras: weights"
 
 
-def _newest_state(run: Run) -> Path:
+def newest_state(run: Run) -> Path:
+    """Return the file of a run's last state."""
     return max(run.states.glob("state-*.npz"))
 
 
-def _hash(path: Path) -> str:
-    """Return the start of the SHA-256 over the arrays of an npz file; a state's header holds clock times."""
-    digest = hashlib.sha256()
+def _arrays(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of the arrays of an npz file but a state's header, which holds clock times."""
     with np.load(path, allow_pickle=False) as arrays:
-        for name in arrays.files:
-            if name != "header":
-                digest.update(name.encode() + arrays[name].tobytes())
+        yield from ((name, arrays[name].tobytes()) for name in arrays.files if name != "header")
+
+
+def _hash(path: Path) -> str:
+    """Return the start of the SHA-256 over the arrays of an npz file."""
+    digest = hashlib.sha256()
+    for name, content in _arrays(path):
+        digest.update(name.encode() + content)
     return digest.hexdigest()[:16]
 
 
-def _best_weights(run: Run) -> str:
-    """Return the SHA-256 of the weights in best.keras; the archive itself carries a date."""
+def _best_weights(run: Run) -> bytes:
+    """Return the weights in best.keras; the archive itself carries a date."""
     with zipfile.ZipFile(run.best_model) as archive:
-        return hashlib.sha256(archive.read("model.weights.h5")).hexdigest()
+        return archive.read("model.weights.h5")

@@ -6,7 +6,7 @@ that names file, key or line, what was there, and what to do.
 
 import math
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from pydantic import ValidationError
@@ -15,7 +15,7 @@ from app.errors import UserError
 from app.files import read_bytes
 from app.paths import shown
 from app.records import FROM_STATE, Record
-from app.wording import RULES, clipped, printable, received, with_received
+from app.wording import broken_rule, clipped, printable, received, with_received
 
 HISTORY_COLUMNS = (
     "epoch",
@@ -43,37 +43,22 @@ def parse_record(content: bytes, kind: type[RecordType]) -> RecordType:
     try:
         return kind.model_validate_json(content)
     except ValidationError as error:
-        details = error.errors(include_url=False)
-        others = len(details) - 1
-        more = f" (and {others} more)" if others else ""
-        raise ValueError(_explained(details[0]) + more) from None
-
-
-def _explained(detail: Any) -> str:
-    """Return a message for one of pydantic's error details."""
-    kind, value = detail["type"], detail["input"]
+        first, *others = error.errors(include_url=False)
     key = ""
-    for step in detail["loc"]:
+    for step in first["loc"]:
         key += f"[{step}]" if isinstance(step, int) else f".{printable(clipped(step))}" if key else step
-    limits = detail.get("ctx", {})
-    if kind == "json_invalid":
-        return f"no JSON that this program would write ({limits['error']})"
-    if kind == "missing":
-        return f"{key}: is missing"
-    if kind in ("model_type", "model_attributes_type"):
-        what = with_received("must be a mapping", value)
+    if first["type"] == "json_invalid":
+        what = f"no JSON that this program would write ({first['ctx']['error']})"
+    elif first["type"] == "missing":
+        what = "is missing"
     else:
-        rule = "must be a list" if kind == "list_type" else detail["msg"]
-        what = with_received(RULES[kind](limits) if kind in RULES else rule, value)
-    return f"{key}: {what}" if key else what
+        what = with_received(broken_rule(first), first["input"])
+    more = f" (and {len(others)} more)" if others else ""
+    raise ValueError((f"{key}: {what}" if key else what) + more)
 
 
 def read_record(path: Path, kind: type[RecordType]) -> RecordType:
     """Return the content of a JSON file of a run.
-
-    Args:
-        path: The file.
-        kind: What it holds.
 
     Raises:
         UserError: The file is missing, unreadable or not what this program writes.
@@ -95,20 +80,20 @@ def read_history(path: Path) -> list[Row]:
     if not path.exists():
         raise UserError(f"{shown(path)}: no such file; the run has not finished an epoch yet")
     try:
-        lines = read_bytes(path).decode("utf-8").split("\n")
+        head, *lines = read_bytes(path).decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise UserError(f"{shown(path)}: no text in UTF-8 ({error.reason}). {_HISTORY_ADVICE}") from error
     rows: list[Row] = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            cells = line.removesuffix("\r").split(",")
-            if number == 1:
-                if tuple(cells) != HISTORY_COLUMNS:
-                    raise ValueError(with_received(f"the columns must be {','.join(HISTORY_COLUMNS)}", line))
-            elif cells != [""]:
-                rows.append(_history_row(cells, len(rows) + 1))
-        except ValueError as error:
-            raise UserError(f"{shown(path)}:{number}: {error}. {_HISTORY_ADVICE}") from error
+    number, columns = 1, ",".join(HISTORY_COLUMNS)
+    try:
+        if head.removesuffix("\r") != columns:
+            raise ValueError(with_received(f"the columns must be {columns}", head))
+        for line in lines:
+            number += 1
+            if cells := line.removesuffix("\r"):
+                rows.append(_history_row(cells.split(","), len(rows) + 1))
+    except ValueError as error:
+        raise UserError(f"{shown(path)}:{number}: {error}. {_HISTORY_ADVICE}") from error
     return rows
 
 
@@ -143,11 +128,6 @@ def read_predictions(
     path: Path, checkpoint: Literal["best", "last"], num_classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return labels (images,) and logits (images, classes) of predictions.npz.
-
-    Args:
-        path: The file.
-        checkpoint: Whose logits.
-        num_classes: Classes of the data.
 
     Raises:
         UserError: The file is missing, damaged or of other data.

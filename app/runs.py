@@ -57,21 +57,16 @@ def create_run(experiment_name: str) -> Run:
     try:
         run = Run(new_folder(parent))
         run.states.mkdir(parents=True)
-        _point_latest_at(run.path)
+        link = parent / f".latest-{os.getpid()}"
+        with contextlib.suppress(OSError):  # on file systems without links there is none
+            link.symlink_to(run.path.name)
+            os.replace(link, parent / "latest")
     except OSError as error:
         raise UserError(
             f"{shown(parent)}: cannot make a run folder here ({error.strerror}); "
             "free some space or make the folder writable"
         ) from error
     return run
-
-
-def _point_latest_at(path: Path) -> None:
-    """Move the `latest` link; on file systems without links there is none."""
-    link = path.parent / f".latest-{os.getpid()}"
-    with contextlib.suppress(OSError):
-        link.symlink_to(path.name)
-        os.replace(link, path.parent / "latest")
 
 
 def list_runs(experiment_name: str) -> list[Run]:

@@ -1,31 +1,40 @@
 """Wording of messages: what was received, what is allowed, what was probably meant, how long it takes."""
 
 import difflib
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 # pydantic's types of errors in the words of our messages; the limits are the context it gives.
-RULES: dict[str, Callable[[dict[str, Any]], str]] = {
-    "int_type": lambda limits: "must be a whole number",
-    "float_type": lambda limits: "must be a number",
-    "string_type": lambda limits: "must be text",
-    "bool_type": lambda limits: "must be true or false",
-    "tuple_type": lambda limits: "must be a list",
-    "dict_type": lambda limits: "must be a mapping",
-    "finite_number": lambda limits: "must be a finite number",
-    "string_too_short": lambda limits: "must not be empty",
-    "literal_error": lambda limits: f"must be {limits['expected']}",
-    "greater_than": lambda limits: f"must be above {limits['gt']:g}",
-    "greater_than_equal": lambda limits: f"must be at least {limits['ge']:g}",
-    "less_than": lambda limits: f"must be below {limits['lt']:.10g}",
-    "less_than_equal": lambda limits: f"must be at most {limits['le']:.10g}",
-    "too_long": lambda limits: f"must have at most {limits['max_length']} items",
-    "too_short": lambda limits: f"must have at least {limits['min_length']} items",
-    "value_error": lambda limits: str(limits["error"]),
+RULES = {
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "string_type": "must be text",
+    "bool_type": "must be true or false",
+    "tuple_type": "must be a list",
+    "list_type": "must be a list",
+    "dict_type": "must be a mapping",
+    "model_type": "must be a mapping",
+    "model_attributes_type": "must be a mapping",
+    "finite_number": "must be a finite number",
+    "string_too_short": "must not be empty",
+    "literal_error": "must be {expected}",
+    "greater_than": "must be above {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than": "must be below {lt:.10g}",
+    "less_than_equal": "must be at most {le:.10g}",
+    "too_long": "must have at most {max_length} items",
+    "too_short": "must have at least {min_length} items",
+    "value_error": "{error}",
 }
 ALMOST_BOOLEANS = dict.fromkeys(("yes", "on", "true"), "true") | dict.fromkeys(
     ("no", "off", "false"), "false"
 )
+
+
+def broken_rule(detail: Mapping[str, Any]) -> str:
+    """Return the rule that one of pydantic's error details tells of."""
+    rule = RULES.get(detail["type"])
+    return rule.format(**detail.get("ctx", {})) if rule else detail["msg"]
 
 
 def clipped(text: str, max_length: int = 60) -> str:

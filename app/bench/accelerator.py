@@ -62,10 +62,10 @@ def kill_and_resume(tiny: bool) -> dict[str, Any]:
     """Train the quick start straight, and killed and resumed; measure how far the last states are apart."""
     changes = f"training.checkpoint_every_minutes=0.01 training.epochs={2 if tiny else 5}"
     command = ["train", "quickstart", "--set", changes]
-    straight, _ = prove._process(command, None)
-    killed, when = prove._process(command, prove.Kill(0.4, 0.0, while_saving=False))
-    prove._process(["resume", "--run", killed.name], None)
-    with np.load(prove._newest_state(straight)) as one, np.load(prove._newest_state(killed)) as two:
+    straight, _ = prove.run_process(command)
+    killed, when = prove.run_process(command, prove.Kill(0.4, 0.0, while_saving=False))
+    prove.run_process(["resume", "--run", killed.name])
+    with np.load(prove.newest_state(straight)) as one, np.load(prove.newest_state(killed)) as two:
         apart = [np.abs(one[key] - two[key]).max() for key in one.files if one[key].dtype == "float32"]
     return {"killed": when, "largest difference": float(max(apart))}
 

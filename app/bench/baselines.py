@@ -8,7 +8,6 @@ itself) or torch. All take normalised float32 images from memory and augment not
 
 import contextlib
 import importlib.util
-import json
 import os
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from app.bench.json_worker import JsonWorker, answer_stream, serve
+from app.bench.json_worker import JsonWorker, answer_stream, send, serve
 from app.config import Experiment, load_experiment
 from app.errors import UserError
 
@@ -25,12 +24,11 @@ BATCHES_IN_MEMORY = 8
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 BY_ITSELF = ""  # neither on nor off: TensorFlow chooses, and nobody else, as the variable is set
 # The twins of torch_networks.py, named without torch, each with the arguments that change its layers.
-TORCH_NETWORKS: dict[str, tuple[str, ...]] = dict.fromkeys(
-    ("baseline", "lenet5", "alexnet8", "vgg16", "inception10", "resnet18", "shallow_res", "minimodel"), ()
-)
-TORCH_NETWORKS |= {
-    "resnet50": (),
-    "resnet18_d2l": (),
+_PLAIN = (
+    "baseline", "lenet5", "alexnet8", "vgg16", "inception10", "resnet18", "shallow_res", "minimodel",
+    "resnet50", "resnet18_d2l",
+)  # fmt: skip
+TORCH_NETWORKS: dict[str, tuple[str, ...]] = dict.fromkeys(_PLAIN, ()) | {
     "fast_cifar10": ("widths", "whitening"),
     "resnet": ("depth", "stem", "stride_on"),
     "cifar_resnet": ("depth", "shortcuts", "preactivation"),
@@ -45,22 +43,15 @@ class Baseline(JsonWorker):
     """The parent's side of a baseline."""
 
     def __init__(self, kind: str, file: Path, image_shape: Shape, num_classes: int):
-        """Start the baseline and wait until it is warm.
-
-        Args:
-            kind: keras, keras_default or torch.
-            file: The experiment's: network, batch size, precision and optimizer.
-            image_shape: Height, width and channels.
-            num_classes: Number of classes.
+        """Start keras, keras_default or torch on an experiment's file, and wait until it is warm.
 
         Raises:
             UserError: The baseline does not start.
         """
-        arguments = [kind, str(file), *map(str, image_shape), str(num_classes)]
+        arguments = [kind, file, *image_shape, num_classes]
         variables = {ONEDNN: BY_ITSELF} if kind == "keras_default" else {}
-        super().__init__(
-            f"AGAINST={kind}", "app.bench.baselines", *arguments, folder=file.parent, **variables
-        )
+        module = "app.bench.baselines"
+        super().__init__(f"AGAINST={kind}", module, *arguments, folder=file.parent, **variables)
         self.kind = kind
         self.description: dict[str, Any] = self.answer()
 
@@ -69,21 +60,21 @@ def require(kind: str, experiment: Experiment) -> None:
     """Raise a UserError where this baseline cannot run the experiment, without importing it."""
     if kind != "torch":
         return
-    name, given = experiment.model.name, experiment.model.arguments
+    name, optimizer = experiment.model.name, experiment.optimizer.name
     if name not in TORCH_NETWORKS:
         raise UserError(
             f"AGAINST=torch: model.name: {name} has no twin in PyTorch; there are {', '.join(TORCH_NETWORKS)}"
         )
-    known = (*TORCH_NETWORKS[name], *FREE_ARGUMENTS)
+    known, given = (*TORCH_NETWORKS[name], *FREE_ARGUMENTS), experiment.model.arguments
     if unknown := [f"{key}={value}" for key, value in given.items() if key not in known]:
         raise UserError(
             f"AGAINST=torch: model: the twin of {name} in PyTorch does not take {', '.join(unknown)}; "
             "leave it out, or bench without torch"
         )
-    if experiment.optimizer.name not in ("sgd", "adam"):
+    if optimizer not in ("sgd", "adam"):
         raise UserError(
-            f"AGAINST=torch: optimizer.name: received {experiment.optimizer.name}; the PyTorch loop knows "
-            "sgd and adam, such as SET='\"optimizer={name: sgd, learning_rate: 0.1}\"'"
+            f"AGAINST=torch: optimizer.name: received {optimizer}; the PyTorch loop knows sgd and adam, such "
+            "as SET='\"optimizer={name: sgd, learning_rate: 0.1}\"'"
         )
     if experiment.training.precision == "float16":
         raise UserError(
@@ -108,13 +99,10 @@ def onednn_kernels() -> dict[str, bool] | None:
 
     if keras.backend.backend() != "tensorflow":
         return None
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        contextlib.closing(
-            JsonWorker("oneDNN", "app.bench.baselines", "onednn", folder=Path(folder), **{ONEDNN: BY_ITSELF})
-        ) as worker,
-    ):
-        return {"here": _uses_onednn(), "by_itself": worker.answer()}
+    with tempfile.TemporaryDirectory() as name:
+        arguments, folder = ("oneDNN", "app.bench.baselines", "onednn"), Path(name)
+        with contextlib.closing(JsonWorker(*arguments, folder=folder, **{ONEDNN: BY_ITSELF})) as worker:
+            return {"here": _uses_onednn(), "by_itself": worker.answer()}
 
 
 def _uses_onednn() -> bool:
@@ -156,12 +144,8 @@ def _keras(experiment: Experiment, shape: Shape, classes: int) -> tuple[dict[str
         with stock_layers():
             return timed_fit(network, steps, *arrays, batch_size=training.batch_size)
 
-    seconds(1)
-    description = {
-        "version": f"Keras {keras.__version__}",
-        "trainable": count_weights(network.trainable_weights),
-    }
-    return description, seconds
+    trainable = count_weights(network.trainable_weights)
+    return {"version": f"Keras {keras.__version__}", "trainable": trainable}, seconds
 
 
 def _torch(experiment: Experiment, shape: Shape, classes: int) -> tuple[dict[str, Any], Times]:
@@ -204,10 +188,8 @@ def _torch(experiment: Experiment, shape: Shape, classes: int) -> tuple[dict[str
             ends.append(time.perf_counter())
         return [later - earlier for earlier, later in zip(ends, ends[1:], strict=False)]
 
-    seconds(1)
     trainable = sum(weight.numel() for weight in trained)
-    description = {"version": f"PyTorch {torch.__version__}", "trainable": trainable}
-    return description, seconds
+    return {"version": f"PyTorch {torch.__version__}", "trainable": trainable}, seconds
 
 
 def main(arguments: list[str]) -> None:
@@ -215,13 +197,14 @@ def main(arguments: list[str]) -> None:
     kind, *rest = arguments
     answers = answer_stream()
     if kind == "onednn":
-        print(json.dumps(_uses_onednn()), file=answers)
+        send(_uses_onednn(), answers)
         return
     file, *numbers = rest
     height, width, channels, classes = map(int, numbers)
     prepare = {"keras": _keras, "keras_default": _keras, "torch": _torch}[kind]
     description, seconds = prepare(load_experiment(Path(file)), (height, width, channels), classes)
-    print(json.dumps(description), file=answers, flush=True)
+    seconds(1)  # until all is warm
+    send(description, answers)
     serve(seconds, answers)
 
 

@@ -32,15 +32,9 @@ def bench(experiment: Experiment, against: Sequence[str], rounds: int, out: Text
 
     All contenders are interleaved, a few steps each, so that a ratio compares neighbours in time.
 
-    Args:
-        experiment: What would be trained.
-        against: Any of keras and torch. Keras is shown twice where TensorFlow by itself would compute with
-            other kernels than this process does: with the same ones, and as it comes (`keras_default`).
-        rounds: How often each contender is measured.
-        out: Receives each line as soon as it is known.
-
-    Returns:
-        The file bench.json, in a new folder of `runs/bench/`.
+    Keras is shown twice where TensorFlow by itself would compute with other kernels than this process does:
+    with the same ones, and as it comes (`keras_default`). Returns the file bench.json, in a new folder of
+    `runs/bench/`.
 
     Raises:
         UserError: The experiment cannot be trained, or a baseline does not start.
@@ -68,8 +62,8 @@ def bench(experiment: Experiment, against: Sequence[str], rounds: int, out: Text
         }
         where = describe_machine(EnvironmentRecord(**environment))
         keras_version = environment["versions"]["keras"]
-        header = f"{experiment.name}: {precision}, batches of {batch}, on {where}, Keras {keras_version}"
-        print(header, file=out, flush=True)
+        line = f"{experiment.name}: {precision}, batches of {batch}, on {where}, Keras {keras_version}"
+        print(line, file=out, flush=True)
         if advice := precision_advice(precision, experiment.training.devices):
             say("precision", advice.removeprefix("training.precision: "))
         say(
@@ -87,14 +81,10 @@ def bench(experiment: Experiment, against: Sequence[str], rounds: int, out: Text
             say(name, _step(result[key], batch))
         say("fit/compiled", in_words(result["fit_over_bare"], 3))
         result |= _parts(job, result["fit"]["seconds_per_step"], result["bare"]["seconds_per_step"])
-        for line in _part_lines(result):
-            say(*line)
-        for other in others:
-            result[other.kind] |= other.description
-            say(
-                f"against {other.kind.partition('_')[0]}",
-                _comparison(result[other.kind], other.kind, kernels),
-            )
+        for subject, text in _part_lines(result):
+            say(subject, text)
+        for kind in against:
+            say(f"against {kind.partition('_')[0]}", _comparison(result[kind], kind, kernels))
         result["peak_memory_megabytes"] = peak_memory_megabytes()
         say("verdict", result["verdict"])
         say("memory", f"{result['peak_memory_megabytes']:,} MB at most")
@@ -108,8 +98,8 @@ def bench(experiment: Experiment, against: Sequence[str], rounds: int, out: Text
 
 def _start_baseline(kind: str, file: Path, job: Job, stack: contextlib.ExitStack) -> baselines.Baseline:
     """Start a baseline, which ends with the stack, and make sure that it trains as many weights."""
-    other = baselines.Baseline(kind, file, job.dataset.image_shape, len(job.dataset.class_names))
-    stack.callback(other.close)
+    baseline = baselines.Baseline(kind, file, job.dataset.image_shape, len(job.dataset.class_names))
+    other = stack.enter_context(contextlib.closing(baseline))
     ours = count_weights(job.classifier.network.trainable_weights)
     theirs = other.description["trainable"]
     assert theirs == ours, f"{kind} trains {theirs} weights, we {ours}"
@@ -126,16 +116,13 @@ def _interleave(job: Job, others: Sequence[baselines.Baseline], rounds: int, fol
     steps = steps_in_a_round(contenders["fit"](2))
     contenders["bare"](1)
     seconds = interleaved(contenders, steps, rounds)
-    found: dict[str, Any] = {
-        "steps_per_round": steps,
-        "fit": spread(seconds["fit"]),
-        "bare": spread(seconds["bare"]),
-        "fit_over_bare": ratios(seconds["fit"], seconds["bare"]),
-    }
+    result: dict[str, Any] = {"steps_per_round": steps}
+    result |= {name: spread(rounds_of) for name, rounds_of in seconds.items()}
+    result["fit_over_bare"] = ratios(seconds["fit"], seconds["bare"])
     for other in others:
         times_as_fast = ratios(seconds[other.kind], seconds["fit"])
-        found[other.kind] = spread(seconds[other.kind]) | {"times_as_fast": times_as_fast}
-    return found
+        result[other.kind] |= {"times_as_fast": times_as_fast} | other.description
+    return result
 
 
 def steps_in_a_round(warm_seconds: Sequence[float]) -> int:
@@ -167,13 +154,7 @@ def ratios(numerators: Sequence[float], denominators: Sequence[float]) -> dict[s
 
 
 def _parts(job: Job, fit_step: float, compiled_step: float) -> dict[str, Any]:
-    """Measure the parts of a step, each alone, and compute what follows for the run.
-
-    Args:
-        job: The experiment, prepared.
-        fit_step: Seconds of a step of `fit`.
-        compiled_step: Seconds of the compiled step alone.
-    """
+    """Measure the parts of a step, each alone, and compute what follows for the run."""
     dataset, batch = job.dataset, job.experiment.training.batch_size
     pipeline = statistics.median(timers.pipeline_seconds(job, 40))
     augmentation = timers.augmentation_seconds(job, 10)

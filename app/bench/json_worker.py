@@ -17,17 +17,13 @@ from app.paths import module_command
 class JsonWorker:
     """The parent's side of a process; `close` ends it."""
 
-    def __init__(self, name: str, module: str, *arguments: str, folder: Path, **variables: str):
-        """Start `python -m module arguments`.
+    def __init__(self, name: str, module: str, *arguments: object, folder: Path, **variables: str):
+        """Start `python -m module arguments` with further variables in its environment.
 
-        Args:
-            name: Begins the message where the process ends too early.
-            module: What is run.
-            arguments: Its arguments.
-            folder: Receives temporary files, so that what a killed process leaves is removed with it.
-            variables: What its environment has besides this process's.
+        A message begins with `name`. Temporary files go to `folder`, so that what a killed process leaves is
+        removed with it.
         """
-        command, environment = module_command(module, *arguments)
+        command, environment = module_command(module, *map(str, arguments))
         self.name = name
         self.errors = tempfile.TemporaryFile("w+", dir=folder)  # a pipe that nobody reads would fill up
         self.process = subprocess.Popen(
@@ -80,7 +76,12 @@ def answer_stream() -> TextIO:
     return answers
 
 
+def send(content: Any, answers: TextIO) -> None:
+    """Write a line of JSON."""
+    print(json.dumps(content), file=answers, flush=True)
+
+
 def serve(seconds: Callable[[int], list[float]], answers: TextIO) -> None:
     """Answer each number of steps on stdin with the seconds of every step, until stdin ends."""
     for line in sys.stdin:
-        print(json.dumps(seconds(int(line))), file=answers, flush=True)
+        send(seconds(int(line)), answers)

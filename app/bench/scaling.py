@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import functools
 import os
 import sys
 import tempfile
@@ -25,16 +26,7 @@ def bench_scaling(experiment: Experiment, workers: int, rounds: int, out: TextIO
     """Measure the step of one worker, of several on the same batch, and of several on as many batches.
 
     Every worker has one core to itself. All groups are started first and then interleaved, so that a ratio
-    compares neighbours in time.
-
-    Args:
-        experiment: What would be trained; its batch is that of one worker.
-        workers: How many several are.
-        rounds: How often every group is measured.
-        out: Receives each line as soon as it is known.
-
-    Returns:
-        The file scaling.json, in a new folder of `runs/bench/`.
+    compares neighbours in time. Returns the file scaling.json, in a new folder of `runs/bench/`.
 
     Raises:
         UserError: There are fewer cores than workers, or the experiment cannot be trained.
@@ -42,7 +34,7 @@ def bench_scaling(experiment: Experiment, workers: int, rounds: int, out: TextIO
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if not 2 <= workers <= len(cores):
         raise UserError(f"bench: WORKERS={workers}; give each worker a core of its own: 2 to {len(cores)}")
-    batch = experiment.training.batch_size
+    batch, say = experiment.training.batch_size, functools.partial(print, file=out, flush=True)
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
 
         def start(name: str, count: int, batch_size: int) -> _WorkerGroup:
@@ -59,30 +51,28 @@ def bench_scaling(experiment: Experiment, workers: int, rounds: int, out: TextIO
             "strong": start("strong", workers, batch),
             "weak": start("weak", workers, workers * batch),
         }
-        print(
-            f"{experiment.name}: batches of {batch}, one core a worker, {rounds} rounds", file=out, flush=True
-        )
+        say(f"{experiment.name}: batches of {batch}, one core a worker, {rounds} rounds")
         steps = steps_in_a_round(groups["one"].seconds(2))
         seconds = interleaved({name: group.seconds for name, group in groups.items()}, steps, rounds)
     result: dict[str, Any] = {"experiment": experiment.name, "workers": workers, "batch_size": batch}
     result |= {"steps_per_round": steps, **{name: spread(found) for name, found in seconds.items()}}
-    titles = {
-        "one": "1 worker",
-        "strong": f"{workers} workers, same batch",
-        "weak": f"{workers} workers, {workers} batches",
+    # Title, batches in a step, and how much quicker a step would be where nothing is lost.
+    rows = {
+        "one": ("1 worker", 1, 1),
+        "strong": (f"{workers} workers, same batch", 1, workers),
+        "weak": (f"{workers} workers, {workers} batches", workers, 1),
     }
-    for name, times in (("one", 1), ("strong", 1), ("weak", workers)):
+    for name, (title, batches, ideal) in rows.items():
         step = result[name]["seconds_per_step"]
-        line = f"  {titles[name]:<22} {step:.4g} s a step, {times * batch / step:,.0f} images/s"
+        line = f"  {title:<22} {step:.4g} s a step, {batches * batch / step:,.0f} images/s"
         if name != "one":
-            speed_up = workers if name == "strong" else 1
-            efficiency = ratios(seconds["one"], [speed_up * each for each in seconds[name]])
+            efficiency = ratios(seconds["one"], [ideal * each for each in seconds[name]])
             result[name]["efficiency"] = efficiency
             line += f", efficiency {in_words(efficiency, 2)}"
-        print(line, file=out, flush=True)
+        say(line)
     path = new_folder(runs_root() / "bench") / "scaling.json"
     write_json(path, result)
-    print(f"results {shown(path)}", file=out, flush=True)
+    say(f"results {shown(path)}")
     return path
 
 

@@ -6,22 +6,17 @@ the clock when the process was started.
 
 import contextlib
 import cProfile
-import json
 import pstats
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-from app.bench.json_worker import JsonWorker, answer_stream
+from app.bench.json_worker import JsonWorker, answer_stream, send
 from app.config import load_experiment
 
 
 def start_up(file: Path) -> dict[str, float]:
-    """Return the seconds from the start of a process to its first training step, and of what parts.
-
-    Args:
-        file: The experiment's.
+    """Return the seconds from the start of a process to an experiment's first step, and of what parts.
 
     Returns:
         `imports`, `preparation` (data, network, compilation), `first_step`, `total`, and `own_code`: what is
@@ -32,7 +27,7 @@ def start_up(file: Path) -> dict[str, float]:
 
 
 def _child(file: Path, *more: str) -> dict[str, float]:
-    arguments = [str(file), repr(time.time()), *more]
+    arguments = [file, time.time(), *more]
     worker = JsonWorker("bench: start-up", "app.bench.startup_time", *arguments, folder=file.parent)
     with contextlib.closing(worker):
         return worker.answer()
@@ -46,8 +41,7 @@ def _measure(file: Path, began: float) -> dict[str, float]:
     imported = time.time()
     job = prepare(load_experiment(file))
     prepared = time.time()
-    with tempfile.TemporaryDirectory() as folder:
-        fit_seconds(job, 0, Path(folder))
+    fit_seconds(job, 0, file.parent)
     stepped = time.time()
     return {
         "imports": imported - began,
@@ -57,24 +51,21 @@ def _measure(file: Path, began: float) -> dict[str, float]:
     }
 
 
-def _own_seconds(profile: cProfile.Profile) -> float:
-    """Return the time inside our own functions, without what they call."""
-    code = Path(__file__).resolve().parents[2]
-    ours = tuple(str(code / package) for package in ("app", "models"))
-    statistics = pstats.Stats(profile).stats  # type: ignore[attr-defined]
-    return sum(own for (file, *_), (_, _, own, _, _) in statistics.items() if file.startswith(ours))
-
-
 def main(arguments: list[str]) -> None:
     """Be the process that is timed."""
-    file, began, answers = Path(arguments[0]), float(arguments[1]), answer_stream()
-    if "profile" in arguments:
-        with cProfile.Profile() as profile:
-            parts = _measure(file, began)
-        parts["own_code"] = _own_seconds(profile)
-    else:
-        parts = _measure(file, began)
-    print(json.dumps(parts), file=answers, flush=True)
+    profile = cProfile.Profile() if "profile" in arguments else None
+    answers = answer_stream()
+    with profile or contextlib.nullcontext():
+        parts = _measure(Path(arguments[0]), float(arguments[1]))
+    if profile:
+        code = Path(__file__).resolve().parents[2]
+        ours = tuple(str(code / package) for package in ("app", "models"))
+        times = pstats.Stats(profile).stats  # type: ignore[attr-defined]
+        # The time inside our own functions, without what they call.
+        parts["own_code"] = sum(
+            own for (file, *_), (_, _, own, _, _) in times.items() if file.startswith(ours)
+        )
+    send(parts, answers)
 
 
 if __name__ == "__main__":

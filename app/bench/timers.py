@@ -41,23 +41,14 @@ class EnoughError(Exception):
 
 
 class StepClock(keras.callbacks.Callback):
-    """Notes when steps end, and leaves `fit` or `evaluate` after enough of them. Must be the last callback.
-
-    Attributes:
-        ends: When the clock was made, and when each step ended.
-        loss: The last one.
-    """
+    """Notes when steps end, and leaves `fit` or `evaluate` after enough. Must be the last callback."""
 
     def __init__(self, steps: int, budget_seconds: float = math.inf):
-        """Remember when to stop.
-
-        Args:
-            steps: Number of steps after which it stops.
-            budget_seconds: Time after the first step at which it stops, but not before two more steps.
-        """
+        """Stop after `steps`, or so long after the first one, but not before two more steps."""
         super().__init__()
         self.steps, self.budget_seconds = steps, budget_seconds
-        self.ends, self.loss = [time.perf_counter()], math.nan
+        self.ends = [time.perf_counter()]  # when the clock was made, and when each step ended
+        self.loss = math.nan  # the last one
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         """Leave `fit` where it is enough."""
@@ -84,12 +75,8 @@ class StepClock(keras.callbacks.Callback):
 def fit_seconds(job: Job, steps: int, folder: Path) -> list[float]:
     """Return the seconds of each of `steps` steps of `fit` as a run takes them, all callbacks included.
 
-    One more step is taken first and not counted: it waits for the first batch.
-
-    Args:
-        job: The experiment, prepared.
-        steps: Steps to time.
-        folder: Takes what the callbacks of a run write.
+    One more step is taken first and not counted: it waits for the first batch. What the callbacks of a run
+    write goes to `folder`.
     """
     run = Run(folder / job.experiment.name / "bench")
     run.states.mkdir(parents=True, exist_ok=True)
@@ -133,8 +120,7 @@ def compiled_seconds(job: Job, steps: int) -> list[float]:
 
 def pipeline_seconds(job: Job, steps: int) -> list[float]:
     """Return the seconds for each batch of the input pipeline alone, once its buffer is empty."""
-    batches = job.batches(epochs=steps + 2 * PREFETCH_BATCHES)
-    stream = iter(batches)
+    stream = iter(job.batches(epochs=steps + 2 * PREFETCH_BATCHES))
     for _ in range(2 * PREFETCH_BATCHES):
         next(stream)
     return _timed(lambda: next(stream), steps)
@@ -165,12 +151,7 @@ def augmentation_seconds(job: Job, steps: int) -> list[float]:
 def compare_augmentation(images: np.ndarray, draws: int) -> dict[str, str]:
     """Compare what each layer draws, compiled, on the default device with what it draws on the CPU.
 
-    Args:
-        images: (images, height, width, channels), uint8.
-        draws: How often each image is changed.
-
-    Returns:
-        For each layer, see `compare_draws`.
+    Each of the images (images, height, width, channels), uint8, is drawn `draws` times; see `compare_draws`.
     """
     found = {}
     for name, layer in sorted(LAYERS.items()):
@@ -221,23 +202,17 @@ def matmul_peak(dtype: str, repeats: int = 12) -> float:
     """Return the most operations/s seen for a product of square matrices of `dtype`."""
     random = np.random.default_rng(0).standard_normal((PEAK_SIDE, PEAK_SIDE))
     matrix = ops.cast(ops.convert_to_tensor(random.astype("float32")), dtype)
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf  # absent where JAX trains
 
-        product: Callable[[Any], Any] = tf.function(lambda x: tf.reduce_sum(tf.cast((x @ x)[:1], "float32")))
-    else:
-        import jax
+    def product() -> float:
+        return float(ops.sum(ops.cast(ops.matmul(matrix, matrix)[:1], "float32")))  # a GPU is waited for here
 
-        product = jax.jit(lambda x: (x @ x)[:1].sum())
-    float(product(matrix))
-    return 2.0 * PEAK_SIDE**3 / min(_timed(lambda: float(product(matrix)), repeats))
+    return 2.0 * PEAK_SIDE**3 / min(_timed(product, repeats))
 
 
 def _timed(action: Callable[[], object], times: int) -> list[float]:
     action()
-    seconds = []
+    ends = [time.perf_counter()]
     for _ in range(times):
-        start = time.perf_counter()
         action()
-        seconds.append(time.perf_counter() - start)
-    return seconds
+        ends.append(time.perf_counter())
+    return np.diff(ends).tolist()

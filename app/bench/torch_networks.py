@@ -5,7 +5,6 @@ says which arguments each takes. Layers find out the channels of their input in 
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -13,20 +12,16 @@ from torch import nn
 from torch.nn import functional
 
 
-def _conv(
-    outputs: int, size: int, stride: int = 1, bias: bool = True, padding: int | None = None
-) -> nn.Module:
-    return nn.LazyConv2d(outputs, size, stride, size // 2 if padding is None else padding, bias=bias)
+def _conv(outputs: int, size: int, stride: int = 1, bias: bool = True, pad: bool = True) -> nn.Module:
+    return nn.LazyConv2d(outputs, size, stride, size // 2 if pad else 0, bias=bias)
 
 
 _norm = nn.LazyBatchNorm2d
 
 
-def _unit(
-    outputs: int, size: int, stride: int = 1, bias: bool = True, padding: int | None = None
-) -> list[Any]:
+def _unit(outputs: int, size: int, stride: int = 1, bias: bool = True, pad: bool = True) -> list[Any]:
     """Return convolution, normalisation and ReLU."""
-    return [_conv(outputs, size, stride, bias, padding), _norm(), nn.ReLU()]
+    return [_conv(outputs, size, stride, bias, pad), _norm(), nn.ReLU()]
 
 
 def _head(num_classes: int) -> list[nn.Module]:
@@ -81,7 +76,7 @@ def _baseline(num_classes: int) -> list[nn.Module]:
 def _lenet5(num_classes: int) -> list[nn.Module]:
     maps: list[nn.Module] = []
     for filters in (6, 16):
-        maps += [_conv(filters, 5, padding=0), nn.Sigmoid(), nn.MaxPool2d(2)]
+        maps += [_conv(filters, 5, pad=False), nn.Sigmoid(), nn.MaxPool2d(2)]
     hidden = [nn.LazyLinear(120), nn.Sigmoid(), nn.LazyLinear(84), nn.Sigmoid()]
     return [*maps, nn.Flatten(), *hidden, nn.LazyLinear(num_classes)]
 
@@ -93,7 +88,7 @@ def _hidden(units: int, dropout: float) -> list[nn.Module]:
 def _alexnet8(num_classes: int) -> list[nn.Module]:
     maps: list[nn.Module] = []
     for filters in (96, 256):
-        maps += [*_unit(filters, 3, padding=0), nn.MaxPool2d(3, 2)]
+        maps += [*_unit(filters, 3, pad=False), nn.MaxPool2d(3, 2)]
     for filters in (384, 384, 256):
         maps += [_conv(filters, 3), nn.ReLU()]
     return [*maps, nn.MaxPool2d(3, 2), nn.Flatten(), *_hidden(2048, 0.5), nn.LazyLinear(num_classes)]
@@ -110,9 +105,8 @@ def _vgg_maps(depth: int, layers: Callable[[int], list[nn.Module]], end: list[nn
 
 
 def _vgg16(num_classes: int) -> list[nn.Module]:
-    maps = _vgg_maps(
-        16, lambda filters: _unit(filters, 3), [nn.MaxPool2d(2, ceil_mode=True), nn.Dropout(0.2)]
-    )
+    end = [nn.MaxPool2d(2, ceil_mode=True), nn.Dropout(0.2)]
+    maps = _vgg_maps(16, lambda filters: _unit(filters, 3), end)
     return [*maps, nn.Flatten(), *_hidden(512, 0.2), nn.LazyLinear(num_classes)]
 
 
@@ -125,9 +119,9 @@ def _inception10(num_classes: int) -> list[nn.Module]:
     cells = []
     for filters in (16, 32):
         for stride in (2, 1):
-            reduced = partial(_unit, filters, 1, stride)
-            three, five = [*reduced(), *_unit(filters, 3)], [*reduced(), *_unit(filters, 5)]
-            cells.append(_Branches(reduced(), three, five, [nn.MaxPool2d(3, 1, 1), *reduced()]))
+            one, two, three, four = (_unit(filters, 1, stride) for _ in range(4))
+            pooled = [nn.MaxPool2d(3, 1, 1), *four]
+            cells.append(_Branches(one, [*two, *_unit(filters, 3)], [*three, *_unit(filters, 5)], pooled))
     return [*_unit(16, 3), *cells, *_head(num_classes)]
 
 
@@ -138,13 +132,11 @@ def _basic(filters: int, stride: int, bias: bool) -> list[nn.Module]:
 
 def _bottleneck(filters: int, stride: int, bias: bool, stride_on: str) -> list[nn.Module]:
     first, middle = (stride, 1) if stride_on == "first" else (1, stride)
-    start = [*_unit(filters, 1, first, bias), *_unit(filters, 3, middle, bias)]
+    start = [*_unit(filters, 1, first, bias=bias), *_unit(filters, 3, middle, bias=bias)]
     return [*start, _conv(4 * filters, 1, bias=bias), _norm()]
 
 
-def _stages(
-    units: tuple[int, ...], bottleneck: bool, bias: bool = False, stride_on: str = "first"
-) -> list[nn.Module]:
+def _stages(*units: int, bottleneck: bool, bias: bool = False, stride_on: str = "first") -> list[nn.Module]:
     """Return four stages of residual units; the first of a stage has a projection where its shape changes."""
     made: list[nn.Module] = []
     for filters, count in zip((64, 128, 256, 512), units, strict=True):
@@ -160,13 +152,9 @@ def _stages(
     return made
 
 
-def _resnet18(num_classes: int) -> list[nn.Module]:
-    return [*_unit(64, 3, bias=False), *_stages((2, 2, 2, 2), bottleneck=False), *_head(num_classes)]
-
-
 def _shallow_res(num_classes: int) -> list[nn.Module]:
     stem = [*_unit(64, 7, 2), nn.MaxPool2d(3, 2, 1)]
-    return [*stem, *_stages((1, 1, 1, 1), bottleneck=False, bias=True), *_head(num_classes)]
+    return [*stem, *_stages(1, 1, 1, 1, bottleneck=False, bias=True), *_head(num_classes)]
 
 
 RESNET_UNITS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -177,18 +165,22 @@ def _resnet(
 ) -> list[nn.Module]:
     imagenet = [*_unit(64, 7, 2, bias=False), nn.MaxPool2d(3, 2, 1)]
     start = imagenet if stem == "imagenet" else _unit(64, 3, bias=False)
-    stages = _stages(RESNET_UNITS[depth], bottleneck=depth >= 50, stride_on=stride_on)
+    stages = _stages(*RESNET_UNITS[depth], bottleneck=depth >= 50, stride_on=stride_on)
     return [*start, *stages, *_head(num_classes)]
 
 
+def _resnet18(num_classes: int) -> list[nn.Module]:
+    return _resnet(num_classes, depth=18, stem="cifar")
+
+
 def _resnet50(num_classes: int) -> list[nn.Module]:
-    stages = _stages((3, 4, 6, 3), bottleneck=True, bias=True)
+    stages = _stages(3, 4, 6, 3, bottleneck=True, bias=True)
     end = [nn.AdaptiveAvgPool2d(7), nn.Flatten(), nn.LazyLinear(num_classes)]
     return [*_unit(64, 7, 2), nn.MaxPool2d(3, 2), *stages, *end]
 
 
 def _resnet18_d2l(num_classes: int) -> list[nn.Module]:
-    layers = [*_unit(64, 7, 2, padding=0), nn.MaxPool2d(3, 2, 1)]
+    layers = [*_unit(64, 7, 2, pad=False), nn.MaxPool2d(3, 2, 1)]
     for filters in (64, 128, 256, 512):
         for block in range(2):
             halves = filters > 64 and block == 0

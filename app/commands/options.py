@@ -8,19 +8,10 @@ import argparse
 import inspect
 import json
 import shlex
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import (
-    Annotated,
-    Any,
-    Literal,
-    NamedTuple,
-    NoReturn,
-    TypeVar,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Annotated, Any, Literal, NamedTuple, NoReturn, TypeVar
 
 from app.config import Experiment, load_experiment
 from app.errors import UserError
@@ -91,14 +82,8 @@ def all_variables() -> set[str]:
 
 def overrides_from(set_: Sequence[str], data_dir: str | None = None) -> list[str]:
     """Return the KEY=VALUE pairs of all --set options, split as a shell would, and of --data-dir."""
-    pairs: list[str] = []
-    for text in set_:
-        try:
-            pairs += shlex.split(text)
-        except ValueError as error:
-            raise UserError(
-                f"--set {text}: {error}; write KEY=VALUE pairs with spaces between them"
-            ) from error
+    advice = "write KEY=VALUE pairs with spaces between them"
+    pairs = [pair for text in set_ for pair in shell_words("--set ", text, advice)]
     if data_dir:
         try:
             folder = Path(data_dir).expanduser().resolve()
@@ -106,6 +91,14 @@ def overrides_from(set_: Sequence[str], data_dir: str | None = None) -> list[str
             raise UserError(f"--data-dir {data_dir!r}: {error}") from error
         pairs.append(f"dataset.data_dir={json.dumps(str(folder))}")
     return pairs
+
+
+def shell_words(subject: str, text: str, advice: str) -> list[str]:
+    """Return the words of a text, where quotes keep words together; an error ends with `advice`."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise UserError(f"{subject}{text}: {error}; {advice}") from error
 
 
 def chosen_experiment(exp: str | None, set_: Sequence[str], data_dir: str | None = None) -> Experiment:
@@ -139,7 +132,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parameters(function: Callable[..., int | None]) -> dict[str, tuple[str, dict[str, Any]]]:
     """Return what argparse's add_argument takes for each parameter, by make's variables."""
-    hints = get_type_hints(function, include_extras=True)
+    hints = typing.get_type_hints(function, include_extras=True)
     return {
         name.strip("_").upper(): _parameter(name, hints[name], parameter.default)
         for name, parameter in inspect.signature(function).parameters.items()
@@ -148,18 +141,18 @@ def _parameters(function: Callable[..., int | None]) -> dict[str, tuple[str, dic
 
 def _parameter(name: str, hint: Any, default: Any) -> tuple[str, dict[str, Any]]:
     """Return what add_argument takes for the parameter `name: Annotated[type, Option(...)] = default`."""
-    kind, option = get_args(hint)
-    if type(None) in get_args(kind):
-        kind = get_args(kind)[0]
+    kind, option = typing.get_args(hint)
+    if type(None) in typing.get_args(kind):
+        kind = typing.get_args(kind)[0]
     settings: dict[str, Any] = {"help": option.help + (f" ({default})" if default else "")}
     if option.positional:
         return name, settings | {"nargs": "?", "metavar": name.upper()}
     settings["dest"] = name
     if kind is bool:
         settings["action"] = "store_true"
-    elif get_origin(kind) is Literal:
-        settings |= {"choices": get_args(kind), "default": default}
-    elif get_origin(kind) is Sequence:
+    elif typing.get_origin(kind) is Literal:
+        settings |= {"choices": typing.get_args(kind), "default": default}
+    elif typing.get_origin(kind) is Sequence:
         settings |= {"action": "append", "default": [], "metavar": option.metavar}
     else:
         settings |= {"type": kind, "default": default, "metavar": option.metavar}

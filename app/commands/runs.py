@@ -5,11 +5,10 @@ Nothing here imports TensorFlow or Keras at module level, so that the quick comm
 
 import itertools
 import os
-import shlex
 import sys
 from typing import Annotated, Literal
 
-from app.commands.options import Checkpoint, Option, Owner, RunName, chosen_run, command, run_of
+from app.commands.options import Checkpoint, Option, Owner, RunName, chosen_run, command, run_of, shell_words
 from app.data.chosen import find_images
 from app.drawing.curves import draw_history
 from app.errors import UserError
@@ -22,6 +21,7 @@ from app.runs import Run, find_run, load_finished, load_run_experiment
 from app.wording import unknown_name
 
 FORMAT_NAMES = ("keras", "saved_model", "onnx", "tflite")
+QUOTES = "put a name with spaces into a pair of quotes"
 
 
 @command
@@ -114,7 +114,7 @@ def compare(
     exps: Annotated[str, Option("experiments: the newest run of each, or of each seed", "EXP ...")] = "",
 ) -> None:
     """Compare runs: their curves in one picture, and a page."""
-    names = _names("RUNS", runs)
+    names = shell_words("RUNS=", runs, QUOTES)
     try:
         chosen = [find_run(name) for name in names]
     except UserError as error:
@@ -123,7 +123,7 @@ def compare(
             example = "RUNS=\"'my runs/a/latest' b/latest\""
             raise UserError(f"{error}; quotes keep a path with spaces together: {example}") from error
         raise
-    for name in _names("EXPS", exps):
+    for name in shell_words("EXPS=", exps, QUOTES):
         run_of(name)
         chosen += newest_seeds(name)
     for line in compare_runs(chosen):
@@ -137,13 +137,3 @@ def _trained_run(asking: str, exp: str | None, run: str | None, images: str | No
         find_images(images)
     load_finished(chosen)
     return chosen
-
-
-def _names(variable: str, text: str) -> list[str]:
-    """Return the names in a text, split as a shell would, so that one with spaces can be quoted."""
-    try:
-        return shlex.split(text)
-    except ValueError as error:
-        raise UserError(
-            f"{variable}={text}: {error}; put a name with spaces into a pair of quotes"
-        ) from error

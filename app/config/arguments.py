@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field, ValidationError, create_model
 from pydantic_core import ErrorDetails
 
 from app.config.schedules import Section
-from app.wording import RULES, received, unknown_key, unknown_name, with_received
+from app.wording import broken_rule, received, unknown_key, unknown_name, with_received
 
 CATALOGUE = Path(__file__).with_name("catalogue.json")
 TYPE_NAMES = {
@@ -157,12 +157,12 @@ def _one_of(options: tuple[Any, ...], value: Any) -> Any:
     return value
 
 
-def broken_rule(schema: dict[str, Any], errors: Sequence[ErrorDetails]) -> str:
+def _argument_rule(schema: dict[str, Any], errors: Sequence[ErrorDetails]) -> str:
     """Return the rule that an argument broke, from what pydantic found for each type that it may have."""
     in_items = [any(isinstance(step, int) for step in error["loc"]) for error in errors]
     for error, in_item in zip(errors, in_items, strict=True):
         if error["type"] not in _OF_TYPES and not in_item:  # the type fits
-            return RULES[error["type"]](error.get("ctx", {}))
+            return broken_rule(error)
     if any(in_items):
         return f"must be a list whose every item is {type_names(schema['items'])}"
     return f"must be {type_names(schema)}"
@@ -196,5 +196,5 @@ def _check(path: tuple[str | int, ...], kind: str, name: str, arguments: dict[st
             elif details[0]["type"] == "missing":
                 yield Finding(path, f"{name} needs the argument '{key}' ({type_names(schemas[key])})")
             else:
-                rule = broken_rule(schemas[key], details)
+                rule = _argument_rule(schemas[key], details)
                 yield Finding((*path, key), with_received(rule, arguments[str(key)]))

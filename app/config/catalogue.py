@@ -46,39 +46,24 @@ PYTHON_TYPES: dict[Any, str] = {
     types.NoneType: "null", collections.abc.Sequence: "array", collections.abc.Iterable: "array",
 }  # fmt: skip
 # Keras leaves its arguments without annotations; where a default does not give the type, this does.
-NUMBER_OR_RANGE = ["number", "array"]
 KERAS_TYPES: dict[str, str | list[str]] = {
-    "clipnorm": "number",
-    "clipvalue": "number",
-    "factor": NUMBER_OR_RANGE,
-    "fill_value": ["number", "array"],
-    "global_clipnorm": "number",
+    **dict.fromkeys(
+        ("clipnorm", "clipvalue", "global_clipnorm", "loss_scale_factor", "weight_decay"), "number"
+    ),
+    **dict.fromkeys(("factor", "fill_value", "scale", "sigma"), ["number", "array"]),
     "gradient_accumulation_steps": "integer",
     "kernel_size": ["integer", "array"],
-    "loss_scale_factor": "number",
-    "scale": NUMBER_OR_RANGE,
-    "sigma": NUMBER_OR_RANGE,
-    "weight_decay": "number",
 }
-POSITIVE: dict[str, Any] = {"exclusiveMinimum": 0}
-NOT_NEGATIVE: dict[str, Any] = {"minimum": 0}
-BELOW_ONE: dict[str, Any] = {"minimum": 0, "exclusiveMaximum": 1}
+POSITIVE = (
+    "clip_threshold", "clipnorm", "clipvalue", "epsilon", "epsilon_1", "epsilon_2", "global_clipnorm",
+    "loss_scale_factor",
+)  # fmt: skip
 LIMITS: dict[str, dict[str, Any]] = {  # by argument, where the annotation has none
-    "beta_1": BELOW_ONE,
-    "beta_2": BELOW_ONE,
-    "clip_threshold": POSITIVE,
-    "clipnorm": POSITIVE,
-    "clipvalue": POSITIVE,
-    "epsilon": POSITIVE,
-    "epsilon_1": POSITIVE,
-    "epsilon_2": POSITIVE,
-    "global_clipnorm": POSITIVE,
+    **dict.fromkeys(POSITIVE, {"exclusiveMinimum": 0}),
+    **dict.fromkeys(("beta_1", "beta_2", "rho"), {"minimum": 0, "exclusiveMaximum": 1}),
+    **dict.fromkeys(("initial_accumulator_value", "weight_decay"), {"minimum": 0}),
     "gradient_accumulation_steps": {"minimum": 2},
-    "initial_accumulator_value": NOT_NEGATIVE,
-    "loss_scale_factor": POSITIVE,
     "momentum": {"minimum": 0, "maximum": 1},
-    "rho": BELOW_ONE,
-    "weight_decay": NOT_NEGATIVE,
 }
 
 
@@ -133,13 +118,8 @@ def _described(classes: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]
 
 
 def _keras_optimizers() -> dict[str, type]:
-    optimizers = {}
-    for cls in vars(keras.optimizers).values():
-        if inspect.isclass(cls) and cls is not keras.optimizers.Optimizer:
-            name = cls.__name__.lower()
-            if name not in REFUSED_OPTIMIZERS:
-                optimizers[name] = cls
-    return optimizers
+    classes = {cls.__name__.lower(): cls for cls in vars(keras.optimizers).values() if inspect.isclass(cls)}
+    return {name: classes[name] for name in classes.keys() - REFUSED_OPTIMIZERS.keys() - {"optimizer"}}
 
 
 def _schema(parameter: inspect.Parameter, annotation: Any) -> dict[str, Any]:

@@ -4,9 +4,10 @@ It describes files as they are written, so the constructors' arguments stand bes
 marked as required, because a file with `extends` may leave out anything; the loader knows better.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
-from app.config.arguments import RESERVED_KEYS
+from app.config.arguments import RESERVED_KEYS, TABLES
 from app.config.schema import Experiment
 
 
@@ -18,23 +19,16 @@ def experiment_schema(catalogue: dict[str, Any]) -> dict[str, Any]:
 
 
 def editor_schema(catalogue: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of experiment files.
-
-    Args:
-        catalogue: the content of catalogue.json.
-    """
+    """Return the schema of experiment files, given the content of catalogue.json."""
     schema = _without_required(experiment_schema(catalogue))
     for key in ("name", "description"):
         del schema["properties"][key]
-    schema["properties"]["extends"] = {
-        "type": "string",
-        "description": "A file in this folder to inherit from.",
-    }
+    extends = {"type": "string", "description": "A file in this folder to inherit from."}
+    schema["properties"]["extends"] = extends
     definitions = schema["$defs"]
-    definitions["ModelConfig"] = _named("ModelConfig", "model", definitions, catalogue["models"])
-    definitions["OptimizerConfig"] = _named(
-        "OptimizerConfig", "optimizer", definitions, catalogue["optimizers"]
-    )
+    for section, reserved in RESERVED_KEYS.items():
+        name = f"{section.capitalize()}Config"
+        definitions[name] = _named(definitions[name], reserved, catalogue[TABLES[section]])
     rate = definitions["OptimizerConfig"]["anyOf"][0]["properties"]["learning_rate"]
     # A file with `extends` may leave out the schedule's name, and then fits several.
     schedules = {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, *rate["oneOf"]]}
@@ -47,30 +41,20 @@ def editor_schema(catalogue: dict[str, Any]) -> dict[str, Any]:
     return {"$schema": "http://json-schema.org/draft-07/schema#", "title": "Experiment", **schema}
 
 
-def _named(
-    definition: str, section: str, definitions: dict[str, Any], known: dict[str, Any]
-) -> dict[str, Any]:
+def _named(definition: dict[str, Any], reserved: Sequence[str], known: dict[str, Any]) -> dict[str, Any]:
     """Return one alternative for each name, with that constructor's arguments and no others."""
-    shared = definitions[definition]["properties"]
-    return {
-        "description": definitions[definition]["description"],
-        "anyOf": [
-            {
-                "type": "object",
-                "properties": {key: shared[key] for key in RESERVED_KEYS[section]}
-                | {"name": {"const": name}}
-                | arguments,
-                "additionalProperties": False,
-            }
-            for name, arguments in known.items()
-        ],
-    }
+    shared = {key: definition["properties"][key] for key in reserved}
+    options = [_mapping(shared | {"name": {"const": name}} | own) for name, own in known.items()]
+    return {"description": definition["description"], "anyOf": options}
 
 
 def _layer(item: tuple[str, dict[str, Any]]) -> dict[str, Any]:
     name, arguments = item
-    inner = {"type": ["object", "null"], "properties": arguments, "additionalProperties": False}
-    return {"type": "object", "properties": {name: inner}, "required": [name], "additionalProperties": False}
+    return _mapping({name: _mapping(arguments, type=["object", "null"])}, required=[name])
+
+
+def _mapping(properties: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, **more, "additionalProperties": False}
 
 
 def _without_required(schema: Any) -> Any:

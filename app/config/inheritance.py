@@ -26,12 +26,7 @@ IDENTITY_KEYS = {("model",): "name", ("optimizer",): "name", ("optimizer", "lear
 def load_file(
     path: Path, problems: list[Problem], children: tuple[Path, ...] = ()
 ) -> tuple[Node | None, str]:
-    """Read a file and what it extends.
-
-    Args:
-        path: the file.
-        problems: receives what is wrong with the files as YAML.
-        children: the files that led here by their `extends`.
+    """Read a file and what it extends; `children` are the files that led here by their `extends`.
 
     Returns:
         The merged content (None if unreadable, then `problems` says why) and the file's first comment line.
@@ -69,16 +64,15 @@ def parse_overrides(overrides: Sequence[str], problems: list[Problem]) -> Node:
         mark = Mark(f"--set {clipped(override, 100)}")
         match = OVERRIDE.fullmatch(override)
         if not match:
-            problems.append(
-                Problem(mark, "", "must be KEY=VALUE with a dotted key, such as training.epochs=2")
-            )
+            rule = "must be KEY=VALUE with a dotted key, such as training.epochs=2"
+            problems.append(Problem(mark, "", rule))
             continue
-        if match[1].split(".")[0] == "extends":
+        keys, text = match[1].split("."), match[2]
+        if keys[0] == "extends":
             problems.append(Problem(mark, "extends", "cannot be set from outside; write it into a file"))
             continue
-        text = match[2]
         value = parse_yaml(text, mark.source, problems, positions=False) if text.strip() else Node(None, mark)
-        for key in reversed(match[1].split(".")):
+        for key in reversed(keys):
             value = Node({key: value}, mark, {key: mark}) if value else None
         if value:
             changes = merge(changes, value)

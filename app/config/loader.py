@@ -40,9 +40,8 @@ def misnamed_files() -> dict[str, str]:
     """Return the files that would be experiments but for their names, each with a line on what to do."""
     misnamed = {}
     for path in sorted(experiments_dir().glob("[!.]*")):
-        if path.suffix not in (".yaml", ".yml") or not path.is_file():
-            continue
-        if NAME.fullmatch(path.stem) and path.suffix == ".yaml":
+        fits = NAME.fullmatch(path.stem) and path.suffix == ".yaml"
+        if fits or path.suffix not in (".yaml", ".yml") or not path.is_file():
             continue
         better = re.sub(r"[^\w-]+", "_", path.stem).strip("_") or "experiment"
         rule = "consists of letters, digits, _ - and ." if path.suffix == ".yaml" else "ends in .yaml"
@@ -58,9 +57,6 @@ def load_experiment(name_or_path: str | Path, overrides: Sequence[str] = ()) -> 
     Args:
         name_or_path: a str is the name of a file in `experiments/`; a Path is that very file.
         overrides: `dotted.key=value` items, the values in YAML.
-
-    Returns:
-        The experiment, complete and checked.
 
     Raises:
         UserError: with one line for everything that is wrong.
@@ -80,18 +76,15 @@ def load_experiment(name_or_path: str | Path, overrides: Sequence[str] = ()) -> 
     if by_name and not changes.has("training", "epochs"):
         # A run shortened by an override, or such a run's own file, may well end inside its warm-up.
         findings += schedule_findings(plain)
-    experiment = None
+    experiment, content = None, _gathered(plain) | {"name": path.stem, "description": description}
     try:
-        experiment = Experiment.model_validate(
-            _gathered(plain) | {"name": path.stem, "description": description}
-        )
+        experiment = Experiment.model_validate(content)
     except ValidationError as error:
         findings += schema_findings(error)
     findings += [Finding((key,), DERIVED_KEY, at_key=True) for key in ("name", "description") if key in plain]
     unreadable = {problem.mark for problem in problems}  # what could not be read is wrong once, not twice
-    problems += [
-        problem for problem in (locate(root, one) for one in findings) if problem.mark not in unreadable
-    ]
+    located = [locate(root, finding) for finding in findings]
+    problems += [problem for problem in located if problem.mark not in unreadable]
     if problems or experiment is None:
         raise UserError(_message(without_consequences(problems), path))
     return experiment
@@ -147,17 +140,14 @@ def _experiment_path(name: str) -> Path:
             f"experiment {received(name)}: {shown(path)} is a link that leads out of {shown(folder)}/"
         )
     misnamed = misnamed_files()
-    for ending in ("", ".yaml", ".yml"):
-        if f"{name}{ending}" in misnamed:
-            raise UserError(misnamed[f"{name}{ending}"])
+    for file in (name, f"{name}.yaml", f"{name}.yml"):
+        if file in misnamed:
+            raise UserError(misnamed[file])
     meant = nearest(name, names)
     guess = f" Did you mean '{meant}'?" if meant else ""
     available = f"Available: {', '.join(names)}." if names else f"There is no *.yaml in {shown(folder)}/."
-    rule = (
-        ""
-        if NAME.fullmatch(name)
-        else " It must be the name of a file in experiments/, without path and .yaml."
-    )
+    rule = " It must be the name of a file in experiments/, without path and .yaml."
+    rule = "" if NAME.fullmatch(name) else rule
     raise UserError(f"unknown experiment {received(name)}.{rule}{guess} {available}")
 
 
@@ -165,8 +155,7 @@ def _gathered(plain: dict[str, Any]) -> dict[str, Any]:
     """Return a file's content in the shape of the schema: constructor arguments under `arguments`."""
     content = dict(plain)
     for section, reserved in RESERVED_KEYS.items():
-        if isinstance(content.get(section), dict):
-            given = content[section]
+        if isinstance(given := content.get(section), dict):
             content[section] = {key: given[key] for key in reserved if key in given}
             content[section]["arguments"] = {key: given[key] for key in given if key not in reserved}
     optimizer = content.get("optimizer")

@@ -5,6 +5,7 @@ and no tag builds anything but text, numbers, booleans, null, lists and mappings
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -131,56 +132,49 @@ add_resolvers(_Composer)
 
 
 def parse_yaml(text: str, source: str, problems: list[Problem], *, positions: bool = True) -> Node | None:
-    """Parse one YAML document.
-
-    Args:
-        text: the document.
-        source: what to call it in messages.
-        problems: receives everything that is wrong with it.
-        positions: whether lines and columns mean something to the user.
+    """Parse one YAML document, which messages call `source`, with line and column if `positions`.
 
     Returns:
         The document, or None if it has no readable structure (then `problems` says why).
     """
+
+    def mark_of(place: yaml.Mark | None) -> Mark:
+        return Mark(source, place.line + 1, place.column + 1) if place and positions else Mark(source)
+
     composer = None
     try:
         composer = _Composer(text)
         root = composer.get_single_node()
-        if root is None:
-            problems.append(Problem(Mark(source), "", "empty"))
-            return None
-        return _Builder(source, problems, positions).build(root, "")
+        if root is not None:
+            return _Builder(problems, mark_of).build(root, "")
+        mark, message = Mark(source), "empty"
     except yaml.MarkedYAMLError as error:
-        place = error.problem_mark or error.context_mark
-        mark = Mark(source, place.line + 1, place.column + 1) if place and positions else Mark(source)
-        reason = clipped(str(error.problem or error.context), 200)
-        problems.append(Problem(mark, "", f"not valid YAML: {reason}"))
+        mark = mark_of(error.problem_mark or error.context_mark)
+        message = f"not valid YAML: {clipped(str(error.problem or error.context), 200)}"
     except yaml.reader.ReaderError as error:
         before = LINE_END.split(text[: error.position])
         mark = Mark(source, len(before), len(before[-1]) + 1) if positions else Mark(source)
-        problems.append(Problem(mark, "", "not valid YAML: a control character"))
+        message = "not valid YAML: a control character"
     except (ValueError, OverflowError):  # PyYAML's, from an escape such as \UFFFFFFFF or %YAML 1.999...
-        place = composer.get_mark() if composer else None
-        mark = Mark(source, place.line + 1, place.column + 1) if place and positions else Mark(source)
-        problems.append(Problem(mark, "", "not valid YAML: a number that is out of range"))
+        mark = mark_of(composer.get_mark() if composer else None)
+        message = "not valid YAML: a number that is out of range"
     except _Refused as refusal:
-        place = refusal.place
-        mark = Mark(source, place.line + 1, place.column + 1) if place and positions else Mark(source)
-        problems.append(Problem(mark, "", str(refusal)))
+        mark, message = mark_of(refusal.place), str(refusal)
     finally:
         if composer is not None:
             composer.dispose()
+    problems.append(Problem(mark, "", message))
     return None
 
 
 class _Builder:
     """Turns PyYAML's nodes into ours."""
 
-    def __init__(self, source: str, problems: list[Problem], positions: bool):
-        self.source, self.problems, self.positions = source, problems, positions
+    def __init__(self, problems: list[Problem], mark_of: Callable[[yaml.Mark], Mark]):
+        self.problems, self.mark_of = problems, mark_of
 
     def build(self, node: yaml.Node, key: str) -> Node:
-        mark = self.mark(node)
+        mark = self.mark_of(node.start_mark)
         if isinstance(node, yaml.MappingNode) and node.tag == TAG + "map":
             return self.mapping(node, mark, key)
         if isinstance(node, yaml.SequenceNode) and node.tag == TAG + "seq":
@@ -194,7 +188,7 @@ class _Builder:
     def mapping(self, node: yaml.MappingNode, mark: Mark, key: str) -> Node:
         result = Node({}, mark)
         for key_node, value_node in node.value:
-            name, place = key_node.value, self.mark(key_node)
+            name, place = key_node.value, self.mark_of(key_node.start_mark)
             is_scalar = isinstance(key_node, yaml.ScalarNode)
             if not is_scalar or key_node.tag != TAG + "str" or not name.isprintable():
                 shown = f"; got {clipped(name) or 'nothing'}" if is_scalar else ""
@@ -204,8 +198,8 @@ class _Builder:
             if name == "<<" and key_node.style is None:
                 raise _Refused(f"<<: {NO_ALIASES}", key_node.start_mark)
             if name in result.value:
-                first = result.key_marks[name]
-                where = f"; it was given first at line {first.line}" if self.positions else ""
+                first = result.key_marks[name].line
+                where = f"; it was given first at line {first}" if first else ""
                 self.problems.append(Problem(place, dotted, f"duplicate key{where}"))
             else:
                 result.value[name] = self.build(value_node, dotted)
@@ -229,7 +223,3 @@ class _Builder:
             self.problems.append(Problem(mark, key, f"not a usable {kind}: {text[:40]!r}"))
             return None
         return None if kind == "null" else text
-
-    def mark(self, node: yaml.Node) -> Mark:
-        start = node.start_mark
-        return Mark(self.source, start.line + 1, start.column + 1) if self.positions else Mark(self.source)

@@ -4,7 +4,7 @@ import functools
 import inspect
 import re
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import get_args
 
 from pydantic import ValidationError
 
@@ -13,39 +13,34 @@ from app.config.inheritance import IDENTITY_KEYS
 from app.config.nodes import Node, Problem
 from app.config.schedules import Section
 from app.config.schema import Experiment
-from app.wording import RULES, clipped, received, unknown_key, unknown_name, with_received
+from app.wording import broken_rule, clipped, received, unknown_key, unknown_name, with_received
 
 Path = tuple[str | int, ...]
 SCHEDULE_PATH = ("optimizer", "learning_rate")
 SET_BY_LOADER = ("name", "description")
-
 MAPPING_ERRORS = ("model_type", "model_attributes_type")
 
 
 def schema_findings(error: ValidationError) -> Iterator[Finding]:
     """Turn errors of pydantic into findings in the words of our messages."""
     for detail in error.errors(include_url=False):
-        kind, value, path = detail["type"], detail["input"], detail["loc"]
+        kind, value, path, section = detail["type"], detail["input"], detail["loc"], ""
         limits = detail.get("ctx", {})
         if path[:2] == SCHEDULE_PATH and len(path) > 2:  # the third item is the schedule's name
             section, path = f"{path[2]}", (*path[:2], *path[3:])
-        else:
-            section = ""
         if kind == "default_factory_not_called":  # follows from an error that is reported itself
             continue
-        if kind == "missing":
-            yield _missing(path)
+        if kind == "union_tag_not_found":
+            yield Finding((*path, "schedule"), "required key is missing", is_missing=True)
+        elif kind == "missing":
+            is_key = isinstance(path[-1], str)
+            yield Finding(path, f"{'required key' if is_key else 'item'} is missing", is_missing=is_key)
         elif kind == "literal_error" and isinstance(value, str):
             options = re.findall(r"'([^']*)'", limits["expected"])
             yield Finding(path, unknown_name("value", value, options))
         elif kind == "extra_forbidden":
             message, guess = _unknown_key(path, section)
             yield Finding(path, message, at_key=True, guess=guess)
-        elif path == SCHEDULE_PATH and kind in (*MAPPING_ERRORS, "union_tag_not_found"):
-            yield _no_schedule_name(path, value)
-        elif kind in MAPPING_ERRORS:
-            rule = f"must be a mapping (keys: {', '.join(_keys(path, section))})"
-            yield Finding(path, with_received(rule, value))
         elif kind == "union_tag_invalid":
             names, tag = re.findall(r"'([^']*)'", limits["expected_tags"]), value["schedule"]
             if isinstance(tag, str):
@@ -54,27 +49,19 @@ def schema_findings(error: ValidationError) -> Iterator[Finding]:
                 message = with_received(f"must be one of {', '.join(sorted(names))}", tag)
             yield Finding((*path, "schedule"), message)
         else:
-            rule = RULES[kind](limits) if kind in RULES else detail["msg"]
+            rule = broken_rule(detail)
+            if kind in MAPPING_ERRORS and path == SCHEDULE_PATH:
+                rule = "must be a number or a mapping with the key 'schedule'"
+            elif kind in MAPPING_ERRORS:
+                rule = f"must be a mapping (keys: {', '.join(_keys(path, section))})"
             yield Finding(path, with_received(rule, value))
-
-
-def _missing(path: Path) -> Finding:
-    if isinstance(path[-1], str):
-        return Finding(path, "required key is missing", is_missing=True)
-    return Finding(path, "item is missing")
-
-
-def _no_schedule_name(path: Path, value: Any) -> Finding:
-    if isinstance(value, dict):
-        return _missing((*path, "schedule"))
-    return Finding(path, with_received("must be a number or a mapping with the key 'schedule'", value))
 
 
 def _section(path: Path, schedule: str) -> type[Section] | None:
     """Return the model that describes the mapping at `path`."""
-    current: type[Section] = Experiment
+    current: type[Section] | None = Experiment
     for step in path:
-        if not isinstance(step, str) or step not in current.model_fields:
+        if current is None or not isinstance(step, str) or step not in current.model_fields:
             return None
         annotation = current.model_fields[step].annotation
         options = [
@@ -84,9 +71,7 @@ def _section(path: Path, schedule: str) -> type[Section] | None:
         ]
         if len(options) > 1:
             options = [option for option in options if option.model_fields["schedule"].default == schedule]
-        if not options:
-            return None
-        current = options[0]
+        current = options[0] if options else None
     return current
 
 

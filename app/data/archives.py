@@ -27,17 +27,10 @@ Reader = Callable[[Path], Arrays | None]
 def read_cifar(
     path: Path, *, archive: str, train: Sequence[str], test: str, label_bytes: int
 ) -> Arrays | None:
-    """Read CIFAR's binary version from its .tar.gz or its files.
+    """Read CIFAR's binary version from its .tar.gz or its files; None where there are none.
 
-    Args:
-        path: The archive, or a folder that holds it or its files (or their folder, as extracted).
-        archive: The archive's published name.
-        train: Names of the training files.
-        test: Name of the test file.
-        label_bytes: Bytes before the pixels of a record; the last is the label (the others, a coarser one).
-
-    Returns:
-        The arrays; None where there is no such file.
+    `path` is the archive, or a folder that holds it or its files (or their folder, as extracted). Of the
+    `label_bytes` before the pixels of a record the last is the label (the other one, a coarser one).
 
     Raises:
         UserError: A file is damaged or missing from the set.
@@ -52,13 +45,11 @@ def read_cifar(
             return None
         place = found[0].parent
         contents = {name: _read_bytes(place / name) for name in names if (place / name).is_file()}
-    missing = [name for name in names if name not in contents]
-    if missing:
+    if missing := [name for name in names if name not in contents]:
         raise UserError(f"{shown(place)}: incomplete; missing {', '.join(missing)}")
-    parts = [_cifar_records(contents[name], label_bytes, f"{shown(place)}: {name}") for name in names]
-    images = np.concatenate([images for images, _ in parts[:-1]])
-    labels = np.concatenate([labels for _, labels in parts[:-1]])
-    return Arrays((images, labels), parts[-1], f"CIFAR binary files, {shown(place)}")
+    *parts, last = (_cifar_records(contents[name], label_bytes, f"{shown(place)}: {name}") for name in names)
+    images, labels = map(np.concatenate, zip(*parts, strict=True))
+    return Arrays((images, labels), last, f"CIFAR binary files, {shown(place)}")
 
 
 def _cifar_records(content: bytes, label_bytes: int, where: str) -> tuple[np.ndarray, np.ndarray]:
@@ -94,20 +85,20 @@ def _tar_members(path: Path, names: Sequence[str]) -> dict[str, bytes]:
 def read_idx(path: Path) -> Arrays | None:
     """Read the four IDX files of the MNIST family, gzipped or not; None where there are none."""
     images, labels = "images-idx3-ubyte", "labels-idx1-ubyte"
-    if _idx_file(path, f"train-{images}") is None:
-        return None
-    parts = {}
+    parts = []
     for part in ("train", "t10k"):
-        files = [_idx_file(path, f"{part}-{kind}") for kind in (images, labels)]
-        if None in files:
+        found = [
+            next((file for file in (path / name, path / f"{name}.gz") if file.is_file()), None)
+            for name in (f"{part}-{images}", f"{part}-{labels}")
+        ]
+        if part == "train" and found[0] is None:
+            return None
+        if None in found:
             raise UserError(f"{shown(path)}: incomplete; needs {part}-{images}[.gz] and {part}-{labels}[.gz]")
-        pixels, names = (_idx_array(file, dims) for file, dims in zip(files, (3, 1), strict=True) if file)
-        parts[part] = (pixels, names)
-    return Arrays(parts["train"], parts["t10k"], f"IDX files, {shown(path)}")
-
-
-def _idx_file(folder: Path, name: str) -> Path | None:
-    return next((file for file in (folder / name, folder / f"{name}.gz") if file.is_file()), None)
+        pixels, numbers = (_idx_array(file, dims) for file, dims in zip(found, (3, 1), strict=True) if file)
+        parts.append((pixels, numbers))
+    train, test = parts
+    return Arrays(train, test, f"IDX files, {shown(path)}")
 
 
 def _idx_array(path: Path, num_dims: int) -> np.ndarray:

@@ -16,17 +16,13 @@ from app.errors import UserError
 class Arrays:
     """A published dataset in memory.
 
-    Attributes:
-        train: Images `(n, height, width)` or `(n, height, width, channels)`, and labels `(n,)` or `(n, 1)`.
-        test: The same; None where there is no test part.
-        text: A description of where the data came from.
-        class_names: Where the file has them.
+    Images are `(n, height, width)` or `(n, height, width, channels)`, labels `(n,)` or `(n, 1)`.
     """
 
     train: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray] | None
-    text: str
-    class_names: tuple[str, ...] | None = None
+    text: str  # a description of where the data came from
+    class_names: tuple[str, ...] | None = None  # where the file has them
 
 
 def numbered(arrays: Arrays) -> tuple[str, ...]:
@@ -50,11 +46,7 @@ def source_of(
 ) -> Source:
     """Check arrays and bring their images to the wanted format.
 
-    Args:
-        arrays: What was read.
-        names: The class names in the order of the labels.
-        image_format: What the images are converted to.
-        cache_folder: Receives converted images that are too many for memory.
+    The images converted that are too many for memory go to `cache_folder`.
 
     Raises:
         UserError: The arrays are no images and labels of these classes.
@@ -100,4 +92,4 @@ def _converted(images: np.ndarray, image_format: ImageFormat, cache_folder: Path
 
     plain = whole_split(images, np.zeros(num_images))
     digest = fingerprint(Source((repr(image_format),), plain, None, None, ""))
-    return store_images(decode, num_images, shape, cache_folder / f"{digest}.npy")[0]
+    return store_images(decode, (num_images, *shape), cache_folder / f"{digest}.npy")[0]

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from app.data.images import SUFFIXES
-from app.data.listing import natural_key, visible_files
+from app.data.listing import is_image, natural_key, visible_files
 from app.errors import UserError
 from app.wording import clipped, printable
 
@@ -20,12 +20,10 @@ def find_images(text: str) -> list[Path]:
     Raises:
         UserError: There is no such thing, or no image by its suffix in it.
     """
-    name = os.path.expanduser(text)
+    name, place = os.path.expanduser(text), "this pattern finds"
     if os.path.isdir(name):
-        found, place = (
-            [os.path.join(here, file) for here, files in visible_files(name) for file in files],
-            "this folder holds",
-        )
+        found = [os.path.join(here, file) for here, files in visible_files(name) for file in files]
+        place = "this folder holds"
     elif os.path.lexists(name):
         return [Path(name)]
     elif glob.has_magic(name):
@@ -33,13 +31,12 @@ def find_images(text: str) -> list[Path]:
             found = [path for path in glob.glob(name, recursive=True) if not os.path.isdir(path)]
         except ValueError:  # a NUL in a folder's name
             found = []
-        place = "this pattern finds"
     else:
         raise UserError(
             f"IMAGES={shown_pattern(text)}: no such file or folder. It may be an image, a folder of images, "
             'or a pattern such as "photos/**/*.jpg"'
         )
-    images = [path for path in found if os.path.splitext(path)[1].lower() in SUFFIXES]
+    images = [path for path in found if is_image(path)]
     if not images:
         others = f"none of the {len(found):,} files that {place} is" if found else f"{place} no file that is"
         suffixes = " ".join(sorted(SUFFIXES))

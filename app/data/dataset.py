@@ -9,24 +9,18 @@ from typing import Any
 
 import numpy as np
 
+PAIRS = (("train", "val"), ("train", "test"), ("val", "test"))  # of splits, in which images may be the same
 CHUNK_ELEMENTS = 4_000_000  # pixel values handled at a time: 32 MB as float64
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Some images of one array, which several splits may use (and which may lie on disk).
+    """Some images of one array, which several splits may use (and which may lie on disk)."""
 
-    Attributes:
-        images: All images, `(num_all, height, width, channels)` uint8.
-        labels: The labels of this split's images, `(n,)` int32.
-        rows: Where in `images` they lie, `(n,)` int64.
-        files: The file of each of `images`, relative to the data folder; empty where they are of an archive.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    rows: np.ndarray
-    files: Sequence[str] = ()
+    images: np.ndarray  # all images, `(num_all, height, width, channels)` uint8
+    labels: np.ndarray  # of this split's images, `(n,)` int32
+    rows: np.ndarray  # where in `images` they lie, `(n,)` int64
+    files: Sequence[str] = ()  # of each of `images`, relative to the data folder; none where of an archive
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -34,7 +28,7 @@ class Split:
 
     def take(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return copies of the images (uint8) and labels (int32) at `positions` of this split."""
-        return self.images[self.rows[positions]], self.labels[positions]
+        return self.images_at(positions), self.labels[positions]
 
     def images_at(self, positions: np.ndarray) -> np.ndarray:
         """Return copies of the images at `positions`."""
@@ -65,50 +59,29 @@ def whole_split(images: np.ndarray, labels: np.ndarray) -> Split:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """What a loader returns, before validation data is taken from it.
+    """What a loader returns, before validation data is taken from it."""
 
-    Attributes:
-        class_names: In the order of the labels.
-        train: The training images as published or as found in `train/`.
-        val: Images of a `val/` folder, if there is one.
-        test: Published test images or those of `test/`, if there are any.
-        text: A description of where the data came from.
-        skipped: Files left out because they could not be read, relative to the data folder.
-    """
-
-    class_names: tuple[str, ...]
-    train: Split
-    val: Split | None
-    test: Split | None
-    text: str
-    skipped: tuple[str, ...] = ()
+    class_names: tuple[str, ...]  # in the order of the labels
+    train: Split  # as published or as found in `train/`
+    val: Split | None  # of a `val/` folder, if there is one
+    test: Split | None  # as published or those of `test/`, if there are any
+    text: str  # a description of where the data came from
+    skipped: tuple[str, ...] = ()  # files that could not be read, relative to the data folder
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A dataset ready to train on.
-
-    Attributes:
-        name: Its name in the registry.
-        class_names: In the order of the labels.
-        train: What the network learns from.
-        val: What the curves and the best checkpoint are measured on.
-        test: Measured once, at the end; None where there is none or where it serves as `val`.
-        source: A description of where the data came from.
-        split_rule: A description of how `val` came about.
-        fingerprint: SHA-256 over pixels, labels and class names, whatever they were stored in.
-        skipped: Files left out because they could not be read, relative to the data folder.
-    """
+    """A dataset ready to train on."""
 
     name: str
-    class_names: tuple[str, ...]
-    train: Split
-    val: Split
-    test: Split | None
-    source: str
-    split_rule: str
-    fingerprint: str
-    skipped: tuple[str, ...]
+    class_names: tuple[str, ...]  # in the order of the labels
+    train: Split  # what the network learns from
+    val: Split  # what the curves and the best checkpoint are measured on
+    test: Split | None  # measured once, at the end; None where there is none or where it serves as `val`
+    source: str  # a description of where the data came from
+    split_rule: str  # a description of how `val` came about
+    fingerprint: str  # SHA-256 over pixels, labels and class names, whatever they were stored in
+    skipped: tuple[str, ...]  # files that could not be read, relative to the data folder
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -116,19 +89,25 @@ class Dataset:
         height, width, channels = self.train.images.shape[1:]
         return height, width, channels
 
+    @property
+    def splits(self) -> dict[str, Split]:
+        """Those that there are, "train", "val" and "test"."""
+        splits = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: split for name, split in splits.items() if split is not None}
+
     def as_json(self) -> dict[str, Any]:
         """Return what a run's dataset.json says about the data."""
-        splits = {"train": self.train, "val": self.val, "test": self.test}
+
+        def counts(split: Split) -> dict[str, int]:
+            numbers = np.bincount(split.labels, minlength=len(self.class_names)).tolist()
+            return dict(zip(self.class_names, numbers, strict=True))
+
         return {
             "name": self.name,
             "class_names": list(self.class_names),
             "image_shape": list(self.image_shape),
-            "num_images": {name: len(split) for name, split in splits.items() if split is not None},
-            "num_images_per_class": {
-                name: dict(zip(self.class_names, self._counts(split), strict=True))
-                for name, split in splits.items()
-                if split is not None
-            },
+            "num_images": {name: len(split) for name, split in self.splits.items()},
+            "num_images_per_class": {name: counts(split) for name, split in self.splits.items()},
             "split_rule": self.split_rule,
             "source": self.source,
             "fingerprint": self.fingerprint,
@@ -148,24 +127,20 @@ class Dataset:
     @functools.cached_property
     def duplicates(self) -> dict[str, int]:
         """How many images of a split equal one of an earlier split, pixel for pixel; counted at first use."""
-        train, val = self.train.hashes(), self.val.hashes()
-        counts = {"train_and_val": int(np.isin(val, train).sum())}
-        if self.test is not None:
-            test = self.test.hashes()
-            counts["train_and_test"] = int(np.isin(test, train).sum())
-            counts["val_and_test"] = int(np.isin(test, val).sum())
-        return counts
+        hashes = {name: split.hashes() for name, split in self.splits.items()}
+        return {
+            f"{one}_and_{other}": int(np.isin(hashes[other], hashes[one]).sum())
+            for one, other in PAIRS
+            if other in hashes
+        }
 
     def duplicates_warning(self) -> str | None:
         """Return a line that warns of images which are in two splits; None where there are none."""
+        names = {"train": "training", "val": "validation", "test": "test"}
         found = [
-            f"{self.duplicates[key]:,} of {len(split):,} {name} images are {other} images too"
-            for key, name, split, other in (
-                ("train_and_val", "validation", self.val, "training"),
-                ("train_and_test", "test", self.test, "training"),
-                ("val_and_test", "test", self.test, "validation"),
-            )
-            if split is not None and self.duplicates[key]
+            f"{count:,} of {len(self.splits[other]):,} {names[other]} images are {names[one]} images too"
+            for one, other in PAIRS
+            if (count := self.duplicates.get(f"{one}_and_{other}"))
         ]
         if not found:
             return None
@@ -173,9 +148,6 @@ class Dataset:
             f"warning: {', '.join(found)}, pixel for pixel; "
             "accuracy on them says nothing of new images. Remove the copies."
         )
-
-    def _counts(self, split: Split) -> list[int]:
-        return np.bincount(split.labels, minlength=len(self.class_names)).tolist()
 
 
 def fingerprint(source: Source) -> str:

@@ -1,8 +1,8 @@
 """Loads a dataset by name and sets its validation images apart."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from app.config.dataset import DatasetConfig
 from app.data.dataset import Dataset, Source, Split, fingerprint
 from app.data.sources import LOADERS
 from app.data.sources.published import CACHE_FOLDER
@@ -10,20 +10,11 @@ from app.data.splits import stratified, subsample
 from app.data.store import remove_stale_temporaries
 from app.errors import UserError
 
-if TYPE_CHECKING:
-    from app.config.dataset import DatasetConfig
 
+def load_dataset(config: DatasetConfig, data_root: Path) -> Dataset:
+    """Load a dataset, uint8 images of one size, and set its validation images apart.
 
-def load_dataset(config: "DatasetConfig", data_root: Path) -> Dataset:
-    """Load a dataset and set its validation images apart.
-
-    Args:
-        config: The experiment's `dataset:` section.
-        data_root: The folder in which `<name>/` is looked for, and whose `.cache/` receives decoded images
-            that are too many for memory.
-
-    Returns:
-        The dataset, uint8 images of one size.
+    `<name>/` is looked for in `data_root`, whose `.cache/` takes decoded images that are too many for memory.
 
     Raises:
         UserError: Whatever is wrong with the files or missing.
@@ -31,10 +22,9 @@ def load_dataset(config: "DatasetConfig", data_root: Path) -> Dataset:
     remove_stale_temporaries(data_root / CACHE_FOLDER)
     source = LOADERS[config.name](config, data_root)
     train, val, test, rule = _divide(source, config.validation, config.split_seed)
-    if config.train_share is not None:
-        fraction, classes = config.train_share, len(source.class_names)
-        train = subsample(train, fraction, len(source.train), config.split_seed, classes)
-        rule += f"; {config.train_share:.4g} of the training split to train on"
+    if (fraction := config.train_share) is not None:
+        train = subsample(train, fraction, len(source.train), config.split_seed, len(source.class_names))
+        rule += f"; {fraction:.4g} of the training split to train on"
     return Dataset(
         name=config.name,
         class_names=source.class_names,
@@ -58,12 +48,8 @@ def _divide(source: Source, validation: float | str, seed: int) -> tuple[Split, 
             )
         return source.train, source.test, None, "the test split is the validation split; no other test data"
     if source.val is not None:
-        return (
-            source.train,
-            source.val,
-            source.test,
-            "the validation split is the data's own (its val/ folder)",
-        )
+        rule = "the validation split is the data's own (its val/ folder)"
+        return source.train, source.val, source.test, rule
     train, val = stratified(source.train, validation, seed, source.class_names)
     rule = f"{validation:.4g} of each class of the training split, drawn with seed {seed}"
     return train, val, source.test, rule

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -26,14 +26,7 @@ def load_folder(
     cache_folder: Path,
     official: Sequence[str] | None = None,
 ) -> Source:
-    """Index and decode class folders.
-
-    Args:
-        root: The data folder.
-        image_format: What the images are converted to.
-        on_bad_image: "fail" or "skip".
-        cache_folder: Receives decoded images that are too many for memory.
-        official: See `index_folder`.
+    """Index and decode class folders; `official` as in `index_folder`.
 
     Raises:
         UserError: Also for unreadable images, and images of different sizes where no size is asked for.
@@ -54,35 +47,25 @@ def load_folder(
             )
         return pixels
 
+    first_file = root / index.files[first]
+    small = os.path.exists(first_file) and os.path.getsize(first_file) < SMALL_FILE_BYTES
+    num_threads = 1 if small else os.cpu_count() or 1  # where Python outweighs decoding, threads would queue
     images, bad = store_images(
         decode,
-        len(index.files),
-        shape,
+        (len(index.files), *shape),
         cache_folder / f"{_listing_hash(index, image_format)}.npy",
         lambda bad: _check_bad(index, bad, on_bad_image),
-        _num_threads(root / index.files[first]),
+        num_threads,
     )
-    good = np.ones(len(index.files), bool)
-    good[list(bad)] = False
-    splits = {}
-    for part, place in index.parts.items():
-        rows = np.arange(place.start, place.stop)[good[place]]
-        splits[part] = Split(images, index.labels[rows], rows, index.files)
-    suffixes = sorted({f".{suffix.lower()}" for suffix in {name.rpartition(".")[2] for name in index.files}})
+    splits = {
+        part: Split(images, index.labels[rows], rows, index.files) for part, rows in _good_rows(index, bad)
+    }
+    suffixes = sorted({os.path.splitext(name)[1].lower() for name in index.files})
     text = f"class folders in {shown(root)} ({len(index.files)} {' '.join(suffixes)} files)"
     if index.num_ignored:
         text += f", {index.num_ignored} other files ignored"
     skipped = tuple(printable(index.files[position]) for position in sorted(bad))
     return Source(index.class_names, splits["train"], splits.get("val"), splits.get("test"), text, skipped)
-
-
-def _num_threads(path: Path) -> int:
-    """Return how many threads pay. In small files Python outweighs decoding: threads would queue."""
-    try:
-        small = os.path.getsize(path) < SMALL_FILE_BYTES
-    except OSError:
-        small = False
-    return 1 if small else os.cpu_count() or 1
 
 
 def _first_shape(index: FolderIndex, image_format: ImageFormat) -> tuple[int, tuple[int, int, int]]:
@@ -111,25 +94,28 @@ def _check_bad(index: FolderIndex, bad: BadImages, on_bad_image: str) -> None:
             + listing_of([(index.files[position], bad[position]) for position in sorted(bad)])
             + "\nRepair or remove them, or leave them out with dataset.on_bad_image: skip."
         )
-    good = np.ones(len(index.files), bool)
-    good[list(bad)] = False
-    for part, place in index.parts.items():
-        counts = np.bincount(index.labels[place][good[place]], minlength=len(index.class_names))
-        lost = [name for name, count in zip(index.class_names, counts, strict=True) if count == 0]
-        if lost:
+    for part, rows in _good_rows(index, bad):
+        counts = np.bincount(index.labels[rows], minlength=len(index.class_names))
+        if lost := [name for name, count in zip(index.class_names, counts, strict=True) if count == 0]:
             raise UserError(
                 f"{shown(index.root)}: no readable image is left in {part} for: {', '.join(lost)} "
                 f"({len(bad)} bad images skipped)"
             )
 
 
+def _good_rows(index: FolderIndex, bad: BadImages) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield each part with the positions of its images that are not bad."""
+    for part, place in index.parts.items():
+        rows = np.arange(place.start, place.stop)
+        yield part, rows[~np.isin(rows, list(bad))]
+
+
 def _listing_hash(index: FolderIndex, image_format: ImageFormat) -> str:
     """Return a name that changes with any file's path, size or time, and with the conversion."""
     digest = hashlib.sha256(repr((str(index.root.resolve()), asdict(image_format))).encode())
-    folder = os.path.join(index.root, "")
     for name in index.files:
         try:
-            status = os.stat(folder + name)
+            status = os.stat(os.path.join(index.root, name))
             digest.update(f"{name!a} {status.st_size} {status.st_mtime_ns}".encode())
         except OSError:
             digest.update(f"{name!a} missing".encode())

@@ -4,9 +4,10 @@ import contextlib
 import io
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -39,21 +40,13 @@ def listing_of(bad: Sequence[tuple[str, str]]) -> str:
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """How images are made alike.
+    """How images are made alike."""
 
-    Attributes:
-        image_size: `(height, width)` in pixels; None keeps the size.
-        channels: 1 (luminance) or 3 (RGB).
-        interpolation: A key of RESAMPLING; all but "nearest" average over the source pixels when shrinking.
-        resize: "stretch", or "crop": the largest centred part of the wanted proportions, scaled.
-        background: The colour that shows through transparent pixels, RGB.
-    """
-
-    image_size: tuple[int, int] | None
-    channels: int
-    interpolation: str = "bilinear"
-    resize: str = "stretch"
-    background: tuple[int, int, int] = (255, 255, 255)
+    image_size: tuple[int, int] | None  # `(height, width)` in pixels; None keeps the size
+    channels: int  # 1 (luminance) or 3 (RGB)
+    interpolation: str = "bilinear"  # all but "nearest" average over the source pixels when shrinking
+    resize: str = "stretch"  # or "crop": the largest centred part of the wanted proportions, scaled
+    background: tuple[int, int, int] = (255, 255, 255)  # shows through transparent pixels, RGB
 
     def convert(self, image: Image.Image) -> np.ndarray:
         """Return the pixels of an image, `(height, width, channels)` uint8."""
@@ -65,25 +58,18 @@ class ImageFormat:
         if image.mode != mode:  # Pillow would copy it
             image = image.convert(mode)
         if self.image_size is not None and image.size != self.image_size[::-1]:
-            size, resampling = self.image_size[::-1], RESAMPLING[self.interpolation]
-            image = (
-                ImageOps.fit(image, size, resampling)
-                if self.resize == "crop"
-                else image.resize(size, resampling)
-            )
+            resize = ImageOps.fit if self.resize == "crop" else Image.Image.resize
+            image = resize(image, self.image_size[::-1], RESAMPLING[self.interpolation])
         pixels = np.asarray(image)
         return pixels[..., None] if self.channels == 1 else pixels
 
 
-@contextlib.contextmanager
-def quiet_pillow() -> Iterator[None]:
+def quiet_pillow() -> contextlib.AbstractContextManager[Any]:
     """Silence Pillow's remarks on large or odd files, for all threads, while files are decoded.
 
     What cannot be read is an error all the same. To be entered by the main thread, around the work.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    return warnings.catch_warnings(action="ignore")
 
 
 def decode_file(path: str | Path, image_format: ImageFormat) -> np.ndarray:

@@ -37,23 +37,14 @@ MAX_SHOWN = 12  # folders named in a message
 
 @dataclass(frozen=True)
 class FolderIndex:
-    """The image files below a folder; parts lie one after the other, each sorted by label.
-
-    Attributes:
-        root: The folder.
-        class_names: In the order of the labels.
-        files: Paths relative to `root`.
-        labels: One for each file, int32.
-        parts: "train", and "val" and "test" where they exist, to their place in `files`.
-        num_ignored: Files that are no images by their names.
-    """
+    """The image files below a folder; parts lie one after the other, each sorted by label."""
 
     root: Path
-    class_names: tuple[str, ...]
-    files: list[str]
-    labels: np.ndarray
-    parts: dict[str, slice]
-    num_ignored: int
+    class_names: tuple[str, ...]  # in the order of the labels
+    files: list[str]  # paths relative to `root`
+    labels: np.ndarray  # one for each file, int32
+    parts: dict[str, slice]  # "train", and "val" and "test" where they exist, to their place in `files`
+    num_ignored: int  # files that are no images by their names
 
 
 def natural_key(text: str) -> tuple[list[str | int], str]:
@@ -68,10 +59,8 @@ def index_folder(root: Path, official: Sequence[str] | None = None) -> FolderInd
 
     Hidden files and folders, and `__MACOSX`, are left out; links are followed once, and never upwards.
 
-    Args:
-        root: The data folder.
-        official: The class names that the folders must have, in the order of their labels. By default the
-            folders' own names in natural order.
+    Classes are the `official` names, in the order of their labels, which the folders must have; by default
+    the folders' own names in natural order.
 
     Raises:
         UserError: The folder is missing, empty or unreadable, has no class folders, a single class, a class
@@ -79,30 +68,16 @@ def index_folder(root: Path, official: Sequence[str] | None = None) -> FolderInd
             names of classes, cannot be told apart; parts have different classes, or not the official ones.
     """
     part_folders = _part_folders(root, official)
-    names = {part: subfolders(folder) for part, folder in part_folders.items()}
-    for part, folder in part_folders.items():
-        if not names[part]:
+    train, order = f"{shown(part_folders['train'])}/", subfolders(part_folders["train"])
+    for folder in part_folders.values():
+        names = subfolders(folder)
+        if not names:
             raise UserError(f"{shown(folder)}: no class folders; images must lie in one folder a class")
-        _compare(f"{shown(folder)}/", names[part], f"{shown(part_folders['train'])}/", names["train"])
-    order = names["train"]
+        _compare(f"{shown(folder)}/", names, train, order)
     if official is not None:
-        order = _folders_of(official)
-        _compare(f"{shown(part_folders['train'])}/", names["train"], "the dataset", order)
-    if len(order) == 1:
-        raise UserError(f"{shown(root)}: one class only ({printable(order[0])!r}); a classifier needs two")
-    unnameable = [printable(name) for name in order if not name.isprintable()]
-    if unnameable:
-        raise UserError(
-            f"{shown(root)}: class folders whose names are no plain text: {', '.join(unnameable)}"
-        )
-    forms = Counter(map(_composed, order))
-    alike = [name for name in order if forms[_composed(name)] > 1]
-    if alike:
-        raise UserError(
-            f"{shown(root)}: class folders whose names look the same, in different Unicode forms: "
-            f"{', '.join(map(ascii, alike))}; rename or merge them"
-        )
-
+        names, order = order, _folders_of(official)
+        _compare(train, names, "the dataset", order)
+    _check_names(root, order)
     files: list[str] = []
     labels: list[int] = []
     parts: dict[str, slice] = {}
@@ -127,6 +102,21 @@ def index_folder(root: Path, official: Sequence[str] | None = None) -> FolderInd
     return FolderIndex(root, class_names, files, np.array(labels, np.int32), parts, num_ignored)
 
 
+def _check_names(root: Path, order: Sequence[str]) -> None:
+    if len(order) == 1:
+        raise UserError(f"{shown(root)}: one class only ({printable(order[0])!r}); a classifier needs two")
+    if unnameable := [printable(name) for name in order if not name.isprintable()]:
+        raise UserError(
+            f"{shown(root)}: class folders whose names are no plain text: {', '.join(unnameable)}"
+        )
+    forms = Counter(map(_composed, order))
+    if alike := [name for name in order if forms[_composed(name)] > 1]:
+        raise UserError(
+            f"{shown(root)}: class folders whose names look the same, in different Unicode forms: "
+            f"{', '.join(map(ascii, alike))}; rename or merge them"
+        )
+
+
 def _folders_of(official: Sequence[str]) -> list[str]:
     """Return the names that class folders of a published dataset have."""
     return [name.replace("/", "_") for name in official]
@@ -136,10 +126,8 @@ def _part_folders(root: Path, official: Sequence[str] | None) -> dict[str, Path]
     """Return the folder of each part: train/, val/ and test/, or the root itself as "train"."""
     children = subfolders(root)
     parts = [PART_FOLDERS.get(name.lower()) for name in children]
-    is_class = official is not None and set(children) == set(
-        _folders_of(official)
-    )  # "train" is one of CIFAR-100
-    if is_class or not any(parts):
+    # "train" is a class of CIFAR-100.
+    if not any(parts) or set(children) == set(_folders_of(official or ())):
         return {"train": root}
     if None in parts or "train" not in parts or len(set(parts)) < len(parts):
         named = ", ".join(f"{printable(name)}/" for name in children[:MAX_SHOWN])
@@ -195,16 +183,18 @@ def _compare(place: str, names: list[str], other_place: str, expected: list[str]
 
 def _image_files(folder: Path, root: Path) -> tuple[list[str], int]:
     """Return the image files below a class folder, relative to `root`, and the number of other files."""
-    images, num_others = [], 0
+    files: list[str] = []
     # A link up to the data folder would bring in the other classes' images.
     for current, names in visible_files(folder, (root, *folder.resolve().parents)):
         here = os.path.join(os.path.relpath(current, root), "")  # once for all files: it takes its time
-        for name in names:
-            if os.path.splitext(name)[1].lower() in SUFFIXES:
-                images.append(here + name)
-            else:
-                num_others += 1
-    return sorted(images, key=natural_key), num_others
+        files += [here + name for name in names]
+    images = [name for name in files if is_image(name)]
+    return sorted(images, key=natural_key), len(files) - len(images)
+
+
+def is_image(path: str) -> bool:
+    """Return whether a file is an image by its name."""
+    return os.path.splitext(path)[1].lower() in SUFFIXES
 
 
 def visible_files(

@@ -23,7 +23,6 @@ def normalization_constants(kind: str, split: Split) -> dict[str, Any]:
     fixed = {"none": (0.0, 1 / 255), "unit": (0.0, 1.0), "symmetric": (0.5, 0.5)}
     if kind in fixed:
         return dict(zip(("mean", "deviation"), fixed[kind], strict=True))
-    assert kind in ("per_channel", "per_pixel"), kind
     sums = np.zeros(split.images.shape[1:])  # of integers, exact in float64 up to 2**53
     squares = np.zeros_like(sums)
     for images in split.chunks():

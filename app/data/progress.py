@@ -15,10 +15,6 @@ LOG_SECONDS = 30.0  # and where there is no terminal, a line is printed this oft
 def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show how much of a job is done: one line of a terminal, which goes away again, or a line every 30 s.
 
-    Args:
-        what: A description of the job.
-        total: Its size.
-
     Yields:
         A function that takes how much has been done since its last call.
     """

@@ -11,15 +11,12 @@ import numpy as np
 class View(NamedTuple):
     """One way to see an image.
 
-    Attributes:
-        weight: Its weight in the average.
-        flip: Whether left and right change places.
-        shift_pixels: How far the image moves down and to the right (up and to the left if negative); what it
-            leaves behind is filled by mirroring (c b | a b c d).
+    A shift moves it down and to the right (up and to the left if negative); what it leaves behind is filled
+    by mirroring (c b | a b c d).
     """
 
-    weight: float
-    flip: bool = False
+    weight: float  # in the average
+    flip: bool = False  # left and right change places
     shift_pixels: int = 0
 
     def of(self, images: np.ndarray) -> np.ndarray:

@@ -58,12 +58,8 @@ def same_data(group: ProcessGroup, dataset: Dataset) -> None:
         "validation images": len(dataset.val),
         "fingerprint": dataset.fingerprint[:12],
     }
-    _same(
-        group,
-        "data",
-        description,
-        "{name} of the data: {theirs}, {ours} at worker 0; give all the same files",
-    )
+    message = "{name} of the data: {theirs}, {ours} at worker 0; give all the same files"
+    _same(group, "data", description, message)
 
 
 def _same(group: ProcessGroup, topic: str, values: Mapping[str, Any], message: str) -> None:
@@ -88,12 +84,10 @@ def one_at_a_time(group: ProcessGroup | None) -> Iterator[None]:
 
     The next one finds what the first has decoded or downloaded.
     """
-    if group is None or group.size == 1:
-        yield
-        return
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # a folder that cannot be written, a file system without locks
-            data_root().mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(open(data_root() / ".loading", "wb"))
-            fcntl.flock(file, fcntl.LOCK_EX)
+        if group and group.size > 1:
+            with contextlib.suppress(OSError):  # a folder that cannot be written, a file system without locks
+                data_root().mkdir(parents=True, exist_ok=True)
+                file = stack.enter_context(open(data_root() / ".loading", "wb"))
+                fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -12,10 +12,16 @@ from app.errors import UserError
 
 def connect(group: ProcessGroup, seed: int, devices: str) -> None:
     """Connect the JAX of all workers, before it computes anything; TensorFlow connects in `set_up`."""
-    if group.size > 1 and keras.backend.backend() == "jax":
-        from app.distributed import jax_replicas
+    if group.size == 1 or keras.backend.backend() != "jax":
+        return
+    import jax
 
-        jax_replicas.connect(group, seed, "cpu" if group.num_local else devices)
+    if group.num_local or devices == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+    keras.utils.set_random_seed(seed)  # else Keras broadcasts one
+    keras.distribution.initialize(",".join(group.addresses), group.size, group.index)
+    if not group.is_chief:  # without the chief JAX aborts the process; be quicker, and say why
+        group.grace_seconds = 0.0
 
 
 def set_up(group: ProcessGroup) -> Replicas:

@@ -14,16 +14,6 @@ from models import ImageClassifier
 from models.variables import assign, state_variables
 
 
-def connect(group: ProcessGroup, seed: int, devices: str) -> None:
-    """Connect the JAX of all workers. Must come before JAX computes anything."""
-    if devices == "cpu":
-        jax.config.update("jax_platforms", "cpu")
-    keras.utils.set_random_seed(seed)  # else Keras broadcasts one
-    keras.distribution.initialize(",".join(group.addresses), group.size, group.index)
-    if not group.is_chief:  # without the chief JAX aborts the process; be quicker, and say why
-        group.grace_seconds = 0.0
-
-
 class JaxReplicas(Replicas):
     """One replica for each device of JAX, on all workers.
 

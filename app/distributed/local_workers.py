@@ -1,7 +1,6 @@
 """Several workers on this machine, for a trial, and where a worker's output goes."""
 
 import contextlib
-import functools
 import os
 import socket
 import subprocess
@@ -24,7 +23,7 @@ def local_workers(num_workers: int, command: Sequence[str], experiment: str) -> 
     The cores are divided among them. A single worker gets the group that the environment names.
 
     Args:
-        num_workers: Number of workers, this one included.
+        num_workers: This one included.
         command: What the others run: the command of `python -m app` and its arguments.
         experiment: Names their logs.
 
@@ -39,51 +38,37 @@ def local_workers(num_workers: int, command: Sequence[str], experiment: str) -> 
     if not 1 <= num_workers <= most:
         raise UserError(f"WORKERS={num_workers}: choose 1 to {most}, a core for each worker of this machine")
     if os.environ.get(VARIABLE, "").strip():
-        raise UserError(
-            f"WORKERS={num_workers}: starts workers on this machine, but {VARIABLE} names some; use one"
-        )
+        rule = f"starts workers on this machine, but {VARIABLE} names some; use one"
+        raise UserError(f"WORKERS={num_workers}: {rule}")
     addresses = [f"localhost:{port}" for port in free_ports(num_workers)]
     program, environment = module_command("app", *command)
     logs = [worker_log(experiment, index) for index in range(1, num_workers)]
     processes: list[subprocess.Popen] = []
+
+    def check() -> None:
+        for index, process in enumerate(processes, start=1):
+            if (code := process.poll()) is not None:
+                raise UserError(f"worker {index} ended with code {code} before it came; see its log")
+
     try:
         for index, log in enumerate(logs, start=1):
             variables = {VARIABLE: config_of(addresses, index), LOCAL_VARIABLE: str(num_workers)}
+            inputs, env = subprocess.DEVNULL, environment | variables
             with open(log, "ab") as file:
-                process = subprocess.Popen(
-                    program,
-                    env=environment | variables,
-                    stdin=subprocess.DEVNULL,
-                    stdout=file,
-                    stderr=file,
-                )
-            processes.append(process)
+                processes.append(subprocess.Popen(program, env=env, stdin=inputs, stdout=file, stderr=file))
             if cores:
-                os.sched_setaffinity(process.pid, cores[index::num_workers] or cores)
-        print(
-            f"{num_workers} workers on this machine; logs of the others: {', '.join(map(shown, logs))}",
-            flush=True,
-        )
+                os.sched_setaffinity(processes[-1].pid, cores[index::num_workers] or cores)
+        paths = ", ".join(map(shown, logs))
+        print(f"{num_workers} workers on this machine; logs of the others: {paths}", flush=True)
         if cores:
             os.sched_setaffinity(0, cores[::num_workers])
         os.environ[VARIABLE] = config_of(addresses, 0)  # for TensorFlow
-        yield ProcessGroup(
-            addresses, check=functools.partial(_check_running, processes), num_local=num_workers
-        )
+        yield ProcessGroup(addresses, check=check, num_local=num_workers)
     finally:
         os.environ.pop(VARIABLE, None)
         if cores:
             os.sched_setaffinity(0, cores)
         _wait_or_kill(processes)
-
-
-def _check_running(processes: Sequence[subprocess.Popen]) -> None:
-    """Raise a UserError if a worker has ended."""
-    for index, process in enumerate(processes, start=1):
-        if process.poll() is not None:
-            raise UserError(
-                f"worker {index} ended with code {process.returncode} before it came; see its log"
-            )
 
 
 def _wait_or_kill(processes: Sequence[subprocess.Popen], seconds: float = 15.0) -> None:
@@ -101,13 +86,13 @@ def worker_log(experiment: str, index: int) -> Path:
     """Return a new file for the output of a worker other than the chief."""
     folder = runs_root() / "workers"
     folder.mkdir(parents=True, exist_ok=True)
-    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{experiment}-{index}"
-    for suffix in ("", *(f"-{number}" for number in range(2, 1000))):
+    stem, number = f"{time.strftime('%Y%m%d-%H%M%S')}-{experiment}-{index}", 1
+    while True:
+        path = folder / (f"{stem}.log" if number == 1 else f"{stem}-{number}.log")
         with contextlib.suppress(FileExistsError):
-            path = folder / f"{stem}{suffix}.log"
             path.touch(exist_ok=False)
             return path
-    raise AssertionError("unreachable")
+        number += 1
 
 
 def progress_output(group: ProcessGroup, experiment: str) -> TextIO:

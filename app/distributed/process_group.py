@@ -54,7 +54,8 @@ class ProcessGroup:
         self.grace_seconds = GRACE_SECONDS
         self.advice = ""  # added to the message when a worker is gone
         self._connections: dict[int, Connection] = {}
-        self._failure: str | None = None
+        self._failure = ""  # why all workers end, where they do
+        self._failed = threading.Event()
         self._done = threading.Event()  # the main thread has raised the failure, or the context has ended
 
     @property
@@ -96,7 +97,7 @@ class ProcessGroup:
         """Close the connections; send the others the reason, if this worker ends with an error."""
         self._done.set()
         message: dict[str, Any] = {"bye": True}
-        if error is not None and not isinstance(error, Interrupted) and self._failure is None:
+        if error is not None and not isinstance(error, Interrupted) and not self._failed.is_set():
             reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             if isinstance(error, KeyboardInterrupt):
                 reason = "stopped before the training began"
@@ -124,10 +125,7 @@ class ProcessGroup:
 
     def raise_failure(self, wait_seconds: float = 0.0) -> None:
         """Raise the failure of the group, if it becomes known within `wait_seconds`."""
-        end = time.monotonic() + wait_seconds
-        while self._failure is None and time.monotonic() < end:
-            time.sleep(0.05)
-        if self._failure is not None:
+        if self._failed.wait(wait_seconds):
             self._done.set()
             raise UserError(self._failure)
 
@@ -226,9 +224,10 @@ class ProcessGroup:
 
     def _fail(self, message: str) -> None:
         """End this worker, and through the chief all others, with a message; called from other threads."""
-        if self._done.is_set() or self._failure is not None:
+        if self._done.is_set() or self._failed.is_set():
             return
         self._failure = message
+        self._failed.set()
         for connection in self._connections.values():
             if self.is_chief:
                 connection.send({"failed": message})

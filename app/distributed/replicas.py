@@ -88,7 +88,8 @@ class Replicas:
                 generator.next = _own_stream(generator)
         # Keras would take a batch to build what is built, and sum gradients that are sums already.
         classifier._maybe_symbolic_build = lambda **_: None
-        optimizer = _innermost(classifier.optimizer)
+        # A loss-scaling optimizer wraps the one that counts.
+        optimizer = getattr(classifier.optimizer, "inner_optimizer", classifier.optimizer)
         optimizer._all_reduce_sum_gradients = list
         if optimizer.gradient_accumulation_steps:
             optimizer._backend_apply_gradients = functools.partial(apply_accumulated, optimizer)
@@ -128,11 +129,14 @@ class Replicas:
         if self.strategy is None:
             return
         if self._average is None:
-            self._average = self._averaging(_moving_statistics(classifier))
+            self._average = self._averaging(classifier)
         self._average()
 
-    def _averaging(self, variables: list[Any]) -> Any:
+    def _averaging(self, classifier: ImageClassifier) -> Any:
         import tensorflow as tf
+
+        layers = [each for each in _layers(classifier) if isinstance(each, keras.layers.BatchNormalization)]
+        variables = [variable for layer in layers for variable in (layer.moving_mean, layer.moving_variance)]
 
         def in_replica() -> None:
             context = tf.distribute.get_replica_context()
@@ -217,14 +221,3 @@ def _own_stream(generator: Any) -> Any:
 
 def _layers(classifier: ImageClassifier) -> Iterable[Any]:
     return classifier._flatten_layers(include_self=True, recursive=True)
-
-
-def _innermost(optimizer: Any) -> Any:
-    """Return the optimizer that a loss-scaling one wraps."""
-    return getattr(optimizer, "inner_optimizer", optimizer)
-
-
-def _moving_statistics(classifier: ImageClassifier) -> list[Any]:
-    """Return the moving means and variances of batch normalisation."""
-    layers = [each for each in _layers(classifier) if isinstance(each, keras.layers.BatchNormalization)]
-    return [variable for layer in layers for variable in (layer.moving_mean, layer.moving_variance)]

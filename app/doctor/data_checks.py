@@ -20,9 +20,7 @@ from models.inspect import named_layers
 from models.registry import model_arguments
 
 IMBALANCE = 10.0  # the largest class against the smallest
-UNSETTLED_FRACTION = (
-    0.05  # of batch normalisation's initial statistics, where validation counts for something
-)
+UNSETTLED_FRACTION = 0.05  # of batch normalisation's initial statistics, for validation to count
 LOST_FRACTION = 0.1  # of them at the end of training
 LEAST_MOMENTUM = 0.5
 NICE_MOMENTA = (0.99, 0.98, 0.95, 0.9, 0.8, 0.7, 0.5)
@@ -42,9 +40,12 @@ class CheckResult:
 
     def __str__(self) -> str:
         """Return the line that is printed."""
-        return (
-            f"{self.level:<4}  {self.subject:<12}  {self.measured}{'. ' if self.advice else ''}{self.advice}"
-        )
+        return f"{self.level:<4}  {self.subject:<12}  {'. '.join(filter(None, (self.measured, self.advice)))}"
+
+
+def ok_or_warn(subject: str, measured: str, advice: str) -> CheckResult:
+    """Return a warning where there is something to advise."""
+    return CheckResult("warn" if advice else "ok", subject, measured, advice)
 
 
 def check_data(dataset: Dataset) -> CheckResult:
@@ -52,26 +53,16 @@ def check_data(dataset: Dataset) -> CheckResult:
     splits = {"training": dataset.train, "validation": dataset.val, "test": dataset.test}
     counts = ", ".join(f"{len(split):,} {name}" for name, split in splits.items() if split is not None)
     skipped = f", {len(dataset.skipped)} unreadable files left out" if dataset.skipped else ""
-    return CheckResult(
-        "ok",
-        "data",
-        f"{dataset.source}: {counts} images{skipped}, fingerprint {dataset.fingerprint[:12]}",
-    )
+    measured = f"{dataset.source}: {counts} images{skipped}, fingerprint {dataset.fingerprint[:12]}"
+    return CheckResult("ok", "data", measured)
 
 
 def check_images(dataset: Dataset, images: np.ndarray) -> CheckResult:
-    """Find images that were scaled to [0, 1] before they were stored as uint8.
-
-    Args:
-        dataset: The loaded dataset.
-        images: Some of its training images.
-    """
+    """Find images, here some of a dataset, that were scaled to [0, 1] before they were stored as uint8."""
     height, width, channels = dataset.image_shape
     measured = f"{height}x{width}x{channels}, uint8, from {images.min()} to {images.max()} in those drawn"
-    if images.max() <= 1:
-        advice = "They look as if they had been scaled to [0, 1]. Give images as uint8 from 0 to 255"
-        return CheckResult("warn", "images", measured, advice)
-    return CheckResult("ok", "images", measured)
+    advice = "They look as if they had been scaled to [0, 1]. Give images as uint8 from 0 to 255"
+    return ok_or_warn("images", measured, advice if images.max() <= 1 else "")
 
 
 def check_classes(dataset: Dataset, class_weight: str | None) -> CheckResult:
@@ -83,9 +74,8 @@ def check_classes(dataset: Dataset, class_weight: str | None) -> CheckResult:
         measured = f"{names[low]} has no image to train on"
         return CheckResult("warn", "classes", measured, "Add some, or remove the class")
     if counts[low] != counts[high]:
-        measured = (
-            f"{len(counts)}, from {counts[low]:,} ({names[low]}) to {counts[high]:,} ({names[high]}) images"
-        )
+        smallest, largest = (f"{counts[each]:,} ({names[each]})" for each in (low, high))
+        measured = f"{len(counts)}, from {smallest} to {largest} images"
     if counts[high] > IMBALANCE * counts[low] and class_weight != "balanced":
         advice = "Set training.class_weight: balanced, or add images of the smaller classes"
         return CheckResult("warn", "classes", measured, advice)
@@ -99,16 +89,8 @@ def check_augmentation(
     path: Path,
     title: str,
 ) -> CheckResult:
-    """Draw a batch before and after augmentation, and find layers that do nothing or harm.
-
-    Args:
-        layers: The augmentation layers in their order.
-        images: A batch as stored.
-        names: The class of each image.
-        path: The picture to write.
-        title: Its heading.
-    """
-    pixels = images.astype(np.float32)
+    """Draw uint8 images before and after augmentation, and find layers that do nothing or harm."""
+    subject, pixels = "augmentation", images.astype(np.float32)
     idle = []
     for layer in layers:
         given = pixels
@@ -119,24 +101,21 @@ def check_augmentation(
         else:
             idle.append(layer.name)
         if not np.isfinite(pixels).all():
+            measured = f"{layer.name} makes pixels that are not finite"
             advice = "Check its arguments; NaN pixels make every weight NaN"
-            return CheckResult(
-                "FAIL", "augmentation", f"{layer.name} makes pixels that are not finite", advice
-            )
+            return CheckResult("FAIL", subject, measured, advice)
     after = np.clip(pixels, 0, 255)
     path.parent.mkdir(parents=True, exist_ok=True)
     draw_augmentation(path, images, np.round(after).astype(np.uint8), names, title)
     picture = f"look at {shown(path)}"
-    if not layers:
-        return CheckResult("ok", "augmentation", f"none; {picture}")
     if idle:
         advice = f"Check the arguments, or leave it out; {picture}"
-        return CheckResult("warn", "augmentation", f"{', '.join(idle)} left all images unchanged", advice)
+        return CheckResult("warn", subject, f"{', '.join(idle)} left all images unchanged", advice)
     left = float(after.std() / max(images.std(), 1e-9))
-    if left < 0.2:
+    if layers and left < 0.2:
         advice = f"Check value_range and strength; {picture}"
-        return CheckResult("warn", "augmentation", f"leaves {left:.0%} of the images' contrast", advice)
-    return CheckResult("ok", "augmentation", f"{', '.join(layer.name for layer in layers)}; {picture}")
+        return CheckResult("warn", subject, f"leaves {left:.0%} of the images' contrast", advice)
+    return CheckResult("ok", subject, f"{', '.join(layer.name for layer in layers) or 'none'}; {picture}")
 
 
 def check_pixels(normalized: np.ndarray, kind: str, largest: float) -> CheckResult:
@@ -145,7 +124,7 @@ def check_pixels(normalized: np.ndarray, kind: str, largest: float) -> CheckResu
     Args:
         normalized: A batch as the network gets it.
         kind: The experiment's `normalization`.
-        largest: See `largest_input`.
+        largest: Of all training images, see `largest_input`.
     """
     values = normalized.astype(np.float32)
     mean, std = float(values.mean()), float(values.std())
@@ -154,24 +133,16 @@ def check_pixels(normalized: np.ndarray, kind: str, largest: float) -> CheckResu
         measured += f" in training images (limit {LARGEST_INPUT:g})"
         advice = "Some pixels hardly differ between images. Set normalization: per_channel"
         return CheckResult("warn", "pixels", measured, advice)
-    if np.isfinite(values).all() and abs(mean) < 3 and 0.03 < std < 5:
-        return CheckResult("ok", "pixels", measured)
-    return CheckResult(
-        "warn", "pixels", measured, "Set normalization: per_channel, which gives about 0 and 1"
-    )
+    fine = np.isfinite(values).all() and abs(mean) < 3 and 0.03 < std < 5
+    advice = "" if fine else "Set normalization: per_channel, which gives about 0 and 1"
+    return ok_or_warn("pixels", measured, advice)
 
 
 def largest_input(split: Split, constants: Mapping[str, Any]) -> float:
-    """Return the largest |pixel - mean| / std over images of a split, evenly taken where they are many.
-
-    Args:
-        split: The images.
-        constants: What they are normalised by, see `normalization_constants`.
-    """
+    """Return the largest |pixel - mean| / std over images of a split, evenly taken where they are many."""
     count = max(1, min(len(split), SAMPLE_VALUES // math.prod(split.images.shape[1:])))
     images, _ = split.take(np.linspace(0, len(split) - 1, count).astype(int))
-    # The extremes of each pixel suffice.
-    ends = np.stack([images.min(axis=0), images.max(axis=0)]) / 255
+    ends = np.stack([images.min(axis=0), images.max(axis=0)]) / 255  # the extremes of each pixel suffice
     return float(np.max(np.abs(ends - np.array(constants["mean"])) / np.array(constants["deviation"])))
 
 
@@ -190,9 +161,10 @@ def check_batch_norm(job: Job) -> CheckResult:
         return CheckResult("ok", subject, "none in this network")
     slowest = max(momenta)
     at_first, at_last = slowest**job.steps_per_epoch, slowest ** (job.steps_per_epoch * training.epochs)
+    first, last = (f"{left:.1%}" if left >= 0.001 else "below 0.1%" for left in (at_first, at_last))
     measured = (
-        f"momentum {slowest:g}, {job.steps_per_epoch} steps an epoch: {_percent(at_first)} of the "
-        f"initial statistics is left at the first validation, {_percent(at_last)} at the end"
+        f"momentum {slowest:g}, {job.steps_per_epoch} steps an epoch: {first} of the "
+        f"initial statistics is left at the first validation, {last} at the end"
     )
     if at_first <= UNSETTLED_FRACTION:
         if min(momenta) >= LEAST_MOMENTUM:
@@ -211,7 +183,3 @@ def check_batch_norm(job: Job) -> CheckResult:
     settled = math.ceil(math.log(UNSETTLED_FRACTION) / math.log(slowest) / job.steps_per_epoch)
     consequence = f"or mind that validation says little before epoch {settled}"
     return CheckResult("warn", subject, measured, f"{remedy}, {consequence}")
-
-
-def _percent(value: float) -> str:
-    return f"{value:.1%}" if value >= 0.001 else "below 0.1%"

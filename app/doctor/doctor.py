@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import Iterator
-from typing import Literal, TextIO
+from typing import TextIO
 
 import keras
 import numpy as np
@@ -16,16 +16,14 @@ from app.paths import runs_root, shown
 from app.training import startup
 from app.training.setup import Job, prepare
 
+SMALLER = "Choose a smaller training.batch_size or dataset.image_size"
+
 
 def examine(experiment: Experiment, out: TextIO) -> bool:
-    """Look for what would spoil a run, and print a line a check: ok, warn or FAIL.
+    """Look for what would spoil a run, and print a line a check, as soon as it is known: ok, warn or FAIL.
 
     Nothing is trained that anybody keeps, and no run folder is made; the one file written is a picture of
     augmented images in `runs/doctor/`.
-
-    Args:
-        experiment: What is to be trained.
-        out: Receives each line as soon as it is known.
 
     Returns:
         Whether there was no FAIL.
@@ -60,25 +58,16 @@ def _results(experiment: Experiment) -> Iterator[CheckResult]:
     yield data_checks.check_pixels(normalized, experiment.normalization, largest)
     yield data_checks.check_batch_norm(job)
     yield _check_precision(experiment, job.experiment)
-    yield resource_checks.check_room(
-        "disk",
-        resource_checks.disk_need(job),
-        free_disk_bytes(runs_root()),
-        f"Free space in {shown(runs_root())}",
-    )
-    memory = resource_checks.check_room(
-        "memory",
-        resource_checks.memory_need(job),
-        available_memory_bytes(),
-        "Choose a smaller training.batch_size or dataset.image_size",
-    )
+    free, advice = free_disk_bytes(runs_root()), f"Free space in {shown(runs_root())}"
+    yield resource_checks.check_room("disk", resource_checks.disk_need(job), free, advice)
+    need, free = resource_checks.memory_need(job), available_memory_bytes()
+    memory = resource_checks.check_room("memory", need, free, SMALLER)
     yield memory
-    if memory.level == "FAIL":
-        yield CheckResult(
-            "warn", "trial checks", "left out, as the system might end a process that takes too much"
-        )
+    if memory.level != "FAIL":
+        yield from _trial_checks(job, images, labels)
         return
-    yield from _trial_checks(job, images, labels)
+    reason = "left out, as the system might end a process that takes too much"
+    yield CheckResult("warn", "trial checks", reason)
 
 
 def _check_precision(asked: Experiment, resolved: Experiment) -> CheckResult:
@@ -86,8 +75,8 @@ def _check_precision(asked: Experiment, resolved: Experiment) -> CheckResult:
     training = asked.training
     advice = startup.precision_advice(training.precision, training.devices) or ""
     here = f" is {resolved.training.precision} here" if training.precision == "auto" else ""
-    level: Literal["ok", "warn"] = "warn" if advice and training.precision != "float32" else "ok"
-    return CheckResult(level, "precision", training.precision + here, advice)
+    fine = not advice or training.precision == "float32"
+    return CheckResult("ok" if fine else "warn", "precision", training.precision + here, advice)
 
 
 def _trial_checks(job: Job, images: np.ndarray, labels: np.ndarray) -> Iterator[CheckResult]:
@@ -104,7 +93,5 @@ def _trial_checks(job: Job, images: np.ndarray, labels: np.ndarray) -> Iterator[
     except Exception as error:  # the backends have no class in common for it
         if "RESOURCE_EXHAUSTED" not in f"{error}" and "ResourceExhausted" not in type(error).__name__:
             raise
-        advice = "Choose a smaller training.batch_size or dataset.image_size"
-        yield CheckResult(
-            "FAIL", "memory", "the accelerator's memory is too small for a training step", advice
-        )
+        measured = "the accelerator's memory is too small for a training step"
+        yield CheckResult("FAIL", "memory", measured, SMALLER)

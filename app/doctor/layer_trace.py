@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,43 +18,25 @@ Stage = Literal["images", "forward", "loss", "gradient", "update"]
 
 @dataclass
 class LayerCall:
-    """One call of a layer. Sizes are largest absolute values, NaN or infinite where a value is.
+    """One call of a layer. Sizes are largest absolute values, NaN or infinite where a value is."""
 
-    Attributes:
-        path: The attributes that lead to the layer, such as units[3].conv1.
-        layer: The layer.
-        inputs: What went in, in the layer's precision.
-        output: What came out.
-        weight_size: Of the layer's weights before the step.
-        output_size: Of what came out.
-        gradient_size: Of the gradients of its weights, or, where it has none, of its output; None where
-            none came.
-    """
-
-    path: str
+    path: str  # the attributes that lead to the layer, such as units[3].conv1
     layer: keras.layers.Layer
-    inputs: list[Any]
+    inputs: list[Any]  # in the layer's precision, as the output
     output: Any
-    weight_size: float
+    weight_size: float  # before the step
     output_size: float
-    gradient_size: float | None = None
+    gradient_size: float | None = None  # of its weights, or, where it has none, of its output
 
 
 @dataclass(frozen=True)
 class FirstNonFinite:
-    """What first was not finite.
-
-    Attributes:
-        stage: Where in the step.
-        what: The same in words.
-        calls: All calls of layers in their order.
-        index: The call in question.
-    """
+    """What first was not finite."""
 
     stage: Stage
-    what: str
-    calls: Sequence[LayerCall]
-    index: int
+    what: str  # the place in words
+    calls: Sequence[LayerCall]  # all, in their order
+    index: int  # of the call in question
 
 
 def find_in_step(
@@ -72,17 +54,28 @@ def find_in_step(
     Returns:
         Every call of a layer in their order, and what first was not finite, None where all was.
     """
-    with left_as_it_was(classifier), _watched(classifier) as calls:
+    calls: list[LayerCall] = []
+    layers, tape = [*named_layers(classifier)], None
+    paths = {id(layer): path.removeprefix("network.") for path, layer in layers}
+
+    def note(layer: keras.layers.Layer, call: Call, *args: Any, **kwargs: Any) -> Any:
+        weight_size = _size(*layer.weights)  # beforehand: the call moves statistics
+        output = call(*args, **kwargs)
+        inputs = [value for value in args if ops.is_tensor(value)]
+        calls.append(LayerCall(paths[id(layer)], layer, inputs, output, weight_size, _size(output)))
+        return output
+
+    with left_as_it_was(classifier), intercepted([layer for _, layer in layers], note):
         if keras.backend.backend() == "tensorflow":
             import tensorflow as tf  # absent where JAX trains
 
-            with tf.GradientTape() as tape:
-                loss = _loss(classifier, images, labels)
-            first = _in_forward(calls, loss)
-            if first is None:
-                first = _in_backward(calls, tape, loss)
-        else:
-            first = _in_forward(calls, _loss(classifier, images, labels))
+            tape = tf.GradientTape()
+        with tape or contextlib.nullcontext():
+            logits = classifier(images, training=True)
+            loss = classifier.compute_loss(images, ops.convert_to_tensor(labels), logits, training=True)
+        first = _in_forward(calls, loss)
+        if first is None and tape:
+            first = _in_backward(calls, tape, loss)
     return calls, first
 
 
@@ -99,29 +92,6 @@ def find_in_weights(classifier: keras.Model, calls: Sequence[LayerCall]) -> Firs
                     return FirstNonFinite(stage, f"{call.path}.{variable.name}, {when}", calls, index)
     name = non_finite_variable(classifier)
     return FirstNonFinite("update", f"{name} of the optimizer", calls, len(calls) - 1) if name else None
-
-
-def _loss(classifier: keras.Model, images: np.ndarray, labels: np.ndarray) -> Any:
-    logits = classifier(images, training=True)
-    return classifier.compute_loss(images, ops.convert_to_tensor(labels), logits, training=True)
-
-
-@contextlib.contextmanager
-def _watched(classifier: keras.Model) -> Iterator[list[LayerCall]]:
-    """Note every call of a layer while the block runs."""
-    calls: list[LayerCall] = []
-    layers = {id(layer): (path, layer) for path, layer in named_layers(classifier)}
-
-    def note(layer: keras.layers.Layer, call: Call, *args: Any, **kwargs: Any) -> Any:
-        weight_size = _size(*layer.weights)  # beforehand: the call moves statistics
-        output = call(*args, **kwargs)
-        inputs = [value for value in args if ops.is_tensor(value)]
-        name = layers[id(layer)][0].removeprefix("network.")
-        calls.append(LayerCall(name, layer, inputs, output, weight_size, _size(output)))
-        return output
-
-    with intercepted([layer for _, layer in layers.values()], note):
-        yield calls
 
 
 def _in_forward(calls: Sequence[LayerCall], loss: Any) -> FirstNonFinite | None:
@@ -141,7 +111,7 @@ def _in_forward(calls: Sequence[LayerCall], loss: Any) -> FirstNonFinite | None:
 
 
 def _in_backward(calls: Sequence[LayerCall], tape: Any, loss: Any) -> FirstNonFinite | None:
-    """Fill in the calls' gradients; return where they first are not finite on the way back."""
+    """Fill in the calls' gradients on the way back, up to where they first are not finite; return that."""
     gradients = tape.gradient(
         loss,
         {
@@ -153,13 +123,11 @@ def _in_backward(calls: Sequence[LayerCall], tape: Any, loss: Any) -> FirstNonFi
             for index, call in enumerate(calls)
         },
     )
-    for index, call in enumerate(calls):
+    for index, call in reversed([*enumerate(calls)]):
         found = gradients[index]["weights"] or gradients[index]["output"]
         if any(gradient is not None for gradient in found):
             call.gradient_size = _size(*found)
-    for index in reversed(range(len(calls))):
-        name = f"{calls[index].path} ({type(calls[index].layer).__name__})"
-        last = index == len(calls) - 1
+        name, last = f"{call.path} ({type(call.layer).__name__})", index == len(calls) - 1
         places = {
             "output": "the gradient of the loss" if last else f"the gradient on its way back to {name}",
             "weights": f"the gradient of the weights of {name}",

@@ -14,7 +14,6 @@ from app.drawing.image_grid import draw_grid
 from app.drawing.schedule import draw_schedule
 from app.files import new_folder
 from app.paths import runs_root, shown
-from app.training.optimizers import learning_rate_at
 from app.training.setup import Job, prepare
 
 DRAWS = 24
@@ -22,11 +21,7 @@ MOST_POINTS = 20_000  # of the learning rate's curve
 
 
 def preview(experiment: Experiment, out: TextIO) -> Path:
-    """Draw augmentations of a training image, and the learning rate over all epochs.
-
-    Args:
-        experiment: What is to be trained.
-        out: Receives a line a picture.
+    """Draw augmentations of a training image, and the learning rate over all epochs; print a line a picture.
 
     Returns:
         The new folder of the pictures, in `runs/previews/`.
@@ -41,7 +36,7 @@ def preview(experiment: Experiment, out: TextIO) -> Path:
         print(f"augmentation {shown(folder / 'augmentation.png')}", file=out)
     else:
         print(f"augmentation none: {experiment.name} trains on the images as they are stored", file=out)
-    _draw_schedule(folder / "schedule.png", experiment, job.steps_per_epoch)
+    _draw_schedule(folder / "schedule.png", job)
     print(f"schedule {shown(folder / 'schedule.png')}", file=out)
     return folder
 
@@ -53,10 +48,8 @@ def _draw_augmentation(path: Path, job: Job) -> None:
     images, labels = train.take(position)
     flips = experiment.alternating_flip
     flipped = np.zeros(DRAWS, bool)
-    if flips:
-        flipped[:] = [
-            flipped_images(experiment.seed, epoch, len(train))[position[0]] for epoch in range(DRAWS)
-        ]
+    for epoch in range(DRAWS if flips else 0):
+        flipped[epoch] = flipped_images(experiment.seed, epoch, len(train))[position[0]]
     drawn = augmented(job.classifier.augmentation, images[0], flipped)
     layers = ", ".join(_words(layer) for layer in experiment.augmentation)
     words = [f"epoch {epoch}{', mirrored' * bool(flipped[epoch - 1])}" for epoch in range(1, DRAWS + 1)]
@@ -92,21 +85,19 @@ def augmented(layers: Sequence[keras.layers.Layer], image: np.ndarray, flipped: 
     return np.round(np.clip(keras.ops.convert_to_numpy(pixels), 0, 255)).astype(np.uint8)
 
 
-def _draw_schedule(path: Path, experiment: Experiment, steps: int) -> None:
+def _draw_schedule(path: Path, job: Job) -> None:
     """Draw the learning rate of every step, with warm-up, peak and end."""
-    schedule, epochs = experiment.optimizer.learning_rate, experiment.training.epochs
+    optimizer, epochs, steps = job.experiment.optimizer, job.experiment.training.epochs, job.steps_per_epoch
+    schedule = optimizer.learning_rate
     last = steps * epochs - 1
     taken = np.linspace(0, last, min(last + 1, MOST_POINTS)).round().astype(np.int64)
     turns = [schedule.warmup_epochs * steps - 1, round(getattr(schedule, "peak_epoch", 0) * steps)]
     taken = np.union1d(taken, [step for step in turns if 0 <= step <= last])  # they must not be missed
-    rates = np.array([learning_rate_at(schedule, int(step), steps, epochs) for step in taken])
-    layers = [
-        f"{pattern} {factor:g} times this rate"
-        for pattern, factor in experiment.optimizer.rate_multipliers.items()
-    ]
+    rates = np.array([job.learning_rate(int(step)) for step in taken])
     title = (
-        f"{experiment.name}: learning rate ({schedule.schedule})\n"
-        f"{experiment.optimizer.name}, {epochs:,} epochs of {steps:,} steps"
-        + "".join(f"; {words}" for words in layers)
+        f"{job.experiment.name}: learning rate ({schedule.schedule})\n"
+        f"{optimizer.name}, {epochs:,} epochs of {steps:,} steps"
     )
+    for pattern, factor in optimizer.rate_multipliers.items():
+        title += f"; {pattern} {factor:g} times this rate"
     draw_schedule(path, title, taken / steps, rates, epochs, schedule.warmup_epochs)

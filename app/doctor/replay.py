@@ -1,5 +1,6 @@
 """After a run whose numbers blew up: train up to that step again, and say in which layer it began."""
 
+import itertools
 import math
 from typing import Any, TextIO
 
@@ -11,7 +12,6 @@ from app.reading import read_record
 from app.records import FailureRecord
 from app.runs import Run, load_run_experiment
 from app.training.checkpoint import load_state, restore_state
-from app.training.optimizers import learning_rate_at
 from app.training.resume import differences
 from app.training.setup import Job, prepare
 from app.wording import aligned
@@ -25,10 +25,6 @@ def replay(run: Run, out: TextIO) -> bool:
     """Replay the step at which a run stopped because loss or weights were no longer finite.
 
     Nothing in the run folder is changed.
-
-    Args:
-        run: The run.
-        out: Where the report goes.
 
     Returns:
         Whether the blow-up was seen again and its place found.
@@ -52,7 +48,9 @@ def replay(run: Run, out: TextIO) -> bool:
     before = max(start, target - 2)
     _train(job, start, before - start)
     if non_finite_variable(job.classifier):
-        before = _first_bad_step(_prepare(run)[0], start, before)
+        watch = _UntilBroken()
+        _train(_prepare(run)[0], start, before - start, [watch])
+        before = start + watch.done - 1
         job, _ = _prepare(run)
         _train(job, start, before - start)
     for position in range(before, target):
@@ -78,11 +76,10 @@ def _prepare(run: Run, out: TextIO | None = None) -> tuple[Job, int]:
     state, damaged = load_state(run)
     job = prepare(load_run_experiment(run), from_state=state is not None)
     if out:
-        environment = job.describe_environment()
-        for line in [line for lines in differences(run, job, environment) for line in lines]:
+        for line in itertools.chain(*differences(run, job, job.describe_environment())):
             print(f"{run.name}: {line}; the replay may differ", file=out)
-    for line in damaged if out else []:
-        print(line, file=out)
+        for line in damaged:
+            print(line, file=out)
     if state is None:
         return job, 0
     restore_state(job.classifier, state)
@@ -91,14 +88,14 @@ def _prepare(run: Run, out: TextIO | None = None) -> tuple[Job, int]:
 
 
 def _train(job: Job, position: int, steps: int, callbacks: Any = ()) -> float:
-    """Train `steps` steps from a position on, as the run did; return their mean loss.
+    """Train `steps` steps from a position, in steps over all epochs, as the run did; return their mean loss.
 
     Validation is left out: it changes neither weights nor random state.
     """
     if steps <= 0:
         return 0.0
     history = job.classifier.fit(
-        _batches(job, position),
+        job.batches(*divmod(position, job.steps_per_epoch)),
         steps_per_epoch=steps,
         epochs=1,
         shuffle=False,
@@ -106,11 +103,6 @@ def _train(job: Job, position: int, steps: int, callbacks: Any = ()) -> float:
         callbacks=[*job.step_callbacks(position), *callbacks],
     )
     return float(history.history["loss"][-1])
-
-
-def _batches(job: Job, position: int) -> Any:
-    """Return the run's batches from a position on, counted in steps over all epochs."""
-    return job.batches(*divmod(position, job.steps_per_epoch))
 
 
 class _UntilBroken(keras.callbacks.Callback):
@@ -124,18 +116,10 @@ class _UntilBroken(keras.callbacks.Callback):
         self.model.stop_training = non_finite_variable(self.model) is not None
 
 
-def _first_bad_step(job: Job, start: int, end: int) -> int:
-    """Return the position of the step that first leaves weights that are not finite."""
-    watch = _UntilBroken()
-    _train(job, start, end - start, [watch])
-    return start + watch.done - 1
-
-
 def _examine(job: Job, position: int, out: TextIO) -> FirstNonFinite | None:
     """Do one step layer by layer, then as the run did it, and return what first was not finite."""
-    batch = next(iter(_batches(job, position)))
-    images, labels = (ops.convert_to_numpy(part) for part in batch)
-    calls, first = find_in_step(job.classifier, images, labels)
+    batch = next(iter(job.batches(*divmod(position, job.steps_per_epoch))))
+    calls, first = find_in_step(job.classifier, *map(ops.convert_to_numpy, batch))
     if first:
         return first
     loss = _train(job, position, 1)
@@ -163,9 +147,9 @@ def _report(job: Job, position: int, first: FirstNonFinite, out: TextIO) -> None
         (
             call.path,
             type(call.layer).__name__,
-            _number(call.weight_size) if call.layer.weights else "",
-            _number(call.output_size),
-            _number(call.gradient_size),
+            f"{call.weight_size:.3g}" if call.layer.weights else "",
+            f"{call.output_size:.3g}",
+            "" if call.gradient_size is None else f"{call.gradient_size:.3g}",
         )
         for call in first.calls[begin : max(index + 1, begin + SHOWN_LAYERS)]
     ]
@@ -175,31 +159,22 @@ def _report(job: Job, position: int, first: FirstNonFinite, out: TextIO) -> None
     print(f"What to do: {_advice(job, position, first)}", file=out, flush=True)
 
 
-def _number(size: float | None) -> str:
-    return "" if size is None else f"{size:.3g}"
-
-
 def _advice(job: Job, position: int, first: FirstNonFinite) -> str:
     """Return the most likely cause and its remedy."""
-    experiment = job.experiment
-    rate = learning_rate_at(
-        experiment.optimizer.learning_rate, position, job.steps_per_epoch, experiment.training.epochs
-    )
+    precision = job.experiment.training.precision
     slower = (
-        f"lower optimizer.learning_rate ({rate:.3g} in this step), warm it up (warmup_epochs), or limit "
-        "gradients (optimizer.clipnorm: 1.0)"
+        f"lower optimizer.learning_rate ({job.learning_rate(position):.3g} in this step), warm it up "
+        "(warmup_epochs), or limit gradients (optimizer.clipnorm: 1.0)"
     )
-    before = first.calls[: first.index]
-    sizes = [size for p in before for size in (p.weight_size, p.output_size) if math.isfinite(size)]
-    here = first.calls[first.index]
-    weight = here.weight_size if math.isfinite(here.weight_size) else 0.0
-    largest = max([weight, *sizes], default=0.0)
+    sizes = [size for call in first.calls[: first.index] for size in (call.weight_size, call.output_size)]
+    sizes.append(first.calls[first.index].weight_size)
+    largest = max(filter(math.isfinite, sizes), default=0.0)
     if first.stage == "images":
         return "check the arguments of this layer: images are not finite before the network sees them"
     if first.stage == "update":
         return f"the step was too large: {slower}"
-    if experiment.training.precision != "float32" and largest > HUGE:
-        return f"values leave the range of {experiment.training.precision}: set training.precision: float32"
+    if precision != "float32" and largest > HUGE:
+        return f"values leave the range of {precision}: set training.precision: float32"
     if largest > HUGE:
         return f"values up to {largest:.3g} came before, so earlier steps were too large: {slower}"
     if first.stage == "loss":

@@ -5,13 +5,11 @@ import gc
 import math
 import statistics
 from collections.abc import Iterable
-from typing import Any
 
 import keras
 import numpy as np
 
 from app.bench.timers import EnoughError, StepClock
-from app.data.pipeline import evaluation_batches, num_steps
 from app.doctor.data_checks import CheckResult
 from app.training.checkpoint import KEPT_STATES
 from app.training.setup import Job
@@ -40,7 +38,9 @@ def memory_need(job: Job) -> int:
     """Return roughly the bytes that training will take beyond what the prepared job holds already."""
     classifier, training = job.classifier, job.experiment.training
     width = 4 if training.precision == "float32" else 2
-    outputs = sum(_num_values(layer) for _, layer in named_layers(classifier.network))
+    layers = [layer for _, layer in named_layers(classifier.network)]
+    shapes = [getattr(getattr(layer, "output", None), "shape", ()) for layer in layers]  # () if never called
+    outputs = sum(math.prod(size or 1 for size in shape[1:]) for shape in shapes)  # values for one image
     # What each layer put out, and as much again for activation functions and gradients under way.
     activations = 2 * outputs * training.batch_size * width
     gradients = num_bytes(classifier.trainable_variables)
@@ -48,28 +48,19 @@ def memory_need(job: Job) -> int:
     return activations + gradients + state + 300_000_000  # the backend's own
 
 
-def _num_values(layer: keras.layers.Layer) -> int:
-    """Return the values that a layer puts out for one image."""
-    shape: Any = getattr(getattr(layer, "output", None), "shape", ())  # none where it is never called
-    return math.prod(size or 1 for size in shape[1:])
-
-
 def check_room(subject: str, need_bytes: int, free_bytes: int, advice: str) -> CheckResult:
     """Compare what is needed with what is free: short is a FAIL, less than half as much again a warning."""
-    measured = f"about {_in_words(need_bytes)} needed, {_in_words(free_bytes)} free"
+    sizes = need_bytes, free_bytes
+    need, free = (f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB" for size in sizes)
+    measured = f"about {need} needed, {free} free"
     if 1.5 * need_bytes <= free_bytes:
         return CheckResult("ok", subject, measured)
     return CheckResult("FAIL" if need_bytes > free_bytes else "warn", subject, measured, advice)
 
 
-def _in_words(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
-
-
 def check_speed(job: Job, budget_seconds: float = 4.0) -> CheckResult:
     """Time real steps and validation batches, and tell how long the whole run takes here."""
-    training, dataset = job.experiment.training, job.dataset
-    steps = TIMED_STEPS + 1
+    training, steps = job.experiment.training, TIMED_STEPS + 1
     clock, batches = StepClock(steps, budget_seconds), job.batches(epochs=steps)
     with contextlib.suppress(EnoughError):
         job.classifier.fit(
@@ -79,21 +70,19 @@ def check_speed(job: Job, budget_seconds: float = 4.0) -> CheckResult:
         measured = f"the loss is {clock.loss} within {len(clock.ends) - 1} steps"
         advice = "Lower optimizer.learning_rate, or warm it up (warmup_epochs)"
         return CheckResult("FAIL", "speed", measured, advice)
-    val_batches = evaluation_batches(dataset.val, training.batch_size)
+    val_batches, val_steps = job.validation_batches()
     validation = StepClock(steps, budget_seconds / 3)
     job.classifier.evaluate(val_batches, verbose=0, callbacks=[validation])
     del batches, val_batches  # a pipeline in the middle of its images holds threads and memory
     gc.collect()
-    val_steps = num_steps(len(dataset.val), training.batch_size)
     step = _seconds_per_step(clock)
     epoch = job.steps_per_epoch * step + val_steps * _seconds_per_step(validation)
     most = "at most " if training.early_stopping else ""
-    return CheckResult(
-        "ok",
-        "speed",
+    measured = (
         f"{step:.3g} s a step of {training.batch_size} images, {duration(epoch)} an epoch, "
-        f"{most}about {duration(training.epochs * epoch)} for {training.epochs} epochs",
+        f"{most}about {duration(training.epochs * epoch)} for {training.epochs} epochs"
     )
+    return CheckResult("ok", "speed", measured)
 
 
 def _seconds_per_step(clock: StepClock) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 from keras import ops
 
 from app.data.order import epoch_order
-from app.doctor.data_checks import CheckResult
+from app.doctor.data_checks import CheckResult, ok_or_warn
 from app.training.setup import Job
 from models import ImageClassifier, build_model
 from models.inspect import count_macs, named_layers
@@ -86,14 +86,11 @@ def check_first_loss(job: Job, step: FirstStep) -> CheckResult:
     if not math.isfinite(step.loss):
         advice = "Check the model and normalization, or set training.precision: float32"
         return CheckResult("FAIL", "first loss", measured, advice)
-    if job.experiment.model.weights:
-        return CheckResult(
-            "ok", "first loss", f"{step.loss:.3g} with the weights of {job.experiment.model.weights}"
-        )
-    if expected / 2 <= step.loss <= LOUD * expected:
-        return CheckResult("ok", "first loss", measured)
+    if source := job.experiment.model.weights:
+        return CheckResult("ok", "first loss", f"{step.loss:.3g} with the weights of {source}")
     advice = "Check the initial values of the network's last layer, and normalization"
-    return CheckResult("warn", "first loss", measured, advice)
+    usual = expected / 2 <= step.loss <= LOUD * expected
+    return ok_or_warn("first loss", measured, "" if usual else advice)
 
 
 def check_logits(job: Job, step: FirstStep) -> CheckResult:
@@ -108,11 +105,10 @@ def check_logits(job: Job, step: FirstStep) -> CheckResult:
             "Let the network end without softmax; to train on softmax twice on purpose, set "
             "training.loss.softmax_before_loss: true instead",
         )
-    low, high = logits.min(), logits.max()
-    asked = (
-        "; softmax before the loss, as asked for" if job.experiment.training.loss.softmax_before_loss else ""
-    )
-    return CheckResult("ok", "logits", f"from {low:.3g} to {high:.3g}{asked}")
+    measured = f"from {logits.min():.3g} to {logits.max():.3g}"
+    if job.experiment.training.loss.softmax_before_loss:
+        measured += "; softmax before the loss, as asked for"
+    return CheckResult("ok", "logits", measured)
 
 
 def check_gradients(job: Job, step: FirstStep, images: np.ndarray, labels: np.ndarray) -> CheckResult:
@@ -121,9 +117,8 @@ def check_gradients(job: Job, step: FirstStep, images: np.ndarray, labels: np.nd
     Some are zero by design before the first step (behind a scale that starts at zero), so those get a
     second chance after one.
     """
-    variables = job.classifier.trainable_variables
-    network = job.classifier.network
-    names = _variable_names(network)
+    variables, layers = job.classifier.trainable_variables, [*named_layers(job.classifier.network)]
+    names = {id(each): f"{path}.{each.name}" for path, layer in layers for each in layer.variables}
     faults = _gradient_faults(step.gradients)
     if "zero" in faults.values():
         pairs = [(g, v) for g, v in zip(step.gradients, variables, strict=True) if g is not None]
@@ -133,7 +128,7 @@ def check_gradients(job: Job, step: FirstStep, images: np.ndarray, labels: np.nd
         later = _gradient_faults(first_step(job, images, labels).gradients)
         faults = {i: fault for i, fault in faults.items() if fault != "zero" or later.get(i) == "zero"}
     unreached = [f"{names.get(id(variables[i]), variables[i].path)} ({fault})" for i, fault in faults.items()]
-    unreached += [f"{path} (never called)" for path, layer in named_layers(network) if not layer.built]
+    unreached += [f"{path} (never called)" for path, layer in layers if not layer.built]
     if not unreached:
         return CheckResult("ok", "gradients", f"finite and not zero for all {len(variables)} variables")
     more = f" and {len(unreached) - 5} more" if len(unreached) > 5 else ""
@@ -159,15 +154,6 @@ def _gradient_faults(gradients: list[Any]) -> dict[int, str]:
     return faults
 
 
-def _variable_names(network: keras.Model) -> dict[int, str]:
-    """Return the attributes that lead to a variable, such as units[3].conv1.kernel, by its id."""
-    return {
-        id(variable): f"{path}.{variable.name}"
-        for path, layer in named_layers(network)
-        for variable in layer.variables
-    }
-
-
 def check_overfitting(
     job: Job, images: np.ndarray, labels: np.ndarray, budget_seconds: float = 20.0, most_steps: int = 1200
 ) -> CheckResult:
@@ -183,7 +169,9 @@ def check_overfitting(
     rate = keras.optimizers.schedules.PolynomialDecay(3e-5, decay_steps=66, end_learning_rate=2e-3)
     # Most networks are done before TensorFlow would have traced their step.
     copy.compile(keras.optimizers.Adam(rate), loss, run_eagerly=keras.backend.backend() == "tensorflow")
-    lowest = _lowest_loss(loss, len(job.dataset.class_names))
+    classes = len(job.dataset.class_names)
+    # Of a network that is right and sure; above 0 with softmax before the loss.
+    lowest = float(loss(np.arange(classes), 50.0 * np.eye(classes, dtype=np.float32)))
     losses: list[float] = []
     started, learnt = time.monotonic(), 0.0
     while len(losses) < most_steps:
@@ -202,21 +190,14 @@ def check_overfitting(
     if learnt >= LEARNT:
         return CheckResult("ok", "overfitting", measured)
     if len(losses) < most_steps:
-        measured += f", all that {budget_seconds:.0f} s allow"
-        if learnt >= FALLING:
-            return CheckResult("ok", "overfitting", measured)
         advice = "This machine is too slow to tell whether it learns: watch the first epochs"
-        return CheckResult("warn", "overfitting", measured, advice)
+        measured += f", all that {budget_seconds:.0f} s allow"
+        return ok_or_warn("overfitting", measured, "" if learnt >= FALLING else advice)
     advice = (
         f"A network that does not learn {2 * half} images will not learn {len(job.dataset.train):,}: look at "
         "its layers, initial values and size, and whether the labels fit the images"
     )
     return CheckResult("FAIL", "overfitting", measured, advice)
-
-
-def _lowest_loss(loss: SparseCrossentropy, num_classes: int) -> float:
-    """Return the loss of a network that is right and sure; above 0 with softmax before the loss."""
-    return float(loss(np.arange(num_classes), 50.0 * np.eye(num_classes, dtype=np.float32)))
 
 
 def _copy_for_trial(job: Job) -> ImageClassifier:
@@ -228,9 +209,8 @@ def _copy_for_trial(job: Job) -> ImageClassifier:
     for variable, source in zip(network.weights, job.classifier.network.weights, strict=True):
         variable.assign(np.array(source))  # a copy: on JAX a step gives its arrays away
         variable.regularizer = None
-    for _, layer in named_layers(network):
-        if hasattr(layer, "rate"):  # dropout of every kind
-            layer.rate = 0.0
+    for layer in [layer for _, layer in named_layers(network) if hasattr(layer, "rate")]:
+        layer.rate = 0.0  # dropout of every kind
     copy = ImageClassifier(network, dataset.class_names, job.classifier.normalization)
     copy.build((None, *dataset.image_shape))
     return copy

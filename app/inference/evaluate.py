@@ -34,14 +34,9 @@ Views = Literal["none", "flip", "flip_and_shift"]
 def evaluate(
     run: Run, split: SplitName, checkpoint: CheckpointName | None, views: Views, out: TextIO
 ) -> dict[str, Any]:
-    """Evaluate a run's network, write metrics and pictures into the run folder, and print a table.
+    """Evaluate a finished run's network, write metrics and pictures into its folder, and print a table.
 
-    Args:
-        run: A finished run.
-        split: Which images.
-        checkpoint: Whose weights; by default those of the headline.
-        views: Test-time views to average logits over, see app/data/views.py.
-        out: Receives the table.
+    Logits are averaged over test-time `views`, see app/data/views.py.
 
     Returns:
         The content of evaluation.json.
@@ -96,11 +91,6 @@ def recalibrate(classifier: ImageClassifier, train: Split, batch_size: int) -> i
     4,096 training images, not augmented, dropout off: the mean over batches of their means, and of their
     variances plus the variance of the means.
 
-    Args:
-        classifier: Is changed.
-        train: The training images.
-        batch_size: Images in a batch.
-
     Returns:
         How many images were used; 0 where the network has no batch normalisation.
     """
@@ -108,17 +98,16 @@ def recalibrate(classifier: ImageClassifier, train: Split, batch_size: int) -> i
     layers = [layer for layer in all_layers if isinstance(layer, keras.layers.BatchNormalization)]
     if not layers:
         return 0
-    dropouts = [layer for layer in all_layers if isinstance(layer, keras.layers.Dropout)]
-    kept = [layer.momentum for layer in layers], [layer.rate for layer in dropouts]
+    # With momentum 0 the moving statistics are those of the last batch.
+    changed = [(layer, "momentum", layer.momentum) for layer in layers]
+    changed += [(each, "rate", each.rate) for each in all_layers if isinstance(each, keras.layers.Dropout)]
     num_batches = max(1, min(len(train), RECALIBRATION_IMAGES) // batch_size)
     sample = epoch_order(0, 0, len(train))[: num_batches * batch_size]
     means: list[list[np.ndarray]] = [[] for _ in layers]
     variances: list[list[np.ndarray]] = [[] for _ in layers]
     try:
-        for layer in layers:
-            layer.momentum = 0.0  # the moving statistics are then those of the last batch
-        for layer in dropouts:
-            layer.rate = 0.0
+        for layer, name, _ in changed:
+            setattr(layer, name, 0.0)
         for positions in batches_of(sample, batch_size):
             pixels = classifier.normalization(ops.cast(train.take(positions)[0], "float32"))
             classifier.network(pixels, training=True)
@@ -126,10 +115,8 @@ def recalibrate(classifier: ImageClassifier, train: Split, batch_size: int) -> i
                 means[number].append(ops.convert_to_numpy(layer.moving_mean).astype(np.float64))
                 variances[number].append(ops.convert_to_numpy(layer.moving_variance).astype(np.float64))
     finally:
-        for layer, momentum in zip(layers, kept[0], strict=True):
-            layer.momentum = momentum
-        for layer, rate in zip(dropouts, kept[1], strict=True):
-            layer.rate = rate
+        for layer, name, value in changed:
+            setattr(layer, name, value)
     for layer, mean, variance in zip(layers, means, variances, strict=True):
         layer.moving_mean.assign(np.mean(mean, axis=0).astype(np.float32))
         layer.moving_variance.assign((np.mean(variance, axis=0) + np.var(mean, axis=0)).astype(np.float32))
@@ -141,22 +128,18 @@ def _compare(labels: np.ndarray, plain: np.ndarray, again: np.ndarray) -> dict[s
     right, right_again = plain.argmax(-1) == labels, again.argmax(-1) == labels
     test = mcnemar(right_again, right)
     before, after = 100 * float(right.mean()), 100 * float(right_again.mean())
-    change = f"{after:.2f} % instead of {before:.2f} %"
+    change, p = f"{after:.2f} % instead of {before:.2f} %", test["p_value"]
     if test["only_first"] == test["only_second"] == 0:
         words = f"{after:.2f} %, the same images are correct"
     elif f"{after:.2f}" == f"{before:.2f}":
         words = f"{after:.2f} %, as accurate as before"
-    elif test["p_value"] >= SIGNIFICANCE:
-        words = f"{change}, not significant at {100 * SIGNIFICANCE:g} % (McNemar, p = {test['p_value']:.2g})"
-    elif after > before:
-        words = (
-            f"{change} (McNemar, p = {test['p_value']:.1g}): the moving averages lag behind the weights; "
-            "train longer at a small learning rate, or with a smaller bn_momentum"
-        )
+    elif p >= SIGNIFICANCE:
+        words = f"{change}, not significant at {100 * SIGNIFICANCE:g} % (McNemar, p = {p:.2g})"
     else:
-        words = (
-            f"{change} (McNemar, p = {test['p_value']:.1g}): the moving averages suit this network better "
-            "than those of images that are not augmented"
+        words = f"{change} (McNemar, p = {p:.1g}): the moving averages " + (
+            "lag behind the weights; train longer at a small learning rate, or with a smaller bn_momentum"
+            if after > before
+            else "suit this network better than those of images that are not augmented"
         )
     return {"accuracy": after / 100, **test, "words": words}
 

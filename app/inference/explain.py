@@ -31,13 +31,9 @@ HEAT_OPACITY = 0.6
 
 
 def explain(run: Run, images: str | None, checkpoint: CheckpointName | None, out: TextIO) -> Path:
-    """Draw the filters of the first convolution, and Grad-CAM of some images.
+    """Draw the filters of the first convolution, and Grad-CAM of some images; print a line a picture.
 
-    Args:
-        run: A finished run.
-        images: Files, see `app.data.chosen.find_images`; validation images of all classes by default.
-        checkpoint: Whose weights; see `load_trained`.
-        out: Receives a line a picture.
+    The images are files, see `app.data.chosen.find_images`; validation images of all classes by default.
 
     Returns:
         The new folder `<run>/explanations/<stamp>`.
@@ -52,11 +48,11 @@ def explain(run: Run, images: str | None, checkpoint: CheckpointName | None, out
         )
     paths = find_images(images) if images is not None else None
     trained = load_trained(run, checkpoint, precision="float32")
+    labels: list[str] = []
     if paths is None:
         pixels, labels, files = _validation_images(trained)
     else:
         pixels, files = _read_files(paths, trained, out)
-        labels = []
     attention = grad_cam(trained.classifier, pixels, trained.run.name)
     kernel = first_kernel(trained.classifier, pixels[0])
     folder = new_folder(run.path / "explanations")
@@ -109,14 +105,11 @@ def filter_tiles(kernel: np.ndarray) -> list[np.ndarray]:
     Args:
         kernel: (height, width, inputs, outputs). Three inputs are shown as colours, else their mean in grey.
     """
-    tiles = []
     values = kernel if kernel.shape[2] == 3 else kernel.mean(axis=2, keepdims=True)
-    for number in range(values.shape[-1]):
-        tile = values[..., number]
-        span = float(np.ptp(tile))
-        stretched = (tile - tile.min()) / span if span > 0 else np.full_like(tile, 0.5)
-        tiles.append(np.round(255 * stretched).astype(np.uint8))
-    return tiles
+    values = np.moveaxis(values, -1, 0)  # (filters, height, width, channels)
+    low, span = (function(values, axis=(1, 2, 3), keepdims=True) for function in (np.min, np.ptp))
+    stretched = np.where(span > 0, (values - low) / np.maximum(span, 1e-30), 0.5)
+    return list(np.round(255 * stretched).astype(np.uint8))
 
 
 def _draw_filters(path: Path, kernel: np.ndarray, title: str) -> None:

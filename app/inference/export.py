@@ -41,11 +41,7 @@ Result = TypeVar("Result")
 def export(run: Run, format: str, checkpoint: CheckpointName | None, out: TextIO) -> Path:
     """Write a network for other programs, with class_names.txt and export.json, once it is checked.
 
-    Args:
-        run: A finished run.
-        format: A key of FORMATS.
-        checkpoint: Whose weights; see `load_trained`.
-        out: Where the result is printed.
+    `format` is a key of FORMATS.
 
     Returns:
         The new folder `<run>/exports/<stamp>`.
@@ -55,13 +51,18 @@ def export(run: Run, format: str, checkpoint: CheckpointName | None, out: TextIO
             nothing is kept.
     """
     chosen = _available(format)
-    _disable_tensor_float_32()
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf  # here, because other backends may run without TensorFlow
+
+        # GPUs would round float32 factors to ten bits, which no exported file could reproduce.
+        tf.config.experimental.enable_tensor_float_32_execution(False)
     trained = load_trained(run, checkpoint, precision="float32")
     height, width, channels = trained.data.image_shape
-    classifier = in_float32(trained.classifier, (height, width, channels))
+    shape = (height, width, channels)
+    classifier = in_float32(trained.classifier, shape)
     images, origin = _check_images(trained, out)
     expected = _reference(trained, classifier, images, out)
-    model = with_probabilities(classifier, (height, width, channels))
+    model = with_probabilities(classifier, shape)
     parent = run.path / "exports"
     temporary = parent / f".tmp-{os.getpid()}"
     try:
@@ -69,7 +70,9 @@ def export(run: Run, format: str, checkpoint: CheckpointName | None, out: TextIO
         path = temporary / chosen.filename
         _quietly(f"FORMAT={format}: cannot be written", lambda: chosen.write(model, str(path)))
         computed = _quietly(f"FORMAT={format}: cannot be run", lambda: _run(chosen.load(path), images))
-        difference = _difference(computed, expected)
+        difference = float("inf")
+        if computed.shape == expected.shape and computed.dtype == np.float32:  # as export.json states
+            difference = float(np.max(np.abs(computed - expected)))
         if not difference <= TOLERANCE:  # true, too, where it is no number
             raise UserError(
                 f"{run.name}: {chosen.filename} does not compute what the network does: on "
@@ -102,28 +105,16 @@ def _available(format: str) -> Format:
     """Return the format of that name, if this installation can write and run it."""
     if format not in FORMATS:
         raise UserError(f"FORMAT={format}: {unknown_name('format', format, FORMATS)}")
-    backend = keras.backend.backend()
+    chosen, backend = FORMATS[format], keras.backend.backend()
     if format != "keras" and backend != "tensorflow":
         raise UserError(
             f"FORMAT={format}: is written by TensorFlow; received KERAS_BACKEND={backend}. Leave "
             "KERAS_BACKEND out: a run's files are the same on either backend"
         )
-    chosen = FORMATS[format]
-    missing = [name for name in chosen.modules if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(
-            f"FORMAT={format} needs the extra 'export': pip install '.[export]' "
-            f"(missing: {', '.join(missing)})"
-        )
+    if missing := [name for name in chosen.modules if importlib.util.find_spec(name) is None]:
+        needed = f"pip install '.[export]' (missing: {', '.join(missing)})"
+        raise UserError(f"FORMAT={format} needs the extra 'export': {needed}")
     return chosen
-
-
-def _disable_tensor_float_32() -> None:
-    """Keep GPUs from rounding float32 factors to ten bits, which no exported file could reproduce."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf  # here, because other backends may run without TensorFlow
-
-        tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
 def _check_images(trained: Trained, out: TextIO) -> tuple[np.ndarray, str]:
@@ -131,11 +122,8 @@ def _check_images(trained: Trained, out: TextIO) -> tuple[np.ndarray, str]:
     try:
         split = load_split(trained, "validation")[1]
     except UserError as error:
-        shape = (CHECKED_IMAGES, *trained.data.image_shape)
-        print(
-            f"no validation images, so random ones are used for the check: {str(error).splitlines()[0]}",
-            file=out,
-        )
+        shape, reason = (CHECKED_IMAGES, *trained.data.image_shape), str(error).splitlines()[0]
+        print(f"no validation images, so random ones are used for the check: {reason}", file=out)
         return np.random.default_rng(0).integers(0, 256, shape, np.uint8), "random images"
     positions = np.unique(np.linspace(0, len(split) - 1, CHECKED_IMAGES).astype(int))
     return split.take(positions)[0], "validation images"
@@ -163,23 +151,14 @@ def _reference(trained: Trained, classifier: ImageClassifier, images: np.ndarray
 
 def _softmax(classifier: ImageClassifier, images: np.ndarray) -> np.ndarray:
     """Return the probabilities of a classifier, which ends in logits."""
-
-    def run(batch: np.ndarray) -> np.ndarray:
-        return keras.ops.convert_to_numpy(classifier(batch, training=False))
-
-    return probabilities(_run(run, images))
+    return probabilities(
+        _run(lambda batch: keras.ops.convert_to_numpy(classifier(batch, training=False)), images)
+    )
 
 
 def _run(run: Runner, images: np.ndarray) -> np.ndarray:
     """Return the outputs for images, run in batches of different sizes."""
     return np.concatenate([run(batch) for batch in (images[:1], *batches_of(images[1:], BATCH_SIZE))])
-
-
-def _difference(computed: np.ndarray, expected: np.ndarray) -> float:
-    """Return the largest difference; infinite where shape or dtype is not what export.json states."""
-    if computed.shape != expected.shape or computed.dtype != np.float32:
-        return float("inf")
-    return float(np.max(np.abs(computed - expected)))
 
 
 def _quietly(what: str, work: Callable[[], Result]) -> Result:

@@ -13,34 +13,18 @@ Runner = Callable[[np.ndarray], np.ndarray]  # images to probabilities
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of file.
+    """A kind of file."""
 
-    Attributes:
-        filename: Of the file or folder.
-        write: Writes a Keras model to a path.
-        load: Makes a written file ready to be run.
-        usage: How to run it, in lines of Python that make `probabilities` of `images`.
-        modules: What it needs of the extra `export`.
-    """
-
-    filename: str
-    write: Callable[[keras.Model, str], None]
-    load: Callable[[Path], Runner]
-    usage: tuple[str, ...]
-    modules: tuple[str, ...] = ()
-
-
-def _write_keras(model: keras.Model, path: str) -> None:
-    model.save(path)
+    filename: str  # of the file or folder
+    write: Callable[[keras.Model, str], None]  # a Keras model to a path
+    load: Callable[[Path], Runner]  # makes a written file ready to be run
+    usage: tuple[str, ...]  # how to run it, in lines of Python that make `probabilities` of `images`
+    modules: tuple[str, ...] = ()  # what it needs of the extra `export`
 
 
 def _load_keras(path: Path) -> Runner:
     model = keras.saving.load_model(path, compile=False, safe_mode=True)
     return lambda images: keras.ops.convert_to_numpy(model(images, training=False))
-
-
-def _write_saved_model(model: keras.Model, path: str) -> None:
-    model.export(path, format="tf_saved_model", verbose=False)
 
 
 def _load_saved_model(path: Path) -> Runner:
@@ -101,7 +85,7 @@ def _load_tflite(path: Path) -> Runner:
 FORMATS = {
     "keras": Format(
         "model.keras",
-        _write_keras,
+        keras.Model.save,
         _load_keras,
         (
             "import keras",
@@ -112,7 +96,7 @@ FORMATS = {
     ),
     "saved_model": Format(
         "saved_model",
-        _write_saved_model,
+        lambda model, path: model.export(path, format="tf_saved_model", verbose=False),
         _load_saved_model,
         (
             "import tensorflow as tf",

@@ -23,17 +23,11 @@ Outputs = list[tuple[keras.layers.Layer, Any]]
 
 @dataclass(frozen=True)
 class Attention:
-    """The logits of images, and the regions that support the predicted class.
+    """The logits of images, and the regions that support the predicted class."""
 
-    Attributes:
-        logits: (images, classes).
-        heat: (images, rows, columns), 0 or more: how much each place supports the predicted class.
-        layer: The name of the layer or block whose output the maps are.
-    """
-
-    logits: np.ndarray
-    heat: np.ndarray
-    layer: str
+    logits: np.ndarray  # (images, classes)
+    heat: np.ndarray  # (images, rows, columns), 0 or more: how much each place supports the predicted class
+    layer: str  # the name of the layer or block whose output the maps are
 
 
 def first_kernel(classifier: ImageClassifier, image: np.ndarray) -> np.ndarray | None:

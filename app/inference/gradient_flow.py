@@ -36,10 +36,8 @@ def gradient_norms(classifier: ImageClassifier, images: np.ndarray, labels: np.n
         layer for _, layer in named_layers(classifier.network) if isinstance(layer, keras.layers.Conv2D)
     ]
     with left_as_it_was(classifier), tf.GradientTape() as tape:
-        losses = keras.losses.sparse_categorical_crossentropy(
-            ops.convert_to_tensor(labels), _training_logits(classifier, images), from_logits=True
-        )
-        loss = ops.mean(losses)
+        logits, truth = _training_logits(classifier, images), ops.convert_to_tensor(labels)
+        loss = ops.mean(keras.losses.sparse_categorical_crossentropy(truth, logits, from_logits=True))
     gradients = tape.gradient(loss, [layer.kernel.value for layer in convolutions])
     return np.array([np.linalg.norm(ops.convert_to_numpy(ops.cast(g, "float32"))) for g in gradients])
 

@@ -24,22 +24,13 @@ SplitName = Literal["validation", "test"]
 
 @dataclass(frozen=True)
 class Trained:
-    """A run's network with its weights.
-
-    Attributes:
-        run: The run folder.
-        experiment: What was trained.
-        classifier: Takes raw uint8 images; not compiled.
-        checkpoint: Whose weights it has, those of the best epoch or of the last.
-        epoch: That epoch, from 1.
-        data: The run's dataset.json.
-    """
+    """A run's network with its weights."""
 
     run: Run
     experiment: Experiment
-    classifier: ImageClassifier
-    checkpoint: CheckpointName
-    epoch: int
+    classifier: ImageClassifier  # takes raw uint8 images; not compiled
+    checkpoint: CheckpointName  # whose weights it has, those of the best epoch or of the last
+    epoch: int  # that epoch, from 1
     data: DatasetRecord
 
     @property
@@ -58,9 +49,6 @@ def load_trained(
         checkpoint: Whose weights; by default those of the run's headline: the best epoch's, or the
             last one's where validation is the test split.
         precision: To compute in another precision than it was trained in.
-
-    Returns:
-        The network and what belongs to it.
 
     Raises:
         UserError: The run is not finished, or its files are damaged or fit each other no longer.

@@ -39,27 +39,16 @@ BadFiles = list[tuple[Path, str]]
 
 @dataclass(frozen=True)
 class Prediction:
-    """The predicted classes of one file.
-
-    Attributes:
-        path: The file.
-        classes: The likeliest classes, five at most, the first one first.
-        probabilities: Their probabilities.
-        problem: Why the file could not be read; there are no classes then.
-    """
+    """The predicted classes of one file."""
 
     path: Path
-    classes: tuple[str, ...] = ()
-    probabilities: tuple[float, ...] = ()
-    problem: str = ""
+    classes: tuple[str, ...] = ()  # the likeliest first, TOP at most
+    probabilities: tuple[float, ...] = ()  # of these classes
+    problem: str = ""  # why the file could not be read; there are no classes then
 
 
 def read_images(paths: Sequence[Path], trained: Trained) -> tuple[np.ndarray, BadFiles]:
     """Read image files as the run read its own: the same size, channels and way of resizing.
-
-    Args:
-        paths: The files.
-        trained: The run.
 
     Returns:
         The images that can be read, in order, `(n, height, width, channels)` uint8, and the files that
@@ -85,13 +74,9 @@ def read_images(paths: Sequence[Path], trained: Trained) -> tuple[np.ndarray, Ba
 
 
 def predict(run: Run, images: str, checkpoint: CheckpointName | None, out: TextIO) -> Path:
-    """Predict the classes of images; write predictions.csv and contact_sheet.png.
+    """Predict the classes of the images that `find_images` finds.
 
-    Args:
-        run: A finished run.
-        images: See `find_images`.
-        checkpoint: Whose weights; see `load_trained`.
-        out: Where the first predictions, bad files and paths are printed.
+    predictions.csv and contact_sheet.png are written; the first predictions, bad files and paths are printed.
 
     Returns:
         The new folder `<run>/predictions/<stamp>`.
@@ -112,15 +97,15 @@ def predict(run: Run, images: str, checkpoint: CheckpointName | None, out: TextI
     _report_bad_files([each for each in predictions if each.problem], len(paths), images, out)
     folder = new_folder(run.path / "predictions")
     write_text(folder / "predictions.csv", _csv(predictions))
-    draw_grid(
-        folder / "contact_sheet.png",
-        thumbnails,
-        [
-            f"{printable(each.path.name)}\n{each.classes[0]}\n{percent_of(each.probabilities[0])}"
-            for each in good[:SHEET_IMAGES]
-        ],
-        f"Predicted classes and their probabilities\n{trained.title}; {_counted(len(thumbnails), len(good))}",
-    )
+    captions = [
+        f"{printable(each.path.name)}\n{each.classes[0]}\n{percent_of(each.probabilities[0])}"
+        for each in good[:SHEET_IMAGES]
+    ]
+    drawn = f"the first {len(captions)} of {len(good):,} images"
+    if len(captions) == len(good):
+        drawn = f"all images read ({len(good)})"
+    title = f"Predicted classes and their probabilities\n{trained.title}; {drawn}"
+    draw_grid(folder / "contact_sheet.png", thumbnails, captions, title)
     print(*_table(good), f"predictions {shown(folder / 'predictions.csv')}", sep="\n", file=out)
     print(f"contact sheet {shown(folder / 'contact_sheet.png')}", file=out)
     return folder
@@ -130,22 +115,20 @@ def _predict_batch(
     trained: Trained, paths: Sequence[Path], pixels: np.ndarray, problems: dict[Path, str]
 ) -> list[Prediction]:
     """Return a prediction for each file; `pixels` are the images of those without a problem."""
-    names = trained.classifier.class_names
     if not len(pixels):
         return [Prediction(path, problem=problems[path]) for path in paths]
     logits = finite_logits(np.asarray(trained.classifier.predict_on_batch(pixels)), trained.run.name)
     softmax = probabilities(logits)
     order = np.argsort(-softmax, axis=-1, kind="stable")[:, :TOP]
-    rows = iter(zip(order, softmax, strict=True))
+    rows, names = iter(zip(order, softmax, strict=True)), trained.classifier.class_names
     predictions = []
     for path in paths:
         if path in problems:
             predictions.append(Prediction(path, problem=problems[path]))
-            continue
-        best, of_class = next(rows)
-        predictions.append(
-            Prediction(path, tuple(names[i] for i in best), tuple(float(of_class[i]) for i in best))
-        )
+        else:
+            best, of_class = next(rows)
+            classes = tuple(names[i] for i in best)
+            predictions.append(Prediction(path, classes, tuple(of_class[best].tolist())))
     return predictions
 
 
@@ -157,22 +140,10 @@ def _report_bad_files(bad: Sequence[Prediction], num_paths: int, text: str, out:
     if len(bad) < num_paths:
         print(f"{len(bad):,} of {num_paths:,} files cannot be read and are left out:\n{listing}", file=out)
     elif num_paths == 1:
-        raise UserError(
-            f"IMAGES={shown_pattern(text)}: {_name(bad[0].path)} cannot be read: {bad[0].problem}"
-        )
+        reason = f"{printable(shown(bad[0].path))} cannot be read: {bad[0].problem}"
+        raise UserError(f"IMAGES={shown_pattern(text)}: {reason}")
     else:
         raise UserError(f"IMAGES={shown_pattern(text)}: none of {num_paths:,} files can be read:\n{listing}")
-
-
-def _name(path: Path) -> str:
-    """Return a path as one line of text."""
-    return printable(shown(path))
-
-
-def _counted(drawn: int, all_images: int) -> str:
-    return (
-        f"all images read ({drawn})" if drawn == all_images else f"the first {drawn} of {all_images:,} images"
-    )
 
 
 def _csv(predictions: Sequence[Prediction]) -> str:
@@ -182,9 +153,8 @@ def _csv(predictions: Sequence[Prediction]) -> str:
     writer.writerow(COLUMNS)
     for each in predictions:
         name = os.fsencode(each.path).decode("utf-8", "backslashreplace")  # a name may be no UTF-8
-        pairs: list[str | float] = []
-        for class_name, probability in zip(each.classes, each.probabilities, strict=True):
-            pairs += [class_name, round(probability, 6)]
+        ranks = zip(each.classes, each.probabilities, strict=True)
+        pairs = [value for class_name, probability in ranks for value in (class_name, round(probability, 6))]
         pairs += [""] * (2 * TOP - len(pairs))
         writer.writerow([name, *pairs[:2], *pairs, each.problem])
     return text.getvalue()
@@ -194,9 +164,8 @@ def _table(good: Sequence[Prediction]) -> list[str]:
     """Return the first predictions in columns."""
     rows = [("file", "class", "probability")]
     for each in good[:SHOWN_ROWS]:
-        name = _name(each.path)
+        name = printable(shown(each.path))
         short = name if len(name) <= 60 else f"...{name[-57:]}"
         rows.append((short, printable(each.classes[0]), percent_of(each.probabilities[0])))
-    lines = aligned(rows)
     rest = len(good) - SHOWN_ROWS
-    return [*lines, f"and {rest:,} more"] if rest > 0 else lines
+    return [*aligned(rows), *([f"and {rest:,} more"] if rest > 0 else [])]

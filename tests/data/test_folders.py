@@ -229,7 +229,7 @@ def test_what_took_long_to_decode_is_not_decoded_again(load, write_images, data_
     first = load()
     (cache,) = (data_root / ".cache").glob("*.npy")
     written = cache.stat().st_mtime_ns
-    monkeypatch.setattr(store, "_fill", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(store, "_decoded_blocks", lambda *_: pytest.fail("decoded again"))
     second = load()  # would fail if it decoded
     assert not isinstance(second.train.images, np.memmap) and cache.stat().st_mtime_ns == written
     assert second.fingerprint == first.fingerprint

@@ -4,14 +4,11 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from app.config.dataset import DatasetConfig
 from app.data.dataset import Source
 
-if TYPE_CHECKING:
-    from app.config.dataset import DatasetConfig
-
-Loader = Callable[["DatasetConfig", Path], Source]
+Loader = Callable[[DatasetConfig, Path], Source]
 LOADERS: dict[str, Loader] = {}
 
 

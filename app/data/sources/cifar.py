@@ -2,15 +2,12 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from app.config.dataset import DatasetConfig
 from app.data.archives import read_cifar
 from app.data.dataset import Source
 from app.data.sources import dataset
 from app.data.sources.published import published
-
-if TYPE_CHECKING:
-    from app.config.dataset import DatasetConfig
 
 CIFAR10 = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -31,27 +28,16 @@ CIFAR100 = (
 
 
 @dataset("cifar10")
-def _cifar10(config: "DatasetConfig", data_root: Path) -> Source:
-    train, test = tuple(f"data_batch_{n}.bin" for n in range(1, 6)), "test_batch.bin"
-    archive = "cifar-10-binary.tar.gz"
-    return published(
-        config,
-        data_root,
-        names=CIFAR10,
-        channels=3,
-        readers=(partial(read_cifar, archive=archive, train=train, test=test, label_bytes=1),),
-        files=f"{archive}, or its data_batch_1.bin ... data_batch_5.bin and test_batch.bin",
-    )
+def _cifar10(config: DatasetConfig, data_root: Path) -> Source:
+    archive, train = "cifar-10-binary.tar.gz", [f"data_batch_{n}.bin" for n in range(1, 6)]
+    reader = partial(read_cifar, archive=archive, train=train, test="test_batch.bin", label_bytes=1)
+    files = f"{archive}, or its data_batch_1.bin ... data_batch_5.bin and test_batch.bin"
+    return published(config, data_root, names=CIFAR10, channels=3, reader=reader, files=files)
 
 
 @dataset("cifar100")
-def _cifar100(config: "DatasetConfig", data_root: Path) -> Source:
+def _cifar100(config: DatasetConfig, data_root: Path) -> Source:
     archive = "cifar-100-binary.tar.gz"
-    return published(
-        config,
-        data_root,
-        names=CIFAR100,
-        channels=3,
-        readers=(partial(read_cifar, archive=archive, train=("train.bin",), test="test.bin", label_bytes=2),),
-        files=f"{archive}, or its train.bin and test.bin",
-    )
+    reader = partial(read_cifar, archive=archive, train=["train.bin"], test="test.bin", label_bytes=2)
+    files = f"{archive}, or its train.bin and test.bin"
+    return published(config, data_root, names=CIFAR100, channels=3, reader=reader, files=files)

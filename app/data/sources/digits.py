@@ -1,22 +1,19 @@
 """scikit-learn's handwritten digits, which need no download."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from app.config.dataset import DatasetConfig
 from app.data.arrays import Arrays, source_of
 from app.data.dataset import Source
 from app.data.sources import dataset
 from app.data.sources.published import CACHE_FOLDER, image_format
 from app.errors import UserError
 
-if TYPE_CHECKING:
-    from app.config.dataset import DatasetConfig
-
 
 @dataset("digits")
-def _digits(config: "DatasetConfig", data_root: Path) -> Source:
+def _digits(config: DatasetConfig, data_root: Path) -> Source:
     """Load scikit-learn's bundled digits: 1,797 of 8x8 pixels in 17 shades."""
     from sklearn.datasets import load_digits
 

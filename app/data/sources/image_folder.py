@@ -1,8 +1,8 @@
 """A user's own images: one folder a class, or an npz file."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from app.config.dataset import DatasetConfig
 from app.data.arrays import numbered, source_of
 from app.data.dataset import Source
 from app.data.folders import load_folder
@@ -11,12 +11,9 @@ from app.data.sources.published import CACHE_FOLDER, image_format, local_path, r
 from app.errors import UserError
 from app.paths import shown
 
-if TYPE_CHECKING:
-    from app.config.dataset import DatasetConfig
-
 
 @dataset("image_folder")
-def _image_folder(config: "DatasetConfig", data_root: Path) -> Source:
+def _image_folder(config: DatasetConfig, data_root: Path) -> Source:
     """Load a user's own class folders, or npz file."""
     path, cache_folder = local_path(config, data_root), data_root / CACHE_FOLDER
     if not path.exists():

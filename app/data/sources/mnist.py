@@ -1,15 +1,12 @@
 """MNIST (LeCun 1998) and Fashion-MNIST (Xiao 2017), 28x28 pixels in gray."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from app.config.dataset import DatasetConfig
 from app.data.archives import read_idx
 from app.data.dataset import Source
 from app.data.sources import dataset
 from app.data.sources.published import published
-
-if TYPE_CHECKING:
-    from app.config.dataset import DatasetConfig
 
 FASHION_MNIST = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -18,11 +15,11 @@ FILES = "{train,t10k}-images-idx3-ubyte[.gz] and {train,t10k}-labels-idx1-ubyte[
 
 
 @dataset("mnist")
-def _mnist(config: "DatasetConfig", data_root: Path) -> Source:
+def _mnist(config: DatasetConfig, data_root: Path) -> Source:
     digits = tuple("0123456789")
-    return published(config, data_root, names=digits, channels=1, readers=(read_idx,), files=FILES)
+    return published(config, data_root, names=digits, channels=1, reader=read_idx, files=FILES)
 
 
 @dataset("fashion_mnist")
-def _fashion_mnist(config: "DatasetConfig", data_root: Path) -> Source:
-    return published(config, data_root, names=FASHION_MNIST, channels=1, readers=(read_idx,), files=FILES)
+def _fashion_mnist(config: DatasetConfig, data_root: Path) -> Source:
+    return published(config, data_root, names=FASHION_MNIST, channels=1, reader=read_idx, files=FILES)

@@ -3,12 +3,11 @@
 Local files come first: `dataset.data_dir` (or DATA_DIR), else `data/<name>/` where it exists.
 """
 
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from app.config.dataset import DatasetConfig
 from app.data.archives import Reader, read_npz
 from app.data.arrays import Arrays, source_of
 from app.data.dataset import Source
@@ -19,65 +18,48 @@ from app.errors import UserError
 from app.paths import project_root, shown
 from app.wording import printable, received
 
-if TYPE_CHECKING:
-    from app.config.dataset import DatasetConfig
-
 CACHE_FOLDER = ".cache"  # in the data root; may be deleted at any time
 
 
 def published(
-    config: "DatasetConfig",
+    config: DatasetConfig,
     data_root: Path,
     *,
     names: tuple[str, ...],
     channels: int,
-    readers: tuple[Reader, ...],
+    reader: Reader,
     files: str,
 ) -> Source:
     """Load a dataset that keras.datasets knows: from local files, else through Keras' cache and network.
 
-    Args:
-        config: The experiment's `dataset:` section.
-        data_root: See `load_dataset`.
-        names: The official class names.
-        channels: Of the published images.
-        readers: Of the published files.
-        files: A description of these files, for messages.
+    `names` are the official class names; `reader` reads the published files, which `files` describes.
     """
     chosen, cache_folder = image_format(config, channels), data_root / CACHE_FOLDER
-    path = local_path(config, data_root)
-    if path.exists():
-        npz_reader: Reader = partial(read_npz_in, name=config.name)
-        for reader in (npz_reader, *readers):
-            arrays = reader(path)
-            if arrays is not None:
-                return source_of(arrays, names, chosen, cache_folder)
-        if not subfolders(path):
-            raise UserError(
-                f"{shown(path)}: no {config.name} in there. It may hold:\n{_welcome(config.name, files)}"
-            )
-        return load_folder(path, chosen, config.on_bad_image, cache_folder, names)
-    try:
-        published = _download(config.name)
-    except Exception as error:  # Keras raises a plain Exception where the network fails
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(
-            f"dataset.name: {config.name}: no local files, and the download failed.\n"
-            f"Tried: {shown(path)}/ (does not exist); keras.datasets.{config.name} ({reason[0]})\n"
-            f"Make the folder {shown(path)}/ and put one of these into it:\n{_welcome(config.name, files)}\n"
-            f"or point at such a folder elsewhere: make train EXP=... DATA_DIR=/path/to/{config.name}\n"
-            "To try the program without any data, on scikit-learn's digits: make train EXP=quickstart"
-        ) from error
-    return source_of(published, names, chosen, cache_folder)
-
-
-def _welcome(name: str, files: str) -> str:
-    """Return the list of what a folder of a published dataset may hold."""
-    return (
+    path, name = local_path(config, data_root), config.name
+    welcome = (
         f"  {files}\n"
         f"  {name}.npz with the arrays x_train, y_train, x_test, y_test\n"
         "  train/CLASS/*.png and test/CLASS/*.png, one folder for each class by its official name"
     )
+    if path.exists():
+        arrays = read_npz_in(path, name) or reader(path)
+        if arrays is None and not subfolders(path):
+            raise UserError(f"{shown(path)}: no {name} in there. It may hold:\n{welcome}")
+        if arrays is None:
+            return load_folder(path, chosen, config.on_bad_image, cache_folder, names)
+        return source_of(arrays, names, chosen, cache_folder)
+    try:
+        arrays = _download(name)
+    except Exception as error:  # Keras raises a plain Exception where the network fails
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(
+            f"dataset.name: {name}: no local files, and the download failed.\n"
+            f"Tried: {shown(path)}/ (does not exist); keras.datasets.{name} ({reason[0]})\n"
+            f"Make the folder {shown(path)}/ and put one of these into it:\n{welcome}\n"
+            f"or point at such a folder elsewhere: make train EXP=... DATA_DIR=/path/to/{name}\n"
+            "To try the program without any data, on scikit-learn's digits: make train EXP=quickstart"
+        ) from error
+    return source_of(arrays, names, chosen, cache_folder)
 
 
 def read_npz_in(path: Path, name: str) -> Arrays | None:
@@ -94,7 +76,7 @@ def _download(name: str) -> Arrays:
     return Arrays(train, test, f"keras.datasets.{name}")
 
 
-def local_path(config: "DatasetConfig", data_root: Path) -> Path:
+def local_path(config: DatasetConfig, data_root: Path) -> Path:
     """Return where local files are looked for; a folder that was asked for must exist."""
     if config.data_dir is None:
         return data_root / config.name
@@ -109,7 +91,7 @@ def local_path(config: "DatasetConfig", data_root: Path) -> Path:
     return path
 
 
-def image_format(config: "DatasetConfig", channels: int) -> ImageFormat:
+def image_format(config: DatasetConfig, channels: int) -> ImageFormat:
     """Return the format that an experiment asks for; `channels` are those of the stored images."""
     size, channels = config.image_size, config.channels or channels
     return ImageFormat(size, channels, config.interpolation, config.resize, config.background_colour)
