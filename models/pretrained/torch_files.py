@@ -136,9 +136,12 @@ class _TensorUnpickler(pickle.Unpickler):
     def load(self) -> Any:
         """Read one pickle, after a look at its opcodes: Python fills memory up to any place they name."""
         start = self.file.tell()
-        for number, (opcode, argument, _) in enumerate(pickletools.genops(self.file)):
-            if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and (argument or 0) > number:
-                raise ValueError(f"is damaged or hostile: it asks for memory place {argument}")
+        try:
+            for number, (opcode, argument, _) in enumerate(pickletools.genops(self.file)):
+                if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and (argument or 0) > number:
+                    raise ValueError(f"it asks for memory place {argument}")
+        except ValueError as error:
+            raise pickle.UnpicklingError(str(error)) from error
         self.file.seek(start)
         return super().load()
 

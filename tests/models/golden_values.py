@@ -51,9 +51,9 @@ def random_state(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
         elif len(shape) > 1:
             state[name] = values.kernel(*shape)
         else:
-            state[name] = (
-                np.abs(values.bias(*shape)) + 0.3 if name.endswith("running_var") else values.bias(*shape)
-            )
+            state[name] = values.bias(*shape)
+            if name.endswith("running_var"):
+                state[name] = np.abs(state[name]) + np.float32(0.3)
             if name.endswith("weight"):  # gamma
                 state[name] = state[name] + np.float32(0.5)
-    return {name: np.asarray(value, value.dtype) for name, value in state.items()}
+    return state
