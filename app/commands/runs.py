@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from app.commands.options import Checkpoint, Option, Owner, RunName, chosen_run, command, run_of, shell_words
 from app.data.chosen import find_images
-from app.drawing.curves import draw_history
+from app.drawing.curves import draw_curves
 from app.errors import UserError
 from app.paths import shown
 from app.reading import read_history, read_record
@@ -95,7 +95,7 @@ def curves(exp: Owner = None, run: RunName = None) -> None:
     chosen = chosen_run("curves", exp, run)
     experiment = load_run_experiment(chosen)
     resumed = read_record(chosen.metrics, MetricsRecord).timing.resumed_epochs if chosen.finished else []
-    draw_history(chosen, experiment, read_history(chosen.history), resumed)
+    draw_curves(chosen, experiment, read_history(chosen.history), resumed)
     print(f"curves {shown(chosen.curves)}")
 
 

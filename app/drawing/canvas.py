@@ -3,13 +3,13 @@
 Matplotlib is imported when the first picture is drawn.
 """
 
-import functools
+import bisect
 import itertools
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from app.files import atomic_path
 from app.wording import printable
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -33,20 +34,33 @@ TITLE_POINTS, SUBTITLE_POINTS = 12.5, 8.5
 _LONGEST = 500  # letters that are looked at
 
 
-def new_figure(
-    width_inches: float, height_inches: float, layout: Literal["constrained"] | None = None
-) -> "Figure":
-    """Return an empty figure that needs neither a display nor pyplot."""
+def new_figure(width_inches: float, height_inches: float, heading: str = "") -> "Figure":
+    """Return a figure that needs neither a display nor pyplot, with a heading above the given height.
+
+    The heading stands at the left; its further lines are smaller and grey.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width_inches, height_inches), dpi=DOTS_PER_INCH, layout=layout)
+    lines = heading.split("\n") if heading else []
+    height = height_inches + (HEAD_TOP + HEAD_LINE * len(lines) + 0.1 if lines else 0.0)
+    figure = Figure(figsize=(width_inches, height), dpi=DOTS_PER_INCH)
     FigureCanvasAgg(figure)
+    room = width_inches - 2 * MARGIN
+    for number, line in enumerate(lines):
+        points = SUBTITLE_POINTS if number else TITLE_POINTS
+        if not number and text_inches(line, points) > room:
+            points = max(SUBTITLE_POINTS, points * room / text_inches(line, points))
+        figure.text(
+            MARGIN / width_inches, 1 - (HEAD_TOP + number * HEAD_LINE) / height,
+            shortened(line, room, points), fontsize=points, va="top", parse_math=False,
+            color=GREY if number else BLACK,
+        )  # fmt: skip
     return figure
 
 
-def set_up_panel(axes: "Axes") -> None:
-    """Give a panel over epochs its grid and its whole-numbered axis."""
+def set_up_panel(axes: "Axes", epochs: np.ndarray | None = None) -> None:
+    """Give a panel over epochs its grid and its whole-numbered axis, a little wider than `epochs`."""
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlabel("epoch")
@@ -54,21 +68,21 @@ def set_up_panel(axes: "Axes") -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=11, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+    if epochs is not None and len(epochs):
+        margin = max(0.5, 0.02 * len(epochs))
+        axes.set_xlim(epochs[0] - margin, epochs[-1] + margin)
 
 
-def set_epochs(axes: "Axes", epochs: np.ndarray) -> None:
-    """Let the axis begin a little before the first epoch and end a little behind the last."""
-    margin = max(0.5, 0.02 * len(epochs))
-    axes.set_xlim(epochs[0] - margin, epochs[-1] + margin)
-
-
-def axis_limits(values: np.ndarray, metric: str) -> tuple[float, float]:
-    """Return the lower and the upper end of the value axis.
+def limit_values(axes: "Axes", values: np.ndarray, metric: str, where_none: str) -> None:
+    """Set the ends of the value axis; where no value is finite, write `where_none` into the panel.
 
     A loss that jumps far above all others for a moment would press every curve into a flat line; the axis
     then ends above the others. Neither quantity falls below 0, no accuracy exceeds 1.
     """
     finite = np.sort(values[np.isfinite(values)])
+    if not len(finite):
+        axes.text(0.5, 0.5, where_none, ha="center", color=GREY, transform=axes.transAxes)
+        return
     low, high = finite[0], finite[-1]
     if metric == "loss" and len(finite) >= 6:
         ordinary = finite[-1 - max(2, len(finite) // 20)]
@@ -77,27 +91,25 @@ def axis_limits(values: np.ndarray, metric: str) -> tuple[float, float]:
     # Noise in the fourth digit must not look like a mountain range.
     least_span = 0.05 if metric == "accuracy" else 0.05 * max(high, 0.02)
     middle, half = (low + high) / 2, max(high - low, least_span) / 2 * 1.12
-    bottom, top = middle - half, middle + half
-    return max(bottom, min(0.0, low) - 0.02 * half), min(top, 1.02) if metric == "accuracy" else top
+    bottom, top = max(middle - half, min(0.0, low) - 0.02 * half), middle + half
+    axes.set_ylim(bottom, min(top, 1.02) if metric == "accuracy" else top)
 
 
-def heading_inches(title: str) -> float:
-    """Return the height that the heading takes from the top of a figure."""
-    return HEAD_TOP + HEAD_LINE * (title.count("\n") + 1) + 0.1
+def add_panel(
+    figure: "Figure", left: float, bottom: float, width: float, height: float, **options: Any
+) -> "Axes":
+    """Add a panel whose place in the figure is given in inches."""
+    across, up = figure.get_size_inches()
+    return figure.add_axes((left / across, bottom / up, width / across, height / up), **options)
 
 
-def draw_heading(figure: "Figure", title: str) -> None:
-    """Write a title at the top left of a figure; its further lines are smaller and grey."""
+def add_legend(figure: "Figure", top: float, handles: "Sequence[Artist]", **options: Any) -> None:
+    """Explain marks in a row at the left of a figure, from `top` inches down."""
     width, height = figure.get_size_inches()
-    room = width - 2 * MARGIN
-    for number, line in enumerate(title.split("\n")):
-        points = SUBTITLE_POINTS if number else TITLE_POINTS
-        if not number and text_inches(line, points) > room:
-            points = max(SUBTITLE_POINTS, points * room / text_inches(line, points))
-        figure.text(
-            MARGIN / width, 1 - (HEAD_TOP + number * HEAD_LINE) / height, shortened(line, room, points),
-            fontsize=points, va="top", parse_math=False, color=GREY if number else BLACK,
-        )  # fmt: skip
+    figure.legend(
+        handles=handles, loc="upper left", bbox_to_anchor=(MARGIN / width, top / height), frameon=False,
+        borderaxespad=0.0, borderpad=0.0, **{"ncols": 4, "fontsize": 9} | options,
+    )  # fmt: skip
 
 
 def shortened(text: str, width_inches: float, points: float) -> str:
@@ -106,26 +118,15 @@ def shortened(text: str, width_inches: float, points: float) -> str:
     Line breaks become spaces; letters that cannot be drawn are escaped.
     """
     whole = printable(" ".join(text.split()))[:_LONGEST]
+    if text_inches(whole, points) <= width_inches:
+        return whole
 
     def cut(kept: int) -> str:
         return f"{whole[: kept - kept // 2]}…{whole[len(whole) - kept // 2 :]}"
 
-    if text_inches(whole, points) <= width_inches:
-        return whole
-    return _longest(cut, len(whole), width_inches, points)
-
-
-def _longest(cut: Callable[[int], str], too_many: int, width_inches: float, points: float) -> str:
-    """Return the text with the most letters kept, of `cut(n)`, that is no wider than `width_inches`."""
     # The largest number of letters that fits lies between those that do and those that do not.
-    fitting = 0
-    while too_many - fitting > 1:
-        middle = (fitting + too_many) // 2
-        if text_inches(cut(middle), points) <= width_inches:
-            fitting = middle
-        else:
-            too_many = middle
-    return cut(fitting)
+    numbers = range(1, len(whole))
+    return cut(bisect.bisect(numbers, width_inches, key=lambda kept: text_inches(cut(kept), points)))
 
 
 def shortened_apart(texts: Sequence[str], width_inches: float, points: float) -> dict[str, str]:
@@ -140,9 +141,7 @@ def shortened_apart(texts: Sequence[str], width_inches: float, points: float) ->
         group.sort()  # the text that shares the longest beginning is a neighbour
         same = [0, *(len(os.path.commonprefix(pair)) for pair in itertools.pairwise(group)), 0]
         for text, place in zip(group, map(max, itertools.pairwise(same)), strict=True):
-            found[text] = _longest(
-                functools.partial(_cut_around, text, place), len(text), width_inches, points
-            )
+            found[text] = shortened(f"{text[:4]}…{text[place:]}", width_inches, points)
     for group in _alike(found):
         found |= {text: shortened(f"{numbers[text]} {text}", width_inches, points) for text in group}
     return found
@@ -154,12 +153,6 @@ def _alike(found: Mapping[str, str]) -> list[list[str]]:
     for text, short in found.items():
         groups.setdefault(short, []).append(text)
     return [group for group in groups.values() if len(group) > 1]
-
-
-def _cut_around(text: str, place: int, kept: int) -> str:
-    """Return the first letters of a text and `kept` letters from `place` on."""
-    more = "…" if place + kept < len(text) else ""
-    return printable(" ".join(f"{text[:4]}…{text[place : place + kept]}{more}".split()))
 
 
 def text_inches(text: str, points: float) -> float:

@@ -6,8 +6,6 @@ epochs; the single panels are cut out of the one canvas. Matplotlib is imported 
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,9 +18,9 @@ from app.drawing.canvas import (
     DOTS_PER_INCH,
     GREY,
     VERMILION,
-    axis_limits,
+    add_panel,
+    limit_values,
     new_figure,
-    set_epochs,
     set_up_panel,
 )
 from app.files import atomic_path
@@ -38,100 +36,60 @@ COLUMNS = ("epoch", "accuracy", "loss", "val_accuracy", "val_loss", "learning_ra
 MARKED_EPOCHS = 60  # up to here every epoch gets a marker
 
 
-@dataclass(frozen=True)
-class _Best:
-    """The epoch that the monitored quantity names as best."""
-
-    epoch: int
-    metric: str  # "accuracy" or "loss": the panel whose value decided
-    prefix: str  # "val_" or "": the curve that carries the star
-    words: str  # "best" or "best on test"
-
-
 def draw_curves(
-    rows: Sequence[Mapping[str, float]],
-    folder: Path,
-    *,
-    title: str,
-    monitor: str = "val_accuracy",
-    mode: str = "max",
-    validation_name: str = "validation",
-    resumed_epochs: Sequence[int] = (),
-) -> None:
-    """Draw curves.png (accuracy | loss, learning rate below), accuracy.png and loss.png into `folder`.
-
-    Args:
-        rows: History, one mapping an epoch with `epoch` (from 1) and any of `accuracy`, `loss`,
-            `val_accuracy`, `val_loss`, `learning_rate`; what is missing or not finite leaves a gap.
-        folder: Receives the files; each replaces its predecessor whole.
-        title: Heading over the panels, usually the run's name.
-        monitor: Column that decides which epoch is best.
-        mode: "max" or "min", the direction in which `monitor` improves.
-        validation_name: "validation", or "test" where the test split serves for validation.
-        resumed_epochs: Epochs in which an interrupted run went on.
-    """
-    columns = {name: column(rows, name) for name in COLUMNS}
-    best = _find_best(columns, monitor, mode, validation_name)
-    pixels = _render(columns, title, best, validation_name, resumed_epochs)
-    height, middle = round(FIGURE_INCHES[1] * DOTS_PER_INCH), pixels.shape[1] // 2
-    for filename, part in (
-        ("curves.png", pixels),
-        ("accuracy.png", pixels[:height, :middle]),
-        ("loss.png", pixels[:height, middle:]),
-    ):
-        with atomic_path(folder / filename) as temporary:
-            Image.fromarray(part).save(temporary, dpi=(DOTS_PER_INCH, DOTS_PER_INCH))
-
-
-def draw_history(
     run: Run,
     experiment: Experiment,
     rows: Sequence[Mapping[str, float]],
     resumed_epochs: Sequence[int] = (),
 ) -> None:
-    """Draw the curves of a run of `experiment` into its folder; see `draw_curves`."""
-    draw_curves(
-        rows,
-        run.path,
-        title=f"{experiment.name}: {experiment.model.name} on {experiment.dataset.name}",
-        monitor=experiment.training.monitor,
-        mode=experiment.training.mode,
-        validation_name="test" if experiment.dataset.validates_on_test else "validation",
-        resumed_epochs=resumed_epochs,
-    )
+    """Draw curves.png (accuracy | loss, learning rate below), accuracy.png and loss.png into a run's folder.
 
-
-def _render(
-    columns: Mapping[str, np.ndarray],
-    title: str,
-    best: _Best | None,
-    validation_name: str,
-    resumed_epochs: Sequence[int],
-) -> np.ndarray:
-    """Return uint8 pixels (height, width, 3): a panel in each half, and a strip below if there are rates."""
-    width, height = FIGURE_INCHES
+    Args:
+        run: Its folder receives the files, each atomically.
+        experiment: What was trained; its `monitor` decides which epoch is best.
+        rows: History, one mapping an epoch with `epoch` (from 1) and any of `accuracy`, `loss`,
+            `val_accuracy`, `val_loss`, `learning_rate`; what is missing or not finite leaves a gap.
+        resumed_epochs: Epochs in which an interrupted run went on.
+    """
+    columns = {name: column(rows, name) for name in COLUMNS}
     has_rates = not np.isnan(columns["learning_rate"]).all()
-    total = height + STRIP_INCHES * has_rates
-    figure = new_figure(width, total)
-
-    def place(x: float, y: float, w: float, h: float) -> tuple[float, float, float, float]:
-        """Turn fractions of the upper part into fractions of the whole figure."""
-        return x, 1 - (1 - y) * height / total, w, h * height / total
-
+    width, height = FIGURE_INCHES
+    strip_inches = STRIP_INCHES * has_rates
+    figure = new_figure(width, height + strip_inches)
+    title = f"{experiment.name}: {experiment.model.name} on {experiment.dataset.name}"
+    monitor = experiment.training.monitor
+    best = _find_best(columns[monitor], experiment.training.mode)
+    test = " (test)" if experiment.dataset.validates_on_test else ""
     for half, metric in enumerate(("accuracy", "loss")):
-        axes = figure.add_axes(place(0.5 * half + 0.053, 0.115, 0.425, 0.66))
+        left = 0.5 * half * width
+        place = (left + 0.053 * width, strip_inches + 0.115 * height, 0.425 * width, 0.66 * height)
+        axes = add_panel(figure, *place)
         for y, text, points, colour in (
             (0.945, f"Training and Validation {metric.capitalize()}", 13.5, BLACK),
             (0.9, title, 9.0, GREY),
         ):
-            x, y, *_ = place(0.5 * half + 0.266, y, 0, 0)
-            figure.text(x, y, text, fontsize=points, color=colour, ha="center", parse_math=False)
-        _draw_panel(axes, metric, columns, best, validation_name, resumed_epochs)
+            up = (strip_inches + y * height) / (strip_inches + height)
+            figure.text(
+                0.5 * half + 0.266, up, text, fontsize=points, color=colour, ha="center", parse_math=False
+            )
+        _draw_panel(axes, metric, columns, test)
+        if axes.lines:
+            if best is not None:
+                _mark_best(axes, metric, columns, best, monitor, test)
+            _add_legend(axes, resumed_epochs)
     if has_rates:
-        strip = figure.add_axes((0.053, 0.3 / total, 0.925, (STRIP_INCHES - 0.6) / total))
+        strip = add_panel(figure, 0.053 * width, 0.3, 0.925 * width, STRIP_INCHES - 0.6)
         _draw_learning_rate(strip, columns["epoch"], columns["learning_rate"])
     figure.canvas.draw()
-    return np.ascontiguousarray(np.asarray(figure.canvas.buffer_rgba())[..., :3])  # type: ignore[attr-defined]
+    pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]  # type: ignore[attr-defined]
+    upper, middle = round(height * DOTS_PER_INCH), pixels.shape[1] // 2
+    for filename, part in (
+        ("curves.png", pixels),
+        ("accuracy.png", pixels[:upper, :middle]),
+        ("loss.png", pixels[:upper, middle:]),
+    ):
+        with atomic_path(run.path / filename) as temporary:
+            Image.fromarray(np.ascontiguousarray(part)).save(temporary, dpi=(DOTS_PER_INCH, DOTS_PER_INCH))
 
 
 def column(rows: Sequence[Mapping[str, float]], name: str) -> np.ndarray:
@@ -140,62 +98,36 @@ def column(rows: Sequence[Mapping[str, float]], name: str) -> np.ndarray:
     return np.where(np.isfinite(values), values, np.nan)
 
 
-def _find_best(
-    columns: Mapping[str, np.ndarray], monitor: str, mode: str, validation_name: str
-) -> _Best | None:
-    """Return the first epoch with the best value of `monitor`, or None where it has no value at all."""
-    values = columns[monitor]
+def _find_best(values: np.ndarray, mode: str) -> int | None:
+    """Return the row of the first best value, or None where there is no value at all."""
     if np.isnan(values).all():
         return None
-    row = np.nanargmax(values) if mode == "max" else np.nanargmin(values)
-    prefix = "val_" if monitor.startswith("val_") else ""
-    return _Best(
-        epoch=int(columns["epoch"][row]),
-        metric=monitor.removeprefix("val_"),
-        prefix=prefix,
-        words="best on test" if prefix and validation_name == "test" else "best",
-    )
+    return int(np.nanargmax(values) if mode == "max" else np.nanargmin(values))
 
 
-def _draw_panel(
-    axes: "Axes",
-    metric: str,
-    columns: Mapping[str, np.ndarray],
-    best: _Best | None,
-    validation_name: str,
-    resumed_epochs: Sequence[int],
-) -> None:
+def _draw_panel(axes: "Axes", metric: str, columns: Mapping[str, np.ndarray], test: str) -> None:
     """Draw the training and the validation curve of one metric."""
-    epochs = columns["epoch"]
-    name = metric.capitalize()
-    set_up_panel(axes)
-
-    curves = {"": columns[metric], "val_": columns[f"val_{metric}"]}
-    values = np.concatenate(list(curves.values()))
-    if np.isnan(values).all():
-        axes.text(0.5, 0.5, "no finite value so far", ha="center", color=GREY, transform=axes.transAxes)
-        return
-    set_epochs(axes, epochs)
-    bottom, top = axis_limits(values, metric)
-    axes.set_ylim(bottom, top)
-
-    test = " (test)" if validation_name == "test" else ""
-    styles = {
-        "": (f"Training {name}", BLUE, "-", "o"),
-        "val_": (f"Validation {name}{test}", VERMILION, "--", "s"),
-    }
+    epochs, curves = columns["epoch"], (columns[metric], columns[f"val_{metric}"])
+    set_up_panel(axes, epochs)
+    limit_values(axes, np.concatenate(curves), metric, "no finite value so far")
     marker_step = 1 if len(epochs) <= MARKED_EPOCHS else len(epochs) // 20
-    for prefix, (label, colour, line, marker) in styles.items():
-        curve = curves[prefix]
-        if np.isnan(curve).all():
-            continue
-        axes.plot(
-            epochs, curve, line, marker=marker, markersize=4, markevery=marker_step,
-            color=colour, linewidth=1.8, label=label,
-        )  # fmt: skip
-        _mark_above(axes, epochs, curve, top, colour)
-    if best:
-        _mark_best(axes, metric, epochs, curves[best.prefix], best)
+    for curve, label, colour, style in zip(
+        curves,
+        (f"Training {metric.capitalize()}", f"Validation {metric.capitalize()}{test}"),
+        (BLUE, VERMILION),
+        ("o-", "s--"),
+        strict=True,
+    ):
+        if not np.isnan(curve).all():
+            axes.plot(
+                epochs, curve, style, markersize=4, markevery=marker_step,
+                color=colour, linewidth=1.8, label=label,
+            )  # fmt: skip
+            _mark_above(axes, epochs, curve, colour)
+
+
+def _add_legend(axes: "Axes", resumed_epochs: Sequence[int]) -> None:
+    """Mark the epochs in which the run went on, and explain everything above the panel."""
     for number, epoch in enumerate(resumed_epochs):
         in_legend = "resumed" if number == 0 else None
         axes.axvline(epoch, color=GREY, linestyle=":", linewidth=1.4, zorder=1, label=in_legend)
@@ -206,8 +138,9 @@ def _draw_panel(
     )  # fmt: skip
 
 
-def _mark_above(axes: "Axes", epochs: np.ndarray, curve: np.ndarray, top: float, colour: str) -> None:
+def _mark_above(axes: "Axes", epochs: np.ndarray, curve: np.ndarray, colour: str) -> None:
     """Put a triangle on the upper border where a curve leaves the panel, and its largest value beside it."""
+    top = axes.get_ylim()[1]
     above = curve > top
     if not above.any():
         return
@@ -224,8 +157,7 @@ def _draw_learning_rate(axes: "Axes", epochs: np.ndarray, rates: np.ndarray) -> 
     """Draw the learning rate of each epoch's last step, on an axis from 0 to a little above its maximum."""
     from matplotlib.ticker import MaxNLocator
 
-    set_up_panel(axes)
-    set_epochs(axes, epochs)
+    set_up_panel(axes, epochs)
     top = float(np.nanmax(rates)) or 1.0
     power = math.floor(math.log10(top))
     unit = 10.0**power if power < -2 else 1.0  # so that ticks of small rates stay short
@@ -239,18 +171,22 @@ def _draw_learning_rate(axes: "Axes", epochs: np.ndarray, rates: np.ndarray) -> 
     axes.set_xlabel("")
 
 
-def _mark_best(axes: "Axes", metric: str, epochs: np.ndarray, curve: np.ndarray, best: _Best) -> None:
-    """Put a star on `curve` at the best epoch, with its value in the legend."""
-    value = float(curve[epochs == best.epoch][0])
+def _mark_best(
+    axes: "Axes", metric: str, columns: Mapping[str, np.ndarray], best: int, monitor: str, test: str
+) -> None:
+    """Put a star at the best epoch, with its value in the legend, on the curve of the monitored kind."""
+    validation = monitor.startswith("val_")
+    epoch, value = columns["epoch"][best], columns[f"val_{metric}" if validation else metric][best]
     if np.isnan(value):
         return
-    if metric == best.metric:
-        label = f"{best.words}: {value:.4f} at epoch {best.epoch}"
+    words = "best on test" if validation and test else "best"
+    if monitor.endswith(metric):
+        label = f"{words}: {value:.4f} at epoch {epoch:.0f}"
     else:
-        words = best.words if best.words != "best" else f"best {best.metric}"
-        label = f"{value:.4f} at epoch {best.epoch} ({words})"
-    axes.axvline(best.epoch, color=BLACK, linewidth=0.8, alpha=0.5, zorder=1)
+        which = words if words != "best" else f"best {monitor.removeprefix('val_')}"
+        label = f"{value:.4f} at epoch {epoch:.0f} ({which})"
+    axes.axvline(epoch, color=BLACK, linewidth=0.8, alpha=0.5, zorder=1)
     axes.plot(
-        [best.epoch], [value], "*", markersize=14, markerfacecolor="#F0E442", markeredgecolor=BLACK,
+        [epoch], [value], "*", markersize=14, markerfacecolor="#F0E442", markeredgecolor=BLACK,
         markeredgewidth=0.9, linestyle="none", zorder=5, label=label,
     )  # fmt: skip

@@ -13,15 +13,13 @@ from app.drawing.canvas import (
     LEAST_WIDTH,
     MARGIN,
     VERMILION,
-    draw_heading,
-    heading_inches,
+    add_panel,
     new_figure,
     save_figure,
     shortened,
 )
 
 MOST_IMAGES = 8
-TILE_INCHES = 1.25
 # A sheet: square tiles with captions of several lines below, in inches.
 SHEET_TILE, SHEET_LINE = 1.45, 0.16
 CAPTION_POINTS = 8.5
@@ -31,33 +29,20 @@ WRONG_SIGN = "✗ "
 def draw_augmentation(
     path: Path, before: np.ndarray, after: np.ndarray, names: Sequence[str], title: str
 ) -> None:
-    """Draw images in one row, what augmentation made of each below it, and its class over both.
+    """Draw images in one row, and what augmentation made of each below it.
 
     Args:
         path: The PNG file; a predecessor is replaced whole.
         before: Images (n, height, width, channels), uint8; the first eight are drawn.
         after: The same images augmented, likewise.
         names: The class of each.
-        title: Heading over the rows.
+        title: Heading.
     """
     columns = min(MOST_IMAGES, len(before))
-    figure = new_figure(TILE_INCHES * max(columns, 4), TILE_INCHES * 2 + 0.7, layout="constrained")
-    figure.suptitle(title, fontsize=9, parse_math=False)
-    panels = figure.subplots(2, columns, squeeze=False)
-    for row, (images, label) in enumerate(((before, "as stored"), (after, "augmented"))):
-        panels[row, 0].set_ylabel(label, fontsize=8)
-        for column in range(columns):
-            axes = panels[row, column]
-            image = images[column]
-            if image.shape[-1] == 1:
-                axes.imshow(image[..., 0], cmap="gray", vmin=0, vmax=255)
-            else:
-                axes.imshow(image)
-            axes.set_xticks([])
-            axes.set_yticks([])
-            if row == 0:
-                axes.set_title(shortened(names[column], TILE_INCHES, 8), fontsize=8, parse_math=False)
-    save_figure(figure, path)
+    images = [*before[:columns], *after[:columns]]
+    shown = [shortened(name, SHEET_TILE, CAPTION_POINTS) for name in names[:columns]]
+    captions = [*(f"{name}\nas stored" for name in shown), *["augmented"] * columns]
+    draw_grid(path, images, captions, title, columns=columns)
 
 
 def draw_grid(
@@ -83,24 +68,15 @@ def draw_grid(
     pitch = SHEET_TILE + MARGIN
     lines = max((caption.count("\n") + 1 for caption in captions if caption), default=0)
     row_inches = pitch + lines * SHEET_LINE
-    head = heading_inches(title)
     width = max(min(columns, len(images)) * pitch + MARGIN, LEAST_WIDTH)
-    height = head + max(math.ceil(len(images) / columns) * row_inches, MARGIN)
-    figure = new_figure(width, height)
-    draw_heading(figure, title)
+    body = max(math.ceil(len(images) / columns) * row_inches, MARGIN)
+    figure = new_figure(width, body, title)
+    height = figure.get_figheight()
     for number, (image, caption) in enumerate(zip(images, captions, strict=True)):
         row, column = divmod(number, columns)
-        left, bottom = MARGIN + column * pitch, height - head - row * row_inches - SHEET_TILE
-        axes = figure.add_axes(
-            (left / width, bottom / height, SHEET_TILE / width, SHEET_TILE / height), frameon=False
-        )
-        axes.set_xticks([])
-        axes.set_yticks([])
-        pixels = _for_tile(image)
-        if pixels.shape[-1] == 1:
-            axes.imshow(pixels[..., 0], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        else:
-            axes.imshow(pixels, interpolation="nearest")
+        left, bottom = MARGIN + column * pitch, body - row * row_inches - SHEET_TILE
+        axes = add_panel(figure, left, bottom, SHEET_TILE, SHEET_TILE, frameon=False, xticks=[], yticks=[])
+        axes.imshow(_for_tile(image), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         marked = wrong is not None and bool(wrong[number])
         for line, text in enumerate(caption.split("\n")):
             sign = WRONG_SIGN if marked and line == 0 else ""
@@ -113,13 +89,9 @@ def draw_grid(
     save_figure(figure, path)
 
 
-def _for_tile(image: np.ndarray) -> np.ndarray:
+def _for_tile(image: np.ndarray) -> Image.Image:
     """Return an image no larger than a tile, so that none of its pixels is simply left out."""
+    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
     most = round(SHEET_TILE * DOTS_PER_INCH)
-    if max(image.shape[:2]) <= most:
-        return image
-    gray = image.shape[-1] == 1
-    picture = Image.fromarray(image[..., 0] if gray else image)
     picture.thumbnail((most, most), Image.Resampling.LANCZOS)
-    pixels = np.asarray(picture)
-    return pixels[..., np.newaxis] if gray else pixels
+    return picture

@@ -9,10 +9,9 @@ from app.drawing.canvas import (
     BLUE,
     GREY,
     LEAST_WIDTH,
-    MARGIN,
     VERMILION,
-    draw_heading,
-    heading_inches,
+    add_legend,
+    add_panel,
     new_figure,
     save_figure,
     set_up_panel,
@@ -32,11 +31,9 @@ def draw_schedule(
         epochs: Of the training.
         warmup_epochs: How many of them are warm-up.
     """
-    width, height = LEAST_WIDTH + 1.0, 4.8
-    figure = new_figure(width, height)
-    draw_heading(figure, title)
-    head = heading_inches(title) + 0.5
-    axes = figure.add_axes((0.115, 0.6 / height, 0.855, 1 - (0.6 + head) / height))
+    width, height = LEAST_WIDTH + 1.0, 4.1
+    figure = new_figure(width, height, title)
+    axes = add_panel(figure, 0.115 * width, 0.6, 0.855 * width, height - 1.1)
     set_up_panel(axes)
     axes.set_ylabel("learning rate")
     axes.plot(positions, rates, "-", color=BLUE, linewidth=2.0, zorder=3)
@@ -56,8 +53,5 @@ def draw_schedule(
             [positions[at]], [rates[at]], marker, color=colour, markersize=9, linestyle="none", zorder=4,
             clip_on=False, label=f"{name}: {rates[at]:.3g}{where}",
         )  # fmt: skip
-    figure.legend(
-        *axes.get_legend_handles_labels(), loc="upper left", ncols=4, frameon=False, fontsize=9,
-        bbox_to_anchor=(MARGIN / width, 1 - (head - 0.42) / height), borderaxespad=0.0, borderpad=0.0,
-    )  # fmt: skip
+    add_legend(figure, height - 0.08, axes.get_legend_handles_labels()[0])
     save_figure(figure, path)

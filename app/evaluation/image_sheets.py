@@ -1,5 +1,6 @@
 """Sheets of the most confident wrong and of the least confident correct predictions, as PNG files."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 
@@ -24,8 +25,8 @@ def draw_predictions(
     files_at: Callable[[np.ndarray], Sequence[str]] | None = None,
     *,
     correct: bool,
-) -> int:
-    """Draw the most confident wrong predictions, or the least confident correct ones.
+) -> None:
+    """Draw the most confident wrong predictions, or the least confident correct ones; say if there are none.
 
     Args:
         path: The PNG file.
@@ -36,9 +37,6 @@ def draw_predictions(
         title: Of what; the second line of the heading.
         files_at: Returns the files of the images at positions (n,), or nothing where they have none.
         correct: Whether to draw the correct ones.
-
-    Returns:
-        How many were drawn; where there are none, the picture says so.
     """
     order = np.argsort(-logits, axis=-1, kind="stable")
     predicted, second = order[:, 0], order[:, min(1, logits.shape[-1] - 1)]
@@ -46,14 +44,16 @@ def draw_predictions(
     candidates = np.flatnonzero((predicted == labels) == correct)
     ranked = candidates[np.argsort((1 if correct else -1) * confidence[candidates], kind="stable")]
     chosen = ranked[:MOST_SHOWN]
-    other = second if correct else predicted
-    rows = [(class_names[labels[at]], class_names[other[at]], percent_of(confidence[at])) for at in chosen]
-    short = shortened_apart([name for row in rows for name in row[:2]], NAME_INCHES, CAPTION_POINTS)
-    caption = "truth: {}\npredicted with {}\nnext: {}" if correct else "truth: {}\npredicted: {}\nwith {}"
+    named = (second if correct else predicted)[chosen]
+    pairs = [(class_names[truth], class_names[at]) for truth, at in zip(labels[chosen], named, strict=True)]
+    short = shortened_apart(list(itertools.chain(*pairs)), NAME_INCHES, CAPTION_POINTS)
     captions = []
-    for truth, name, certain in rows:
-        parts = (certain, short[name]) if correct else (short[name], certain)
-        captions.append(caption.format(short[truth], *parts))
+    for at, (truth, name) in zip(chosen, pairs, strict=True):
+        certain, other = percent_of(confidence[at]), short[name]
+        answer = (
+            f"predicted with {certain}\nnext: {other}" if correct else f"predicted: {other}\nwith {certain}"
+        )
+        captions.append(f"truth: {short[truth]}\n{answer}")
     what, kind = ("correct", "least confident") if correct else ("wrong", "most confident")
     if len(ranked) == 0:
         words = f"No {what} prediction in {len(labels):,} images"
@@ -65,7 +65,6 @@ def draw_predictions(
         words = f"The {len(chosen)} {kind} of {len(ranked):,} {what} predictions"
     images = list(images_at(chosen)) if len(chosen) else []
     draw_grid(path, images, _with_files(captions, chosen, files_at), f"{words}\n{title}")
-    return len(chosen)
 
 
 def _with_files(

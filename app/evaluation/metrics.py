@@ -45,14 +45,14 @@ def classification_metrics(
     likelihood = np.log(np.maximum(softmax[np.arange(len(labels)), labels], 1e-300))
     matrix = confusion_matrix(labels, predicted, len(classes))
     cells = np.nonzero(matrix)  # of 3,000 classes hardly any: all of them would take 81 MB as JSON
-    top5 = None
-    if len(classes) > 5:
-        top5 = float(top_k_accuracy_score(labels, logits, k=5, labels=classes))
+    has_top5 = len(classes) > 5
     return {
         "images": len(labels),
         "loss": float(-likelihood.mean()),
         "accuracy": float(np.mean(predicted == labels)),
-        "top5_accuracy": top5,
+        "top5_accuracy": float(top_k_accuracy_score(labels, logits, k=5, labels=classes))
+        if has_top5
+        else None,
         "macro_f1": float(f1.mean()),
         "expected_calibration_error": expected_calibration_error(bins),
         "classes": [

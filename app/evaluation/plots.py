@@ -15,8 +15,8 @@ from app.drawing.canvas import (
     LEAST_WIDTH,
     MARGIN,
     VERMILION,
-    draw_heading,
-    heading_inches,
+    add_legend,
+    add_panel,
     new_figure,
     percent_of,
     save_figure,
@@ -26,7 +26,6 @@ from app.drawing.canvas import (
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 PALE = "#8A8A8A"
 MOST_WRITTEN = 20  # classes up to which every cell of the confusion matrix is written out
@@ -60,21 +59,21 @@ def draw_confusion(
     cell, points = next(size for least, *size in CELLS if len(counts) >= least)
     side = cell * len(counts) if written else MATRIX_INCHES
     title = f"Confusion matrix: {np.trace(counts):,} of {counts.sum():,} correct\n{title}"
-    step = 1 if len(counts) <= MOST_TICKS else math.ceil(len(counts) / MOST_TICKS)
+    step = math.ceil(len(counts) / MOST_TICKS)
     positions = range(0, len(counts), step)
-    pairs = [] if written else _most_frequent(counts)
+    wrong = counts - np.diag(np.diag(counts))
+    order = np.argsort(-wrong, axis=None, kind="stable")[: 0 if written else MOST_LISTED]
+    pairs = [divmod(int(at), len(counts)) for at in order if wrong.flat[at]]  # the most frequent confusions
     shown = [class_names[at] for at in (*positions, *itertools.chain(*pairs))]
     short = shortened_apart(shown, LABEL_INCHES, LABEL_POINTS)
     names = [short[class_names[at]] for at in positions]
     longest = max(text_inches(name, LABEL_POINTS) for name in names)
     turned = not written or longest > cell - 0.1
-    head, left = heading_inches(title) + 0.1, longest + 0.5
+    left = longest + 0.5
     below = (longest if turned else 0.15) + 0.5
-    width = max(left + side + (4.4 if not written else 0.4), LEAST_WIDTH)
-    height = head + side + below
-    figure = new_figure(width, height)
-    draw_heading(figure, title)
-    axes = figure.add_axes((left / width, below / height, side / width, side / height))
+    width = max(left + side + (0.4 if written else 4.4), LEAST_WIDTH)
+    figure = new_figure(width, side + below + 0.1, title)
+    axes = add_panel(figure, left, below, side, side)
     # The root lets small fractions be seen beside the large ones of the diagonal.
     axes.imshow(np.sqrt(fractions), cmap="Blues", vmin=0.0, vmax=1.15, interpolation="antialiased")
     axes.set_ylabel("true class", labelpad=4)
@@ -105,25 +104,21 @@ def _write_cells(axes: "Axes", counts: np.ndarray, fractions: np.ndarray, points
         )  # fmt: skip
 
 
-def _most_frequent(counts: np.ndarray) -> list[tuple[int, int]]:
-    """Return the true and the predicted class of the most frequent confusions."""
-    wrong = counts - np.diag(np.diag(counts))
-    order = np.argsort(-wrong, axis=None, kind="stable")[:MOST_LISTED]
-    return [divmod(int(at), len(counts)) for at in order if wrong.flat[at]]
-
-
 def _list_confusions(axes: "Axes", confusions: Sequence[str], step: int) -> None:
     """Name the most frequent confusions on the right of a matrix."""
-    lines = [("most frequent confusions" if confusions else "no confusion at all", BLACK)]
-    lines += [(text, BLACK) for text in confusions]
-    lines += [("", GREY), ("true → predicted: images (fraction of the true class)", GREY)]
-    lines.append(("the darker, the larger the fraction of the row", GREY))
-    if step > 1:
-        lines.append((f"one class in {step} is named at the axes", GREY))
-    for number, (text, colour) in enumerate(lines):
+    lines = [
+        "most frequent confusions" if confusions else "no confusion at all",
+        *confusions,
+        "",
+        "true → predicted: images (fraction of the true class)",
+        "the darker, the larger the fraction of the row",
+        f"one class in {step} is named at the axes" if step > 1 else "",
+    ]
+    for number, text in enumerate(lines):
         axes.text(
             1.03, 1.0 - 0.25 * number / MATRIX_INCHES, text, transform=axes.transAxes, va="top",
-            fontsize=9.5 if number == 0 else LABEL_POINTS, parse_math=False, color=colour,
+            fontsize=9.5 if number == 0 else LABEL_POINTS, parse_math=False,
+            color=BLACK if number <= len(confusions) else GREY,
         )  # fmt: skip
 
 
@@ -136,49 +131,28 @@ def draw_classes(path: Path, classes: Sequence[Mapping[str, Any]], title: str) -
         title: Of what; the second line of the heading.
     """
     ordered = sorted(classes, key=lambda each: -each["f1"])
-    left_out = len(ordered) - MOST_CLASSES
-    if left_out > 0:
+    kind = "the best class first"
+    if len(ordered) > MOST_CLASSES:
         half = MOST_CLASSES // 2
         ordered = ordered[:half] + ordered[-half:]
+        kind = f"the {half} best and the {half} worst classes"
     short = shortened_apart([each["name"] for each in ordered], LABEL_INCHES, LABEL_POINTS)
-    kind = f"the {half} best and the {half} worst classes" if left_out > 0 else "the best class first"
     title = f"Precision, recall and F1 by class (images), {kind}\n{title}"
     columns = math.ceil(len(ordered) / ROWS_A_COLUMN)
     rows = math.ceil(len(ordered) / columns)
     label, value = LABEL_INCHES + 0.55, 0.45
-    pitch = label + COLUMN_INCHES + value
-    if columns == 1:
-        pitch = LEAST_WIDTH - MARGIN
-    head = heading_inches(title) + 0.3
-    width, height = columns * pitch + MARGIN, head + rows * ROW_INCHES + 0.5
-    figure = new_figure(width, height)
-    draw_heading(figure, title)
+    pitch = label + COLUMN_INCHES + value if columns > 1 else LEAST_WIDTH - MARGIN
+    height = rows * ROW_INCHES + 0.8
+    figure = new_figure(columns * pitch + MARGIN, height, title)
     low = min(min(each["precision"], each["recall"], each["f1"]) for each in ordered)
     low = math.floor(min(low, 0.9) * 10) / 10
     for column in range(columns):
         part = ordered[column * rows : (column + 1) * rows]
-        inches = (label + column * pitch, 0.5 + (rows - len(part)) * ROW_INCHES)
-        axes = figure.add_axes(
-            (
-                inches[0] / width,
-                inches[1] / height,
-                (pitch - label - value) / width,
-                len(part) * ROW_INCHES / height,
-            )
-        )
+        left, bottom = label + column * pitch, 0.5 + (rows - len(part)) * ROW_INCHES
+        axes = add_panel(figure, left, bottom, pitch - label - value, len(part) * ROW_INCHES)
         _draw_class_rows(axes, part, short, low)
-        if column == 0:
-            _legend_below_heading(figure, axes, head - 0.32)
+    add_legend(figure, height + 0.02, axes.get_legend_handles_labels()[0])
     save_figure(figure, path)
-
-
-def _legend_below_heading(figure: "Figure", axes: "Axes", top_inches: float) -> None:
-    """Explain the marks in one row over the panels."""
-    width, height = figure.get_size_inches()
-    figure.legend(
-        *axes.get_legend_handles_labels(), loc="upper left", ncols=4, frameon=False, fontsize=9,
-        bbox_to_anchor=(MARGIN / width, 1 - top_inches / height), borderaxespad=0.0, borderpad=0.0,
-    )  # fmt: skip
 
 
 def _draw_class_rows(
@@ -217,17 +191,14 @@ def draw_reliability(path: Path, bins: Sequence[Mapping[str, float]], error: flo
         title: Of what; the second line of the heading.
     """
     title = f"Reliability diagram: expected calibration error {100 * error:.1f} %\n{title}"
-    width, height, head = LEAST_WIDTH, 7.6, heading_inches(title) + 0.3
-    figure = new_figure(width, height)
-    draw_heading(figure, title)
-    upper = figure.add_axes((0.12, 2.5 / height, 0.84, (height - head - 2.55) / height))
-    lower = figure.add_axes((0.12, 0.55 / height, 0.84, 1.6 / height), sharex=upper)
+    width, height = LEAST_WIDTH, 6.9
+    figure = new_figure(width, height, title)
+    upper = add_panel(figure, 0.12 * width, 2.5, 0.84 * width, height - 2.85)
+    lower = add_panel(figure, 0.12 * width, 0.55, 0.84 * width, 1.6, sharex=upper)
     filled = [each for each in bins if each["images"]]
-    left = np.array([each["low"] for each in filled])
-    widths = np.array([each["high"] - each["low"] for each in filled])
-    accuracy = np.array([each["accuracy"] for each in filled])
-    confidence = np.array([each["confidence"] for each in filled])
-    bars: dict[str, Any] = {"align": "edge", "width": widths}
+    keys = ("low", "high", "images", "confidence", "accuracy")
+    left, right, images, confidence, accuracy = (np.array([each[key] for each in filled]) for key in keys)
+    bars: dict[str, Any] = {"align": "edge", "width": right - left}
     upper.bar(left, accuracy, color=BLUE, edgecolor="white", label="accuracy in the bin", **bars)
     upper.bar(
         left, confidence - accuracy, bottom=accuracy, fill=False, edgecolor=VERMILION, hatch="///",
@@ -238,14 +209,13 @@ def draw_reliability(path: Path, bins: Sequence[Mapping[str, float]], error: flo
     upper.set_ylim(0, 1.01)
     upper.set_ylabel("accuracy")
     upper.tick_params(axis="x", labelbottom=False)
-    _legend_below_heading(figure, upper, head - 0.32)
-    total = sum(each["images"] for each in bins)
-    fractions = np.array([each["images"] / max(total, 1) for each in filled])
+    add_legend(figure, height + 0.02, upper.get_legend_handles_labels()[0])
+    fractions = images / images.sum()
     lower.bar(left, fractions, color=GREY, edgecolor="white", **bars)
-    lower.set_ylim(0, 1.18 * max(fractions, default=1.0))
-    for start, size, fraction in zip(left, widths, fractions, strict=True):
+    lower.set_ylim(0, 1.18 * max(fractions))
+    for middle, fraction in zip((left + right) / 2, fractions, strict=True):
         words = percent_of(fraction).removesuffix(" %").replace("below", "<")
-        lower.text(start + size / 2, fraction, words, ha="center", va="bottom", fontsize=7.5)
+        lower.text(middle, fraction, words, ha="center", va="bottom", fontsize=7.5)
     lower.set_ylabel("% of images")
     lower.set_yticks([])
     lower.set_xlabel("confidence (probability of the predicted class)")

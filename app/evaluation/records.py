@@ -65,37 +65,20 @@ def evaluation_title(content: dict[str, Any]) -> str:
 
 
 def write_evaluation(
-    folder: Path,
-    content: dict[str, Any],
-    split: Split,
-    logits: np.ndarray,
-    class_names: Sequence[str],
+    folder: Path, content: dict[str, Any], split: Split, logits: np.ndarray, class_names: Sequence[str]
 ) -> None:
     """Write evaluation.json and the pictures of an evaluation into `folder`; the same again replaces them.
 
-    Args:
-        folder: Is made where it is missing.
-        content: See `evaluation_content`.
-        split: The images.
-        logits: (images, classes), float32.
-        class_names: One a class.
+    For `content` see `evaluation_content`; `logits` are (images, classes), float32.
     """
     folder.mkdir(parents=True, exist_ok=True)
     title = evaluation_title(content)
     confusion = confusion_matrix(split.labels, logits.argmax(-1), len(class_names))
     draw_confusion(folder / "confusion.png", confusion, class_names, title)
     draw_classes(folder / "classes.png", content["classes"], title)
-    for name, correct in (("mistakes.png", False), ("doubts.png", True)):
-        draw_predictions(
-            folder / name,
-            split.images_at,
-            split.labels,
-            logits,
-            class_names,
-            title,
-            split.files_at,
-            correct=correct,
-        )
+    images = split.images_at, split.labels, logits, class_names, title, split.files_at
+    draw_predictions(folder / "mistakes.png", *images, correct=False)
+    draw_predictions(folder / "doubts.png", *images, correct=True)
     error = content["expected_calibration_error"]
     draw_reliability(folder / "reliability.png", content["reliability"], error, title)
     write_json(folder / "evaluation.json", content)

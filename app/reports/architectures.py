@@ -13,8 +13,8 @@ from app.drawing.canvas import (
     GREY,
     MARGIN,
     VERMILION,
-    draw_heading,
-    heading_inches,
+    add_legend,
+    add_panel,
     new_figure,
     save_figure,
 )
@@ -24,7 +24,6 @@ from models.network import Network, Published
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 WIDTH_INCHES, ROW_INCHES, LABEL_INCHES, LEGEND_INCHES = 10.0, 0.98, 2.0, 0.3
 LINE_INCHES = 0.15  # of a row's words
@@ -38,15 +37,10 @@ _TITLE = (
 
 
 class Bar(NamedTuple):
-    """A layer with weights.
+    """A layer with weights."""
 
-    Attributes:
-        side: Height and width of the map it puts out, None of a dense layer.
-        channels: Of the map; of a dense layer its units.
-    """
-
-    side: int | None
-    channels: int
+    side: int | None  # height and width of the map it puts out, None of a dense layer
+    channels: int  # of the map; of a dense layer its units
 
 
 def draw_architectures(path: Path, networks: Sequence[Published]) -> None:
@@ -56,27 +50,27 @@ def draw_architectures(path: Path, networks: Sequence[Published]) -> None:
         path: The PNG file; a predecessor is replaced whole.
         networks: As the sources have them, from `models.published_networks`.
     """
-    head = heading_inches(_TITLE) + LEGEND_INCHES
-    height = head + ROW_INCHES * len(networks) + MARGIN
-    figure = new_figure(WIDTH_INCHES, height)
-    draw_heading(figure, _TITLE)
-    _add_legend(figure, 1 - (head - LEGEND_INCHES) / height)
+    from matplotlib.patches import Patch
+
+    body = ROW_INCHES * len(networks) + MARGIN
+    figure = new_figure(WIDTH_INCHES, body + LEGEND_INCHES, _TITLE)
+    height = figure.get_figheight()
+    patches = [
+        Patch(color=GREY, label="image"),
+        *(Patch(color=shade(channels), label=f"{channels}") for channels in (8, 32, 128)),
+        Patch(color=shade(512), label="512 channels or more"),
+        Patch(color=VERMILION, label="dense layer"),
+    ]
+    options = {"ncols": len(patches), "fontsize": 8.5, "handlelength": 1.2}
+    add_legend(figure, body + LEGEND_INCHES, patches, **options)
     built = [build_published(published) for published in networks]
     rows = [weighted_layers(network) for network in built]
     longest = max(map(len, rows))
     for number, (published, network, bars) in enumerate(zip(networks, built, rows, strict=True)):
-        top = height - head - number * ROW_INCHES
-        axes = figure.add_axes(
-            (
-                LABEL_INCHES / WIDTH_INCHES,
-                (top - ROW_INCHES + 0.04) / height,
-                1 - (LABEL_INCHES + MARGIN) / WIDTH_INCHES,
-                (ROW_INCHES - 0.08) / height,
-            ),
-            frameon=False,
-            xticks=[],
-            yticks=[],
-        )
+        top = body - number * ROW_INCHES
+        wide = WIDTH_INCHES - LABEL_INCHES - MARGIN
+        box = LABEL_INCHES, top - ROW_INCHES + 0.04, wide, ROW_INCHES - 0.08
+        axes = add_panel(figure, *box, frameon=False, xticks=[], yticks=[])
         axes.set_xlim(-1, longest)
         _draw_bars(axes, bars, published.pixels)
         words = (
@@ -128,19 +122,3 @@ def shade(channels: int) -> tuple[float, float, float]:
     strength = 0.25 + 0.75 * depth
     red, green, blue = (1 - strength * (1 - part) for part in to_rgb(BLUE))
     return red, green, blue
-
-
-def _add_legend(figure: "Figure", top: float) -> None:
-    """Say in one line what the colours are."""
-    from matplotlib.patches import Patch
-
-    patches = [
-        Patch(color=GREY, label="image"),
-        *(Patch(color=shade(channels), label=f"{channels}") for channels in (8, 32, 128)),
-        Patch(color=shade(512), label="512 channels or more"),
-        Patch(color=VERMILION, label="dense layer"),
-    ]
-    figure.legend(
-        handles=patches, loc="upper left", bbox_to_anchor=(MARGIN / WIDTH_INCHES, top), ncols=len(patches),
-        frameon=False, fontsize=8.5, borderaxespad=0.0, borderpad=0.0, handlelength=1.2,
-    )  # fmt: skip

@@ -1,12 +1,13 @@
 """Several runs in one picture and on one page; seeds of one recipe as their mean and a band."""
 
+import contextlib
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from app.drawing.canvas import GREY, axis_limits, new_figure, save_figure, set_up_panel
+from app.drawing.canvas import GREY, limit_values, new_figure, save_figure, set_up_panel
 from app.drawing.curves import FIGURE_INCHES, column
 from app.errors import UserError
 from app.files import new_folder
@@ -14,7 +15,7 @@ from app.paths import runs_root, shown
 from app.reports.compare_chance import chance_sentences
 from app.reports.compare_groups import Group, gather, read_trial, same_but_for_seed
 from app.reports.compare_page import plain_table, title, write_comparison
-from app.runs import Run, list_runs, newest_run
+from app.runs import Run, list_runs, newest
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -27,7 +28,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 MOST_GROUPS = 14
 BAND = 0.22  # opacity
-_ABOVE_INCHES, _PANEL_INCHES, _BELOW_INCHES = 0.72, 3.35, 0.55  # of a panel; the legend stands below all
+_PANEL_INCHES = 4.62  # with its titles; the legend stands below both
 
 
 def newest_seeds(experiment_name: str) -> list[Run]:
@@ -39,21 +40,17 @@ def newest_seeds(experiment_name: str) -> list[Run]:
     Raises:
         UserError: There is no run, or the newest cannot be read.
     """
-    runs = list_runs(experiment_name)
-    newest = newest_run(experiment_name, finished=any(run.finished for run in runs) or not runs)
-    if not newest.finished:
-        return [newest]
-    chosen = read_trial(newest, [])
+    last = newest(experiment_name)
+    if not last.finished:
+        return [last]
+    chosen = read_trial(last)
     by_seed = {}
-    for run in runs:  # oldest first: a newer one of the same seed takes its place
-        if run.finished:
-            try:
-                trial = read_trial(run, [])
-            except UserError:  # what it trained is unknown
-                continue
+    for run in list_runs(experiment_name):  # oldest first: a newer one of the same seed takes its place
+        with contextlib.suppress(UserError):  # what it trained is unknown
+            trial = read_trial(run)
             if same_but_for_seed(chosen, trial):
                 by_seed[trial.experiment.seed] = run
-    return [run for _, run in sorted((by_seed | {chosen.experiment.seed: newest}).items())]
+    return [run for _, run in sorted((by_seed | {chosen.experiment.seed: last}).items())]
 
 
 def compare(runs: Sequence[Run]) -> list[str]:
@@ -93,27 +90,23 @@ def _draw(groups: Sequence[Group]) -> "Figure":
     from matplotlib.patches import Patch
 
     figure = new_figure(*FIGURE_INCHES)
-    on_test = {group.first.experiment.dataset.validates_on_test for group in groups}
+    figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.08)
+    figure.suptitle(title(groups), fontsize=12.5, parse_math=False)
+    on_test = {group.on_test for group in groups}
     validation = "validation on the test split" if on_test == {True} else "validation"
-    panels: list[Axes] = []
     handles: list[Any] = []  # Matplotlib does not list tuples, which it takes
-    for half, metric in enumerate(("accuracy", "loss")):
-        axes = figure.add_axes((0.5 * half + 0.053, 0.2, 0.432, 0.6))
+    for axes, metric in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
         axes.set_title(f"{metric.capitalize()}: training (bold), {validation} (dashed)", fontsize=10.5)
         set_up_panel(axes)
         handles = [*_draw_panel(axes, metric, groups)]
-        panels.append(axes)
-    labels = [group.label for group in groups]
-    if len(on_test) > 1:
-        labels = [
-            f"{group.label}, validated on test" if group.first.experiment.dataset.validates_on_test else name
-            for group, name in zip(groups, labels, strict=True)
-        ]
+    marked = ", validated on test" if len(on_test) > 1 else ""
+    labels = [group.label + (marked if group.on_test else "") for group in groups]
     if colours := [_colour(number) for number, group in enumerate(groups) if len(group.trials) > 1]:
         handles.append(tuple(Patch(color=colour, alpha=BAND, linewidth=0) for colour in colours))
         labels.append("band: smallest to largest of the seeds")
     legend_inches = _add_legend(figure, handles, labels)
-    _lay_out(figure, panels, legend_inches, title(groups))
+    height = math.ceil((_PANEL_INCHES + legend_inches) * 50) / 50  # a whole, even number of pixels
+    figure.set_size_inches(FIGURE_INCHES[0], height)
     return figure
 
 
@@ -123,10 +116,7 @@ def _draw_panel(axes: "Axes", metric: str, groups: Sequence[Group]) -> "list[Art
     values = np.concatenate(
         [column(trial.rows, name) for trial in trials for name in (metric, f"val_{metric}")]
     )
-    if np.isnan(values).all():
-        axes.text(0.5, 0.5, "no finite value", ha="center", color=GREY, transform=axes.transAxes)
-    else:
-        axes.set_ylim(*axis_limits(values, metric))
+    limit_values(axes, values, metric, "no finite value")
     if (values > axes.get_ylim()[1]).any():
         axes.text(
             0.99, 0.985, "triangles at the top: off the scale", color=GREY, fontsize=8,
@@ -140,26 +130,30 @@ def _draw_group(axes: "Axes", metric: str, number: int, group: Group) -> "Line2D
     colour = _colour(number)
     marker = MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
     num_epochs = min(len(trial.rows) for trial in group.trials)
-    epochs = column(group.first.rows, "epoch")[:num_epochs]
-    order = 2 + 1 / num_epochs  # a short run stays in sight beside long ones
-    for prefix in ("val_", ""):
+    epochs = np.arange(1, num_epochs + 1)
+    # A mark where validation ends shows it where there is but one epoch.
+    dashed: dict[str, Any] = {
+        "linestyle": "--", "linewidth": 1.1, "markersize": 5, "markerfacecolor": "white",
+        "markevery": [num_epochs - 1],
+    }  # fmt: skip
+    bold: dict[str, Any] = {
+        "linestyle": "-",
+        "linewidth": 2.2,
+        "markersize": 4,
+        "markevery": max(1, num_epochs // 10),
+    }
+    for prefix, style in (("val_", dashed), ("", bold)):
         curves = np.stack([column(trial.rows, prefix + metric)[:num_epochs] for trial in group.trials])
         mean, low, high = curves.mean(axis=0), curves.min(axis=0), curves.max(axis=0)
         if len(curves) > 1 and num_epochs > 1:
             axes.fill_between(epochs, low, high, color=colour, alpha=BAND, linewidth=0)
         elif len(curves) > 1:
             axes.vlines(epochs, low, high, color=colour, alpha=0.4, linewidth=5)
-        if prefix:
-            # A mark where validation ends shows it where there is but one epoch.
-            axes.plot(
-                epochs, mean, "--", color=colour, linewidth=1.1, marker=marker, markersize=5,
-                markerfacecolor="white", markevery=[num_epochs - 1], zorder=order,
-            )  # fmt: skip
-        else:
-            (line,) = axes.plot(
-                epochs, mean, "-", color=colour, linewidth=2.2, marker=marker, markersize=4,
-                markevery=max(1, num_epochs // 10), zorder=order,
-            )  # fmt: skip
+        (line,) = axes.plot(
+            epochs, mean, color=colour, marker=marker,
+            zorder=2 + 1 / num_epochs,  # a short run stays in sight beside long ones
+            **style,
+        )  # fmt: skip
         top = axes.get_ylim()[1]
         if (above := mean > top).any():
             axes.plot(
@@ -179,7 +173,7 @@ def _add_legend(figure: "Figure", handles: Sequence[Any], labels: Sequence[str])
     for num_columns in range(min(4, len(labels)), 0, -1):
         # A label that begins with _ would be left out, and $ would start a formula: the texts come later.
         legend = figure.legend(
-            handles, ["run"] * len(labels), loc="lower center", ncols=num_columns, fontsize=9.5,
+            handles, ["run"] * len(labels), loc="outside lower center", ncols=num_columns, fontsize=9.5,
             frameon=False, handler_map={tuple: HandlerTuple(ndivide=None, pad=0.0)},
         )  # fmt: skip
         for text, label in zip(legend.get_texts(), labels, strict=True):
@@ -190,14 +184,3 @@ def _add_legend(figure: "Figure", handles: Sequence[Any], labels: Sequence[str])
             break
         legend.remove()
     return extent.height / figure.dpi
-
-
-def _lay_out(figure: "Figure", panels: "Sequence[Axes]", legend_inches: float, words: str) -> None:
-    """Give the figure the height that panels and legend need together."""
-    below = legend_inches + _BELOW_INCHES
-    height = math.ceil((below + _PANEL_INCHES + _ABOVE_INCHES) * 50) / 50  # a whole, even number of pixels
-    figure.set_size_inches(FIGURE_INCHES[0], height)
-    for axes in panels:
-        box = axes.get_position()
-        axes.set_position((box.x0, below / height, box.width, _PANEL_INCHES / height))
-    figure.text(0.5, 1 - 0.14 / height, words, ha="center", va="top", fontsize=12.5, parse_math=False)

@@ -43,9 +43,6 @@ class _Judged:
     labels: np.ndarray
     right: np.ndarray  # (images,), bool
 
-    def same_images(self, other: "_Judged") -> bool:
-        return same_images(self.group.first, other.group.first) and np.array_equal(self.labels, other.labels)
-
 
 def chance_sentences(groups: Sequence[Group]) -> tuple[list[str], list[str]]:
     """Compare each two groups, or with more than five each with the best one.
@@ -54,17 +51,31 @@ def chance_sentences(groups: Sequence[Group]) -> tuple[list[str], list[str]]:
         What was found, and how it is to be read; each a list of sentences. Runs without predictions, and
         those that saw other images, are named instead of compared.
     """
-    judged, found = [], []
+    kinds: list[list[_Judged]] = []  # those together that were validated on the same images
+    left_out = []
     for group in groups if len(groups) > 1 else ():
-        name = _name(group)
-        result = _judge(group, name)
-        if isinstance(result, str):
-            found.append(f"{name} is not compared: {result}.")
+        several = len(group.trials) > 1
+        name = f"{group.name} (seed {group.first.experiment.seed})" if several else group.name
+        try:
+            judged = _Judged(group, name, *_judge(group.first))
+        except UserError as error:
+            left_out.append(f"{name} is not compared: {error}.")
+            continue
+        for kind in kinds:
+            same = same_images(kind[0].group.first, group.first)
+            if same and np.array_equal(kind[0].labels, judged.labels):
+                kind.append(judged)
+                break
         else:
-            judged.append(result)
-    kinds = _by_images(judged)
-    pairs = [pair for kind in kinds for pair in _pairs(kind, all_pairs=len(groups) <= MOST_WITH_ALL_PAIRS)]
-    found = _mcnemar_sentences(pairs) + found
+            kinds.append([judged])
+    pairs: list[tuple[_Judged, _Judged]] = []  # the better network of each first
+    for kind in kinds:
+        ranked = sorted(kind, key=lambda each: -each.right.mean())
+        if len(groups) <= MOST_WITH_ALL_PAIRS:
+            pairs += itertools.combinations(ranked, 2)
+        else:
+            pairs += [(ranked[0], each) for each in ranked[1:]]
+    found = _mcnemar_sentences(pairs) + left_out
     if len(kinds) > 1:
         sides = "; ".join(", ".join(each.name for each in kind) for kind in kinds)
         found.append(f"Not compared, for their validation images are not known to be the same: {sides}.")
@@ -73,52 +84,24 @@ def chance_sentences(groups: Sequence[Group]) -> tuple[list[str], list[str]]:
         for one, other in pairs
         if min(len(one.group.accuracies), len(other.group.accuracies)) >= LEAST_SEEDS
     ]
-    found += _welch_sentences(recipes)
-    return found, _remarks(groups, pairs, len(recipes))
+    return found + _welch_sentences(recipes), _remarks(groups, pairs, len(recipes))
 
 
-def _name(group: Group) -> str:
-    """Return what a sentence calls the run that stands for a group."""
-    if len(group.trials) == 1:
-        return group.label
-    return f"{group.label.rpartition(' (')[0]} (seed {group.first.experiment.seed})"
+def _judge(trial: Trial) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels, and what a run gets right.
 
-
-def _judge(group: Group, name: str) -> "_Judged | str":
-    """Return what a group's first run gets right, or why that is unknown."""
-    trial = group.first
+    Raises:
+        UserError: That is unknown; the message says why.
+    """
     if trial.metrics is None:
-        return "its run is not finished"
+        raise UserError("its run is not finished")
     if trial.dataset is None:
-        return f"{shown(trial.run.dataset)} is missing"
-    path = trial.run.predictions
-    try:
-        labels, logits = read_predictions(path, trial.metrics.checkpoint, len(trial.dataset.class_names))
-    except UserError as error:
-        return str(error)
-    if len(labels) != trial.dataset.num_images.val:
-        return f"{shown(path)} has {len(labels):,} images, and {trial.dataset.num_images.val:,} validated it"
-    return _Judged(group, name, labels, logits.argmax(-1) == labels)
-
-
-def _by_images(judged: Sequence[_Judged]) -> list[list[_Judged]]:
-    """Return those together that were validated on the same images."""
-    kinds: list[list[_Judged]] = []
-    for each in judged:
-        kind = next((kind for kind in kinds if kind[0].same_images(each)), None)
-        if kind is None:
-            kinds.append([each])
-        else:
-            kind.append(each)
-    return kinds
-
-
-def _pairs(judged: Sequence[_Judged], *, all_pairs: bool) -> list[tuple[_Judged, _Judged]]:
-    """Return the pairs to compare, the better network of each first."""
-    ranked = sorted(judged, key=lambda each: -each.right.mean())
-    return (
-        list(itertools.combinations(ranked, 2)) if all_pairs else [(ranked[0], each) for each in ranked[1:]]
-    )
+        raise UserError(f"{shown(trial.run.dataset)} is missing")
+    path, images = trial.run.predictions, trial.dataset.num_images.val
+    labels, logits = read_predictions(path, trial.metrics.checkpoint, len(trial.dataset.class_names))
+    if len(labels) != images:
+        raise UserError(f"{shown(path)} has {len(labels):,} images, and {images:,} validated it")
+    return labels, logits.argmax(-1) == labels
 
 
 def _mcnemar_sentences(pairs: Sequence[tuple[_Judged, _Judged]]) -> list[str]:
@@ -183,7 +166,7 @@ def _remarks(
         return []
     remarks = []
     compared = {each.name: each.group for pair in pairs for each in pair}.values()
-    on_test = [group.first.experiment.dataset.validates_on_test for group in compared]
+    on_test = [group.on_test for group in compared]
     if any(on_test):
         remarks.append(f"The images {'' if all(on_test) else 'of some '}are the test split.")
     if len(pairs) > 1:

@@ -1,5 +1,6 @@
 """What is compared: runs with what they left behind, seeds of one recipe together, and their settings."""
 
+import functools
 import itertools
 import math
 import statistics
@@ -13,7 +14,7 @@ from app.errors import UserError
 from app.paths import shown
 from app.reading import Row, read_history, read_record
 from app.records import DatasetRecord, MetricsRecord
-from app.reports.cells import FREE_SETTINGS, data_name
+from app.reports.cells import FREE_SETTINGS
 from app.runs import Run, load_run_experiment
 
 # What may differ between the seeds of one recipe; their epochs must be the same.
@@ -29,21 +30,17 @@ _SECTIONS = list(Experiment.model_fields)
 
 @dataclass(frozen=True)
 class Trial:
-    """One run and what it left behind.
-
-    Attributes:
-        run: Its folder.
-        experiment: What was trained.
-        rows: Its history, one epoch at least.
-        metrics: Its metrics.json, None where it is not finished.
-        dataset: Its dataset.json, None where it has none.
-    """
+    """One run and what it left behind."""
 
     run: Run
     experiment: Experiment
-    rows: list[Row]
-    metrics: MetricsRecord | None
+    metrics: MetricsRecord | None  # None where it is not finished
     dataset: DatasetRecord | None
+
+    @functools.cached_property
+    def rows(self) -> list[Row]:
+        """Its history."""
+        return read_history(self.run.history)
 
     @property
     def finished(self) -> bool:
@@ -51,39 +48,32 @@ class Trial:
         return self.metrics is not None
 
     @property
-    def num_epochs(self) -> int:
-        """The epochs that are done."""
-        return int(self.rows[-1]["epoch"])
-
-    @property
     def accuracy(self) -> float | None:
         """The headline accuracy; of an unfinished run the last epoch's."""
-        if self.finished:
-            return self.metric("headline", "val_accuracy")
+        if self.metrics:
+            return self.metrics.headline.val_accuracy
         last = self.rows[-1]["val_accuracy"]
         return last if math.isfinite(last) else None
 
     @property
-    def seconds(self) -> float | None:
+    def seconds(self) -> float:
         """Seconds that an epoch took."""
-        if self.finished:
-            return self.metric("timing", "seconds_per_epoch")
+        if self.metrics:
+            return self.metrics.timing.seconds_per_epoch
         return statistics.median(row["seconds"] for row in self.rows)
-
-    def metric(self, *keys: str) -> float | None:
-        """Return a number of metrics.json, None where there is none."""
-        value: Any = self.metrics
-        for key in keys:
-            value = getattr(value, key, None)
-        return value
 
 
 @dataclass(frozen=True)
 class Group:
     """A run, or finished runs of one recipe that differ by their seed alone, ordered by it."""
 
-    label: str
+    name: str
     trials: tuple[Trial, ...]
+
+    @property
+    def label(self) -> str:
+        """The name, and the number of seeds where there are several."""
+        return f"{self.name} ({len(self.trials)} seeds)" if len(self.trials) > 1 else self.name
 
     @property
     def first(self) -> Trial:
@@ -91,18 +81,21 @@ class Group:
         return self.trials[0]
 
     @property
+    def on_test(self) -> bool:
+        """Whether the test split served for validation."""
+        return self.first.experiment.dataset.validates_on_test
+
+    @property
     def accuracies(self) -> list[float]:
         """The headline accuracies."""
         return [trial.accuracy for trial in self.trials if trial.accuracy is not None]
 
     def metrics(self, *keys: str) -> list[float]:
-        """Return a number of metrics.json, of each run that has it."""
-        return [number for trial in self.trials if (number := trial.metric(*keys)) is not None]
-
-    @property
-    def data(self) -> str:
-        """The name of the data."""
-        return data_name(self.first.experiment, self.first.dataset)
+        """Return the number under these keys of metrics.json, of each run that has it."""
+        values: list[Any] = [trial.metrics for trial in self.trials]
+        for key in keys:
+            values = [getattr(value, key, None) for value in values]
+        return [value for value in values if value is not None]
 
 
 def gather(runs: Iterable[Run]) -> list[Group]:
@@ -115,23 +108,28 @@ def gather(runs: Iterable[Run]) -> list[Group]:
     """
     buckets: list[list[Trial]] = []
     for run in {run.path.resolve(): run for run in runs}.values():
-        trial = _read(run)
-        fitting = (bucket for bucket in buckets if trial.finished and same_but_for_seed(bucket[0], trial))
-        bucket = next(fitting, None)
-        if bucket is None:
-            buckets.append([trial])
+        trial = read_trial(run)
+        if not trial.rows:
+            raise UserError(f"compare: {run.name} has not finished an epoch yet")
+        for bucket in buckets:
+            if same_but_for_seed(bucket[0], trial):
+                bucket.append(trial)
+                break
         else:
-            bucket.append(trial)
+            buckets.append([trial])
     members: list[tuple[Trial, ...]] = []
     for bucket in buckets:
         if len({trial.experiment.seed for trial in bucket}) == len(bucket):
             members.append(tuple(sorted(bucket, key=lambda trial: trial.experiment.seed)))
         else:
             members += [(trial,) for trial in bucket]
-    labels = _labels([trials[0].run for trials in members])
+    # A group has its experiment's name; with the time, or the path of its folder, where that occurs twice.
+    runs = [trials[0].run for trials in members]
+    choices = [(run.path.parent.name, run.name, shown(run.path)) for run in runs]
+    counts = Counter(itertools.chain(*choices))
     return [
-        Group(f"{label} ({len(trials)} seeds)" if len(trials) > 1 else label, trials)
-        for label, trials in zip(labels, members, strict=True)
+        Group(next((name for name in names if counts[name] == 1), names[-1]), trials)
+        for names, trials in zip(choices, members, strict=True)
     ]
 
 
@@ -146,8 +144,8 @@ def same_but_for_seed(one: Trial, other: Trial) -> bool:
     )
 
 
-def read_trial(run: Run, rows: list[Row]) -> Trial:
-    """Read what a run left behind besides its history.
+def read_trial(run: Run) -> Trial:
+    """Read what a run left behind; its history when it is asked for.
 
     Raises:
         UserError: A file of it cannot be read.
@@ -155,27 +153,9 @@ def read_trial(run: Run, rows: list[Row]) -> Trial:
     return Trial(
         run,
         load_run_experiment(run),
-        rows,
         metrics=read_record(run.metrics, MetricsRecord) if run.finished else None,
         dataset=read_record(run.dataset, DatasetRecord) if run.dataset.exists() else None,
     )
-
-
-def _read(run: Run) -> Trial:
-    rows = read_history(run.history)
-    if not rows:
-        raise UserError(f"compare: {run.name} has not finished an epoch yet")
-    return read_trial(run, rows)
-
-
-def _labels(runs: Sequence[Run]) -> list[str]:
-    """Return the experiments' names; with the time, or the whole path, where one occurs twice."""
-    choices = [(run.path.parent.name, run.name, shown(run.path)) for run in runs]
-    counts = [Counter(level) for level in zip(*choices, strict=True)]
-    return [
-        next((name for name, count in zip(choice, counts, strict=True) if count[name] == 1), choice[-1])
-        for choice in choices
-    ]
 
 
 def differing_settings(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
@@ -183,31 +163,24 @@ def differing_settings(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
 
     An argument left out has its default; other settings that a group does not have are "-".
     """
-    flat = [
-        [(trial.experiment, trial.experiment.flat(exclude=_NO_SETTINGS)) for trial in group.trials]
-        for group in groups
-    ]
-    every = list(itertools.chain(*flat))
-    keys = dict.fromkeys(key for _, settings in every for key, value in settings.items() if value is not None)
+    every = [trial.experiment for group in groups for trial in group.trials]
 
-    def text(experiment: Experiment, settings: dict[str, Any], key: str) -> str:
-        if settings.get(key) is not None:
-            return _text(settings[key])
-        section, _, argument = key.partition(".")
-        if section in ("model", "optimizer"):
-            name = getattr(experiment, section).name
-            others = (getattr(other, section) for other, _ in every)
-            if any(other.name == name and argument in other.arguments for other in others):
-                return "default"
-        return "-"
+    def texts(experiment: Experiment) -> dict[str, str]:
+        flat = experiment.flat(exclude=_NO_SETTINGS)
+        found = {key: _text(value) for key, value in flat.items() if value is not None}
+        for section, other in itertools.product(("model", "optimizer"), every):
+            if getattr(other, section).name == getattr(experiment, section).name:
+                for argument in getattr(other, section).arguments:
+                    found.setdefault(f"{section}.{argument}", "default")
+        return found
 
-    def part(key: str) -> str:  # keeps the keys of a schedule together
-        return ".".join(key.split(".")[:2])
-
-    parts = list(dict.fromkeys(map(part, keys)))
+    settings = [[texts(trial.experiment) for trial in group.trials] for group in groups]
+    keys = dict.fromkeys(itertools.chain(*itertools.chain(*settings)))
+    places = list(_SECTIONS)
+    places += dict.fromkeys(".".join(key.split(".")[:2]) for key in keys)  # of a schedule together
     rows = []
-    for key in sorted(keys, key=lambda key: (_SECTIONS.index(key.split(".")[0]), parts.index(part(key)))):
-        cells = [", ".join(dict.fromkeys(text(*settings, key) for settings in each)) for each in flat]
+    for key in sorted(keys, key=lambda key: [places.index(".".join(key.split(".")[:n])) for n in (1, 2)]):
+        cells = [", ".join(dict.fromkeys(each.get(key, "-") for each in group)) for group in settings]
         if len(set(cells)) > 1:
             rows.append((key, cells))
     return rows

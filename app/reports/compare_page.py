@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from app.reports import html as page
-from app.reports.cells import percent, source_cell
+from app.reports.cells import data_name, percent, source_cell
 from app.reports.compare_chance import all_on_same_images
 from app.reports.compare_groups import Group, differing_settings
 from app.wording import aligned
@@ -18,21 +18,25 @@ _Column = tuple[str, bool, Callable[[Group], str]]
 def write_comparison(
     path: Path, groups: Sequence[Group], picture: Path, found: Sequence[str], remarks: Sequence[str]
 ) -> None:
-    """Write the page of a comparison.
-
-    Args:
-        path: The file.
-        groups: What is compared.
-        picture: The curves.
-        found: Sentences on chance.
-        remarks: How these are to be read.
-    """
+    """Write the page of a comparison, with sentences on chance and remarks on how these are to be read."""
     head, rows, numbers = results(groups)
+    for row in rows:
+        row[0] = row[0].replace(" ", "\N{NO-BREAK SPACE}")
+    runs = [
+        (
+            trial.run.name,
+            str(trial.experiment.seed),
+            percent(trial.accuracy),
+            f"{len(trial.rows)}{'' if trial.finished else ', unfinished'}",
+        )
+        for group in groups
+        for trial in group.trials
+    ]
     parts = [
         page.tiles(_tiles(groups)),
         page.picture(picture, f"Curves of {', '.join(group.label for group in groups)}", _caption(groups)),
         page.heading("Results"),
-        page.table(head, [[_unbroken(row[0]), *row[1:]] for row in rows], numbers),
+        page.table(head, rows, numbers),
         page.paragraph(" ".join(_notes(groups)), faint=True),
         page.heading("Settings that differ"),
         _settings(groups),
@@ -40,20 +44,21 @@ def write_comparison(
         *map(page.paragraph, found or ["There are no two to compare."]),
         page.paragraph(" ".join(remarks), faint=True) if remarks else "",
         page.heading("Runs"),
-        page.table(("run", "seed", "accuracy", "epochs"), _runs(groups), (1, 2, 3)),
+        page.table(("run", "seed", "accuracy", "epochs"), runs, (1, 2, 3)),
     ]
     page.write_page(path, title(groups), parts)
 
 
 def title(groups: Sequence[Group]) -> str:
     """Return the heading of picture and page, short enough for both."""
-    data = ", ".join(dict.fromkeys(group.data for group in groups))
+    names = dict.fromkeys(data_name(group.first.experiment, group.first.dataset) for group in groups)
+    data = ", ".join(names)
     kind = "recipes" if any(len(group.trials) > 1 for group in groups) else "runs"
     count = f"{len(groups)} {kind} compared" if len(groups) > 1 else f"{len(groups[0].trials)} seeds"
     choices = [f"{count} on {data}", count]
     if len(groups) <= 2:
         choices.insert(0, f"{' and '.join(group.label for group in groups)} on {data}")
-    return next((words for words in choices if len(words) <= MOST_LETTERS), count)
+    return next(words for words in choices if len(words) <= MOST_LETTERS)
 
 
 def plain_table(groups: Sequence[Group]) -> list[str]:
@@ -80,60 +85,51 @@ def _network(group: Group) -> str:
 
 
 def _split(group: Group) -> str:
-    return "test" if group.first.experiment.dataset.validates_on_test else "validation"
+    return "test" if group.on_test else "validation"
+
+
+def _mean(fractions: Sequence[float]) -> str:
+    return percent(statistics.mean(fractions)) if fractions else ""
+
+
+def _range(fractions: Sequence[float]) -> str:
+    return f"{100 * min(fractions):.2f} to {100 * max(fractions):.2f}"
 
 
 def _accuracy(group: Group) -> str:
-    accuracies = group.accuracies
-    words = percent(statistics.mean(accuracies)) if accuracies else ""
+    words = _mean(group.accuracies)
     return words if group.first.finished else f"{words} (unfinished)".strip()
 
 
 def _spread(group: Group) -> str:
-    words = _range(group.accuracies)
-    return f"{words}, n = {len(group.accuracies)}" if words else ""
-
-
-def _range(accuracies: Sequence[float]) -> str:
-    """Return the smallest and the largest of several accuracies."""
-    if len(accuracies) < 2:
-        return ""
-    return f"{100 * min(accuracies):.2f} to {100 * max(accuracies):.2f}"
+    accuracies = group.accuracies
+    return f"{_range(accuracies)}, n = {len(accuracies)}" if len(accuracies) > 1 else ""
 
 
 def _mean_of(*keys: str) -> Callable[[Group], str]:
     """Return a column's cells: a fraction of metrics.json; of several seeds the mean and the range."""
 
     def cell(group: Group) -> str:
-        accuracies = group.metrics(*keys)
-        words = f" ({_range(accuracies)})" if len(accuracies) > 1 else ""
-        return percent(statistics.mean(accuracies)) + words if accuracies else ""
+        fractions = group.metrics(*keys)
+        return _mean(fractions) + (f" ({_range(fractions)})" if len(fractions) > 1 else "")
 
     return cell
 
 
 def _epochs(group: Group) -> str:
-    done = sorted({trial.num_epochs for trial in group.trials})
+    done = sorted({len(trial.rows) for trial in group.trials})
     words = f"{done[0]} to {done[-1]}" if len(done) > 1 else str(done[0])
     return f"{words} of {group.first.experiment.training.epochs}"
 
 
 def _seconds(group: Group) -> str:
-    seconds = [trial.seconds for trial in group.trials if trial.seconds is not None]
-    if not seconds:
-        return ""
-    mean = statistics.mean(seconds)
+    mean = statistics.mean(trial.seconds for trial in group.trials)
     return f"{mean:,.0f}" if mean >= 10 else f"{mean:.1f}"
 
 
 def _count(*keys: str) -> Callable[[Group], str]:
     """Return a column's cells: a whole number of metrics.json, the same for all seeds."""
-
-    def cell(group: Group) -> str:
-        numbers = group.metrics(*keys)
-        return f"{numbers[0]:,.0f}" if numbers else ""
-
-    return cell
+    return lambda group: next((f"{number:,.0f}" for number in group.metrics(*keys)), "")
 
 
 _COLUMNS: tuple[_Column, ...] = (
@@ -156,28 +152,21 @@ def _tiles(groups: Sequence[Group]) -> list[tuple[str, str]]:
     """Return what matters most: of one recipe its spread, of several who leads in what."""
     if len(groups) == 1:
         accuracies = groups[0].accuracies
-        if len(accuracies) < 2:
-            return []
         return [
-            (
-                percent(statistics.mean(accuracies)),
-                f"accuracy on {_split(groups[0])}, mean of {len(accuracies)} seeds",
-            ),
-            (f"{100 * min(accuracies):.2f} to {100 * max(accuracies):.2f} %", "smallest and largest"),
+            (_mean(accuracies), f"accuracy on {_split(groups[0])}, mean of {len(accuracies)} seeds"),
+            (f"{_range(accuracies)} %", "smallest and largest"),
             (f"{100 * statistics.stdev(accuracies):.2f}", "standard deviation, in points"),
         ]
     found = []
     finished = [group for group in groups if group.first.finished]
-    ranked = [group for group in finished if group.accuracies]
-    if ranked and all_on_same_images(ranked):
-        best = max(ranked, key=lambda group: statistics.mean(group.accuracies))
-        words = f"highest accuracy on {_split(best)}: {best.label}"
-        found.append((percent(statistics.mean(best.accuracies)), words))
-    if sized := [group for group in finished if group.metrics("parameters", "total")]:
-        least = min(sized, key=lambda group: group.metrics("parameters", "total"))
+    if finished and all_on_same_images(finished):
+        best = max(finished, key=lambda group: statistics.mean(group.accuracies))
+        found.append((_mean(best.accuracies), f"highest accuracy on {_split(best)}: {best.label}"))
+    if finished:
+        least = min(finished, key=lambda group: group.metrics("parameters", "total"))
         found.append((_count("parameters", "total")(least), f"fewest parameters: {least.label}"))
     if timed := [group for group in groups if group.first.seconds]:
-        quick = min(timed, key=lambda group: group.first.seconds or 0.0)
+        quick = min(timed, key=lambda group: group.first.seconds)
         found.append((f"{_seconds(quick)} s", f"shortest epoch: {quick.label}"))
     return found
 
@@ -207,29 +196,10 @@ def _notes(groups: Sequence[Group]) -> list[str]:
 
 def _settings(groups: Sequence[Group]) -> str:
     """Return the table of settings that differ."""
-    rows = differing_settings(groups)
     if len(groups) == 1:
         seeds = ", ".join(str(trial.experiment.seed) for trial in groups[0].trials)
         return page.paragraph(f"The seed alone: {seeds}.")
+    rows = differing_settings(groups)
     if not rows:
         return page.paragraph("None: these runs repeat each other.")
     return page.table(("setting", *(group.label for group in groups)), [(key, *cells) for key, cells in rows])
-
-
-def _unbroken(label: str) -> str:
-    """Return a label that stays on one line."""
-    return label.replace(" ", "\N{NO-BREAK SPACE}")
-
-
-def _runs(groups: Sequence[Group]) -> list[tuple[str, ...]]:
-    """Return a row for each single run."""
-    return [
-        (
-            trial.run.name,
-            str(trial.experiment.seed),
-            percent(trial.accuracy),
-            f"{trial.num_epochs}{'' if trial.finished else ', unfinished'}",
-        )
-        for group in groups
-        for trial in group.trials
-    ]

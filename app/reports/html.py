@@ -43,21 +43,16 @@ details summary { cursor: pointer; color: var(--link); }
 
 
 def write_page(path: Path, title: str, parts: Iterable[str]) -> None:
-    """Write a page of HTML, whole or not at all.
-
-    Args:
-        path: The file.
-        title: Of the window and over the page.
-        parts: HTML, as the other functions of this module return it.
-    """
+    """Write a page of HTML atomically, of parts that the other functions of this module return."""
+    title = html.escape(title)
     write_text(
         path,
         "<!doctype html>\n"
         '<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<link rel="icon" href="data:,">\n'  # or browsers ask for one
-        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-        f"<h1>{html.escape(title)}</h1>\n" + "\n".join(parts) + "\n</body>\n</html>\n",
+        f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        f"<h1>{title}</h1>\n" + "\n".join(parts) + "\n</body>\n</html>\n",
     )
 
 
@@ -92,13 +87,7 @@ def tiles(values: Sequence[tuple[str, str]]) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = ()) -> str:
-    """Return a table that scrolls sideways where it is too wide.
-
-    Args:
-        head: One heading a column.
-        rows: Texts, one a column.
-        numbers: Columns (from 0) that are flush right.
-    """
+    """Return a table that scrolls sideways where it is too wide; the columns `numbers` are flush right."""
 
     def line(cells: Sequence[str], kind: str) -> str:
         number = ' class="number"'
@@ -112,12 +101,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[
 
 
 def picture(path: Path, words: str, caption: str = "") -> str:
-    """Return a PNG file as part of the page; a large one in 256 colours.
+    """Return a PNG file as part of the page, a large one in 256 colours.
 
-    Args:
-        path: The file.
-        words: What it shows, for those who cannot see it.
-        caption: A sentence below it.
+    `words` say what it shows to those who cannot see it; the caption stands below it.
     """
     try:
         content = path.read_bytes()

@@ -29,18 +29,15 @@ def print_networks(out: TextIO) -> bool:
     all_equal = True
     for published in published_networks():
         network = build_published(published)
-        counts = (network.count_params(), count_weights(network.trainable_weights), count_macs(network))
+        total, trainable = network.count_params(), count_weights(network.trainable_weights)
+        macs = count_macs(network)
+        ours = {"total": total, "trainable": trainable, "MACs": macs}
+        theirs = (published.total, published.trainable, published.macs)
         differences = [
-            f"{what} {theirs:,} there"
-            for what, ours, theirs in zip(
-                ("total", "trainable", "MACs"),
-                counts,
-                (published.total, published.trainable, published.macs),
-                strict=True,
-            )
-            if ours != theirs
+            f"{what} {there:,} there"
+            for (what, here), there in zip(ours.items(), theirs, strict=True)
+            if here != there
         ]
-        total, trainable, macs = counts
         origin = f"{published.counted}: {published.source}"
         _print_line(
             (

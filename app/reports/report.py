@@ -9,7 +9,7 @@ import numpy as np
 from app.config import Experiment
 from app.data.dataset import Dataset
 from app.data.datasets import load_dataset
-from app.drawing.curves import draw_history
+from app.drawing.curves import draw_curves
 from app.errors import UserError
 from app.evaluation.records import (
     PICTURES,
@@ -50,7 +50,7 @@ def write_report(run: Run, dataset: Dataset | None = None) -> Path:
         )
     experiment, metrics = load_run_experiment(run), read_record(run.metrics, MetricsRecord)
     if dataset is None:  # at the end of training they are drawn already
-        draw_history(run, experiment, read_history(run.history), metrics.timing.resumed_epochs)
+        draw_curves(run, experiment, read_history(run.history), metrics.timing.resumed_epochs)
     remark = _evaluate_validation(run, experiment, metrics, dataset)
     title = f"{experiment.name}: {experiment.model.name} on {experiment.dataset.name}"
     page.write_page(run.report, title, _parts(run, experiment, metrics, remark))
@@ -137,10 +137,9 @@ def _tiles(experiment: Experiment, metrics: MetricsRecord) -> list[tuple[str, st
         found.append((percent(views.val_accuracy), f"{split} accuracy with test-time views"))
     if metrics.test:
         found.append((percent(metrics.test.accuracy), "test accuracy of the best epoch"))
+    reference = experiment.reference
     if theirs := source_accuracies(experiment):
-        data = (
-            f" on {experiment.reference.data}" if experiment.reference and experiment.reference.data else ""
-        )
+        data = f" on {reference.data}" if reference and reference.data else ""
         found.append((theirs, f"reported by the source{data}"))
     found.append((f"{metrics.parameters.total:,}", "parameters"))
     if macs := metrics.parameters.macs:
@@ -191,6 +190,7 @@ def _machine(metrics: MetricsRecord, environment: EnvironmentRecord) -> list[tup
     timing, replicas = metrics.timing, environment.replicas
     resumed, memory = ", ".join(map(str, timing.resumed_epochs)), timing.peak_memory_megabytes
     promised = environment.deterministic and replicas == 1
+    trained_by = f"{replicas} replicas of {environment.workers} workers" if replicas > 1 else "one replica"
     return [
         ("an epoch", f"{timing.seconds_per_epoch:,.1f} s (median)"),
         ("training", f"{timing.images_per_second:,.0f} images a second (median)"),
@@ -198,10 +198,7 @@ def _machine(metrics: MetricsRecord, environment: EnvironmentRecord) -> list[tup
         ("resumed in epochs", resumed or "never stopped"),
         ("processor", f"{environment.cpu.count} x {environment.cpu.model}"),
         ("devices", ", ".join(environment.devices)),
-        (
-            "trained by",
-            f"{replicas} replicas of {environment.workers} workers" if replicas > 1 else "one replica",
-        ),
+        ("trained by", trained_by),
         ("backend", f"{environment.backend}, Python {environment.python}"),
         ("same bits each time", "yes" if promised else "not promised"),
     ]

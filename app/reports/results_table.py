@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from app.config import Experiment, list_experiments, load_experiment
 from app.errors import UserError
@@ -21,7 +20,7 @@ HEADINGS = (
     "experiment", "network", "data", "validated on", "epochs", "last epoch", "best epoch", "test",
     "source: last, best", "seconds an epoch", "machine",
 )  # fmt: skip
-_ALIGNMENTS = ("", "", "", "", "-:", "-:", "-:", "-:", "-:", "-:", "")
+_RULE = ("---",) * 4 + ("---:",) * 6 + ("---",)
 _EPOCHS_COLUMN = HEADINGS.index("epochs")
 
 
@@ -50,7 +49,11 @@ def write_results_table() -> list[str]:
         UserError: The page has no place for the table, or an experiment has errors.
     """
     page = experiments_dir() / "README.md"
-    before, old, after = _parts(page)
+    try:
+        text = page.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{shown(page)}: cannot be read ({error})") from error
+    before, old, after = split_at_marks(text, START, END, f"{shown(page)}: no place for the results")
     kept = {row[0]: row for row in map(_cells, old.splitlines()) if row and row[0].startswith("`")}
     said, rows, missing = [], [], []
     for name in list_experiments():
@@ -70,21 +73,11 @@ def write_results_table() -> list[str]:
             missing.append(f"`{name}`")
         else:
             rows.append(row)
-    rule = [f"---{alignment[-1:]}" for alignment in _ALIGNMENTS]
-    lines = [f"| {' | '.join(cells)} |" for cells in (HEADINGS, rule, *rows)]
+    lines = [f"| {' | '.join(cells)} |" for cells in (HEADINGS, _RULE, *rows)]
     not_run = f"\nNot run yet: {', '.join(missing)}.\n" if missing else ""
     table = "\n".join(lines) + "\n" + not_run
     write_text(page, f"{before}{START}\n\n{table}\n{END}{after}")
     return [*said, f"table in {shown(page)}: {len(rows)} of {len(rows) + len(missing)} experiments"]
-
-
-def _parts(page: Path) -> tuple[str, str, str]:
-    """Return the page's text before, between and after the marks."""
-    try:
-        text = page.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{shown(page)}: cannot be read ({error})") from error
-    return split_at_marks(text, START, END, f"{shown(page)}: no place for the results")
 
 
 def _cells(line: str) -> tuple[str, ...]:

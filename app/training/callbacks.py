@@ -13,7 +13,7 @@ import keras
 
 from app.config import Experiment
 from app.distributed.replicas import Replicas
-from app.drawing.curves import draw_history
+from app.drawing.curves import draw_curves
 from app.errors import UserError
 from app.files import atomic_path, write_json
 from app.reading import Row
@@ -77,7 +77,7 @@ class Recorder(keras.callbacks.Callback):
 def write_records(run: Run, progress: Progress, experiment: Experiment) -> None:
     """Write history.csv and the curves from the history rows."""
     write_history(run.history, progress.rows)
-    draw_history(run, experiment, progress.rows, progress.resumed_epochs)
+    draw_curves(run, experiment, progress.rows, progress.resumed_epochs)
 
 
 class ScalarLog:
