@@ -96,8 +96,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 		echo "Name another one: make install PYTHON=python3.12"; exit 1; }
 	@echo "installing into $(VENV) (a few minutes the first time)"
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	@if nvidia-smi >/dev/null 2>&1; then extras="[gpu]"; else extras=""; fi; \
-		$(PIP) --editable ".$$extras"
+	@if nvidia-smi >/dev/null 2>&1; then extras="gpu,pretrained"; else extras="pretrained"; fi; \
+		$(PIP) --editable ".[$$extras]"
 	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	@touch $@
 

@@ -13,13 +13,15 @@ from app.data.dataset import Dataset
 from app.data.datasets import load_dataset
 from app.data.sources.published import local_path
 from app.errors import UserError
-from app.paths import data_root, runs_root, shown
+from app.paths import data_root, project_root, runs_root, shown
 from app.reading import read_history, read_record
 from app.records import DatasetRecord
 from app.runs import Run, find_run, load_run_experiment
 from app.wording import nearest, received, unknown_name
 
 BACKENDS = ("tensorflow", "jax")
+WEIGHT_FILES = (".pth", ".pt", ".safetensors", ".h5")
+IMAGENET = "imagenet"
 _WHOLE, _COUNTS = "[0-9]{1,6}", "[1-9][0-9]{0,5}( *, *[1-9][0-9]{0,5})*"
 _NUMBERS = {
     "TF_NUM_INTRAOP_THREADS": (_WHOLE, "must be a whole number"),
@@ -39,15 +41,34 @@ def weights_run(experiment: Experiment) -> Run | None:
     Raises:
         UserError: There is no such run, or it has no weights.
     """
-    if experiment.model.weights is None:
+    weights = experiment.model.weights
+    if weights is None or weights == IMAGENET or weights_file(experiment):
         return None
     try:
-        run = find_run(experiment.model.weights)
+        run = find_run(weights)
     except UserError as error:
         raise UserError(f"model.weights: {str(error).removeprefix('RUN=')}") from error
     if not run.best_model.is_file():
         raise UserError(f"model.weights: {run.name} has no {run.best_model.name} yet; train it first")
     return run
+
+
+def weights_file(experiment: Experiment) -> Path | None:
+    """Return the file of published weights that an experiment starts from, if it names one.
+
+    Raises:
+        UserError: There is no such file.
+    """
+    weights = experiment.model.weights or ""
+    if not weights.endswith(WEIGHT_FILES):
+        return None
+    path = project_root() / weights
+    if not path.is_file():
+        raise UserError(
+            f"model.weights: {weights}: no such file below {shown(project_root())}. It takes a run, a file "
+            f"({', '.join(WEIGHT_FILES)}), or {IMAGENET}"
+        )
+    return path
 
 
 def settle_weights(experiment: Experiment) -> Experiment:

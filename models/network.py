@@ -9,13 +9,14 @@ not layers, because only models are unfolded by `summary(expand_nested=True)`.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Self, TypeVar
 
 import keras
 import numpy as np
 
 from models.limits import check_arguments
+from models.pretrained.published import Layout, Pretrained, PublishedLayer
 
 # Makes a normalisation layer; networks hand it to their blocks with momentum and epsilon in it.
 Norm = Callable[[], keras.layers.Layer]
@@ -93,6 +94,7 @@ class Network(Block):
         multiple_pixels: Height and width must be multiples of this.
         published: The network's size as its source has it; of a family, one row for each member.
         adapt_images: How many training images `adapt` wants to see before training; 0 for none.
+        pretrained: Published weights that fit it, the first of its arguments' being `imagenet`.
     """
 
     smallest_pixels = 1
@@ -100,6 +102,14 @@ class Network(Block):
     multiple_pixels = 1
     published: Published | tuple[Published, ...] = ()
     adapt_images = 0
+    pretrained: tuple[Pretrained, ...] = ()
+
+    def published_layers(self, layout: Layout) -> Iterable[PublishedLayer]:
+        """Return all layers with weights by their names in published files, each before its normalisation.
+
+        The head comes last.
+        """
+        return ()
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Check the constructor's arguments against their annotations, and keep them for `get_config`."""

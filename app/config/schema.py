@@ -26,12 +26,13 @@ class LayerConfig(Section):
 
 
 class ModelConfig(Section):
-    """A network of the registry, its constructor arguments, and the run whose weights it starts from."""
+    """A network of the registry, its constructor arguments, and the weights it starts from."""
 
     name: Text = Field(description="Name of the network; further keys are its constructor's arguments.")
     weights: Text | None = Field(
         None,
-        description="Run whose best weights training starts from; the head is new where classes differ.",
+        description="Weights to start from: a run (its best), `imagenet`, or a file (`.pth`, `.safetensors`, "
+        "`.h5`); the head is new where classes differ.",
     )
     arguments: dict[str, Any] = Field({}, description="The network's arguments.")
 
@@ -81,9 +82,10 @@ class Experiment(Section):
     augmentation: tuple[LayerConfig, ...] = Field(
         (), description="Layers that change training images, in this order, drawn anew for each image."
     )
-    normalization: Literal["none", "unit", "symmetric", "per_channel", "per_pixel"] = Field(
+    normalization: Literal["none", "unit", "symmetric", "per_channel", "per_pixel", "pretrained"] = Field(
         "per_channel",
-        description="Pixels as they are, to [0, 1], to [-1, 1], or to mean 0 and standard deviation 1.",
+        description="Pixels as they are, to [0, 1], to [-1, 1], to mean 0 and standard deviation 1, or as "
+        "published weights expect them.",
     )
     model: ModelConfig = Field(description="The network.")
     optimizer: OptimizerConfig = Field(description="The optimizer and its learning rate.")

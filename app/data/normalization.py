@@ -13,6 +13,7 @@ def normalization_constants(kind: str, split: Split) -> dict[str, Any]:
     Args:
         kind: "none" (pixels stay 0..255), "unit" (0..1), "symmetric" (-1..1), "per_channel", or
             "per_pixel" (one mean for all, one standard deviation over images for each pixel and channel).
+            "pretrained" is not known here: its constants belong to the published weights.
         split: The training split; the data-dependent kinds are measured on it.
 
     Returns:

@@ -11,7 +11,6 @@ import numpy as np
 from app.config import Experiment
 from app.data.dataset import Dataset
 from app.data.datasets import load_dataset
-from app.data.normalization import normalization_constants
 from app.data.order import FLIP_STREAM, epoch_order
 from app.data.pipeline import evaluation_batches, num_steps, training_batches
 from app.distributed.consistency import one_at_a_time, same_data
@@ -20,12 +19,12 @@ from app.distributed.process_group import ProcessGroup
 from app.distributed.replicas import Replicas
 from app.errors import UserError
 from app.paths import data_root
-from app.preflight import check_dataset, weights_run
+from app.preflight import check_dataset
 from app.reading import Row
 from app.training import startup
 from app.training.averaging import LookaheadAverage, MovingAverage
 from app.training.optimizers import build_optimizer, optimizer_warnings, scheduled_rate
-from app.training.starting_weights import start_from
+from app.training.starting_weights import Start, constants_of, start_of
 from models import ImageClassifier, Normalization, augmentation_layer, build_model
 from models.losses import SparseCrossentropy
 
@@ -41,7 +40,7 @@ class Job:
     steps_per_epoch: int
     replicas: Replicas
     deterministic: bool
-    starting_weights: str = ""  # a line on what `model.weights` gave
+    start: Start = Start()
     lookahead: LookaheadAverage | None = None
     ema: MovingAverage | None = None
     flip_stream: int = FLIP_STREAM
@@ -96,8 +95,8 @@ class Job:
 
     def warnings(self) -> Iterator[str]:
         """Yield what a user should know before the training starts, a line each."""
-        if self.starting_weights:
-            yield self.starting_weights
+        if self.start.line:
+            yield self.start.line
         if skipped := len(self.dataset.skipped):
             yield f"images left out because they cannot be read: {skipped} (dataset.json lists them)"
         if duplicates := self.dataset.duplicates_warning():
@@ -114,7 +113,8 @@ class Job:
 
     def describe_environment(self) -> dict[str, Any]:
         """Return the content of environment.json: what the run is trained on."""
-        return startup.describe_environment(self.deterministic) | self.replicas.describe()
+        environment = startup.describe_environment(self.deterministic) | self.replicas.describe()
+        return environment | ({"starting_weights": self.start.record} if self.start.record else {})
 
     def describe_dataset(self) -> dict[str, Any]:
         """Return the content of dataset.json."""
@@ -169,14 +169,14 @@ def prepare(
         )
 
     # Network
-    constants = normalization_constants(experiment.normalization, dataset.train)
+    constants = constants_of(experiment, dataset)
     steps_per_epoch = num_steps(len(dataset.train), training.batch_size)
     with replicas.scope():
         parts = _make_parts(experiment, dataset, constants)
-    starting_weights = ""
-    if replicas.group.is_chief and not from_state and (source := weights_run(experiment)):
+    start = Start()
+    if replicas.group.is_chief and not from_state:
         with replicas.local_scope():  # the others receive its values
-            starting_weights = start_from(source, parts["network"], dataset.class_names)
+            start = start_of(experiment, parts["network"], dataset.class_names)
 
     # Loss, optimizer, metrics
     with replicas.scope():
@@ -189,7 +189,7 @@ def prepare(
             steps_per_epoch,
             replicas,
             deterministic,
-            starting_weights,
+            start,
         )
         _compile(job)
     return job

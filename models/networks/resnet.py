@@ -10,6 +10,7 @@ Differences from the source: a stem for small images (3x3, no pooling) may be ch
 """
 
 import functools
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import keras
@@ -18,6 +19,7 @@ from keras import ops
 from models.layers import BatchNormalization
 from models.limits import BelowOne, Positive
 from models.network import Block, Drop, Network, Norm, Published, network, stochastic_depth
+from models.pretrained.published import Layout, PublishedLayer, keras_application, torchvision
 from models.torch_layers import TorchConv2D
 
 Depth = Literal[18, 34, 50, 101, 152]
@@ -33,6 +35,7 @@ STAGE_UNITS: dict[Depth, tuple[int, ...]] = {  # units in each of the four stage
 STAGE_FILTERS = (64, 128, 256, 512)
 HE = "He et al. 2015, arXiv:1512.03385"
 MIDDLE = {"stride_on": "middle"}
+MIT = "MIT (Kaiming He)"
 V1_5 = "ResNet v1.5, Goyal et al. 2017, arXiv:1706.02677"
 
 
@@ -119,6 +122,17 @@ class ResNet(Network):
         )
     )
 
+    pretrained = (
+        torchvision("resnet18", "f37072fd", depth=18),
+        torchvision("resnet34", "b627a593", depth=34),
+        torchvision("resnet50", "0676ba61", depth=50, **MIDDLE),
+        torchvision("resnet101", "63fe2227", depth=101, **MIDDLE),
+        torchvision("resnet152", "394f9c45", depth=152, **MIDDLE),
+        keras_application("resnet50", "resnet", "2cb95161c43110f7111970584f804107", MIT, depth=50),
+        keras_application("resnet101", "resnet", "f1aeb4b969a6efcfb50fad2f0c20cfc5", MIT, depth=101),
+        keras_application("resnet152", "resnet", "100835be76be38e30d865e96f2aaae62", MIT, depth=152),
+    )
+
     def __init__(
         self,
         num_classes: int = 1000,
@@ -138,6 +152,7 @@ class ResNet(Network):
                 f"Received: stride_on={stride_on!r}, depth={depth}"
             )
         self.stem = stem
+        self.stage_units = STAGE_UNITS[depth]
         self.stem_conv = _conv(64, 7, 2) if stem == "imagenet" else _conv(64, 3)
         self.stem_norm = norm()
         if stem == "imagenet":
@@ -175,6 +190,23 @@ class ResNet(Network):
             x = unit(x, training=training)  # after each stage: 56x56, 28x28, 14x14, 7x7
         x = self.pool(x)  # 512, or 2048 with bottlenecks
         return self.head(x)
+
+    def published_layers(self, layout: Layout) -> Iterator[PublishedLayer]:
+        """Yield the layers by torchvision's names, or by those of `keras.applications`."""
+        torch = layout == "torch"
+        yield PublishedLayer("conv1" if torch else "conv1_conv", self.stem_conv)
+        yield PublishedLayer("bn1" if torch else "conv1_bn", self.stem_norm)
+        places = [(stage, unit) for stage, num in enumerate(self.stage_units, 1) for unit in range(num)]
+        for (stage, number), unit in zip(places, self.units, strict=True):
+            prefix = f"layer{stage}.{number}" if torch else f"conv{stage + 1}_block{number + 1}"
+            for i, (conv, norm) in enumerate(zip(unit.convs, unit.norms, strict=True), 1):
+                yield PublishedLayer(f"{prefix}.conv{i}" if torch else f"{prefix}_{i}_conv", conv)
+                yield PublishedLayer(f"{prefix}.bn{i}" if torch else f"{prefix}_{i}_bn", norm)
+            if unit.projection:
+                names = ("downsample.0", "downsample.1") if torch else ("0_conv", "0_bn")
+                for name, layer in zip(names, (unit.shortcut_conv, unit.shortcut_norm), strict=True):
+                    yield PublishedLayer(f"{prefix}.{name}" if torch else f"{prefix}_{name}", layer)
+        yield PublishedLayer("fc" if torch else "predictions", self.head)
 
 
 def _conv(filters: int, kernel_size: int, strides: int = 1) -> TorchConv2D:

@@ -7,6 +7,7 @@ Differences from the source: logits instead of a softmax at the end (the loss ap
 from Keras' Glorot uniform weights, not from a shallower trained network.
 """
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import keras
@@ -14,8 +15,10 @@ import keras
 from models.layers import Conv2D
 from models.limits import BelowOne
 from models.network import Network, Published, network
+from models.pretrained.published import Layout, PublishedLayer, keras_application, torchvision
 
 Depth = Literal[16, 19]
+OXFORD = "CC BY 4.0 (Visual Geometry Group, Oxford)"
 STAGE_FILTERS = (64, 128, 256, 512, 512)
 STAGE_CONVOLUTIONS: dict[Depth, tuple[int, ...]] = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 
@@ -43,6 +46,12 @@ class VGG(Network):
             arguments={"depth": depth},
         )
         for depth, weights, macs in ((16, 138_357_544, 15_470_264_320), (19, 143_667_240, 19_632_062_464))
+    )
+    pretrained = (
+        torchvision("vgg16", "397923af", depth=16),
+        torchvision("vgg19", "dcbb9e9d", depth=19),
+        keras_application("vgg16", "vgg16", "64373286793e3c8b2b4e3219cbf3544b", OXFORD, depth=16),
+        keras_application("vgg19", "vgg19", "cbe5617147190e668d6c5d5026f83318", OXFORD, depth=19),
     )
     smallest_pixels = 32
 
@@ -75,3 +84,17 @@ class VGG(Network):
         x = self.hidden2(x)
         x = self.dropout2(x, training=training)
         return self.head(x)
+
+    def published_layers(self, layout: Layout) -> Iterator[PublishedLayer]:
+        """Yield the layers by torchvision's names, or by those of `keras.applications`."""
+        torch = layout == "torch"
+        place = 0  # in torchvision's list, where activations and poolings count too
+        for stage, convs in enumerate(self.stages, 1):
+            for number, conv in enumerate(convs, 1):
+                yield PublishedLayer(f"features.{place}" if torch else f"block{stage}_conv{number}", conv)
+                place += 2
+            place += 1
+        names = ("classifier.0", "classifier.3", "classifier.6") if torch else ("fc1", "fc2", "predictions")
+        dense = (self.hidden1, self.hidden2, self.head)
+        for name, layer, channels in zip(names, dense, (STAGE_FILTERS[-1], 0, 0), strict=True):
+            yield PublishedLayer(name, layer, channels)

@@ -39,3 +39,21 @@ def images(pixels: int, number: int = 4) -> np.ndarray:
     ]
     smooth = np.moveaxis(np.array(waves), 1, -1)
     return (smooth + 0.3 * random.standard_normal(smooth.shape)).astype("float32")
+
+
+def random_state(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """Returns arrays of a PyTorch state by name, of sizes that keep activations within reason."""
+    values = Values(0)
+    state = {}
+    for name, shape in shapes.items():
+        if name.endswith("num_batches_tracked"):
+            state[name] = np.array(1, "int64")
+        elif len(shape) > 1:
+            state[name] = values.kernel(*shape)
+        else:
+            state[name] = values.bias(*shape)
+            if name.endswith("running_var"):
+                state[name] = np.abs(state[name]) + np.float32(0.3)
+            if name.endswith("weight"):  # gamma
+                state[name] = state[name] + np.float32(0.5)
+    return state

@@ -1,0 +1,1 @@
+"""Published weights: reading their files, and matching their arrays to a network's variables."""

@@ -1,0 +1,212 @@
+"""Reads the tensors of PyTorch's weight files without PyTorch, and without running anything in them.
+
+Both formats are known: the zip archive of PyTorch 1.6 and later, and the older run of pickles followed by the
+numbers. A pickle can name any function; here only those are looked up that make tensors, parameters and
+ordered dictionaries, and everything else is refused by its name.
+"""
+
+import collections
+import io
+import math
+import pickle
+import pickletools
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+_MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of the older format
+_PROTOCOL = 1001
+_DTYPES: dict[str, Any] = {
+    "FloatStorage": np.dtype("<f4"),
+    "DoubleStorage": np.dtype("<f8"),
+    "HalfStorage": np.dtype("<f2"),
+    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+    "LongStorage": np.dtype("<i8"),
+    "IntStorage": np.dtype("<i4"),
+    "ShortStorage": np.dtype("<i2"),
+    "CharStorage": np.dtype("i1"),
+    "ByteStorage": np.dtype("u1"),
+    "BoolStorage": np.dtype("?"),
+}
+_LARGEST_PICKLE = 64 * 2**20  # bytes; names and shapes only, the numbers lie beside it
+
+
+class _Storage(NamedTuple):
+    """The numbers that one or several tensors look into."""
+
+    key: str
+    dtype: np.dtype
+    size: int
+
+
+class _Tensor(NamedTuple):
+    """A tensor before its numbers are read: a view into a storage."""
+
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+def read_torch_file(path: Path) -> dict[str, np.ndarray]:
+    """Return the tensors of a `.pth` or `.pt` file by their names.
+
+    Args:
+        path: A state dictionary, or a dictionary that holds one under `state_dict` or `model`.
+
+    Returns:
+        Arrays by name, in the file's order.
+
+    Raises:
+        ValueError: The file is no such file, is cut off, or holds something else than tensors, ordered
+            dictionaries and numbers.
+    """
+    try:
+        with open(path, "rb") as file:
+            if zipfile.is_zipfile(file):
+                return _read_zip(file)
+            file.seek(0)
+            return _read_pickles(file)
+    except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, *_DAMAGE) as error:
+        raise ValueError(f"cannot be read as a PyTorch file: {error or type(error).__name__}") from error
+
+
+# What a damaged pickle makes Python's own reader raise.
+_DAMAGE = (AttributeError, IndexError, KeyError, MemoryError, OverflowError, TypeError, UnicodeError)
+
+
+def _read_zip(file: IO[bytes]) -> dict[str, np.ndarray]:
+    with zipfile.ZipFile(file) as archive:
+        names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        if len(names) != 1:
+            raise ValueError("cannot be read as a PyTorch file: the archive holds no data.pkl")
+        folder = names[0].removesuffix("data.pkl")
+        order = f"{folder}byteorder"
+        if order in archive.namelist() and archive.read(order) != b"little":
+            raise ValueError("is of a big-endian machine, which this reader does not know")
+        if archive.getinfo(names[0]).file_size > _LARGEST_PICKLE:
+            raise ValueError("its data.pkl is too large to hold names and shapes only")
+        tensors = _state_dict(_TensorUnpickler(io.BytesIO(archive.read(names[0]))).load())
+
+        def numbers(storage: _Storage) -> bytes:
+            name = f"{folder}data/{storage.key}"
+            expected, stored = storage.size * storage.dtype.itemsize, archive.getinfo(name).file_size
+            if stored != expected:
+                raise ValueError(f"is damaged: {name} has {stored} bytes instead of {expected}")
+            return archive.read(name)
+
+        return _arrays(tensors, numbers)
+
+
+def _read_pickles(file: IO[bytes]) -> dict[str, np.ndarray]:
+    if _TensorUnpickler(file).load() != _MAGIC:
+        raise ValueError("is no PyTorch file: it does not begin as one")
+    if _TensorUnpickler(file).load() != _PROTOCOL:
+        raise ValueError("is of a version of PyTorch's format that this reader does not know")
+    if not _TensorUnpickler(file).load()["little_endian"]:
+        raise ValueError("is of a big-endian machine, which this reader does not know")
+    unpickler = _TensorUnpickler(file)
+    tensors = _state_dict(unpickler.load())
+    keys = _TensorUnpickler(file).load()
+    contents = {}
+    for key in keys:
+        storage = unpickler.storages[key]
+        size = int.from_bytes(file.read(8), "little")
+        if size != storage.size:
+            raise ValueError(f"is damaged: storage {key} has {size} numbers instead of {storage.size}")
+        content = file.read(size * storage.dtype.itemsize)
+        if len(content) != size * storage.dtype.itemsize:
+            raise ValueError("is cut off: numbers are missing at its end")
+        contents[key] = content
+    return _arrays(tensors, lambda storage: contents[storage.key])
+
+
+class _TensorUnpickler(pickle.Unpickler):
+    """Knows tensors, parameters, ordered dictionaries and storages; anything else is refused by name."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(file, encoding="utf-8")
+        self.file = file
+        self.storages: dict[str, _Storage] = {}
+
+    def load(self) -> Any:
+        """Read one pickle, after a look at its opcodes: Python fills memory up to any place they name."""
+        start = self.file.tell()
+        try:
+            for number, (opcode, argument, _) in enumerate(pickletools.genops(self.file)):
+                if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and (argument or 0) > number:
+                    raise ValueError(f"it asks for memory place {argument}")
+        except ValueError as error:
+            raise pickle.UnpicklingError(str(error)) from error
+        self.file.seek(start)
+        return super().load()
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return the stand-in of the few names that a file of weights needs."""
+        if module == "torch" and name in _DTYPES:
+            return _DTYPES[name]
+        stand_in = _STAND_INS.get((module, name))
+        if stand_in is None:
+            raise ValueError(
+                f"names {module}.{name}, which is no tensor. Only weights are read, nothing is run: "
+                "save them with torch.save(model.state_dict(), file)"
+            )
+        return stand_in
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        """Return the storage that an entry of the pickle names."""
+        kind, dtype, key, _, size, *_ = pid
+        if kind != "storage" or not isinstance(dtype, np.dtype) or type(size) is not int or size < 0:
+            raise ValueError("is damaged: it names a storage that is none")
+        return self.storages.setdefault(str(key), _Storage(str(key), dtype, size))
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
+    """Stand in for `torch._utils._rebuild_tensor_v2`."""
+    whole = all(type(number) is int and number >= 0 for number in (offset, *shape, *strides))
+    if not isinstance(storage, _Storage) or not whole or len(shape) != len(strides):
+        raise ValueError("is damaged: it describes a tensor that is none")
+    last = offset + sum((side - 1) * stride for side, stride in zip(shape, strides, strict=True))
+    # No tensor may be larger than its storage, so that a small file cannot ask for much memory.
+    if 0 not in shape and (last >= storage.size or math.prod(shape) > storage.size):
+        raise ValueError(f"is damaged: a tensor of shape {shape} in a storage of {storage.size} numbers")
+    return _Tensor(storage, offset, tuple(shape), tuple(strides))
+
+
+def _parameter(data: Any, *_: Any) -> Any:
+    """Stand in for `torch._utils._rebuild_parameter`."""
+    return data
+
+
+_STAND_INS: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+}
+
+
+def _state_dict(content: Any) -> dict[str, _Tensor]:
+    """Return the tensors by name, of a state dictionary or of a checkpoint that holds one."""
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    tensors = {str(key): value for key, value in content.items()} if isinstance(content, dict) else {}
+    tensors = {key: value for key, value in tensors.items() if isinstance(value, _Tensor)}
+    if not tensors:
+        raise ValueError("holds no tensors by name, as torch.save(model.state_dict(), file) writes them")
+    if all(key.startswith("module.") for key in tensors):  # of torch.nn.DataParallel
+        tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
+    return tensors
+
+
+def _arrays(tensors: Mapping[str, _Tensor], numbers: Callable[[_Storage], bytes]) -> dict[str, np.ndarray]:
+    arrays = {}
+    for name, (storage, offset, shape, strides) in tensors.items():
+        flat = np.frombuffer(numbers(storage), storage.dtype)
+        steps = [stride * storage.dtype.itemsize for stride in strides]
+        arrays[name] = np.lib.stride_tricks.as_strided(flat[offset:], shape, steps).copy()
+    return arrays

