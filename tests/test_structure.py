@@ -55,6 +55,7 @@ QUICK = (
     "app",
     "app.__main__",
     "app.cli",
+    "app.commands.labels",
     "app.commands.options",
     "app.commands.project",
     "app.commands.runs",
