@@ -1,8 +1,13 @@
 """Lists of images to leave out and of other labels: applied to the training images, and strictly checked."""
 
+import csv
+import io
+
 import numpy as np
 import pytest
 
+from app.config.dataset import DatasetConfig
+from app.data.datasets import image_names, load_source
 from app.errors import UserError
 
 
@@ -53,6 +58,19 @@ def test_images_without_files_are_named_by_their_number_in_the_data(data_root, l
     assert data.train.rows.tolist() == [1, 2, 3, 4, 5, 6, 8, 9, 10, 11]
     assert data.train.labels.tolist() == [1, 0, 1, 0, 1, 0, 0, 0, 0, 1]
     assert data.val.labels.tolist() == [0, 1] * 6  # only training images are corrected
+
+
+def test_images_with_odd_names_are_found_by_what_they_are_called(load, write_images, listing):
+    odd = 'a, "b";c', "été"
+    folder = write_images("image_folder", classes=odd, count=3)
+    (folder / odd[0] / "0.png").rename(folder / odd[0] / " line\nbreak,.png")
+    names = image_names(load_source(DatasetConfig(name="image_folder"), folder.parent).train)
+    line_break = f"{odd[0]}/ line\\nbreak,.png"
+    assert len(names) == 6 and {line_break, f"{odd[0]}/1.png", "été/0.png"} <= set(names)
+    text = io.StringIO()
+    csv.writer(text).writerows([("image", "given", "suggested"), (line_break, *odd)])
+    data = load(validation=0.4, relabel=listing(text.getvalue()))
+    assert sum(split.labels.sum() for split in (data.train, data.val)) == 4
 
 
 @pytest.mark.parametrize(

@@ -23,12 +23,12 @@ from app.records import DatasetRecord
 from app.runs import list_runs, load_run_experiment
 
 EXPERIMENT = """\
-# LeNet5 on digits of which some have another digit's label.
+# A small network on digits, of which some have another digit's label.
 seed: 1
 dataset: {name: image_folder, data_dir: data/noisy.npz, image_size: [16, 16]}
-model: {name: lenet5}
-optimizer: {name: adam, learning_rate: 0.01}
-training: {epochs: 8, batch_size: 32}
+model: {name: baseline}
+optimizer: {name: adam, learning_rate: 0.003}
+training: {epochs: 3, batch_size: 32}
 """
 FOLD = ["dataset.fold.of=3", "dataset.fold.index=0"]
 FLIPPED = 36  # 2 % of the 1,797
@@ -143,7 +143,7 @@ def test_flipped_labels_come_first(home, trained):
     precision = np.mean(np.isin(first, trained[1]))
     print(f"precision among the first {len(first)}: {precision:.3f}")
     # Drawn at random, 2 % would be flipped ones.
-    assert len(first) == 30 and precision >= 0.5
+    assert len(first) == 30 and precision >= 0.4
 
 
 @pytest.mark.slow
@@ -156,19 +156,19 @@ def test_the_list_that_is_written_corrects_the_data(home, trained):
     scores = [float(row["score"]) for row in rows]
     assert scores == sorted(scores) and all(row["given"] != row["suggested"] for row in rows)
 
+    edited = "".join((folder / "labels.csv").read_text().splitlines(keepends=True)[:21])
+    (folder / "labels.csv").write_text(edited)
+    out = io.StringIO()
+    write_labels("noisy", out)
+    assert (folder / "labels.csv").read_text() == edited and "stays as it is" in out.getvalue()
+
     listing, truth = "runs/noisy.3-folds/labels.csv", load_digits().target
     before, relabelled, rest = (
         load_source(load_experiment("noisy", overrides).dataset, data_root())
         for overrides in ((), [f"dataset.relabel={listing}"], [f"dataset.exclude={listing}"])
     )
     assert np.sum(relabelled.train.labels != truth) < np.sum(before.train.labels != truth) == FLIPPED
-    assert len(rest.train) == 1797 - len(suspects)
-
-    kept = (folder / "labels.csv").read_text().splitlines(keepends=True)[:-1]
-    (folder / "labels.csv").write_text("".join(kept))
-    out = io.StringIO()
-    write_labels("noisy", out)
-    assert (folder / "labels.csv").read_text() == "".join(kept) and "stays as it is" in out.getvalue()
+    assert len(rest.train) == 1797 - 20
 
 
 @pytest.mark.slow
