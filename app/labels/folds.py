@@ -203,8 +203,9 @@ def _join(found: FoldSet, source: Source, out: TextIO) -> FoldSet:
     write_json(found.folder / "folds.json", record.content)
     right = 100 * float(np.mean(logits.argmax(-1) == labels))
     print(
-        f"accuracy on {len(labels):,} images by networks that did not see them: {right:.2f} %, of the folds "
-        f"{np.mean(accuracies):.2f} % on average, standard deviation {np.std(accuracies, ddof=1):.2f}\n"
+        f"{len(labels):,} images, each predicted by the network that was not trained on it: accuracy "
+        f"{right:.2f} % (folds: mean {np.mean(accuracies):.2f} %, standard deviation "
+        f"{np.std(accuracies, ddof=1):.2f})\n"
         f"predictions {shown(found.predictions)}",
         file=out,
     )

@@ -150,17 +150,17 @@ def _parts(found: FoldSet, source: Source, suspects: list[Suspect], accuracy: fl
     """Yield the sections of the page."""
     listing = (found.folder / "labels.csv").relative_to(project_root())
     yield page.paragraph(
-        f"{len(suspects):,} of {len(source.train):,} training images of {source.text}. Each was seen by one "
-        f"of {len(found.record.runs)} networks for the first time, after its training; these networks are "
+        f"{len(suspects):,} of {len(source.train):,} training images of {source.text}. Each was "
+        f"predicted by the one of {len(found.record.runs)} networks that was not trained on it; they are "
         f"right for {100 * accuracy:.2f} % of all images. Below the image are its label with the probability "
         "that the network gives it, and the class that the network suggests. The least probable labels come "
         "first. Not all of them are wrong: the image may be an unusual one."
     )
     yield page.paragraph(
         "Delete the lines of labels.csv whose labels are right after all, or correct what is suggested. Then "
-        "leave the images out, or train with the suggested classes, by one of these lines in the experiment:"
+        "train with the suggested classes, or leave the images out, by one of these lines in the experiment:"
     )
-    yield page.code(f"dataset:\n  exclude: {listing}\n  relabel: {listing}")
+    yield page.code(f"dataset:\n  relabel: {listing}\n  # or\n  exclude: {listing}")
     yield page.heading("Images" if len(suspects) <= MOST_SHOWN else f"The first {MOST_SHOWN} images")
     shown_ones = suspects[:MOST_SHOWN]
     images = source.train.images_at(np.array([each.position for each in shown_ones], np.int64))
@@ -181,6 +181,6 @@ def _cell(number: int, suspect: Suspect, pixels: np.ndarray) -> str:
     )
     return (
         f'<div class="tile"><img src="data:image/png;base64,{data}" alt="{name}"{style}>'
-        f"<span>{number}. {name}<br>{given}: {100 * suspect.given_probability:.1f} %</span>"
-        f"<b>{suggested}</b><span>{100 * suspect.suggested_probability:.1f} %</span></div>\n"
+        f"<span>{number}. {name}<br>label {given}: {100 * suspect.given_probability:.1f} %</span>"
+        f"<b>{suggested}</b><span>suggested: {100 * suspect.suggested_probability:.1f} %</span></div>\n"
     )

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from app.config.dataset import DatasetConfig, Fold
 from app.data.dataset import Split, whole_split
 from app.data.normalization import normalization_constants
 from app.data.splits import fold_numbers, stratified, subsample
@@ -116,3 +117,17 @@ def test_the_draw_of_folds_does_not_change_between_versions():
     images = np.arange(12, dtype=np.uint8).reshape(12, 1, 1, 1)
     folds = fold_numbers(whole_split(images, np.arange(12) % 2), 3, 0, ("a", "b"))
     assert folds.tolist() == [2, 2, 0, 0, 1, 0, 1, 1, 2, 2, 0, 1]
+
+
+@pytest.mark.parametrize("validation", [0.1, "test"])
+def test_a_fold_takes_the_place_of_validation(load, write_images, validation):
+    for part, count in (("train", 6), ("val", 3), ("test", 2)):
+        write_images(f"image_folder/{part}", count=count)
+    parts = [load(validation=validation, fold=Fold(of=3, index=index)) for index in range(3)]
+    held_out = [data.val.files_at(np.arange(len(data.val))) for data in parts]
+    assert sorted(sum(held_out, [])) == [f"train/{name}/{n}.png" for name in ("cat", "dog") for n in range(6)]
+    assert [(len(data.train), len(data.val), len(data.test)) for data in parts] == [(8, 4, 4)] * 3
+    assert len({data.fingerprint for data in parts}) == 1
+    assert not DatasetConfig(name="digits", validation=validation, fold=Fold(of=2, index=1)).validates_on_test
+    few = load(validation=validation, fold=Fold(of=3, index=0), train_share=0.5)
+    assert len(few.train) == 6 and few.val.rows.tolist() == parts[0].val.rows.tolist()

@@ -97,7 +97,7 @@ def test_finished_folds_stay_and_other_settings_get_a_folder_of_their_own(home, 
     assert cli.main(["folds", "noisy", "--folds", "3"]) == 0
     assert [run.name for run in list_runs("noisy.3-folds")] == before
     said = capsys.readouterr().out
-    assert f"fold 3 of 3: {before[2]} is finished" in said and "accuracy on 1,797 images" in said
+    assert f"fold 3 of 3: {before[2]} is finished" in said and "1,797 images, each predicted by" in said
     assert len(list_runs("noisy")) == 0  # no run of the experiment's own
     assert cli.main(["folds", "noisy", "--folds", "2", "--set", "training.epochs=1 seed=2"]) == 0
     assert cli.main(["folds", "noisy", "--folds", "2", "--set", "training.epochs=1 seed=3"]) == 0
@@ -143,7 +143,7 @@ def test_flipped_labels_come_first(home, trained):
     precision = np.mean(np.isin(first, trained[1]))
     print(f"precision among the first {len(first)}: {precision:.3f}")
     # Drawn at random, 2 % would be flipped ones.
-    assert len(first) == 30 and precision >= 0.4
+    assert len(first) >= 10 and precision >= 0.4
 
 
 @pytest.mark.slow
@@ -178,7 +178,7 @@ def test_the_page_holds_its_pictures(home):
     assert text.count('src="data:image/png;base64,') == len(suspects)
     assert "http" not in text and "relabel: runs/noisy.3-folds/labels.csv" in text
     first = suspects[0]
-    assert f"1. {first.name}<br>{first.given}: {100 * first.given_probability:.1f} %" in text
+    assert f"1. {first.name}<br>label {first.given}: {100 * first.given_probability:.1f} %" in text
 
 
 @pytest.mark.slow
