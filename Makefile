@@ -17,10 +17,10 @@ export GIVEN $(GIVEN)
 takes = $(if $(filter-out $(1),$(GIVEN)),$(error make $@: takes no variable $(filter-out $(1),$(GIVEN)); it takes $(or $(1),none)))
 
 COMMANDS := train preview resume doctor prove-resume bench evaluate predict explain export curves report compare \
-	check list models results
+	check list models results folds labels
 
 .DEFAULT_GOAL := help
-.PHONY: help install schema notebooks test test-all lint clean with-torch with-export $(COMMANDS)
+.PHONY: help install schema notebooks test test-all lint clean with-torch with-export with-labels $(COMMANDS)
 
 help: ## show this list
 	@$(call takes,)
@@ -49,6 +49,8 @@ export: with-export ## write the network of RUN for other programs: FORMAT=keras
 report: ## write report.html of RUN, or of the newest run of EXP, again
 curves: ## draw the curves of RUN, or of the newest finished run of EXP, again
 compare: ## compare RUNS="a/latest b/latest", or the newest runs of EXPS="a b": picture and page
+folds: ## train EXP once a fold (FOLDS=5), or resume that, and predict every training image by a network that did not see it
+labels: with-labels ## list the training images of EXP whose labels are likely wrong, by its newest folds
 check: ## check EXP, or every experiment, without training; SET, DATA_DIR, SHOW=1 (print it resolved)
 list: ## list the experiments
 models: ## list the networks beside their sources' sizes, or NETWORK layer by layer
@@ -60,6 +62,9 @@ with-torch: $(INSTALLED)
 with-export: $(INSTALLED)
 	@case "$$FORMAT" in onnx|tflite) $(BIN)/python -c "import onnxruntime, tf2onnx, ai_edge_litert" 2>/dev/null \
 		|| $(PIP) --editable ".[export]";; esac
+
+with-labels: $(INSTALLED)
+	@$(BIN)/python -c "import cleanlab" 2>/dev/null || $(PIP) --editable ".[labels]"
 
 schema: $(INSTALLED) ## write the catalogue of legal names and the editors' schema again
 	@$(call takes,)

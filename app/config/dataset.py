@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from app.config.schedules import Section
 
@@ -11,6 +11,20 @@ Pixels = Annotated[int, Field(ge=1, le=4096)]
 Level = Annotated[int, Field(ge=0, le=255)]
 Text = Annotated[str, Field(min_length=1)]
 Sampler = Literal["balanced", "square_root"]
+
+
+class Fold(Section):
+    """One of several equal parts of the training split, on which a network is validated in its turn."""
+
+    of: Annotated[int, Field(ge=2, le=1000)] = Field(description="Folds in all.")
+    index: Annotated[int, Field(ge=0)] = Field(description="Which of them, from 0.")
+
+    @field_validator("index")
+    @classmethod
+    def _index_is_one_of_them(cls, value: int, info: ValidationInfo) -> int:
+        if value >= info.data.get("of", value + 1):
+            raise ValueError(f"must be below {info.data['of']}, the folds in all")
+        return value
 
 
 class DatasetConfig(Section):
@@ -39,11 +53,21 @@ class DatasetConfig(Section):
     validation: float | Literal["test"] = Field(
         0.1, description="Fraction of each class of the training split held out for validation, or `test`."
     )
+    fold: Fold | None = Field(
+        None,
+        description="Validate on one fold of the training split, in place of `validation` (`make folds`).",
+    )
+    exclude: Text | None = Field(
+        None, description="CSV file with training images to leave out, as `make labels` writes it."
+    )
+    relabel: Text | None = Field(
+        None, description="CSV file with training images that are of another class, `suggested` in it."
+    )
     train_share: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None, description="Train on this fraction of each class of the training images; by default on all."
     )
     split_seed: Seed = Field(
-        0, description="Draws the validation images and the fraction `train_share`; `seed` does not."
+        0, description="Draws validation images, folds and the fraction `train_share`; `seed` does not."
     )
     sampler: Sampler | None = Field(
         None,
@@ -70,7 +94,7 @@ class DatasetConfig(Section):
     @property
     def validates_on_test(self) -> bool:
         """Whether the test split serves for validation."""
-        return self.validation == "test"
+        return self.validation == "test" and self.fold is None
 
     @property
     def background_colour(self) -> tuple[int, int, int]:

@@ -1,14 +1,25 @@
-"""Loads a dataset by name and sets its validation images apart."""
+"""Loads a dataset by name, corrects its labels and sets its validation images apart."""
 
+import csv
+import io
+import os
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from app.config.dataset import DatasetConfig
 from app.data.dataset import Dataset, Source, Split, fingerprint
+from app.data.images import MAX_LISTED
 from app.data.sources import LOADERS
 from app.data.sources.published import CACHE_FOLDER
-from app.data.splits import stratified, subsample
+from app.data.splits import fold_numbers, stratified, subsample, subset
 from app.data.store import remove_stale_temporaries
 from app.errors import UserError
+from app.paths import project_root, shown
+from app.wording import clipped, printable, received, unknown_name
+
+CORRECTION_COLUMNS = ("image", "given", "suggested", "score")  # `make labels` writes all of them
 
 
 def load_dataset(config: DatasetConfig, data_root: Path) -> Dataset:
@@ -19,9 +30,18 @@ def load_dataset(config: DatasetConfig, data_root: Path) -> Dataset:
     Raises:
         UserError: Whatever is wrong with the files or missing.
     """
+    return divided(load_source(config, data_root), config)
+
+
+def load_source(config: DatasetConfig, data_root: Path) -> Source:
+    """Load a dataset as `load_dataset` does, without `exclude` and with `relabel` done, not divided yet."""
     remove_stale_temporaries(data_root / CACHE_FOLDER)
-    source = LOADERS[config.name](config, data_root)
-    train, val, test, rule = _divide(source, config.validation, config.split_seed)
+    return _corrected(LOADERS[config.name](config, data_root), config)
+
+
+def divided(source: Source, config: DatasetConfig) -> Dataset:
+    """Set validation images apart, and leave what `train_share` does not train on."""
+    train, val, test, rule = _divide(source, config)
     if (fraction := config.train_share) is not None:
         train = subsample(train, fraction, len(source.train), config.split_seed, len(source.class_names))
         rule += f"; {fraction:.4g} of the training split to train on"
@@ -41,8 +61,20 @@ def load_dataset(config: DatasetConfig, data_root: Path) -> Dataset:
     )
 
 
-def _divide(source: Source, validation: float | str, seed: int) -> tuple[Split, Split, Split | None, str]:
+def image_names(split: Split) -> list[str]:
+    """Return what corrections call the images of a split: the file, or the number where there is none."""
+    if split.files:
+        return [printable(split.files[row]) for row in split.rows]
+    return list(map(str, split.rows.tolist()))
+
+
+def _divide(source: Source, config: DatasetConfig) -> tuple[Split, Split, Split | None, str]:
     """Return training, validation and test split, and a description of the rule."""
+    validation, seed, fold = config.validation, config.split_seed, config.fold
+    if fold is not None:
+        held_out = fold_numbers(source.train, fold.of, seed, source.class_names) == fold.index
+        rule = f"fold {fold.index + 1} of {fold.of} of the training split, drawn with seed {seed}"
+        return subset(source.train, ~held_out), subset(source.train, held_out), source.test, rule
     if isinstance(validation, str):
         if source.test is None:
             raise UserError(
@@ -56,3 +88,110 @@ def _divide(source: Source, validation: float | str, seed: int) -> tuple[Split, 
     train, val = stratified(source.train, validation, seed, source.class_names)
     rule = f"{validation:.4g} of each class of the training split, drawn with seed {seed}"
     return train, val, source.test, rule
+
+
+def _corrected(source: Source, config: DatasetConfig) -> Source:
+    """Return a source whose training images are those of `exclude` fewer, with the labels of `relabel`."""
+    if config.exclude is None and config.relabel is None:
+        return source
+    positions = {name: position for position, name in enumerate(image_names(source.train))}
+    labels, kept, text = source.train.labels.copy(), np.ones(len(source.train), bool), source.text
+    if config.exclude is not None:
+        for position in _corrections("exclude", config.exclude, source, positions):
+            kept[position] = False
+        text += f"; {np.sum(~kept):,} training images excluded by {printable(config.exclude)}"
+    if config.relabel is not None:
+        excluded = {name for name, position in positions.items() if not kept[position]}
+        suggested = _corrections("relabel", config.relabel, source, positions, excluded)
+        for position, label in suggested.items():
+            labels[position] = label
+        text += f"; {len(suggested):,} training images relabelled by {printable(config.relabel)}"
+    train = subset(Split(source.train.images, labels, source.train.rows, source.train.files), kept)
+    counts = np.bincount(train.labels, minlength=len(source.class_names))
+    if lost := [printable(name) for name, n in zip(source.class_names, counts, strict=True) if n == 0]:
+        raise UserError(f"dataset.exclude, dataset.relabel: no training image is left of: {', '.join(lost)}")
+    return Source(source.class_names, train, source.val, source.test, text, source.skipped)
+
+
+def _corrections(
+    key: str, path: str, source: Source, positions: Mapping[str, int], excluded: Collection[str] = ()
+) -> dict[int, int]:
+    """Return the training images that a CSV file names, by position, with the class suggested for each.
+
+    Args:
+        key: "exclude" or "relabel", for which the file is read; only the latter needs suggestions.
+        path: The file, relative to the project's folder.
+        source: The data, as it is without corrections.
+        positions: Of the training images, by name.
+        excluded: Images that the other file leaves out.
+
+    Raises:
+        UserError: The file cannot be read, or lines of it do not fit the data; with the first of these lines.
+    """
+    rows = _rows(key, path)
+    labels = {name: label for label, name in enumerate(source.class_names)}
+    found: dict[int, int] = {}
+    problems = []
+    for number, row in rows:
+        try:
+            position = positions.get(row["image"])
+            if position is None:
+                raise ValueError(f"image: there is no training image {received(row['image'])}")
+            if position in found:
+                raise ValueError(f"image: {received(row['image'])} is named twice")
+            if row["image"] in excluded:
+                raise ValueError(f"image: {received(row['image'])} is excluded by dataset.exclude, too")
+            for column in ("given", "suggested"):
+                if column in row and row[column] not in labels and (key == "relabel" or column == "given"):
+                    words = unknown_name("class", row[column], source.class_names)
+                    raise ValueError(f"{column}: {clipped(words, 300)}")
+            given = source.class_names[source.train.labels[position]]
+            if row.get("given", given) != given:
+                raise ValueError(
+                    f"given: {received(row['image'])} is of class {received(given)} in the data; got "
+                    f"{received(row['given'])}"
+                )
+            found[position] = labels[row["suggested"]] if key == "relabel" else source.train.labels[position]
+        except ValueError as error:
+            problems.append(f"dataset.{key}: {path}:{number}: {error}")
+    if problems:
+        more = [f"and {len(problems) - MAX_LISTED:,} more"] if len(problems) > MAX_LISTED else []
+        raise UserError("\n".join([*map(printable, problems[:MAX_LISTED]), *more]))
+    return found
+
+
+def _rows(key: str, path: str) -> list[tuple[int, dict[str, str]]]:
+    """Return the lines of a file of corrections, each with its number, as mappings of its columns."""
+    where = f"dataset.{key}: {printable(path)}"
+    try:
+        file = project_root() / Path(path).expanduser()
+        text = file.read_text(encoding="utf-8-sig")  # programs for tables write the mark in front
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: no text in UTF-8 (byte {error.start})") from error
+    except (OSError, ValueError, RuntimeError) as error:  # also a NUL, or the home of nobody
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+        raise UserError(
+            f"{where}: cannot be read ({reason}); a path is relative to {shown(project_root())}"
+        ) from error
+    required = ("image", "suggested") if key == "relabel" else ("image",)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows: list[tuple[int, dict[str, str]]] = []
+    try:
+        columns = next(reader, [])
+        if not set(required) <= set(columns) <= set(CORRECTION_COLUMNS) or len(set(columns)) < len(columns):
+            raise ValueError(
+                f"the columns must be {_listed(required)}, may be {_listed(CORRECTION_COLUMNS)}, with commas "
+                f"between them; got {received(','.join(columns))}"
+            )
+        for cells in reader:
+            if cells and len(cells) != len(columns):
+                raise ValueError(f"must have {len(columns)} values, one a column; got {len(cells)}")
+            if cells:
+                rows.append((reader.line_num, dict(zip(columns, cells, strict=True))))
+    except (csv.Error, ValueError) as error:
+        raise UserError(f"{where}:{max(reader.line_num, 1)}: {error}") from error
+    return rows
+
+
+def _listed(columns: Sequence[str]) -> str:
+    return ", ".join(columns)

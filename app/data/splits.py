@@ -1,4 +1,4 @@
-"""Draws images of each class: for validation, and to train on fewer of them."""
+"""Draws images of each class: for validation, for folds, and to train on fewer of them."""
 
 import numpy as np
 
@@ -73,6 +73,49 @@ def subsample(rest: Split, fraction: float, total: int, seed: int, num_classes: 
     return subset(rest, chosen)
 
 
+def fold_numbers(split: Split, of: int, seed: int, class_names: tuple[str, ...]) -> np.ndarray:
+    """Divide a split into folds of nearly equal size, in total and of each class.
+
+    Images that are the same pixel for pixel are in one fold, whatever their labels: a network that learned
+    from one of them has seen the others.
+
+    Args:
+        split: What to divide.
+        of: Number of folds.
+        seed: Names the draw.
+        class_names: For the message.
+
+    Returns:
+        The fold of each image, from 0, in the order of the split; int64.
+
+    Raises:
+        UserError: A class has too few different images to be in each fold.
+    """
+    _, first, group_of, sizes = np.unique(
+        split.hashes(), return_index=True, return_inverse=True, return_counts=True
+    )
+    members = np.split(np.argsort(group_of, kind="stable"), np.cumsum(sizes)[:-1])
+    folds = np.empty(len(split), np.int64)
+    counts = np.zeros((of, len(class_names)), np.int64)
+    for label in range(len(class_names)):
+        groups = np.flatnonzero(split.labels[first] == label)
+        groups = groups[np.argsort(first[groups])]  # of pixels, hashes have an order that says nothing
+        groups = generator(seed, SPLIT_STREAM + label).permutation(groups)
+        for group in groups[np.argsort(-sizes[groups], kind="stable")]:  # what is large is placed first
+            images = members[group]
+            fold = np.lexsort((counts.sum(1), counts[:, label]))[0]
+            folds[images] = fold
+            np.add.at(counts[fold], split.labels[images], 1)
+    for label, class_name in enumerate(class_names):
+        if counts[:, label].min() == 0:
+            different = len(np.unique(group_of[split.labels == label]))
+            raise UserError(
+                f"class {class_name!r} has {different} different training images, too few for one in each of "
+                f"{of} folds (dataset.fold.of, FOLDS); choose fewer folds, or add images"
+            )
+    return folds
+
+
 def subset(split: Split, mask: np.ndarray) -> Split:
-    """Return the images of a split where `mask` is true, in their order."""
+    """Return the images of a split where `mask` (images,) is true."""
     return Split(split.images, split.labels[mask], split.rows[mask], split.files)

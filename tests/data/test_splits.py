@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from app.config.dataset import DatasetConfig, Fold
 from app.data.dataset import Split, whole_split
 from app.data.normalization import normalization_constants
-from app.data.splits import stratified, subsample
+from app.data.splits import fold_numbers, stratified, subsample
 from app.errors import UserError
 
 
@@ -77,3 +78,56 @@ def test_constants(split, monkeypatch):
     expected[0, 0] = 1.0
     assert pixel["mean"] == pytest.approx(pixels.mean(), rel=1e-12)
     np.testing.assert_allclose(pixel["deviation"], expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("of", [2, 3, 7])
+def test_folds_are_even_in_each_class_and_in_all(split, of):
+    rare = Split(split.images, np.where(split.labels == 2, 1, split.labels), split.rows)
+    folds = fold_numbers(rare, of, 7, ("a", "b"))
+    assert folds.shape == (73,) and set(folds) == set(range(of))
+    counts = np.array([np.bincount(rare.labels[folds == fold], minlength=2) for fold in range(of)])
+    assert (np.ptp(counts, axis=0) <= 1).all() and np.ptp(counts.sum(1)) <= 1
+    np.testing.assert_array_equal(folds, fold_numbers(rare, of, 7, ("a", "b")))
+    assert (folds != fold_numbers(rare, of, 8, ("a", "b"))).any()
+
+
+def test_copies_of_an_image_are_in_one_fold_whatever_their_labels():
+    images = np.random.default_rng(0).integers(0, 256, (60, 4, 4, 1), dtype=np.uint8)
+    images[30:40] = images[:10]  # pairs, of which every second has two labels
+    images[50:] = images[20]  # and eleven copies of one
+    labels = np.arange(60) % 3
+    labels[30:40:2] = labels[:10:2]
+    folds = fold_numbers(whole_split(images, labels), 3, 0, ("a", "b", "c"))
+    np.testing.assert_array_equal(folds[30:40], folds[:10])
+    assert set(folds[50:]) == {folds[20]}
+    assert np.ptp(np.bincount(folds)) <= 11  # what cannot be divided
+    for fold in range(3):
+        assert set(labels[folds == fold]) == {0, 1, 2}
+
+
+def test_more_folds_than_different_images_of_a_class_are_refused(split):
+    with pytest.raises(UserError, match=r"class 'c' has 3 different training images, .* 4 folds"):
+        fold_numbers(split, 4, 0, ("a", "b", "c"))
+    split.images[split.rows[split.labels == 2]] = 0
+    with pytest.raises(UserError, match="class 'c' has 1 different training images"):
+        fold_numbers(split, 2, 0, ("a", "b", "c"))
+
+
+def test_the_draw_of_folds_does_not_change_between_versions():
+    images = np.arange(12, dtype=np.uint8).reshape(12, 1, 1, 1)
+    folds = fold_numbers(whole_split(images, np.arange(12) % 2), 3, 0, ("a", "b"))
+    assert folds.tolist() == [2, 2, 0, 0, 1, 0, 1, 1, 2, 2, 0, 1]
+
+
+@pytest.mark.parametrize("validation", [0.1, "test"])
+def test_a_fold_takes_the_place_of_validation(load, write_images, validation):
+    for part, count in (("train", 6), ("val", 3), ("test", 2)):
+        write_images(f"image_folder/{part}", count=count)
+    parts = [load(validation=validation, fold=Fold(of=3, index=index)) for index in range(3)]
+    held_out = [data.val.files_at(np.arange(len(data.val))) for data in parts]
+    assert sorted(sum(held_out, [])) == [f"train/{name}/{n}.png" for name in ("cat", "dog") for n in range(6)]
+    assert [(len(data.train), len(data.val), len(data.test)) for data in parts] == [(8, 4, 4)] * 3
+    assert len({data.fingerprint for data in parts}) == 1
+    assert not DatasetConfig(name="digits", validation=validation, fold=Fold(of=2, index=1)).validates_on_test
+    few = load(validation=validation, fold=Fold(of=3, index=0), train_share=0.5)
+    assert len(few.train) == 6 and few.val.rows.tolist() == parts[0].val.rows.tolist()

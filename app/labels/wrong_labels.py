@@ -1,0 +1,186 @@
+"""`make labels`: training images whose labels are likely wrong, on a page and in a list to edit."""
+
+import base64
+import csv
+import html
+import io
+from collections.abc import Iterator
+from typing import NamedTuple, TextIO
+
+import numpy as np
+from PIL import Image
+
+from app.data.dataset import Source, fingerprint
+from app.data.datasets import CORRECTION_COLUMNS, image_names, load_source
+from app.errors import UserError
+from app.evaluation.metrics import probabilities
+from app.files import write_text
+from app.labels.folds import FoldSet, list_fold_sets
+from app.paths import data_root, project_root, shown
+from app.reading import read_predictions
+from app.reports import html as page
+from app.wording import printable
+
+MOST_SHOWN = 200  # images on the page; the list has all
+LARGEST_PIXELS = 160  # of a picture on the page
+SMALL_PIXELS = 64  # an image up to this is enlarged without a blur
+
+
+class Suspect(NamedTuple):
+    """An image whose label is likely wrong."""
+
+    position: int  # in the training split
+    name: str  # its file or number
+    given: str
+    suggested: str
+    given_probability: float
+    suggested_probability: float
+
+
+def write_labels(experiment_name: str, out: TextIO) -> list[Suspect]:
+    """Write labels.csv and labels.html into the folder of an experiment's newest folds.
+
+    Args:
+        experiment_name: The experiment.
+        out: Receives their paths.
+
+    Returns:
+        The images, those whose labels are the least probable first.
+
+    Raises:
+        UserError: The folds are missing, unfinished or of other data, or the extra is not installed.
+    """
+    found = _finished_folds(experiment_name)
+    source = load_source(found.experiment.dataset, data_root())
+    if fingerprint(source) != found.record.fingerprint:
+        raise UserError(
+            f"labels: the training images have changed since the folds in {shown(found.folder)} were "
+            f"trained; put the old ones back, or train folds of the new ones: {_command(found)}"
+        )
+    labels, logits = read_predictions(found.predictions, "best", len(source.class_names))
+    if not np.array_equal(labels, source.train.labels):
+        raise UserError(f"{shown(found.predictions)} is of other images; {_command(found)} writes it again")
+    suspects = _suspects(source, probabilities(logits))
+    listing, path = found.folder / "labels.csv", found.folder / "labels.html"
+    text = _listing(suspects)
+    edited = listing.exists() and listing.read_bytes() != text.encode()
+    if not edited:
+        write_text(listing, text)
+    accuracy = float(np.mean(logits.argmax(-1) == labels))
+    title = f"{experiment_name}: labels that are likely wrong"
+    page.write_page(path, title, _parts(found, source, suspects, accuracy))
+    print(
+        f"{len(suspects):,} of {len(labels):,} labels are likely wrong\n"
+        f"list {shown(listing)}{' (edited since it was written; it stays as it is)' if edited else ''}\n"
+        f"page {shown(path)}",
+        file=out,
+    )
+    return suspects
+
+
+def _command(found: FoldSet) -> str:
+    return f"make folds EXP={found.record.experiment} FOLDS={found.number}"
+
+
+def _finished_folds(experiment_name: str) -> FoldSet:
+    """Return the newest folds of an experiment, where all of them are finished."""
+    sets = list_fold_sets(experiment_name)
+    if not sets:
+        raise UserError(
+            f"labels: {experiment_name} has no folds yet; train them: "
+            f"make folds EXP={experiment_name} FOLDS=5"
+        )
+    found = sets[-1]
+    runs = [found.run_of(index) for index in range(found.number)]
+    if missing := [str(index + 1) for index, run in enumerate(runs) if not (run and run.finished)]:
+        raise UserError(
+            f"labels: of the {found.number} folds in {shown(found.folder)}, {', '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} not finished; the command that began them goes on: "
+            f"{_command(found)}, with its SET and DATA_DIR"
+        )
+    if not found.record.runs:  # stopped between the last fold and the end
+        raise UserError(f"labels: {shown(found.predictions)} is missing; {_command(found)} writes it")
+    return found
+
+
+def _suspects(source: Source, softmax: np.ndarray) -> list[Suspect]:
+    """Return the images that confident learning finds, by the probability of the given label.
+
+    Northcutt et al. 2021, arXiv:1911.00068.
+
+    Args:
+        source: The data.
+        softmax: (training images, classes), by networks that did not see the image.
+    """
+    try:
+        from cleanlab.filter import find_label_issues
+    except ImportError as error:
+        raise UserError(
+            "labels: needs the extra 'labels', which `make labels` installs: pip install '.[labels]'"
+        ) from error
+
+    labels, names = source.train.labels, source.class_names
+    order = find_label_issues(labels, softmax, return_indices_ranked_by="self_confidence", n_jobs=1)
+    files = image_names(source.train)
+    return [
+        Suspect(
+            position=int(position),
+            name=files[position],
+            given=names[labels[position]],
+            suggested=names[row.argmax()],
+            given_probability=float(row[labels[position]]),
+            suggested_probability=float(row.max()),
+        )
+        for position, row in zip(order, softmax[order], strict=True)
+    ]
+
+
+def _listing(suspects: list[Suspect]) -> str:
+    """Return the CSV file that `dataset.exclude` and `dataset.relabel` take."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CORRECTION_COLUMNS)
+    writer.writerows(
+        (each.name, each.given, each.suggested, f"{each.given_probability:.6f}") for each in suspects
+    )
+    return text.getvalue()
+
+
+def _parts(found: FoldSet, source: Source, suspects: list[Suspect], accuracy: float) -> Iterator[str]:
+    """Yield the sections of the page."""
+    listing = (found.folder / "labels.csv").relative_to(project_root())
+    yield page.paragraph(
+        f"{len(suspects):,} of {len(source.train):,} training images of {source.text}. Each was "
+        f"predicted by the one of {len(found.record.runs)} networks that was not trained on it; they are "
+        f"right for {100 * accuracy:.2f} % of all images. Below the image are its label with the probability "
+        "that the network gives it, and the class that the network suggests. The least probable labels come "
+        "first. Not all of them are wrong: the image may be an unusual one."
+    )
+    yield page.paragraph(
+        "Delete the lines of labels.csv whose labels are right after all, or correct what is suggested. Then "
+        "train with the suggested classes, or leave the images out, by one of these lines in the experiment:"
+    )
+    yield page.code(f"dataset:\n  relabel: {listing}\n  # or\n  exclude: {listing}")
+    yield page.heading("Images" if len(suspects) <= MOST_SHOWN else f"The first {MOST_SHOWN} images")
+    shown_ones = suspects[:MOST_SHOWN]
+    images = source.train.images_at(np.array([each.position for each in shown_ones], np.int64))
+    cells = [_cell(number, *pair) for number, pair in enumerate(zip(shown_ones, images, strict=True), 1)]
+    yield f'<div class="tiles">{"".join(cells)}</div>' if cells else page.paragraph("None.")
+
+
+def _cell(number: int, suspect: Suspect, pixels: np.ndarray) -> str:
+    """Return an image with what is said of it."""
+    picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    picture.thumbnail((LARGEST_PIXELS, LARGEST_PIXELS))
+    content = io.BytesIO()
+    picture.save(content, "PNG")
+    data = base64.b64encode(content.getvalue()).decode()
+    style = ' style="image-rendering: pixelated"' if max(picture.size) <= SMALL_PIXELS else ""
+    name, given, suggested = (
+        html.escape(printable(text)) for text in (suspect.name, suspect.given, suspect.suggested)
+    )
+    return (
+        f'<div class="tile"><img src="data:image/png;base64,{data}" alt="{name}"{style}>'
+        f"<span>{number}. {name}<br>label {given}: {100 * suspect.given_probability:.1f} %</span>"
+        f"<b>{suggested}</b><span>suggested: {100 * suspect.suggested_probability:.1f} %</span></div>\n"
+    )
