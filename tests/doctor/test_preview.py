@@ -114,7 +114,7 @@ def test_mixed_images_name_both_classes_and_their_weights(home, monkeypatch):
     run_preview("augmentation=[alternating_flip, {mixup: {probability: 0.5}}]")
     job = prepare(load_experiment("tiny"))
     train = job.dataset.train
-    positions = epoch_order(3, 0, len(train))[: DRAWS + 1]
+    positions = epoch_order(3, 0, train.labels)[: DRAWS + 1]
     images, labels = train.take(positions)
     images, names = images.astype(float), [job.dataset.class_names[label] for label in labels]
     tiles = [np.asarray(axes.images[0].get_array()) for axes in figures[0].axes]

@@ -50,6 +50,7 @@ def test_nothing_by_default_and_in_inference(name, arguments, units):
 
 def test_a_branch_is_left_out_for_an_image_as_one_and_scaled_where_it_stays():
     drop = stochastic_depth(0.4, 4, 10)  # 0.2 for the fifth of ten units
+    drop.dtype_policy = "float32"
     branch = np.random.RandomState(0).uniform(1, 2, (5000, 2, 3, 4)).astype("float32")
     ratios = keras.ops.convert_to_numpy(drop(branch, training=True)) / branch
     ratios = ratios.reshape(5000, -1)
