@@ -40,6 +40,17 @@ class HeadlineRecord(EpochRecord):
     which: Literal["last epoch", "best epoch"]
 
 
+class CalibratedRecord(Record):
+    """Scaled probabilities on some images; a prediction with one below `unsure_below` is called unsure."""
+
+    temperature: Annotated[float, Field(gt=0)]
+    unsure_below: Annotated[float, Field(ge=0, le=1)]
+    expected_calibration_error: Fraction
+    sure_fraction: Fraction
+    sure_precision: Fraction | None
+    remark: str | None = None
+
+
 class FinalTestRecord(Record):
     """Accuracy on the test split at the end of training."""
 
@@ -84,6 +95,7 @@ class MetricsRecord(Record):
     best: EpochRecord | None
     test: FinalTestRecord | None
     test_time_views: ViewsRecord | None = None
+    calibration: dict[Literal["best", "last"], CalibratedRecord] = {}  # by whose weights
     parameters: ParametersRecord
     timing: TimingRecord
 
@@ -189,6 +201,7 @@ class EvaluationRecord(Record):
     expected_calibration_error: Fraction
     classes: list[ClassRecord]
     recalibrated: RecalibratedRecord | None = None
+    calibrated: CalibratedRecord | None = None
 
 
 class EvaluationOnTestRecord(Record):

@@ -9,10 +9,10 @@ CALIBRATION_BINS = 15
 SIGNIFICANCE = 0.05  # p-value below which a difference is called significant
 
 
-def probabilities(logits: np.ndarray) -> np.ndarray:
-    """Return the softmax of logits (images, classes) in float64."""
+def probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Return the softmax of logits (images, classes) divided by a temperature, in float64."""
     shifted = np.asarray(logits, np.float64) - np.max(logits, axis=-1, keepdims=True)
-    powers = np.exp(shifted)
+    powers = np.exp(shifted / temperature)
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
