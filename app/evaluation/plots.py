@@ -197,7 +197,7 @@ def draw_reliability(
         title: Of what; the second line of the heading.
         before: Bins and error before temperature scaling, where there was any.
     """
-    scaled = f", before temperature scaling {100 * before[1]:.1f} %" if before else ""
+    scaled = f" ({100 * before[1]:.1f} % before scaling)" if before else ""
     title = f"Reliability diagram: expected calibration error {100 * error:.1f} %{scaled}\n{title}"
     width, height = LEAST_WIDTH, 6.9
     figure = new_figure(width, height, title)

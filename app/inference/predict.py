@@ -114,6 +114,8 @@ def predict(
     drawn = f"the first {len(captions)} of {len(good):,} images"
     if len(captions) == len(good):
         drawn = f"all images read ({len(good)})"
+    if unsure_below is not None:
+        drawn += f"; unsure: below {unsure_below:.3f}"
     title = f"Predicted classes and their probabilities\n{trained.title}; {drawn}"
     draw_grid(folder / "contact_sheet.png", thumbnails, captions, title)
     print(*_table(good), sep="\n", file=out)
