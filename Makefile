@@ -43,9 +43,9 @@ doctor: ## check EXP before a long run, or find the layer in which RUN became no
 prove-resume: ## train EXP straight and with KILLS=5 kills, and compare the two runs bit by bit
 bench: with-torch ## measure how fast EXP trains here; AGAINST="keras torch" adds interleaved baselines, WORKERS=2 shows how it scales; ROUNDS=7
 evaluate: ## evaluate RUN, or the newest run of EXP, class by class; SPLIT=test, VIEWS=flip, CHECKPOINT=last
-predict: ## predict the classes of IMAGES (a file, a folder, "*.jpg") with RUN, or the newest run of EXP
+predict: ## predict the classes of IMAGES (a file, a folder, "*.jpg") with RUN, or the newest run of EXP; UNSURE=0.8 marks smaller probabilities
 explain: ## draw the filters of the first layer of RUN and the Grad-CAM of IMAGES
-export: with-export ## write the network of RUN for other programs: FORMAT=keras, saved_model, onnx or tflite
+export: with-export ## write the network of RUN for other programs: FORMAT=keras, saved_model, onnx or tflite; UNSURE=0.8 as in predict
 report: ## write report.html of RUN, or of the newest run of EXP, again
 curves: ## draw the curves of RUN, or of the newest finished run of EXP, again
 compare: ## compare RUNS="a/latest b/latest", or the newest runs of EXPS="a b": picture and page

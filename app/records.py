@@ -3,7 +3,6 @@
 Runs of earlier versions lack the fields that have a default here. Fields that nothing reads are not listed.
 """
 
-import math
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -49,6 +48,17 @@ class HeadlineRecord(EpochRecord):
     """The epoch whose accuracy a run reports."""
 
     which: Literal["last epoch", "best epoch"]
+
+
+class CalibratedRecord(Record):
+    """Scaled probabilities on some images; a prediction with one below `unsure_below` is called unsure."""
+
+    temperature: Annotated[float, Field(gt=0)]
+    unsure_below: Annotated[float, Field(ge=0, le=1)]
+    expected_calibration_error: Fraction
+    sure_fraction: Fraction
+    sure_precision: Fraction | None
+    remark: str | None = None
 
 
 class FinalTestRecord(Record):
@@ -98,6 +108,7 @@ class MetricsRecord(WeightsRecord):
     best: EpochRecord | None
     test: FinalTestRecord | None
     test_time_views: ViewsRecord | None = None
+    calibration: dict[Literal["best", "last"], CalibratedRecord] = {}  # by whose weights
     parameters: ParametersRecord
     timing: TimingRecord
 
@@ -204,6 +215,7 @@ class EvaluationRecord(WeightsRecord):
     expected_calibration_error: Fraction
     classes: list[ClassRecord]
     recalibrated: RecalibratedRecord | None = None
+    calibrated: CalibratedRecord | None = None
 
 
 class EvaluationOnTestRecord(Record):
@@ -245,16 +257,3 @@ class StateHeader(Record):
     format_version: int
     progress: ProgressRecord
     paths: dict[str, list[str]]
-
-
-def chance_remark(experiment: str, metrics: MetricsRecord, dataset: DatasetRecord) -> str | None:
-    """Return a sentence where the headline is within two standard errors of guessing, 1 / classes."""
-    chance = 1 / len(dataset.class_names)
-    error = math.sqrt(chance * (1 - chance) / dataset.num_images.val)
-    if metrics.headline.val_accuracy > chance + 2 * error:
-        return None
-    return (
-        f"The accuracy is at chance level: guessing among {len(dataset.class_names)} classes is right for "
-        f"{100 * chance:.1f} %. Train longer, lower the learning rate, or run the doctor: make doctor "
-        f"EXP={experiment}"
-    )

@@ -35,12 +35,15 @@ def _all_float32(config: Any) -> Any:
     return [_all_float32(value) for value in config] if isinstance(config, list) else config
 
 
-def with_probabilities(classifier: ImageClassifier, image_shape: tuple[int, int, int]) -> keras.Model:
+def with_probabilities(
+    classifier: ImageClassifier, image_shape: tuple[int, int, int], temperature: float = 1.0
+) -> keras.Model:
     """Put a softmax behind a classifier.
 
     Args:
         classifier: Images to logits; its weights are shared.
         image_shape: (height, width, channels).
+        temperature: What the logits are divided by before the softmax.
 
     Returns:
         A plain Keras model from `images`, (batch, height, width, channels) uint8, to `probabilities`,
@@ -48,4 +51,7 @@ def with_probabilities(classifier: ImageClassifier, image_shape: tuple[int, int,
     """
     images = keras.Input(image_shape, dtype="uint8", name="images")
     softmax = keras.layers.Softmax(dtype="float32", name="probabilities")
-    return keras.Model(images, softmax(classifier(images)), name="classifier_with_probabilities")
+    logits = classifier(images)
+    if temperature != 1.0:
+        logits = keras.layers.Rescaling(1.0 / temperature, dtype="float32", name="temperature")(logits)
+    return keras.Model(images, softmax(logits), name="classifier_with_probabilities")

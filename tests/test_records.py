@@ -6,6 +6,7 @@ import math
 import pytest
 
 from app.errors import UserError
+from app.evaluation.metrics import chance_remark
 from app.files import MAX_BYTES, read_json
 from app.reading import HISTORY_COLUMNS, parse_record, read_history, read_record
 from app.records import (
@@ -14,7 +15,6 @@ from app.records import (
     FailureRecord,
     MetricsRecord,
     StateHeader,
-    chance_remark,
 )
 
 ROW = {

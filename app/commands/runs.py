@@ -20,6 +20,9 @@ from app.reports.compare import newest_seeds
 from app.runs import Run, find_run, load_finished, load_run_experiment
 from app.wording import unknown_name
 
+Unsure = Annotated[
+    float | None, Option("call predictions below this probability unsure (the run's own)", "PROBABILITY")
+]
 FORMAT_NAMES = ("keras", "saved_model", "onnx", "tflite")
 QUOTES = "put a name with spaces into a pair of quotes"
 
@@ -54,14 +57,16 @@ def predict(
     run: RunName = None,
     checkpoint: Checkpoint = None,
     images: Annotated[str | None, Option("a file, a folder or a pattern (*.jpg)", "PATH")] = None,
+    unsure: Unsure = None,
 ) -> None:
     """Predict the classes of images."""
+    _check_probability(unsure)
     if not images:
         raise UserError('predict: name the images: IMAGES=photo.jpg, a folder, or a pattern such as "*.jpg"')
     chosen = _trained_run("predict", exp, run, images)
     from app.inference.predict import predict  # brings up the backend, which takes seconds
 
-    predict(chosen, images, checkpoint, sys.stdout)
+    predict(chosen, images, checkpoint, sys.stdout, unsure)
 
 
 @command
@@ -84,8 +89,10 @@ def export(
     run: RunName = None,
     checkpoint: Checkpoint = None,
     format: Annotated[str | None, Option("keras, saved_model, onnx or tflite", "FORMAT")] = None,
+    unsure: Unsure = None,
 ) -> None:
     """Write a trained network in a format that other programs run."""
+    _check_probability(unsure)
     if not format:
         raise UserError("export: name a format: FORMAT=keras, saved_model, onnx or tflite")
     if format not in FORMAT_NAMES:
@@ -93,7 +100,7 @@ def export(
     chosen = _trained_run("export", exp, run)
     from app.inference.export import export  # brings up the backend, which takes seconds
 
-    export(chosen, format, checkpoint, sys.stdout)
+    export(chosen, format, checkpoint, sys.stdout, unsure)
 
 
 @command
@@ -135,6 +142,12 @@ def compare(
         chosen += newest_seeds(name)
     for line in compare_runs(chosen):
         print(line)
+
+
+def _check_probability(unsure: float | None) -> None:
+    """Raise where UNSURE is no probability."""
+    if unsure is not None and not 0.0 <= unsure <= 1.0:  # true, too, where it is no number
+        raise UserError(f"UNSURE={unsure:g}: must be a probability, from 0 to 1; for 80 % write UNSURE=0.8")
 
 
 def _trained_run(asking: str, exp: str | None, run: str | None, images: str | None = None) -> Run:

@@ -25,6 +25,7 @@ def draw_predictions(
     files_at: Callable[[np.ndarray], Sequence[str]] | None = None,
     *,
     correct: bool,
+    temperature: float = 1.0,
 ) -> None:
     """Draw the most confident wrong predictions, or the least confident correct ones; say if there are none.
 
@@ -37,10 +38,11 @@ def draw_predictions(
         title: Of what; the second line of the heading.
         files_at: Returns the files of the images at positions (n,), or nothing where they have none.
         correct: Whether to draw the correct ones.
+        temperature: What the logits are divided by for the probabilities.
     """
     order = np.argsort(-logits, axis=-1, kind="stable")
     predicted, second = order[:, 0], order[:, min(1, logits.shape[-1] - 1)]
-    confidence = np.take_along_axis(probabilities(logits), order[:, :1], -1)[:, 0]
+    confidence = np.take_along_axis(probabilities(logits, temperature), order[:, :1], -1)[:, 0]
     candidates = np.flatnonzero((predicted == labels) == correct)
     ranked = candidates[np.argsort((1 if correct else -1) * confidence[candidates], kind="stable")]
     chosen = ranked[:MOST_SHOWN]

@@ -1,18 +1,21 @@
 """Metrics of logits on labelled images. NumPy and scikit-learn; no network here."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from app.records import DatasetRecord, MetricsRecord
+
 CALIBRATION_BINS = 15
 SIGNIFICANCE = 0.05  # p-value below which a difference is called significant
 
 
-def probabilities(logits: np.ndarray) -> np.ndarray:
-    """Return the softmax of logits (images, classes) in float64."""
+def probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Return the softmax of logits (images, classes) divided by a temperature, in float64."""
     shifted = np.asarray(logits, np.float64) - np.max(logits, axis=-1, keepdims=True)
-    powers = np.exp(shifted)
+    powers = np.exp(shifted / temperature)
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
@@ -128,3 +131,16 @@ def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> dict[str, Any]:
     first, second = int(np.sum(right_a & ~right_b)), int(np.sum(right_b & ~right_a))
     p_value = min(1.0, 2.0 * float(bdtr(min(first, second), first + second, 0.5)))
     return {"only_first": first, "only_second": second, "p_value": p_value}
+
+
+def chance_remark(experiment: str, metrics: MetricsRecord, dataset: DatasetRecord) -> str | None:
+    """Return a sentence where the headline is within two standard errors of guessing, 1 / classes."""
+    chance = 1 / len(dataset.class_names)
+    error = math.sqrt(chance * (1 - chance) / dataset.num_images.val)
+    if metrics.headline.val_accuracy > chance + 2 * error:
+        return None
+    return (
+        f"The accuracy is at chance level: guessing among {len(dataset.class_names)} classes is right for "
+        f"{100 * chance:.1f} %. Train longer, lower the learning rate, or run the doctor: make doctor "
+        f"EXP={experiment}"
+    )

@@ -181,7 +181,13 @@ def _draw_class_rows(
         )  # fmt: skip
 
 
-def draw_reliability(path: Path, bins: Sequence[Mapping[str, float]], error: float, title: str) -> None:
+def draw_reliability(
+    path: Path,
+    bins: Sequence[Mapping[str, float]],
+    error: float,
+    title: str,
+    before: tuple[Sequence[Mapping[str, float]], float] | None = None,
+) -> None:
     """Draw accuracy by confidence, and how many images there are of each confidence.
 
     Args:
@@ -189,8 +195,10 @@ def draw_reliability(path: Path, bins: Sequence[Mapping[str, float]], error: flo
         bins: Each with `low`, `high`, `images`, `confidence` and `accuracy`.
         error: The expected calibration error.
         title: Of what; the second line of the heading.
+        before: Bins and error before temperature scaling, where there was any.
     """
-    title = f"Reliability diagram: expected calibration error {100 * error:.1f} %\n{title}"
+    scaled = f" ({100 * before[1]:.1f} % before scaling)" if before else ""
+    title = f"Reliability diagram: expected calibration error {100 * error:.1f} %{scaled}\n{title}"
     width, height = LEAST_WIDTH, 6.9
     figure = new_figure(width, height, title)
     upper = add_panel(figure, 0.12 * width, 2.5, 0.84 * width, height - 2.85)
@@ -205,6 +213,9 @@ def draw_reliability(path: Path, bins: Sequence[Mapping[str, float]], error: flo
         linewidth=1.0, label="gap to the mean confidence", **bars,
     )  # fmt: skip
     upper.plot([0, 1], [0, 1], "--", color=BLACK, linewidth=1.2, label="perfect calibration")
+    if before:
+        points = [(each["confidence"], each["accuracy"]) for each in before[0] if each["images"]]
+        upper.plot(*zip(*points, strict=True), "o-", color=GREY, linewidth=1.0, markersize=4, label="before")
     upper.set_xlim(0, 1)
     upper.set_ylim(0, 1.01)
     upper.set_ylabel("accuracy")

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from app.data.dataset import Split
+from app.evaluation.calibration import calibrated_metrics
 from app.evaluation.image_sheets import draw_predictions
-from app.evaluation.metrics import classification_metrics, confusion_matrix
+from app.evaluation.metrics import classification_metrics, confusion_matrix, probabilities, reliability
 from app.evaluation.plots import draw_classes, draw_confusion, draw_reliability
 from app.files import write_json
 from app.reading import read_record
-from app.records import EvaluationRecord, EvaluationsOnTestRecord, MetricsRecord
+from app.records import CalibratedRecord, EvaluationRecord, EvaluationsOnTestRecord, MetricsRecord
 from app.runs import Run
 
 # Every picture of an evaluation, with how it is to be read.
@@ -46,9 +47,18 @@ def evaluation_content(
     logits: np.ndarray,
     class_names: Sequence[str],
     views: str = "none",
+    calibrated: CalibratedRecord | None = None,
     **more: Any,
 ) -> dict[str, Any]:
-    """Return the content of evaluation.json: what was evaluated, whatever else belongs to it, the metrics."""
+    """Return the content of evaluation.json: what was evaluated, whatever else belongs to it, the metrics.
+
+    Those that need probabilities are of the network's own, and again in `calibrated` of those at the
+    temperature of `calibrated`, where the run has one.
+    """
+    if calibrated:
+        of = calibrated.temperature, calibrated.unsure_below
+        scaled = calibrated_metrics(split.labels, logits, *of)
+        more["calibrated"] = scaled | {"remark": calibrated.remark}
     return {
         "run": run.name,
         "checkpoint": checkpoint,
@@ -82,11 +92,18 @@ def write_evaluation(
     confusion = confusion_matrix(split.labels, logits.argmax(-1), len(class_names))
     draw_confusion(folder / "confusion.png", confusion, class_names, title)
     draw_classes(folder / "classes.png", content["classes"], title)
+    calibrated = content.get("calibrated")
+    temperature = calibrated["temperature"] if calibrated else 1.0
     images = split.images_at, split.labels, logits, class_names, title, split.files_at
-    draw_predictions(folder / "mistakes.png", *images, correct=False)
-    draw_predictions(folder / "doubts.png", *images, correct=True)
-    error = content["expected_calibration_error"]
-    draw_reliability(folder / "reliability.png", content["reliability"], error, title)
+    draw_predictions(folder / "mistakes.png", *images, correct=False, temperature=temperature)
+    draw_predictions(folder / "doubts.png", *images, correct=True, temperature=temperature)
+    of_network = content["reliability"], content["expected_calibration_error"]
+    if calibrated:
+        bins = reliability(split.labels, probabilities(logits, temperature))
+        error = calibrated["expected_calibration_error"]
+        draw_reliability(folder / "reliability.png", bins, error, title, of_network)
+    else:
+        draw_reliability(folder / "reliability.png", *of_network, title)
     write_json(folder / "evaluation.json", content)
 
 

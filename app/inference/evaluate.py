@@ -68,7 +68,7 @@ def evaluate(
     names = classifier.class_names
     weights = experiment.training.weights
     of = run, trained.checkpoint, trained.epoch, weights, "test" if on_test else split
-    content = evaluation_content(*of, chosen, logits, names, views, **more)
+    content = evaluation_content(*of, chosen, logits, names, views, trained.calibrated, **more)
     _print_table(content, out)
     folder, test_evaluations = evaluation_folder(run, split, trained.checkpoint, views, below), 0
     try:
@@ -170,8 +170,15 @@ def _print_table(content: dict[str, Any], out: TextIO) -> None:
         f"mean F1 {content['macro_f1']:.4f}",
         f"calibration error {100 * content['expected_calibration_error']:.2f} %",
     ]
+    if calibrated := content.get("calibrated"):
+        error, precision = calibrated["expected_calibration_error"], calibrated["sure_precision"]
+        metrics[-1] += f", {100 * error:.2f} % at temperature {calibrated['temperature']:.3f}"
+        correct = "" if precision is None else f", {100 * precision:.2f} % of these correctly"
+        sure = f"{100 * calibrated['sure_fraction']:.2f} % of the images are sure{correct}"
     title = evaluation_title(content)
     print(title, "   ".join(metrics), sep="\n", file=out)
+    if calibrated:
+        print(f"unsure below a probability of {calibrated['unsure_below']:.3f}: {sure}", file=out)
     rows = [("class", "images", "precision", "recall", "F1")]
     rows += [
         (each["name"], f"{each['images']:,}", *(f"{each[key]:.4f}" for key in ("precision", "recall", "f1")))

@@ -158,7 +158,7 @@ def _draw_attention(
     """Draw each image, captioned with its file and class where they are known, beside its overlay."""
     names = trained.classifier.class_names
     predicted = attention.logits.argmax(-1)
-    confidence = probabilities(attention.logits).max(axis=-1)
+    confidence = probabilities(attention.logits, trained.temperature).max(axis=-1)
     tiles: list[np.ndarray] = []
     captions: list[str] = []
     wrong: list[bool] = []

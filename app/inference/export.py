@@ -38,10 +38,13 @@ BATCH_SIZE = 21  # the first image is a batch by itself, so the open batch size 
 Result = TypeVar("Result")
 
 
-def export(run: Run, format: str, checkpoint: CheckpointName | None, out: TextIO) -> Path:
+def export(
+    run: Run, format: str, checkpoint: CheckpointName | None, out: TextIO, unsure: float | None = None
+) -> Path:
     """Write a network for other programs, with class_names.txt and export.json, once it is checked.
 
-    `format` is a key of FORMATS.
+    `format` is a key of FORMATS. The probability below which a prediction is to be called unsure is kept in
+    export.json: `unsure`, or else the run's own.
 
     Returns:
         The new folder `<run>/exports/<stamp>`.
@@ -62,7 +65,8 @@ def export(run: Run, format: str, checkpoint: CheckpointName | None, out: TextIO
     classifier = in_float32(trained.classifier, shape)
     images, origin = _check_images(trained, out)
     expected = _reference(trained, classifier, images, out)
-    model = with_probabilities(classifier, shape)
+    model = with_probabilities(classifier, shape, trained.temperature)
+    unsure_below = trained.unsure_below(unsure)
     parent = run.path / "exports"
     temporary = parent / f".tmp-{os.getpid()}"
     try:
@@ -82,7 +86,8 @@ def export(run: Run, format: str, checkpoint: CheckpointName | None, out: TextIO
         write_text(temporary / "class_names.txt", "\n".join(classifier.class_names) + "\n")
         check = {"images": len(images), "from": origin, "largest_difference": difference}
         check["allowed_difference"] = TOLERANCE
-        write_json(temporary / "export.json", _description(trained, format, chosen) | {"check": check})
+        description = _description(trained, format, chosen, unsure_below)
+        write_json(temporary / "export.json", description | {"check": check})
         folder = new_folder(parent)
         os.replace(temporary, folder)
     finally:
@@ -135,11 +140,12 @@ def _reference(trained: Trained, classifier: ImageClassifier, images: np.ndarray
     They are the trained network's own. One that was trained in lower precision is replaced by its copy in
     float32, `classifier`.
     """
-    expected = _softmax(trained.classifier, images)
+    temperature = trained.temperature
+    expected = _softmax(trained.classifier, images, temperature)
     precision = trained.experiment.training.precision
     if precision == "float32":
         return expected
-    mixed, expected = expected, _softmax(classifier, images)
+    mixed, expected = expected, _softmax(classifier, images, temperature)
     others = int(np.sum(mixed.argmax(-1) != expected.argmax(-1)))
     print(
         f"trained in {precision}; exported to compute in float32, which changes probabilities by up to "
@@ -149,11 +155,10 @@ def _reference(trained: Trained, classifier: ImageClassifier, images: np.ndarray
     return expected
 
 
-def _softmax(classifier: ImageClassifier, images: np.ndarray) -> np.ndarray:
+def _softmax(classifier: ImageClassifier, images: np.ndarray, temperature: float) -> np.ndarray:
     """Return the probabilities of a classifier, which ends in logits."""
-    return probabilities(
-        _run(lambda batch: keras.ops.convert_to_numpy(classifier(batch, training=False)), images)
-    )
+    logits = _run(lambda batch: keras.ops.convert_to_numpy(classifier(batch, training=False)), images)
+    return probabilities(logits, temperature)
 
 
 def _run(run: Runner, images: np.ndarray) -> np.ndarray:
@@ -174,7 +179,7 @@ def _quietly(what: str, work: Callable[[], Result]) -> Result:
         raise UserError(f"{what}: {reason}; nothing was kept") from error
 
 
-def _description(trained: Trained, format: str, chosen: Format) -> dict[str, Any]:
+def _description(trained: Trained, format: str, chosen: Format, unsure_below: float | None) -> dict[str, Any]:
     """Return the content of export.json without the check."""
     shape = trained.data.image_shape
     packages = ("keras", "tensorflow", "numpy", *(name.replace("_", "-") for name in chosen.modules))
@@ -199,18 +204,21 @@ def _description(trained: Trained, format: str, chosen: Format) -> dict[str, Any
             "dtype": "float32",
             "values": "probabilities, classes in the order of class_names.txt",
         },
+        "temperature": trained.temperature,
+        "unsure_below": unsure_below,
         "trained_in": trained.experiment.training.precision,
         "computes_in": "float32",
         "versions": versions,
-        "how_to_run": _how_to_run(trained, chosen),
+        "how_to_run": _how_to_run(trained, chosen, unsure_below),
     }
 
 
-def _how_to_run(trained: Trained, chosen: Format) -> list[str]:
+def _how_to_run(trained: Trained, chosen: Format, unsure_below: float | None) -> list[str]:
     """Return lines of Python that classify a photograph, read as the run read its images."""
     height, width, channels = trained.data.image_shape
     dataset = trained.experiment.dataset
     mode = "L" if channels == 1 else "RGB"
+    limit = f"probabilities[0].max() < {unsure_below}"
     fit = "ImageOps.fit(image, " if dataset.resize == "crop" else "image.resize("
     return [
         "from pathlib import Path",
@@ -222,4 +230,5 @@ def _how_to_run(trained: Trained, chosen: Format) -> list[str]:
         *chosen.usage,
         'names = Path("class_names.txt").read_text(encoding="utf-8").splitlines()',
         "print(names[probabilities[0].argmax()], probabilities[0].max())",
+        *([f'print("unsure" if {limit} else "sure")'] if unsure_below is not None else []),
     ]

@@ -12,7 +12,7 @@ from app.data.dataset import Dataset, Split
 from app.data.datasets import load_dataset
 from app.errors import UserError
 from app.paths import data_root, shown
-from app.records import DatasetRecord
+from app.records import CalibratedRecord, DatasetRecord
 from app.runs import Run, load_finished
 from app.training import startup
 from app.training.averaging import averages_in
@@ -33,6 +33,16 @@ class Trained:
     checkpoint: CheckpointName  # whose weights it has, those of the best epoch or of the last
     epoch: int  # that epoch, from 1
     data: DatasetRecord
+    calibrated: CalibratedRecord | None  # of these weights, where validation was not the test split
+
+    @property
+    def temperature(self) -> float:
+        """What the logits are divided by for the probabilities."""
+        return self.calibrated.temperature if self.calibrated else 1.0
+
+    def unsure_below(self, given: float | None) -> float | None:
+        """Return the probability below which a prediction is called unsure: `given`, or else the run's."""
+        return given if given is not None or self.calibrated is None else self.calibrated.unsure_below
 
     @property
     def title(self) -> str:
@@ -74,7 +84,8 @@ def load_trained(
     chosen = metrics.final if checkpoint == "last" else best
     if checkpoint == "last" and best.epoch != chosen.epoch:
         _give_last_weights(run, classifier)
-    return Trained(run, experiment, classifier, checkpoint, chosen.epoch, data)
+    calibrated = metrics.calibration.get(checkpoint)
+    return Trained(run, experiment, classifier, checkpoint, chosen.epoch, data, calibrated)
 
 
 def _first_difference(have: Sequence[str], want: Sequence[str]) -> str:

@@ -33,6 +33,7 @@ COLUMNS = (
     "probability",
     *(name for rank in range(1, TOP + 1) for name in (f"class_{rank}", f"probability_{rank}")),
     "problem",
+    "unsure",
 )
 BadFiles = list[tuple[Path, str]]
 
@@ -45,6 +46,12 @@ class Prediction:
     classes: tuple[str, ...] = ()  # the likeliest first, TOP at most
     probabilities: tuple[float, ...] = ()  # of these classes
     problem: str = ""  # why the file could not be read; there are no classes then
+    unsure: bool | None = None  # whether the first probability is too small; None where no threshold is known
+
+    @property
+    def certainty(self) -> str:
+        """The first probability, and whether it is too small."""
+        return percent_of(self.probabilities[0]) + (" unsure" if self.unsure else "")
 
 
 def read_images(paths: Sequence[Path], trained: Trained) -> tuple[np.ndarray, BadFiles]:
@@ -73,9 +80,12 @@ def read_images(paths: Sequence[Path], trained: Trained) -> tuple[np.ndarray, Ba
     return np.array(images, np.uint8).reshape(-1, height, width, channels), bad
 
 
-def predict(run: Run, images: str, checkpoint: CheckpointName | None, out: TextIO) -> Path:
+def predict(
+    run: Run, images: str, checkpoint: CheckpointName | None, out: TextIO, unsure: float | None = None
+) -> Path:
     """Predict the classes of the images that `find_images` finds.
 
+    Predictions with a probability below `unsure` are called so, by default below the run's own threshold.
     predictions.csv and contact_sheet.png are written; the first predictions, bad files and paths are printed.
 
     Returns:
@@ -86,40 +96,50 @@ def predict(run: Run, images: str, checkpoint: CheckpointName | None, out: TextI
     """
     paths = find_images(images)
     trained = load_trained(run, checkpoint)
+    unsure_below = trained.unsure_below(unsure)
     predictions: list[Prediction] = []
     thumbnails: list[np.ndarray] = []
     for start in range(0, len(paths), BATCH_SIZE):
         batch = paths[start : start + BATCH_SIZE]
         pixels, bad = read_images(batch, trained)
         thumbnails.extend(pixels[: SHEET_IMAGES - len(thumbnails)])
-        predictions += _predict_batch(trained, batch, pixels, dict(bad))
+        predictions += _predict_batch(trained, batch, pixels, dict(bad), unsure_below)
     good = [each for each in predictions if not each.problem]
     _report_bad_files([each for each in predictions if each.problem], len(paths), images, out)
     folder = new_folder(run.path / "predictions")
     write_text(folder / "predictions.csv", _csv(predictions))
     captions = [
-        f"{printable(each.path.name)}\n{each.classes[0]}\n{percent_of(each.probabilities[0])}"
-        for each in good[:SHEET_IMAGES]
+        f"{printable(each.path.name)}\n{each.classes[0]}\n{each.certainty}" for each in good[:SHEET_IMAGES]
     ]
     drawn = f"the first {len(captions)} of {len(good):,} images"
     if len(captions) == len(good):
         drawn = f"all images read ({len(good)})"
+    if unsure_below is not None:
+        drawn += f"; unsure: below {unsure_below:.3f}"
     title = f"Predicted classes and their probabilities\n{trained.title}; {drawn}"
     draw_grid(folder / "contact_sheet.png", thumbnails, captions, title)
-    print(*_table(good), f"predictions {shown(folder / 'predictions.csv')}", sep="\n", file=out)
+    print(*_table(good), sep="\n", file=out)
+    if unsure_below is not None:
+        number, limit = sum(bool(each.unsure) for each in good), f"below a probability of {unsure_below:.3f}"
+        print(f"unsure ({limit}): {number:,} of {len(good):,}", file=out)
+    print(f"predictions {shown(folder / 'predictions.csv')}", file=out)
     print(f"contact sheet {shown(folder / 'contact_sheet.png')}", file=out)
     return folder
 
 
 def _predict_batch(
-    trained: Trained, paths: Sequence[Path], pixels: np.ndarray, problems: dict[Path, str]
+    trained: Trained,
+    paths: Sequence[Path],
+    pixels: np.ndarray,
+    problems: dict[Path, str],
+    unsure_below: float | None,
 ) -> list[Prediction]:
     """Return a prediction for each file; `pixels` are the images of those without a problem."""
     if not len(pixels):
         return [Prediction(path, problem=problems[path]) for path in paths]
     logits = finite_logits(np.asarray(trained.classifier.predict_on_batch(pixels)), trained.run.name)
-    softmax = probabilities(logits)
-    order = np.argsort(-softmax, axis=-1, kind="stable")[:, :TOP]
+    softmax = probabilities(logits, trained.temperature)
+    order = np.argsort(-logits, axis=-1, kind="stable")[:, :TOP]
     rows, names = iter(zip(order, softmax, strict=True)), trained.classifier.class_names
     predictions = []
     for path in paths:
@@ -128,7 +148,9 @@ def _predict_batch(
         else:
             best, of_class = next(rows)
             classes = tuple(names[i] for i in best)
-            predictions.append(Prediction(path, classes, tuple(of_class[best].tolist())))
+            ranked = tuple(of_class[best].tolist())
+            unsure = None if unsure_below is None else ranked[0] < unsure_below
+            predictions.append(Prediction(path, classes, ranked, unsure=unsure))
     return predictions
 
 
@@ -156,7 +178,8 @@ def _csv(predictions: Sequence[Prediction]) -> str:
         ranks = zip(each.classes, each.probabilities, strict=True)
         pairs = [value for class_name, probability in ranks for value in (class_name, round(probability, 6))]
         pairs += [""] * (2 * TOP - len(pairs))
-        writer.writerow([name, *pairs[:2], *pairs, each.problem])
+        unsure = "" if each.unsure is None else "yes" if each.unsure else "no"
+        writer.writerow([name, *pairs[:2], *pairs, each.problem, unsure])
     return text.getvalue()
 
 
@@ -166,6 +189,6 @@ def _table(good: Sequence[Prediction]) -> list[str]:
     for each in good[:SHOWN_ROWS]:
         name = printable(shown(each.path))
         short = name if len(name) <= 60 else f"...{name[-57:]}"
-        rows.append((short, printable(each.classes[0]), percent_of(each.probabilities[0])))
+        rows.append((short, printable(each.classes[0]), each.certainty))
     rest = len(good) - SHOWN_ROWS
     return [*aligned(rows), *([f"and {rest:,} more"] if rest > 0 else [])]

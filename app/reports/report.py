@@ -11,6 +11,7 @@ from app.data.dataset import Dataset
 from app.data.datasets import load_dataset
 from app.drawing.curves import draw_curves
 from app.errors import UserError
+from app.evaluation.metrics import chance_remark
 from app.evaluation.records import (
     PICTURES,
     evaluation_content,
@@ -21,7 +22,13 @@ from app.evaluation.records import (
 )
 from app.paths import data_root, shown
 from app.reading import read_history, read_predictions, read_record, read_text
-from app.records import DatasetRecord, EnvironmentRecord, EvaluationRecord, MetricsRecord, chance_remark
+from app.records import (
+    CalibratedRecord,
+    DatasetRecord,
+    EnvironmentRecord,
+    EvaluationRecord,
+    MetricsRecord,
+)
 from app.reports import html as page
 from app.reports.cells import percent, source_accuracies
 from app.runs import Run, load_run_experiment
@@ -76,8 +83,9 @@ def _evaluate_validation(
             raise UserError(f"{shown(run.predictions)} is of other images")
     except UserError as error:
         return str(error)
+    calibrated = metrics.calibration.get(metrics.checkpoint)
     of = run, metrics.checkpoint, epoch, metrics.weights, metrics.split
-    content = evaluation_content(*of, dataset.val, logits, dataset.class_names)
+    content = evaluation_content(*of, dataset.val, logits, dataset.class_names, calibrated=calibrated)
     write_evaluation(folder, content, dataset.val, logits, dataset.class_names)
     return None
 
@@ -170,6 +178,10 @@ def _evaluation(folder: Path, found: EvaluationRecord) -> Iterator[str]:
     seen += f" below {found.views_below:g}" if found.views_below is not None else ""
     which = f"{found.checkpoint} epoch ({found.epoch}){found.averaged}"
     yield page.heading(f"{found.split.capitalize()} images, {which}{seen}")
+    calibration = percent(found.expected_calibration_error), "expected calibration error"
+    if found.calibrated:
+        scaled = percent(found.calibrated.expected_calibration_error)
+        calibration = scaled, f"{calibration[1]} ({calibration[0]} before temperature scaling)"
     top5 = [(percent(found.top5_accuracy), "top-5 accuracy")] if found.top5_accuracy else []
     yield page.tiles(
         [
@@ -177,9 +189,11 @@ def _evaluation(folder: Path, found: EvaluationRecord) -> Iterator[str]:
             *top5,
             (f"{found.loss:.4f}", "loss (negative log-likelihood)"),
             (f"{found.macro_f1:.4f}", "mean F1 of the classes"),
-            (percent(found.expected_calibration_error), "expected calibration error"),
+            calibration,
         ]
     )
+    if found.calibrated:
+        yield page.paragraph(_calibration(found.calibrated))
     if found.recalibrated:
         yield page.paragraph(f"With batch normalisation recalibrated: {found.recalibrated.words}.")
     for name, caption in PICTURES.items():
@@ -191,6 +205,19 @@ def _evaluation(folder: Path, found: EvaluationRecord) -> Iterator[str]:
     ]
     classes = page.table(("class", "images", "precision", "recall", "F1"), cells, numbers=(1, 2, 3, 4))
     yield page.folded("metrics of all classes", classes)
+
+
+def _calibration(calibrated: CalibratedRecord) -> str:
+    """Return what the probabilities of an evaluation are, and how many are large enough, in sentences."""
+    precision = calibrated.sure_precision
+    correct = "" if precision is None else f", and {percent(precision)} of these are predicted correctly"
+    sentences = (
+        "Probabilities are the softmax of the logits divided by the temperature "
+        f"{calibrated.temperature:.3f}, fitted on the validation images (Guo et al. 2017); the predicted "
+        f"classes are the same. Predictions below a probability of {calibrated.unsure_below:.3f} are called "
+        f"unsure: {percent(calibrated.sure_fraction)} of these images are sure{correct}."
+    )
+    return f"{sentences} {calibrated.remark}" if calibrated.remark else sentences
 
 
 def _machine(metrics: MetricsRecord, environment: EnvironmentRecord) -> list[tuple[str, str]]:

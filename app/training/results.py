@@ -10,12 +10,14 @@ from app.classifier_files import load_classifier
 from app.config import Experiment
 from app.data.dataset import Dataset, Split
 from app.data.views import VIEWS
+from app.evaluation.calibration import calibrate, calibrated_metrics
 from app.evaluation.logits import passes_saved, split_logits
+from app.evaluation.metrics import chance_remark
 from app.files import atomic_path, write_json
 from app.machine import peak_memory_megabytes
 from app.paths import shown
 from app.reading import read_record
-from app.records import DatasetRecord, MetricsRecord, chance_remark
+from app.records import DatasetRecord, MetricsRecord
 from app.runs import Run
 from app.training.checkpoint import Progress
 from app.training.history import best_row
@@ -59,6 +61,13 @@ def write_results(
             last_logits=last_logits,
         )
     on_test = experiment.dataset.validates_on_test
+    calibration = {}
+    if not on_test:
+        fitted = {
+            which: calibrate(dataset.val.labels, logits)
+            for which, logits in (("best", best_logits), ("last", last_logits))
+        }
+        calibration = {which: content for which, content in fitted.items() if content}
     kind, below = experiment.evaluation.test_time_views, experiment.evaluation.views_below
     views: dict[str, Any] | None = None
     if kind != "none":
@@ -80,6 +89,9 @@ def write_results(
             "loss": float(loss(dataset.test.labels, logits)) + penalty,
             "accuracy": _accuracy(logits, dataset.test),
         }
+        if of_best := calibration.get("best"):
+            of = of_best["temperature"], of_best["unsure_below"]
+            test["calibrated"] = calibrated_metrics(dataset.test.labels, logits, *of)
         if views:
             logits = split_logits(selected, dataset.test, training.batch_size, VIEWS[kind], logits, below)
             views["test_accuracy"] = _accuracy(logits, dataset.test)
@@ -103,6 +115,7 @@ def write_results(
             "best": best and {"selected_on": "test" if on_test else "validation", **best},
             "test": test,
             "test_time_views": views,
+            "calibration": calibration,
             "reference": experiment.reference.model_dump(exclude_none=True) if experiment.reference else None,
             "parameters": {
                 "total": network.count_params(),
@@ -143,5 +156,8 @@ def print_results(run: Run, out: TextIO) -> None:
         lines.append(f"test accuracy {metrics.test.accuracy:.4f} (best checkpoint, evaluated once)")
     if remark := chance_remark(run.path.parent.name, metrics, read_record(run.dataset, DatasetRecord)):
         lines.append(remark)
+    calibrated = metrics.calibration.get(metrics.checkpoint)
+    if calibrated and calibrated.remark:
+        lines.append(calibrated.remark)
     lines += [f"curves {shown(run.curves)}", f"report {shown(run.report)}"]
     print("\n".join(lines), file=out, flush=True)

@@ -8,6 +8,7 @@ from app.evaluation.metrics import (
     classification_metrics,
     confusion_matrix,
     expected_calibration_error,
+    probabilities,
     reliability,
 )
 from app.evaluation.plots import draw_classes, draw_confusion, draw_reliability
@@ -164,6 +165,19 @@ def test_reliability_shows_accuracy_confidence_and_share_of_each_bin(tmp_path, f
     assert [gap.get_height() for gap in gaps] == pytest.approx([0.65 - 1 / 3, 0.0])
     assert [bar.get_height() for bar in lower.containers[0]] == pytest.approx([0.9, 0.1])
     assert "Reliability diagram: expected calibration error 28.5 %" in texts_of(figures[0])
+    assert_legible(figures[0])
+
+
+def test_reliability_before_scaling_is_a_line(tmp_path, figures):
+    generator = np.random.default_rng(0)
+    labels, logits = generator.integers(10, size=500), generator.normal(size=(500, 10))
+    logits[np.arange(500), labels] += generator.uniform(0, 4, 500)
+    scaled, before = (reliability(labels, probabilities(logits, each)) for each in (0.5, 1.0))
+    draw_reliability(tmp_path / "r.png", scaled, 0.112, "run", (before, 0.345))
+    title = "Reliability diagram: expected calibration error 11.2 % (34.5 % before scaling)"
+    assert title in texts_of(figures[0])
+    line = next(line for line in figures[0].axes[0].lines if line.get_label() == "before")
+    assert list(line.get_ydata()) == [each["accuracy"] for each in before if each["images"]]
     assert_legible(figures[0])
 
 

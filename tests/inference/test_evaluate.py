@@ -41,6 +41,22 @@ def test_the_last_epoch_is_not_the_best_one(digits_run):
     assert last["loss"] == pytest.approx(metrics["final"]["val_loss"], rel=1e-4)
 
 
+def test_scaled_probabilities_of_an_evaluation_are_those_of_training(digits_run, tmp_path):
+    metrics, out = read_json(digits_run.metrics), io.StringIO()
+    copy = copy_of(digits_run, tmp_path)
+    for checkpoint in ("best", "last"):
+        found = evaluate(copy, "validation", checkpoint, "none", out)["calibrated"]
+        wanted = metrics["calibration"][checkpoint]
+        assert found == wanted | {
+            key: pytest.approx(wanted[key], abs=0.005)  # the logits differ in their last bits
+            for key in wanted
+            if isinstance(wanted[key], float) and key not in ("temperature", "unsure_below")
+        }
+        assert f"unsure below a probability of {wanted['unsure_below']:.3f}: " in out.getvalue()
+    copy.metrics.write_text(json.dumps(metrics | {"calibration": {}}))
+    assert "calibrated" not in evaluate(copy, "validation", "best", "none", io.StringIO())
+
+
 def test_digits_have_no_test_split(digits_run, capsys):
     assert cli.main(["evaluate", "--run", str(digits_run.path), "--split", "test"]) == 2
     assert "has no test split" in capsys.readouterr().err
@@ -105,6 +121,10 @@ def _write(content):
 
 
 DEEP = _write(b"[" * 100_000 + b"]" * 100_000)
+OUTSIDE = {
+    "temperature": 1.0, "unsure_below": 1.5, "expected_calibration_error": 0.1, "sure_fraction": 0.0,
+    "sure_precision": None,
+}  # fmt: skip
 EVERY = ("curves", "report", "compare", "evaluate", "predict", "explain", "export")
 TRAINED = ("evaluate", "predict", "explain", "export")
 
@@ -116,6 +136,7 @@ TRAINED = ("evaluate", "predict", "explain", "export")
         (EVERY, "metrics.json", _write(b"null"), "must be a mapping; got null"),
         (EVERY, "metrics.json", _put("headline", ...), "headline: is missing"),
         (EVERY, "metrics.json", _put("timing", {"resumed_epochs": 1}), "timing.epochs: is missing (and "),
+        (EVERY, "metrics.json", _put("calibration", {"best": OUTSIDE}), "unsure_below: must be at most 1"),
         (EVERY, "metrics.json", DEEP, "no JSON that this program would write (recursion limit exceeded"),
         (TRAINED, "dataset.json", _write(b"[]"), "must be a mapping; got []"),
         (("report", "compare"), "dataset.json", _put("num_images", [3]), "num_images: must be a mapping"),

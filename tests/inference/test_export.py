@@ -48,9 +48,13 @@ def softmax(logits):
     return powers / powers.sum(-1, keepdims=True)
 
 
-def exported(run, format, checkpoint=None):
+def calibration_of(run, checkpoint="best"):
+    return json.loads(run.metrics.read_text(encoding="utf-8"))["calibration"][checkpoint]
+
+
+def exported(run, format, checkpoint=None, **options):
     out = io.StringIO()
-    folder = export(run, format, checkpoint, out)
+    folder = export(run, format, checkpoint, out, **options)
     return folder, json.loads((folder / "export.json").read_text(encoding="utf-8")), out.getvalue()
 
 
@@ -73,10 +77,15 @@ def test_the_written_file_gives_the_probabilities_of_the_run(
     assert set(name.replace("_", "-") for name in FORMATS[format].modules) < set(facts["versions"])
     assert f"export {folder / FORMATS[format].filename}" in said and "64 validation images" in said
 
+    calibration = calibration_of(run)
+    assert abs(calibration["temperature"] - 1) > 0.05  # so that it shows
+    assert facts["temperature"] == calibration["temperature"]
+    assert facts["unsure_below"] == calibration["unsure_below"]
+
     # By the lines that export.json gives, on what training recorded.
     images = load_split(load_trained(digits_run), "validation")[1].take(np.arange(3))[0]
     with np.load(digits_run.predictions) as recorded:
-        expected = softmax(recorded["best_logits"][:3])
+        expected = softmax(recorded["best_logits"][:3] / calibration["temperature"])
     monkeypatch.chdir(folder)
     for image, wanted in zip(images, expected, strict=True):
         Image.fromarray(image[..., 0]).save("photo.jpg", format="PNG")
@@ -85,7 +94,28 @@ def test_the_written_file_gives_the_probabilities_of_the_run(
         assert space["images"].dtype == np.uint8 and space["probabilities"].dtype == np.float32
         np.testing.assert_allclose(space["probabilities"], wanted[None], atol=1e-4)
         assert space["probabilities"].sum() == pytest.approx(1, abs=1e-5)
-        assert capfd.readouterr().out.startswith(f"{wanted.argmax()} ")
+        said = capfd.readouterr().out
+        assert said.startswith(f"{wanted.argmax()} ")
+        certainty = "unsure" if wanted.max() < calibration["unsure_below"] else "sure"
+        assert said.endswith(f"\n{certainty}\n")
+
+
+def test_a_run_without_a_temperature_is_exported_as_before(digits_run, tmp_path):
+    run = copy_of(digits_run, tmp_path)
+    metrics = json.loads(run.metrics.read_text(encoding="utf-8"))
+    del metrics["calibration"]
+    run.metrics.write_text(json.dumps(metrics), encoding="utf-8")
+    run.predictions.unlink()
+    folder, facts, _ = exported(run, "keras", "best")
+    assert facts["temperature"] == 1.0 and facts["unsure_below"] is None
+    assert not any("unsure" in line for line in facts["how_to_run"])
+    images = load_split(load_trained(run), "validation")[1].take(np.arange(3))[0]
+    with np.load(digits_run.predictions) as recorded:
+        expected = softmax(recorded["best_logits"][:3])
+    model = keras.saving.load_model(folder / "model.keras", compile=False)
+    np.testing.assert_allclose(model(images), expected, atol=1e-4)
+    assert [layer.name for layer in model.layers][-1] == "probabilities" and len(model.layers) == 3
+    assert exported(run, "keras", "best", unsure=0.25)[1]["unsure_below"] == 0.25
 
 
 @pytest.mark.parametrize("format", EVERY_FORMAT)
@@ -106,14 +136,15 @@ def test_a_bfloat16_network_is_exported_in_float32(format, bfloat16_run, tmp_pat
     constants = trained.data.content["normalization"]
     logits = network((pixels - np.float32(constants["mean"])) / np.float32(constants["deviation"]))
     found = FORMATS[format].load(folder / FORMATS[format].filename)(images)
-    np.testing.assert_allclose(found, softmax(logits), atol=1e-4)
+    wanted = softmax(np.asarray(logits) / facts["temperature"])
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
 def test_every_part_of_a_mixed_network_computes_in_float32(bfloat16_run):
     classifier = load_classifier(bfloat16_run.best_model)
     before = [weight.numpy() for weight in classifier.network.weights]
     fresh = in_float32(classifier, (16, 16, 1))
-    parts = with_probabilities(fresh, (16, 16, 1))._flatten_layers()
+    parts = with_probabilities(fresh, (16, 16, 1), 0.5)._flatten_layers()
     assert {part.compute_dtype for part in parts if part.name != "images"} == {"float32"}
     for weight, value in zip(fresh.network.weights, before, strict=True):
         np.testing.assert_array_equal(weight.numpy(), value)
@@ -199,9 +230,10 @@ def test_every_network_can_be_converted(name, format, tmp_path):
     path = tmp_path / FORMATS[format].filename
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        FORMATS[format].write(with_probabilities(classifier, shape), str(path))
+        FORMATS[format].write(with_probabilities(classifier, shape, 0.7), str(path))
     found = FORMATS[format].load(path)(images)
-    np.testing.assert_allclose(found, softmax(classifier(images, training=False)), atol=1e-4)
+    logits = np.asarray(classifier(images, training=False))
+    np.testing.assert_allclose(found, softmax(logits / 0.7), atol=1e-4)
 
 
 @pytest.mark.slow

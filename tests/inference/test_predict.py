@@ -1,6 +1,7 @@
 import csv
 import dataclasses
 import io
+import json
 import os
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from app import cli
 from app.classifier_files import load_classifier
 from app.data.chosen import find_images
 from app.errors import UserError
@@ -18,6 +20,7 @@ from app.inference import predict as prediction
 from app.inference.load import load_split, load_trained
 from app.inference.predict import COLUMNS, predict, read_images
 from app.runs import Run
+from tests.evaluation.test_image_sheets import drawn_texts, recorded_figures
 
 
 def write_digit(path, number):
@@ -118,7 +121,9 @@ def test_predictions_are_those_that_training_recorded(digits_run, own_run, tmp_p
         write_digit(tmp_path / "digits" / f"{number}.png", row)
     with np.load(digits_run.predictions) as recorded:
         logits = recorded[f"{checkpoint}_logits"][:30].astype(np.float64)
-    shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    calibration = json.loads(own_run.metrics.read_text())["calibration"][checkpoint]
+    powers = np.exp(logits / calibration["temperature"])
+    shares = powers / powers.sum(-1, keepdims=True)
     out = io.StringIO()
     folder = predict(own_run, str(tmp_path / "digits"), checkpoint, out)
     assert folder.parent == own_run.path / "predictions"
@@ -131,12 +136,50 @@ def test_predictions_are_those_that_training_recorded(digits_run, own_run, tmp_p
         found = [float(row[f"probability_{rank}"]) for rank in range(1, 6)]
         np.testing.assert_allclose(found, share[best], atol=2e-6)
         assert float(row["probability"]) == found[0] and row["problem"] == ""
+        assert row["unsure"] == ("yes" if share.max() < calibration["unsure_below"] else "no")
     lines = out.getvalue().splitlines()
     assert lines[0].split() == ["file", "class", "probability"] and lines[11] == "and 20 more"
     assert lines[1].split()[1] == table[0]["class"]
-    assert lines[1].endswith(f"{100 * shares[0].max():.1f} %")
+    assert f"{100 * shares[0].max():.1f} %" in lines[1]
+    unsure = [row["unsure"] == "yes" for row in table]
+    assert [line.endswith(" unsure") for line in lines[1:11]] == unsure[:10]
+    assert f"): {sum(unsure)} of 30" in lines[12]
     with Image.open(folder / "contact_sheet.png") as sheet:
         sheet.load()
+
+
+def test_a_threshold_of_the_user(own_run, digits_run, tmp_path, capsys, monkeypatch):
+    for number, row in enumerate(validation_rows(digits_run)[:20]):
+        write_digit(tmp_path / "digits" / f"{number}.png", row)
+    (tmp_path / "digits" / "broken.png").touch()
+    command = ["predict", "--run", str(own_run.path), "--images", str(tmp_path / "digits")]
+    for text in ("1.5", "-0.1", "nan", "inf"):
+        assert cli.main([*command, f"--unsure={text}"]) == 2
+        assert f"UNSURE={text}: must be a probability, from 0 to 1" in capsys.readouterr().err
+    assert not (own_run.path / "predictions").exists()
+    figures = recorded_figures(monkeypatch)
+    table = rows_of(predict(own_run, str(tmp_path / "digits"), None, io.StringIO(), unsure=0.9))
+    probabilities = [float(row["probability"] or "nan") for row in table]
+    assert min(probabilities) < 0.9 < max(probabilities)
+    wanted = ["yes" if each < 0.9 else "no" for each in probabilities[:-1]]
+    assert [row["unsure"] for row in table] == [*wanted, ""]  # the broken file is the last
+    captions = [text.get_text() for text in drawn_texts(figures[0])]
+    assert sum(text.endswith(" unsure") for text in captions) == wanted.count("yes")
+
+
+def test_a_run_without_a_temperature_predicts_as_before(digits_run, own_run, tmp_path):
+    metrics = json.loads(own_run.metrics.read_text())
+    own_run.metrics.write_text(json.dumps(metrics | {"calibration": {}}))
+    own_run.predictions.unlink()
+    write_digit(tmp_path / "digit.png", validation_rows(digits_run)[0])
+    with np.load(digits_run.predictions) as recorded:
+        powers = np.exp(recorded["best_logits"][0].astype(np.float64))
+    out = io.StringIO()
+    (row,) = rows_of(predict(own_run, str(tmp_path / "digit.png"), "best", out))
+    assert float(row["probability"]) == pytest.approx(powers.max() / powers.sum(), abs=2e-6)
+    assert row["unsure"] == "" and "unsure" not in out.getvalue()
+    (row,) = rows_of(predict(own_run, str(tmp_path / "digit.png"), "best", out, unsure=1.0))
+    assert row["unsure"] == "yes"
 
 
 def test_more_images_than_a_batch_and_than_the_sheet(digits_run, own_run, tmp_path, monkeypatch):
@@ -167,7 +210,8 @@ def test_bad_files_are_named_and_odd_names_are_kept(own_run, tmp_path):
     problems = {Path(name).name: row["problem"] for name, row in table.items() if row["problem"]}
     assert problems == {"broken.png": "not an image", "empty.png": "empty file", "link.png": "broken link"}
     for name in problems:
-        assert not any(table[str(folder / name)][column] for column in COLUMNS[1:-1])
+        filled = {column for column in COLUMNS if table[str(folder / name)][column]}
+        assert filled == {"file", "problem"}
         assert f"{name}: {problems[name]}" in out.getvalue()
     assert "3 of 9 files cannot be read and are left out" in out.getvalue()
     assert "line\\nbreak.png" in out.getvalue()

@@ -48,6 +48,11 @@ def test_training_leaves_a_page_that_loads_nothing_from_outside(digits_run):
     metrics = read_json(digits_run.metrics)
     assert f"{100 * metrics['headline']['val_accuracy']:.2f} %" in words
     assert f"make train FROM={digits_run.name}" in words
+    calibrated = metrics["calibration"]["best"]
+    assert f"temperature {calibrated['temperature']:.3f}, fitted on the validation images" in words
+    assert f"below a probability of {calibrated['unsure_below']:.3f} are called unsure" in words
+    assert f"{100 * calibrated['sure_fraction']:.2f} % of these images are sure" in words
+    assert f"({100 * calibrated['expected_calibration_error_before']:.2f} % before temperature" in words
     assert "batch_size" in words and f"{metrics['parameters']['macs']:,}" in words
 
 
@@ -59,6 +64,18 @@ def test_make_report_writes_it_again_from_the_folder(digits_run, tmp_path, monke
     assert cli.main(["report", "--run", str(copy.path)]) == 0
     assert "report.html" in capsys.readouterr().out
     assert copy.report.read_text().count("<img") == digits_run.report.read_text().count("<img")
+
+
+def test_a_run_without_a_temperature_has_a_page_without_one(digits_run, tmp_path):
+    copy = Run(tmp_path / "digits" / "20260101-000000")
+    shutil.copytree(digits_run.path, copy.path)
+    shutil.rmtree(copy.evaluations)
+    metrics = read_json(copy.metrics)
+    del metrics["calibration"]
+    copy.metrics.write_text(json.dumps(metrics))
+    text = write_report(copy).read_text()
+    assert text.count("<img") == digits_run.report.read_text().count("<img")
+    assert "expected calibration error" in text and "unsure" not in text and "temperature" not in text
 
 
 def test_changed_images_are_said_and_cost_only_their_pictures(digits_run, tmp_path):
