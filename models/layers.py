@@ -41,7 +41,7 @@ def _in_mode(name: str) -> Iterator[None]:
         _modes[name] = before
 
 
-def _is_quick() -> bool:
+def computes_quickly() -> bool:
     """Whether the quick paths, which are written for TensorFlow, may be taken."""
     return keras.backend.backend() == "tensorflow" and not _modes["stock"]
 
@@ -116,7 +116,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         known = dtype in ("float32", "bfloat16", "float16") and dtype == self.compute_dtype
         # In bfloat16 the kernel is slow on a CPU unless channels come in sixteens.
         even = dtype == "float32" or inputs.shape[-1] % 16 == 0
-        return _is_quick() and plain and images and known and (even or _sees_gpu())
+        return computes_quickly() and plain and images and known and (even or sees_gpu())
 
     def _update(self, moving: Any, value: Any) -> None:
         moving.assign(ops.cast(moving, "float32") * self.momentum + value * (1.0 - self.momentum))
@@ -148,15 +148,16 @@ class Conv2D(keras.layers.Conv2D):
         return _small_map_convolution()(inputs, ops.cast(kernel, inputs.dtype))
 
     def _is_small_map(self, shape: Any) -> bool:
-        if self.compute_dtype != "bfloat16" or not _is_quick():
+        if self.compute_dtype != "bfloat16" or not computes_quickly():
             return False
         simple = self.padding == "same" and {*self.strides, *self.dilation_rate, self.groups} == {1}
         odd = all(side % 2 for side in self.kernel_size)
         small = None not in shape[1:] and shape[1] * shape[2] <= 64 and min(shape[3], self.filters) >= 256
-        return simple and odd and small and not _sees_gpu()
+        return simple and odd and small and not sees_gpu()
 
 
-def _sees_gpu() -> bool:
+def sees_gpu() -> bool:
+    """Whether TensorFlow computes on a GPU."""
     import tensorflow as tf  # here, because other backends may run without TensorFlow
 
     return bool(tf.config.get_visible_devices("GPU"))
@@ -215,7 +216,7 @@ class Gelu(keras.layers.Layer):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Map each value; shape and dtype stay."""
         symbolic = isinstance(inputs, keras.KerasTensor)
-        if (training or _modes["quick inference"]) and _is_quick() and not symbolic:
+        if (training or _modes["quick inference"]) and computes_quickly() and not symbolic:
             return _compiled_gelu()(inputs)
         return ops.gelu(inputs, approximate=False)
 

@@ -16,6 +16,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from models.depthwise import DepthwiseConv2D
 from models.layers import BatchNormalization
 from models.limits import BelowOne, Positive
 from models.network import Block, Network, Norm, Published, network
@@ -53,7 +54,7 @@ class InvertedResidual(Block):
         self.expands = expansion > 1
         if self.expands:
             self.expand_conv, self.expand_norm = _conv(expansion * inputs, 1), norm()
-        self.depthwise_conv = keras.layers.DepthwiseConv2D(
+        self.depthwise_conv = DepthwiseConv2D(
             kernel_size, strides, padding="same", use_bias=False, depthwise_initializer=_variance_scaling()
         )
         self.depthwise_norm = norm()
