@@ -52,7 +52,7 @@ class OptimizerConfig(Section):
     )
     no_decay: Literal["norm_and_bias"] | tuple[Text, ...] = Field(
         (),
-        description='Patterns of paths of variables without weight decay, such as `["*/bias"]`; '
+        description='Patterns of paths or names of variables without weight decay, such as `["*/bias"]`; '
         "`norm_and_bias` stands for `*/bias`, `*/gamma` and `*/beta`.",
     )
     decoupled: bool = Field(
