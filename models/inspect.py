@@ -1,7 +1,9 @@
 """Looks into a network: its layers by name, its size and cost, and the calls of its layers as they happen."""
 
 import contextlib
+import fnmatch
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -14,13 +16,61 @@ Call = Callable[..., Any]  # a layer's bound `call`
 def named_layers(model: keras.Model, path: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
     """Yield every layer that is not itself made of layers, under its attributes' names, in their order."""
     for name, value in vars(model).items():
-        items = enumerate(value) if isinstance(value, list | tuple) else [(None, value)]
-        for number, layer in items if not name.startswith("_") else []:
-            here = f"{path}{name}" + ("" if number is None else f"[{number}]")
-            if isinstance(layer, keras.Model):
-                yield from named_layers(layer, f"{here}.")
-            elif isinstance(layer, keras.layers.Layer):
-                yield here, layer
+        if not name.startswith("_"):
+            yield from _layers_in(value, f"{path}{name}")
+
+
+def _layers_in(value: Any, path: str) -> Iterator[tuple[str, keras.layers.Layer]]:
+    if isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            yield from _layers_in(item, f"{path}[{number}]")
+    elif isinstance(value, keras.Model):
+        yield from named_layers(value, f"{path}.")
+    elif isinstance(value, keras.layers.Layer):
+        yield path, value
+
+
+def weighted_layers(model: keras.Model) -> dict[str, keras.layers.Layer]:
+    """Return the layers with weights by dotted names such as `units.3.conv`; the last one is the head."""
+    return {
+        path.replace("[", ".").replace("]", ""): layer for path, layer in named_layers(model) if layer.weights
+    }
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Return whether a shell pattern fits a dotted name or what it is a part of: `units.3` fits all in it."""
+    return any(fnmatch.fnmatchcase(part, pattern) for part in enclosing(name))
+
+
+def enclosing(name: str) -> Iterator[str]:
+    """Yield what a dotted name is a part of, from the outermost on, and the name: `a`, `a.b`, `a.b.c`."""
+    return itertools.accumulate(name.split("."), "{}.{}".format)
+
+
+def variable_names(model: keras.Model) -> dict[int, str]:
+    """Return dotted names such as `units.3.conv.kernel` by the identities of variables."""
+    layers = weighted_layers(model).items()
+    return {id(variable): f"{name}.{variable.name}" for name, layer in layers for variable in layer.weights}
+
+
+def distances_from_head(model: keras.Model) -> dict[int, int]:
+    """Return by the identities of variables how many parts lie from theirs to the head, whose own is at 0.
+
+    Parts are the blocks and layers that the network itself consists of, in their order; normalisations belong
+    to the part before them.
+    """
+    parts: dict[str, list[keras.layers.Layer]] = {}
+    for name, layer in weighted_layers(model).items():
+        first, *rest = name.split(".")
+        numbers = itertools.takewhile(str.isdecimal, rest)
+        parts.setdefault(".".join([first, *numbers]), []).append(layer)
+    positions: dict[int, int] = {}
+    position = -1
+    for layers in parts.values():
+        is_norm = all(isinstance(each, keras.layers.BatchNormalization) for each in layers)
+        position += position < 0 or not is_norm
+        positions |= {id(variable): position for layer in layers for variable in layer.weights}
+    return {variable: position - each for variable, each in positions.items()}
 
 
 def count_weights(variables: Iterable[keras.Variable]) -> int:

@@ -125,13 +125,14 @@ import sys
 sys.modules |= dict.fromkeys(("tensorflow", "keras", "torch", "jax"))  # an import of any of them fails
 from app.cli import main
 lion = "optimizer={name: lion, learning_rate: 0.1}"
-for change in (f"'{lion}'", "training.precision=float16", "seed=1"):
+for change in (f"'{lion}'", "training.precision=float16", "model.freeze=backbone", "seed=1"):
     assert main(["bench", "tiny", "--against", "keras torch", "--set", change]) == 2
 """
     command, environment = module_command("")
     done = subprocess.run([command[0], "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    optimizer, precision, missing = done.stderr.splitlines()
+    optimizer, precision, frozen, missing = done.stderr.splitlines()
+    assert frozen.startswith("AGAINST=keras: model.freeze: the baselines train all layers")
     assert "optimizer.name: received lion; the PyTorch loop knows sgd and adam" in optimizer
     assert "training.precision: received float16; the PyTorch loop knows float32" in precision
     assert missing.startswith("AGAINST=torch: PyTorch is not installed")

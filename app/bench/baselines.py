@@ -63,6 +63,10 @@ def require(kind: str, experiment: Experiment) -> None:
             f"AGAINST={kind}: optimizer.name: received muon, which the baselines do not have; compare "
             "another, such as SET='\"optimizer={name: sgd, learning_rate: 0.1}\"'"
         )
+    if experiment.model.freeze:
+        raise UserError(
+            f"AGAINST={kind}: model.freeze: the baselines train all layers; leave it out, or bench without"
+        )
     if kind != "torch":
         return
     name, optimizer = experiment.model.name, experiment.optimizer.name

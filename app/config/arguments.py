@@ -40,8 +40,10 @@ TABLES = {
     "augmentation layer": "layers",
 }
 RESERVED_KEYS = {
-    "model": ("name", "weights"),
-    "optimizer": ("name", "learning_rate", "rate_multipliers", "no_decay", "decoupled", "others"),
+    "model": ("name", "weights", "freeze", "unfreeze_epoch"),
+    "optimizer": (
+        *("name", "learning_rate", "rate_multipliers", "layer_decay", "no_decay", "decoupled", "others"),
+    ),
 }
 OTHERS, OTHERS_KEYS = "other optimizer", ("name", "learning_rate", "decoupled")  # beside muon
 # Of muon and the other optimizer together, because they are one: given beside `muon`.

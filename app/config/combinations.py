@@ -53,10 +53,15 @@ def optimizer_findings(plain: dict[str, Any]) -> Iterator[Finding]:
 
 
 def schedule_findings(plain: dict[str, Any]) -> Iterator[Finding]:
-    """Check that a schedule's milestones lie inside the training."""
+    """Check that a schedule's milestones, and the epoch of an unfreezing, lie inside the training."""
     training, optimizer = plain.get("training"), plain.get("optimizer")
     epochs = training.get("epochs") if isinstance(training, dict) else None
     others = optimizer.get("others") if isinstance(optimizer, dict) else None
+    model = plain.get("model")
+    unfreeze = model.get("unfreeze_epoch") if isinstance(model, dict) else None
+    if type(unfreeze) is int and type(epochs) is int and unfreeze > epochs > 0:
+        message = f"must be at most training.epochs, which is {epochs}; got {unfreeze}"
+        yield Finding(("model", "unfreeze_epoch"), message)
     for path, part in ((("optimizer",), optimizer), (("optimizer", "others"), others)):
         schedule = part.get("learning_rate") if isinstance(part, dict) else None
         if type(epochs) is not int or not isinstance(schedule, dict):
@@ -68,6 +73,14 @@ def schedule_findings(plain: dict[str, Any]) -> Iterator[Finding]:
             if isinstance(value, int | float) and type(value) is not bool and value >= end > 0:
                 message = f"must be below {what}, which is {end}; got {value}"
                 yield Finding((*path, "learning_rate", key), message)
+
+
+def freezing_findings(plain: dict[str, Any]) -> Iterator[Finding]:
+    """Check that what is to be unfrozen is frozen before."""
+    model = plain.get("model")
+    if isinstance(model, dict) and model.get("unfreeze_epoch") is not None and not model.get("freeze"):
+        message = "belongs to model.freeze, which says what is frozen until then; leave it out"
+        yield Finding(("model", "unfreeze_epoch"), message, at_key=True)
 
 
 def ema_findings(plain: dict[str, Any]) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from app.config.arguments import OTHERS_KEYS, RESERVED_KEYS, Finding, name_and_argument_findings, split_layer
 from app.config.combinations import (
     ema_findings,
+    freezing_findings,
     lookahead_findings,
     mixing_findings,
     optimizer_findings,
@@ -71,7 +72,10 @@ def load_experiment(name_or_path: str | Path, overrides: Sequence[str] = ()) -> 
         raise UserError(_message(problems, path))
     root = merge(root, changes)
     plain = root.plain()
-    checks = (name_and_argument_findings, optimizer_findings, mixing_findings, ema_findings)
+    checks = (
+        *(name_and_argument_findings, optimizer_findings, mixing_findings, ema_findings),
+        freezing_findings,
+    )
     findings = [finding for check in checks for finding in check(plain)]
     if by_name:  # the runs of before that have both can still be read
         findings += lookahead_findings(plain)

@@ -1,6 +1,6 @@
 """The section `optimizer` of an experiment file."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -8,6 +8,19 @@ from app.config.dataset import Text
 from app.config.schedules import AnySchedule, NotNegative, Section
 
 NORM_AND_BIAS: Literal["norm_and_bias"] = "norm_and_bias"  # a word for patterns, see `no_decay_patterns`
+
+
+def word_or_patterns(value: Any, word: str, of: str) -> Any:
+    """Return a list of patterns as a tuple, or the word that stands for some.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if isinstance(value, list | tuple) and all(isinstance(item, str) and item for item in value):
+        return tuple(value)
+    if value != word:
+        raise ValueError(f"must be a list of patterns of {of}, or '{word}'")
+    return value
 
 
 class OtherOptimizer(Section):
@@ -28,12 +41,18 @@ class OptimizerConfig(Section):
     learning_rate: AnySchedule = Field(description="A number, or a schedule (see Learning rates).")
     rate_multipliers: dict[Text, NotNegative] = Field(
         {},
-        description='Factors of the learning rate by patterns of variable paths, such as `{"*/beta": 64}`; '
-        "the first match counts. 0 does not freeze: weight decay and moving statistics go on.",
+        description='Factors of the learning rate by patterns of variable paths, such as `{"*/beta": 64}` '
+        'or names, such as `{"head.*": 10}` (see Fine-tuning); the first match counts. 0 does not freeze: '
+        "weight decay and moving statistics go on.",
+    )
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None,
+        description="Multiplies the learning rate, and weight decay with it, once for each block or layer "
+        "between a variable and the head (see Fine-tuning).",
     )
     no_decay: Literal["norm_and_bias"] | tuple[Text, ...] = Field(
         (),
-        description='Patterns of paths of variables without weight decay, such as `["*/bias"]`; '
+        description='Patterns of paths or names of variables without weight decay, such as `["*/bias"]`; '
         "`norm_and_bias` stands for `*/bias`, `*/gamma` and `*/beta`.",
     )
     decoupled: bool = Field(
@@ -49,11 +68,7 @@ class OptimizerConfig(Section):
     @field_validator("no_decay", mode="before")
     @classmethod
     def _word_or_patterns(cls, value: Any) -> Any:
-        if isinstance(value, list | tuple) and all(isinstance(item, str) and item for item in value):
-            return tuple(value)
-        if value != NORM_AND_BIAS:
-            raise ValueError(f"must be a list of patterns of variable paths, or '{NORM_AND_BIAS}'")
-        return value
+        return word_or_patterns(value, NORM_AND_BIAS, "variable paths")
 
     @property
     def no_decay_patterns(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from app.config.arguments import ALTERNATING_FLIP, MIXING
 from app.config.dataset import DatasetConfig, Seed, Text
-from app.config.optimizer import OptimizerConfig
+from app.config.optimizer import OptimizerConfig, word_or_patterns
 from app.config.schedules import Epochs, Positive, Section
 from app.config.training import TrainingConfig
 
@@ -34,7 +34,20 @@ class ModelConfig(Section):
         description="Weights to start from: a run (its best), `imagenet`, or a file (`.pth`, `.safetensors`, "
         "`.h5`); the head is new where classes differ.",
     )
+    freeze: Literal["backbone"] | tuple[Text, ...] = Field(
+        (),
+        description='Layers that keep their weights: patterns of names such as `["stem*", "units.0"]` (see '
+        "Fine-tuning), or `backbone`, all but the head.",
+    )
+    unfreeze_epoch: Annotated[int, Field(ge=2, le=100_000)] | None = Field(
+        None, description="Epoch, counted from 1, from which on everything is trained; by default never."
+    )
     arguments: dict[str, Any] = Field({}, description="The network's arguments.")
+
+    @field_validator("freeze", mode="before")
+    @classmethod
+    def _word_or_patterns(cls, value: Any) -> Any:
+        return word_or_patterns(value, "backbone", "layers' names")
 
 
 class EvaluationConfig(Section):

@@ -94,8 +94,13 @@ class Replicas:
         optimizer._all_reduce_sum_gradients = list
         if optimizer.gradient_accumulation_steps:
             optimizer._backend_apply_gradients = functools.partial(apply_accumulated, optimizer)
-        classifier.train_function = self._compiled(classifier, train_step)
+        self.renew_step(classifier)
         classifier.test_function = self._compiled(classifier, test_step)
+
+    def renew_step(self, classifier: ImageClassifier) -> None:
+        """Let the training step be compiled anew, where other variables are trained than before."""
+        classifier.train_function = self._compiled(classifier, train_step) if self.strategy else None
+        self._average = None
 
     def _compiled(self, classifier: ImageClassifier, step: Any) -> Any:
         """Compile `step(classifier, images, labels, weights, size)` for all replicas."""
@@ -226,6 +231,7 @@ def _layers(classifier: ImageClassifier) -> Iterable[Any]:
 
 
 def moving_statistics(classifier: ImageClassifier) -> list[Any]:
-    """Return the moving means and variances of batch normalisation."""
+    """Return the moving means and variances of batch normalisation that is not frozen."""
     layers = [each for each in _layers(classifier) if isinstance(each, keras.layers.BatchNormalization)]
-    return [variable for layer in layers for variable in (layer.moving_mean, layer.moving_variance)]
+    moving = [layer for layer in layers if layer.trainable]
+    return [variable for layer in moving for variable in (layer.moving_mean, layer.moving_variance)]

@@ -167,13 +167,11 @@ def check_batch_norm(job: Job) -> CheckResult:
     With momentum m a fraction m**n of them is left after n steps.
     """
     subject, training = "batch norm", job.experiment.training
-    momenta = [
-        layer.momentum
-        for _, layer in named_layers(job.classifier.network)
-        if isinstance(layer, keras.layers.BatchNormalization)
-    ]
+    layers = [layer for _, layer in named_layers(job.classifier.network)]
+    norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
+    momenta = [layer.momentum for layer in norms if layer.trainable]
     if not momenta:
-        return CheckResult("ok", subject, "none in this network")
+        return CheckResult("ok", subject, "all frozen" if norms else "none in this network")
     slowest = max(momenta)
     at_first, at_last = slowest**job.steps_per_epoch, slowest ** (job.steps_per_epoch * training.epochs)
     first, last = (f"{left:.1%}" if left >= 0.001 else "below 0.1%" for left in (at_first, at_last))

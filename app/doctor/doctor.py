@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from app.config import Experiment
-from app.doctor import data_checks, resource_checks, trial_checks
+from app.doctor import data_checks, rate_checks, resource_checks, trial_checks
 from app.doctor.data_checks import CheckResult
 from app.errors import UserError
 from app.machine import available_memory_bytes, free_disk_bytes
@@ -58,6 +58,8 @@ def _results(experiment: Experiment) -> Iterator[CheckResult]:
     yield data_checks.check_pixels(normalized, experiment.normalization, largest)
     yield data_checks.check_batch_norm(job)
     yield _check_precision(experiment, job.experiment)
+    if experiment.model.weights:
+        yield rate_checks.check_rate(job)
     free, advice = free_disk_bytes(runs_root()), f"Free space in {shown(runs_root())}"
     yield resource_checks.check_room("disk", resource_checks.disk_need(job), free, advice)
     need, free = resource_checks.memory_need(job), available_memory_bytes()

@@ -117,6 +117,8 @@ def _draw_schedule(path: Path, job: Job) -> None:
     layers = [
         f"{pattern} {factor:g} times this rate" for pattern, factor in optimizer.rate_multipliers.items()
     ]
+    if optimizer.layer_decay:
+        layers.append(f"{optimizer.layer_decay:g} times the rate for each part below the head")
     lines = [
         f"{experiment.name}: learning rate ({schedule.schedule})",
         "; ".join([f"{optimizer.name}, {epochs:,} epochs of {steps:,} steps", *layers]),

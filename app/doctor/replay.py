@@ -90,21 +90,26 @@ def _prepare(run: Run, out: TextIO | None = None) -> tuple[Job, int]:
 
 
 def _train(job: Job, position: int, steps: int, callbacks: Any = ()) -> float:
-    """Train `steps` steps from a position, in steps over all epochs, as the run did; return their mean loss.
+    """Train `steps` steps from a position, in steps over all epochs, as the run did; return a mean loss.
 
     Validation is left out: it changes neither weights nor random state.
     """
-    if steps <= 0:
-        return 0.0
-    history = job.classifier.fit(
-        job.batches(*divmod(position, job.steps_per_epoch)),
-        steps_per_epoch=steps,
-        epochs=1,
-        shuffle=False,
-        verbose=0,
-        callbacks=[*job.step_callbacks(position), *callbacks],
-    )
-    return float(history.history["loss"][-1])
+    loss, end = 0.0, position + steps
+    while position < end:
+        epoch, step = divmod(position, job.steps_per_epoch)
+        until = min(end, job.begin(epoch) * job.steps_per_epoch)
+        history = job.classifier.fit(
+            job.batches(epoch, step),
+            steps_per_epoch=until - position,
+            epochs=1,
+            shuffle=False,
+            verbose=0,
+            callbacks=[*job.step_callbacks(position), *callbacks],
+        )
+        loss, position = float(history.history["loss"][-1]), until
+        if job.classifier.stop_training:
+            break
+    return loss
 
 
 class _UntilBroken(keras.callbacks.Callback):
@@ -120,6 +125,7 @@ class _UntilBroken(keras.callbacks.Callback):
 
 def _examine(job: Job, position: int, out: TextIO) -> FirstNonFinite | None:
     """Do one step layer by layer, then as the run did it, and return what first was not finite."""
+    job.begin(position // job.steps_per_epoch)
     batch = next(iter(job.batches(*divmod(position, job.steps_per_epoch))))
     calls, first = find_in_step(job.classifier, *map(ops.convert_to_numpy, batch))
     if first:

@@ -7,8 +7,7 @@ import keras
 import numpy as np
 
 from app.classifier_files import load_classifier
-from app.config import Experiment
-from app.data.dataset import Dataset, Split
+from app.data.dataset import Split
 from app.data.views import VIEWS
 from app.evaluation.calibration import calibrate, calibrated_metrics
 from app.evaluation.logits import passes_saved, split_logits
@@ -21,6 +20,7 @@ from app.records import DatasetRecord, MetricsRecord
 from app.runs import Run
 from app.training.checkpoint import Progress
 from app.training.history import best_row
+from app.training.setup import Job
 from models.inspect import count_macs, count_weights
 from models.losses import SparseCrossentropy
 
@@ -29,9 +29,7 @@ def _accuracy(logits: np.ndarray, split: Split) -> float:
     return float(np.mean(logits.argmax(-1) == split.labels))
 
 
-def write_results(
-    run: Run, experiment: Experiment, dataset: Dataset, classifier: keras.Model, progress: Progress
-) -> None:
+def write_results(run: Run, job: Job, classifier: keras.Model, progress: Progress) -> None:
     """Write predictions.npz and, as the last file of a run, metrics.json.
 
     The test split, where validation came from training, is evaluated here and only here, with the best
@@ -39,12 +37,11 @@ def write_results(
 
     Args:
         run: The run folder.
-        experiment: What was trained.
-        dataset: The data it was trained on.
-        classifier: The classifier as the last epoch validated it.
+        job: What was trained.
+        classifier: Its classifier as the last epoch validated it.
         progress: The finished history.
     """
-    training = experiment.training
+    experiment, dataset, training = job.experiment, job.dataset, job.experiment.training
     last = progress.rows[-1]
     best = best_row(progress.rows, training.monitor, training.mode)
     last_logits = best_logits = split_logits(classifier, dataset.val, training.batch_size)
@@ -96,7 +93,8 @@ def write_results(
             logits = split_logits(selected, dataset.test, training.batch_size, VIEWS[kind], logits, below)
             views["test_accuracy"] = _accuracy(logits, dataset.test)
     network = classifier.network
-    trainable = count_weights(network.trainable_weights)
+    job.begin(progress.epoch - 1)  # trainable is what was trained in the last epoch
+    trainable = count_weights(job.classifier.network.trainable_weights)
     write_json(
         run.metrics,
         {

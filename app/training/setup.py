@@ -23,6 +23,7 @@ from app.preflight import check_dataset
 from app.reading import Row
 from app.training import startup
 from app.training.averaging import LookaheadAverage, MovingAverage
+from app.training.freezing import Freezing
 from app.training.optimizers import build_optimizer, optimizer_warnings, scheduled_rate
 from app.training.starting_weights import Start, constants_of, start_of
 from models import ImageClassifier, Normalization, augmentation_layer, build_model
@@ -40,6 +41,7 @@ class Job:
     steps_per_epoch: int
     replicas: Replicas
     deterministic: bool
+    freezing: Freezing
     start: Start = Start()
     lookahead: LookaheadAverage | None = None
     ema: MovingAverage | None = None
@@ -78,6 +80,12 @@ class Job:
         batches = evaluation_batches(val, size, shard=self.replicas.shard)
         return self.replicas.feed(batches), num_steps(len(val), size)
 
+    def begin(self, epoch: int) -> int:
+        """Freeze what an epoch, counted from 0, has frozen; return up to which epoch that holds."""
+        if self.freezing.hold(epoch):
+            self.replicas.renew_step(self.classifier)
+        return self.freezing.until(epoch, self.experiment.training.epochs)
+
     def step_callbacks(self, position: int) -> list[keras.callbacks.Callback]:
         """Return what belongs to the steps themselves, for steps from `position` on, over all epochs."""
         if self.lookahead:
@@ -88,7 +96,8 @@ class Job:
         """Return one line on what will be trained."""
         data, network = self.dataset, self.classifier.network
         return (
-            f"{self.experiment.model.name} ({network.count_params():,} parameters) on {data.source}: "
+            f"{self.experiment.model.name} ({network.count_params():,} parameters{self.freezing.describe()}) "
+            f"on {data.source}: "
             f"{len(data.train):,} training and {len(data.val):,} validation images "
             f"({data.split_rule}), {len(data.class_names)} classes"
         )
@@ -181,16 +190,9 @@ def prepare(
     # Loss, optimizer, metrics
     with replicas.scope():
         classifier = ImageClassifier(class_names=dataset.class_names, **parts)
-        job = Job(
-            experiment,
-            dataset,
-            classifier,
-            constants,
-            steps_per_epoch,
-            replicas,
-            deterministic,
-            start,
-        )
+        freezing = Freezing(experiment.model, classifier.network)
+        settled = (constants, steps_per_epoch, replicas, deterministic, freezing, start)
+        job = Job(experiment, dataset, classifier, *settled)
         _compile(job)
     return job
 
@@ -220,9 +222,10 @@ def _make_parts(experiment: Experiment, dataset: Dataset, constants: Mapping[str
 def _compile(job: Job) -> None:
     """Make a classifier ready to fit, with all its variables, on all replicas."""
     training, dataset, classifier = job.experiment.training, job.dataset, job.classifier
+    optimizer, network = job.experiment.scaled_optimizer, classifier.network
     classifier.build((None, *dataset.image_shape))
     classifier.compile(
-        optimizer=build_optimizer(job.experiment.scaled_optimizer, job.steps_per_epoch, training.epochs),
+        optimizer=build_optimizer(optimizer, job.steps_per_epoch, training.epochs, network, job.freezing),
         loss=SparseCrossentropy(
             label_smoothing=training.loss.label_smoothing,
             softmax_before_loss=training.loss.softmax_before_loss,
@@ -231,16 +234,19 @@ def _compile(job: Job) -> None:
         ),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
     )
+    if not job.freezing.unfreeze_epoch:  # else the optimizer has variables for what is frozen, too
+        job.begin(0)
     # Slots of the optimizer and variables of the metrics come into being here, so that a state fits them.
     classifier.optimizer.build(classifier.trainable_variables)
     if training.lookahead:
-        total_steps = training.epochs * job.steps_per_epoch
-        job.lookahead = LookaheadAverage(classifier, training.lookahead, total_steps, job.replicas)
+        steps = training.epochs * job.steps_per_epoch
+        job.lookahead = LookaheadAverage(classifier, training.lookahead, steps, job.replicas, job.freezing)
     if training.ema:
         job.ema = MovingAverage(classifier, training.ema, job.replicas)
     job.replicas.make_metrics(classifier, *dataset.train.take(np.arange(1)))
     job.replicas.bind(classifier, training.sync_batch_norm)
     job.replicas.broadcast(classifier)
+    job.begin(0)
 
 
 @contextlib.contextmanager

@@ -101,13 +101,13 @@ def train(
             if half_epoch and progress.step == job.steps_per_epoch:
                 finish_validation(classifier, progress.epoch, val_ds, val_steps, callbacks)
             while not is_complete(experiment, progress.rows):
-                whole = progress.step == 0
+                whole, until = progress.step == 0, job.begin(progress.epoch)
                 classifier.fit(
                     job.batches(progress.epoch, progress.step),
                     validation_data=val_ds,
                     validation_steps=val_steps,
                     initial_epoch=progress.epoch,
-                    epochs=experiment.training.epochs if whole else progress.epoch + 1,
+                    epochs=until if whole else progress.epoch + 1,
                     steps_per_epoch=job.steps_per_epoch - progress.step,
                     shuffle=False,  # the order is the pipeline's
                     verbose=0,
@@ -123,7 +123,7 @@ def train(
                     f"the metrics are not written yet: make resume RUN={run.name} does that"
                 ):
                     network = job.replicas.unreplicated(classifier)
-                    write_results(run, experiment, job.dataset, network, progress)
+                    write_results(run, job, network, progress)
                 with message_on_stop(f"the training is whole; its page is not: make report RUN={run.name}"):
                     write_report(run, job.dataset)
             print_results(run, out)

@@ -21,7 +21,7 @@ ONE_MISTAKE = {
     "derived_name": ("# A", "name: y #", ["1:1: name: unknown key; the file's name is the experiment's, its first comment line the description"]),
     "missing": ("  batch_size: 8\n", "", ["10:3: training.batch_size: required key is missing"]),
     "missing_section": ("model:\n  name: baseline\n", "", ["2:1: model: required key is missing"]),
-    "null_section": ("  name: baseline\n", "", ["4:7: model: must be a mapping (keys: name, weights); got null"]),
+    "null_section": ("  name: baseline\n", "", ["4:7: model: must be a mapping (keys: name, weights, freeze, unfreeze_epoch); got null"]),
     "text_for_int": ("epochs: 10", "epochs: '10'", ["10:11: training.epochs: must be a whole number; got '10'"]),
     "float_for_int": ("epochs: 10", "epochs: 10.0", ["10:11: training.epochs: must be a whole number; got 10.0"]),
     "bool_for_int": ("epochs: 10", "epochs: true", ["10:11: training.epochs: must be a whole number; got true"]),

@@ -131,6 +131,22 @@ if part == "own":  # optimizers of our own
         job = both("lenet", f"optimizer={{name: muon, {given}{rest}", "training.epochs=1", label=label)
         variables = [*job.classifier.trainable_variables, *job.classifier.optimizer.variables]
         results[f"{label}, equal"] = equal(variables)
+    results["frozen"] = {}
+    for replicated in (False, True):
+        freeze = ['model.freeze=["conv", "norm"]', "model.unfreeze_epoch=2", "training.epochs=2"]
+        job = job_of("baseline", *freeze, "training.sync_batch_norm=true", replicated=replicated)
+        norm, losses, held = job.classifier.network.norm, [], []
+        norm.moving_mean.assign(np.linspace(0.1, 0.9, 6))  # the mean of three equal ones need not be the same
+        start = [keras.ops.convert_to_numpy(each) for each in norm.weights]
+        for epoch in range(2):
+            job.begin(epoch)
+            losses += job.classifier.fit(
+                job.batches(epoch), steps_per_epoch=job.steps_per_epoch, shuffle=False, verbose=0,
+                callbacks=[SyncReplicas(job.replicas)]).history["loss"]
+            job.replicas.average_statistics(job.classifier)
+            now = [[each.numpy() for each in job.replicas.copies(weight)] for weight in norm.weights]
+            held.append([all((a == b).all() for b in each) for a, each in zip(start, now, strict=True)])
+        results["frozen"]["replicas" if replicated else "single"] = [losses, held]
     plateau = "{schedule: reduce_on_plateau, peak: 0.004, factor: 0.5, patience_epochs: 1}"
     job = job_of("lenet", f"optimizer.learning_rate={plateau}", replicated=True)
     follow_history(job, [{"val_accuracy": 0.5}] * 3)
@@ -325,12 +341,15 @@ def test_adam_accumulated_gradients_and_float16_on_replicas(several):
 
 
 @pytest.mark.slow
-def test_muon_coupled_decay_and_plateau_on_replicas(tmp_path):
+def test_muon_coupled_decay_frozen_layers_and_plateau_on_replicas(tmp_path):
     """Orthogonal steps enlarge what replicas differ by from rounding."""
     results, _ = run_part("own", tmp_path)
     for label in ("muon", "accumulated"):
         assert largest_difference(results, f"{label}, replicas", f"{label}, single", LOSSES) < 1e-3
         assert results[f"{label}, equal"]
+    (losses, held), (single, _) = (results["frozen"][each] for each in ("replicas", "single"))
+    assert losses == pytest.approx(single, rel=1e-5)
+    assert held == [[True] * 4, [False] * 4]
     same, rate = results["plateau"]
     assert same and rate == pytest.approx(0.001)
 

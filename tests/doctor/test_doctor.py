@@ -13,7 +13,7 @@ from app.config import load_experiment
 from app.config.schema import ModelConfig
 from app.data.dataset import whole_split
 from app.data.normalization import normalization_constants
-from app.doctor import data_checks, doctor, resource_checks, trial_checks
+from app.doctor import data_checks, doctor, rate_checks, resource_checks, trial_checks
 from app.training.setup import prepare
 from models.augmentation.mixing import Cutmix, Mixup
 from models.network import MODELS, Network
@@ -219,6 +219,34 @@ def test_batch_normalisation_that_cannot_settle(home, overrides, level, text):
     job = prepare(load_experiment("tiny", [*HEALTHY[:3], *overrides]))
     result = data_checks.check_batch_norm(job)
     assert result.level == level and text in str(result)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "level", "text"),
+    [
+        (["optimizer={name: sgd, learning_rate: 0.02, momentum: 0.9}"], "ok", "at most 0.02 below the head"),
+        (["optimizer={name: sgd, learning_rate: 0.03, momentum: 0.9}"], "warn", "Above about 0.02 little is"),
+        (["optimizer={name: sgd, learning_rate: 0.03}"], "ok", "at most 0.03"),
+        (["optimizer={name: adamw, learning_rate: 0.004}"], "warn", "Above about 0.001 little"),
+        (["optimizer={name: adamw, learning_rate: 0.004, layer_decay: 0.2}"], "ok", "at most 0.0008 below"),
+        (
+            ['optimizer={name: adam, learning_rate: 0.001, rate_multipliers: {"head.*": 10}}'],
+            "ok",
+            "at most 0.001",
+        ),
+        (["optimizer={name: adam, learning_rate: 0.1}", "model.freeze=backbone"], "ok", "only the head"),
+    ],
+)
+def test_rate_that_spoils_pretrained_weights(home, overrides, level, text):
+    job = prepare(load_experiment("tiny", overrides))
+    result = rate_checks.check_rate(job)
+    assert result.level == level and text in str(result)
+
+
+def test_frozen_statistics_need_not_settle(home):
+    overrides = ["training.batch_size=1024", "model.freeze=backbone"]
+    result = data_checks.check_batch_norm(prepare(load_experiment("tiny", overrides)))
+    assert (result.level, result.measured) == ("ok", "all frozen")
 
 
 @pytest.mark.parametrize(

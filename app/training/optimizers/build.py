@@ -7,15 +7,22 @@ from typing import Any
 import keras
 
 from app.errors import UserError
+from app.training.freezing import Freezing
 from app.training.optimizers.learning_rate import LearningRate
 from app.training.optimizers.muon import KernelSteps, with_muon
 from app.training.optimizers.sgd import CoupledSGD
-from app.training.optimizers.variables import with_multipliers, with_no_decay
+from app.training.optimizers.variables import Places, places_in, with_late, with_multipliers, with_no_decay
 
 ACCUMULATION = "gradient_accumulation_steps"
 
 
-def build_optimizer(config: Any, steps_per_epoch: int, epochs: int) -> keras.optimizers.Optimizer:
+def build_optimizer(
+    config: Any,
+    steps_per_epoch: int,
+    epochs: int,
+    network: keras.Model | None = None,
+    freezing: Freezing | None = None,
+) -> keras.optimizers.Optimizer:
     """Make the optimizer of an experiment.
 
     `weight_decay` is Keras 3's: decoupled from the gradient (w -= learning_rate * weight_decay * w), or
@@ -31,6 +38,8 @@ def build_optimizer(config: Any, steps_per_epoch: int, epochs: int) -> keras.opt
         config: `Experiment.scaled_optimizer`.
         steps_per_epoch: Batches in an epoch.
         epochs: Epochs of the whole run.
+        network: Whose variables it will train; without it they are known by their paths alone.
+        freezing: Which of them it will train later than the others.
 
     Returns:
         The optimizer, not built.
@@ -56,10 +65,14 @@ def build_optimizer(config: Any, steps_per_epoch: int, epochs: int) -> keras.opt
             f"optimizer.{ACCUMULATION}: received {config.arguments[ACCUMULATION]}, but the whole training "
             f"has {total_steps:,} steps, so that the weights would never be updated; choose fewer"
         )
+    places = places_in(network) if network else Places()
     if config.no_decay:
-        optimizer = with_no_decay(optimizer, config.no_decay_patterns)
-    if config.rate_multipliers or config.others:
-        optimizer = with_multipliers(optimizer, config.rate_multipliers)
+        optimizer = with_no_decay(optimizer, config.no_decay_patterns, places)
+    if freezing and freezing.unfreeze_epoch:
+        late = [id(variable) for variable in freezing.frozen]
+        optimizer = with_late(optimizer, late, (freezing.unfreeze_epoch - 1) * steps_per_epoch)
+    if config.rate_multipliers or config.layer_decay or config.others:
+        optimizer = with_multipliers(optimizer, config.rate_multipliers, places, config.layer_decay)
     rates = [learning_rate]
     if config.others:
         of_kernels = [field.name for field in dataclasses.fields(KernelSteps)]

@@ -1,61 +1,161 @@
-"""Optimizers that treat single variables otherwise than the rest, by patterns of their paths."""
+"""Optimizers that treat single variables otherwise than the rest, by their paths, names and places."""
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import keras
 
 from app.errors import UserError
+from models.inspect import distances_from_head, matches, variable_names
 
 
-def with_multipliers(optimizer: type, multipliers: Mapping[str, float]) -> type:
+class Places(NamedTuple):
+    """Where the variables of a network stand, by their identities.
+
+    Attributes:
+        names: Dotted names, see `models.inspect.variable_names`.
+        distances: Parts from theirs to the head.
+    """
+
+    names: Mapping[int, str] = {}
+    distances: Mapping[int, int] = {}
+
+
+def places_in(network: keras.Model) -> Places:
+    """Return the places of all variables of a network."""
+    return Places(variable_names(network), distances_from_head(network))
+
+
+def with_multipliers(
+    optimizer: type,
+    multipliers: Mapping[str, float],
+    places: Places = Places(),  # noqa: B008 - immutable
+    layer_decay: float | None = None,
+) -> type:
     """Return the optimizer class with a learning rate of its own for each variable.
 
     Args:
         optimizer: A Keras optimizer.
-        multipliers: Factors by shell patterns of variable paths (`*` matches any text); the first that fits
-            a path decides, and where none does the factor is 1. Weight decay keeps the plain learning
-            rate, so that a factor of 0 does not freeze a variable; that of `CoupledSGD` is part of the step.
+        multipliers: Factors by patterns, see `fitting`; the first that fits a variable decides, and where
+            none does the factor is 1. Weight decay keeps the plain learning rate, so that a factor of 0 does
+            not freeze a variable; that of `CoupledSGD` is part of the step.
+        places: Of the variables.
+        layer_decay: A further factor for each part between a variable and the head, of its weight decay too,
+            as in Bao et al. 2021, "BEiT", arXiv:2106.08254, whose groups of parameters have their own rates.
     """
 
     class Multiplied(optimizer):
         def build(self, variables):
             super().build(variables)
-            fitting = [[p for p in multipliers if fnmatch.fnmatchcase(v.path, p)] for v in variables]
-            unused = [p for p in multipliers if not any(p in patterns for patterns in fitting)]
-            if unused:
-                raise UserError(
-                    f"optimizer.rate_multipliers: no variable's path fits {unused[0]!r}; "
-                    f"the trained variables are {', '.join(variable.path for variable in variables)}"
-                )
-            self.factors = [multipliers[patterns[0]] if patterns else 1.0 for patterns in fitting]
+            chosen = {}
+            for pattern, factor in multipliers.items():
+                found = fitting(pattern, variables, places.names)
+                if not found:
+                    raise UserError(
+                        f"optimizer.rate_multipliers: no variable's path fits {pattern!r}; "
+                        f"the trained variables are {', '.join(variable.path for variable in variables)}"
+                    )
+                chosen = dict.fromkeys(map(id, found), factor) | chosen
+            decay = layer_decay or 1.0
+            self.layer_factors = [decay ** places.distances.get(id(each), 0) for each in variables]
+            self.factors = [
+                chosen.get(id(each), 1.0) * factor
+                for each, factor in zip(variables, self.layer_factors, strict=True)
+            ]
+            self.whole_weight_decay = self.weight_decay
 
         def update_step(self, gradient, variable, learning_rate):
             factor = self.factors[self._get_variable_index(variable)]
             super().update_step(gradient, variable, learning_rate * factor)
 
+        def _apply_weight_decay(self, variables):
+            if layer_decay is None or not self.whole_weight_decay:
+                super()._apply_weight_decay(variables)
+                return
+            for factor in sorted(set(self.layer_factors)):
+                self.weight_decay = self.whole_weight_decay * factor
+                super()._apply_weight_decay(
+                    [v for v in variables if self.layer_factors[self._get_variable_index(v)] == factor]
+                )
+            self.weight_decay = self.whole_weight_decay
+
     Multiplied.__name__ = optimizer.__name__
     return Multiplied
 
 
-def with_no_decay(optimizer: type, patterns: Sequence[str]) -> type:
+def with_no_decay(optimizer: type, patterns: Sequence[str], places: Places = Places()) -> type:  # noqa: B008
     """Return the optimizer class with weight decay for some variables alone.
 
     Args:
         optimizer: A Keras optimizer.
-        patterns: Shell patterns of the paths of variables without it. Keras' own choice by name takes any
-            part of a name, so that `beta` would be found in `alphabeta`.
+        patterns: Patterns of variables without it, see `fitting`. Keras' own choice by name takes any part of
+            a name, so that `beta` would be found in `alphabeta`.
+        places: Of the variables.
     """
 
     class Selective(optimizer):
         def build(self, variables):
-            self.exclude_from_weight_decay([v for v in variables if fits(v, patterns)])
+            self.exclude_from_weight_decay(
+                [each for pattern in patterns for each in fitting(pattern, variables, places.names)]
+            )
             super().build(variables)
 
     Selective.__name__ = optimizer.__name__
     return Selective
 
 
-def fits(variable: keras.Variable, patterns: Sequence[str]) -> bool:
-    """Return whether a variable's path fits one of the shell patterns, from end to end."""
-    return any(fnmatch.fnmatchcase(variable.path, pattern) for pattern in patterns)
+def with_late(optimizer: type, late: Collection[int], steps_before: int) -> type:
+    """Return the optimizer class for variables some of which are trained only after a number of steps.
+
+    Until then gradients are those of the others. Adam and its like divide by a correction of averages that
+    start at zero, which goes by the number of steps: for those that start late, steps are counted from
+    there. By the optimizer's own count the first steps would be several times too large.
+
+    Args:
+        optimizer: A Keras optimizer.
+        late: Identities of the variables.
+        steps_before: Steps before they are trained.
+    """
+
+    class Late(optimizer):
+        updates_before = 0  # of the variable at hand
+
+        def build(self, variables):
+            super().build(variables)
+            self.starts_late = [id(variable) in late for variable in variables]
+
+        @property
+        def iterations(self):
+            count = super().iterations
+            return count - self.updates_before if self.updates_before else count
+
+        def update_step(self, gradient, variable, learning_rate):
+            if self.starts_late[self._get_variable_index(variable)]:
+                self.updates_before = steps_before // (self.gradient_accumulation_steps or 1)
+            super().update_step(gradient, variable, learning_rate)
+            self.updates_before = 0
+
+        def stateless_apply(self, optimizer_variables, grads, trainable_variables):
+            """Do a step on JAX, whose values come without their variables; Keras' knows all of them alone."""
+            trained = [variable for variable in self._trainable_variables if variable.trainable]
+            values = [*zip(trained, trainable_variables, strict=True)]
+            values += zip(self.variables, optimizer_variables, strict=True)
+            with keras.StatelessScope(state_mapping=values) as scope:
+                self.apply(grads, trained)
+            changed = (trained, self.variables)
+            return tuple([scope.get_current_value(variable) for variable in group] for group in changed)
+
+    Late.__name__ = optimizer.__name__
+    return Late
+
+
+def fitting(
+    pattern: str, variables: Sequence[keras.Variable], names: Mapping[int, str]
+) -> list[keras.Variable]:
+    """Return the variables whose paths fit a shell pattern (`*` matches any text) from end to end.
+
+    Where no path does, those whose dotted names fit it, or what they are a part of.
+    """
+    found = [each for each in variables if fnmatch.fnmatchcase(each.path, pattern)]
+    return found or [each for each in variables if matches(names.get(id(each), ""), pattern)]

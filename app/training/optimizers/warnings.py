@@ -7,7 +7,8 @@ import keras
 from app.config import Experiment
 from app.config.optimizer import NORM_AND_BIAS
 from app.training.optimizers.build import ACCUMULATION, unapplied_steps
-from app.training.optimizers.variables import fits
+from app.training.optimizers.variables import fitting
+from models.inspect import variable_names
 
 
 def optimizer_warnings(
@@ -35,6 +36,7 @@ def optimizer_warnings(
     if config.no_decay and not optimizer.weight_decay:
         yield "optimizer.no_decay has no effect: there is no weight_decay"
     elif config.no_decay != NORM_AND_BIAS:  # which need not have all of its kinds
+        names = variable_names(classifier.network)
         for pattern in config.no_decay:
-            if not any(fits(variable, [pattern]) for variable in classifier.trainable_variables):
+            if not fitting(pattern, classifier.trainable_variables, names):
                 yield f"optimizer.no_decay: no variable's path fits {pattern!r}"

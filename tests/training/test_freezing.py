@@ -1,0 +1,255 @@
+"""Frozen layers: what keeps its weights and how long, exact resume across the change, what is refused."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import app.training.train as runner
+from app.config import load_experiment
+from app.errors import Interrupted, UserError
+from app.files import read_json
+from app.runs import list_runs
+from app.training.averaging import averages_in
+from app.training.callbacks import Recorder
+from app.training.checkpoint import load_state
+from app.training.setup import prepare
+from models.inspect import count_macs
+from tests.conftest import TINY, on_jax
+from tests.training.test_train import assert_same_bits
+
+ROOT = Path(__file__).resolve().parents[2]
+BODY = ["conv", "norm", "hidden"]
+BACKBONE = "model.freeze=backbone"
+LATER = [BACKBONE, "model.unfreeze_epoch=2", "training.epochs=3"]
+# All that the state of a run holds besides the weights.
+RICH = [
+    *LATER,
+    "training.ema={decay: 0.8}",
+    "optimizer.gradient_accumulation_steps=3",
+    "training.batch_size=128",  # 13 steps an epoch: the change falls between two updates
+]
+
+
+def values(layer):
+    return [keras.ops.convert_to_numpy(each).copy() for each in layer.weights]
+
+
+def fit(job, epochs, *callbacks):
+    """Train as a run does, epoch by epoch."""
+    for epoch in range(epochs):
+        job.begin(epoch)
+        job.classifier.fit(
+            job.batches(epoch), steps_per_epoch=job.steps_per_epoch, shuffle=False, verbose=0,
+            callbacks=[*job.step_callbacks(epoch * job.steps_per_epoch), *callbacks],
+        )  # fmt: skip
+
+
+def changed(job, before):
+    """Return the layers that have other weights than before."""
+    network = job.classifier.network
+    return [
+        name
+        for name, weights in before.items()
+        if any(
+            a.tobytes() != b.tobytes() for a, b in zip(weights, values(getattr(network, name)), strict=True)
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "trained"),
+    [
+        ([BACKBONE], ["head"]),
+        (['model.freeze=["norm"]'], ["conv", "hidden", "head"]),
+        (['model.freeze=["con*", "hidden"]', "training.precision=float16"], ["norm", "head"]),
+        ([BACKBONE, "training.lookahead={every_steps: 2, decay: 0.9, power: 1}"], ["head"]),
+        ([BACKBONE, "training.ema={decay: 0.8}"], ["head"]),
+        (
+            [
+                BACKBONE,
+                "optimizer={name: muon, learning_rate: 0.02, others: {name: adam, learning_rate: 0.01}}",
+            ],
+            ["head"],
+        ),
+        ([BACKBONE, "optimizer={name: adamw, learning_rate: 0.01, weight_decay: 0.1}"], ["head"]),
+    ],
+    ids=["backbone", "statistics", "float16", "lookahead", "ema", "muon", "decay"],
+)
+def test_frozen_layers_keep_weights_and_statistics(home, overrides, trained):
+    job = prepare(load_experiment("tiny", overrides))
+    before = {name: values(getattr(job.classifier.network, name)) for name in [*BODY, "head"]}
+    fit(job, 2)
+    if job.ema:
+        job.ema.put_in_place(True)
+    assert changed(job, before) == trained
+
+
+def test_frozen_normalisation_computes_as_in_inference_and_dropout_goes_on(home):
+    job = prepare(load_experiment("tiny", ['model.freeze=["norm"]']))
+    network, images = job.classifier.network, np.random.default_rng(0).normal(3, 2, (8, 16, 16, 6))
+    np.testing.assert_array_equal(network.norm(images, training=True), network.norm(images, training=False))
+    assert np.any(keras.ops.convert_to_numpy(network.pool_dropout(images, training=True)) == 0)
+
+
+def test_unfrozen_layers_are_trained_from_their_epoch_on(home):
+    job = prepare(load_experiment("tiny", LATER))
+    before = {name: values(getattr(job.classifier.network, name)) for name in BODY}
+    fit(job, 1)
+    assert changed(job, before) == []
+    job.begin(1)
+    job.classifier.fit(job.batches(1), steps_per_epoch=2, verbose=0, shuffle=False)
+    assert changed(job, before) == BODY
+
+
+@pytest.mark.parametrize("accumulated", ["null", "2"])
+def test_first_steps_of_adam_after_the_change_are_as_large_as_at_a_start(home, accumulated):
+    """Adam's first step is the learning rate, whatever the gradient: not 3 times that, at a later count."""
+    optimizer = f"{{name: adam, learning_rate: 0.001, gradient_accumulation_steps: {accumulated}}}"
+    overrides = [*LATER, "model.dropout=0.0", "augmentation=[]", "training.batch_size=128"]
+    job = prepare(load_experiment("tiny", [*overrides, f"optimizer={optimizer}"]))
+    fit(job, 1)
+    before = values(job.classifier.network.hidden)[0]
+    job.begin(1)
+    while np.array_equal(before, values(job.classifier.network.hidden)[0]):
+        job.classifier.fit(job.batches(1), steps_per_epoch=1, verbose=0, shuffle=False)
+    step = np.abs(values(job.classifier.network.hidden)[0] - before)
+    assert 0.9e-3 < step.max() < 1.01e-3
+
+
+@pytest.fixture(scope="module")
+def rich(tmp_path_factory):
+    """A run that was never stopped: frozen in its first epoch, averaged, with accumulated gradients."""
+    root = tmp_path_factory.mktemp("rich")
+    (root / "experiments").mkdir()
+    (root / "experiments" / "tiny.yaml").write_text(TINY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRAINER_HOME", str(root))
+        out = io.StringIO()
+        run = runner.train(load_experiment("tiny", RICH), out=out)
+        (run.path / "said").write_text(out.getvalue())
+        return run
+
+
+def test_run_says_what_is_frozen_and_counts_what_it_trained(rich, home):
+    said = (rich.path / "said").read_text()
+    assert "parameters, 6 variables frozen before epoch 2, 2 trained)" in said.splitlines()[0]
+    parameters = read_json(rich.metrics)["parameters"]
+    assert parameters["trainable"] == parameters["total"] - 12  # all but the statistics
+    run = runner.train(load_experiment("tiny", [BACKBONE, "training.epochs=1"]), out=(out := io.StringIO()))
+    assert "parameters, 6 variables frozen, 2 trained) on" in out.getvalue()
+    assert read_json(run.metrics)["parameters"]["trainable"] == 128 * 10 + 10
+    assert count_macs(keras.saving.load_model(run.best_model).network) == parameters["macs"]
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing is written any more."""
+
+
+@pytest.mark.parametrize(
+    ("hook", "call", "kill", "position"),
+    [
+        pytest.param("on_train_batch_end", 7, False, (0, 7), marks=pytest.mark.slow),
+        ("on_epoch_end", 1, True, (0, 13)),  # the last state is from before the epoch's end
+        ("on_epoch_begin", 2, True, (1, 0)),
+        ("on_train_batch_end", 14, False, (1, 1)),
+        pytest.param("on_train_batch_end", 30, False, (2, 4), marks=pytest.mark.slow),
+    ],
+    ids=["before", "at the end before", "at the beginning after", "after", "in the epoch after"],
+)
+def test_interrupted_run_resumes_to_the_same_bits(home, rich, monkeypatch, hook, call, kill, position):
+    original = getattr(Recorder, hook)
+    calls = []
+
+    def interrupt(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        calls.append(1)
+        if len(calls) == call:
+            if kill:
+                raise Killed
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, hook, interrupt)
+        with pytest.raises(Killed if kill else Interrupted):
+            runner.train(load_experiment("tiny", RICH), out=io.StringIO())
+    (run,) = list_runs("tiny")
+    state = load_state(run)[0]
+    assert (state.progress.epoch, state.progress.step) == position
+    runner.resume(run, out=io.StringIO())
+    assert_same_bits(run, rich)
+    parameters = [read_json(each.metrics)["parameters"] for each in (run, rich)]
+    assert parameters[0] == parameters[1]
+    for ours, theirs in zip(averages_in(load_state(run)[0]), averages_in(load_state(rich)[0]), strict=True):
+        assert ours.tobytes() == theirs.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ['model.freeze=["con*", "hiden"]'],
+            "model.freeze: 'hiden' fits no layer of baseline; the nearest names ",
+        ),
+        (['model.freeze=["hiden"]'], "names are hidden, "),
+        (['model.freeze=["*"]'], "leaves nothing to train; 'backbone' freezes all but the head"),
+        (["model.unfreeze_epoch=2"], "model.unfreeze_epoch: belongs to model.freeze"),
+        ([BACKBONE, "model.unfreeze_epoch=1"], "model.unfreeze_epoch: must be at least 2; got 1"),
+        ([BACKBONE, "model.unfreeze_epoch=3"], "must be at most training.epochs, which is 2; got 3"),
+        (["model.freeze=head"], "must be a list of patterns of layers' names, or 'backbone'"),
+    ],
+)
+def test_what_cannot_be_frozen_is_refused_before_a_folder_is_made(home, overrides, message):
+    with pytest.raises(UserError) as error:
+        runner.train(load_experiment("tiny", overrides), out=io.StringIO())
+    assert message in str(error.value)
+    assert not list_runs("tiny")
+
+
+PROGRAM = """
+import io, os, signal, sys
+import keras
+import numpy as np
+from app.config import load_experiment
+from app.errors import Interrupted
+from app.runs import list_runs
+from app.training import train as runner
+from app.training.checkpoint import load_state
+from app.training.callbacks import Recorder
+
+experiment = load_experiment("tiny", sys.argv[1:])
+straight = load_state(runner.train(experiment, out=io.StringIO()))[0]
+original = Recorder.on_train_batch_end
+def interrupt(self, batch, logs=None):
+    original(self, batch, logs)
+    if (self.progress.epoch, self.progress.step) == (1, 2):
+        os.kill(os.getpid(), signal.SIGINT)
+Recorder.on_train_batch_end = interrupt
+try:
+    runner.train(experiment, out=io.StringIO())
+except Interrupted:
+    pass
+Recorder.on_train_batch_end = original
+run = list_runs("tiny")[1]
+runner.resume(run, out=io.StringIO())
+resumed = load_state(run)[0]
+for name in ("model", "optimizer"):
+    for path, a, b in zip(straight.paths[name], straight.values[name], resumed.values[name], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6, err_msg=path)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [[], ["training.precision=float16"]], ids=["float32", "float16"])
+def test_jax_unfreezes_and_resumes(home, more):
+    """With the average and accumulated gradients."""
+    pytest.importorskip("jax")
+    environment = os.environ | on_jax(home / "jax")
+    command = [sys.executable, "-c", PROGRAM, *RICH, *more]
+    subprocess.run(command, env=environment, check=True, cwd=ROOT)
