@@ -154,8 +154,5 @@ def print_results(run: Run, out: TextIO) -> None:
         lines.append(f"test accuracy {metrics.test.accuracy:.4f} (best checkpoint, evaluated once)")
     if remark := chance_remark(run.path.parent.name, metrics, read_record(run.dataset, DatasetRecord)):
         lines.append(remark)
-    calibrated = metrics.calibration.get(metrics.checkpoint)
-    if calibrated and calibrated.remark:
-        lines.append(calibrated.remark)
     lines += [f"curves {shown(run.curves)}", f"report {shown(run.report)}"]
     print("\n".join(lines), file=out, flush=True)

@@ -169,9 +169,9 @@ class Killed(BaseException):
     ("hook", "call", "kill"),
     [
         ("on_train_batch_end", 3, False),
-        ("on_test_batch_end", 1, False),
         ("on_test_batch_end", 2, True),
-        ("on_epoch_end", 1, True),
+        pytest.param("on_test_batch_end", 1, False, marks=pytest.mark.slow),
+        pytest.param("on_epoch_end", 1, True, marks=pytest.mark.slow),
     ],
 )
 def test_interrupted_run_resumes_to_the_same_bits(home, averaged, monkeypatch, hook, call, kill):

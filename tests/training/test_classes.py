@@ -62,6 +62,7 @@ def test_settings_reach_the_loss_weights_in_the_order_of_the_classes(home):
     assert (loss.focal_gamma, loss.label_smoothing) == (2.0, 0.1)
 
 
+@pytest.mark.slow
 def test_run_resumes_to_the_same_bits(home, monkeypatch):
     network = "model={name: cifar_resnet, depth: 8, drop_path: 0.5}"
     views = "evaluation={test_time_views: flip, views_below: 0.5}"

@@ -99,6 +99,7 @@ def test_run_records_the_rates_it_trains_with_and_resumes_to_the_same_bits(home,
     assert_same_bits(straight, runner.resume(run, out=io.StringIO()))
 
 
+@pytest.mark.slow
 def test_more_epochs_go_on_by_the_same_rule(home):
     longer = runner.train(load_experiment("tiny", [PLATEAU, LOSS, "training.epochs=3"]), out=io.StringIO())
     run = runner.train(load_experiment("tiny", [PLATEAU, LOSS]), out=io.StringIO())
