@@ -35,8 +35,8 @@ def random_boxes(shape, area: Sequence[float], aspect: Sequence[float], seed):
     roots = ops.exp((low + (high - low) * draws[1]) / 2.0)
     heights, widths = ops.sqrt(areas) / roots, ops.sqrt(areas) * roots
     fits = ops.logical_and(heights <= height, widths <= width)
-    first = ops.argmax(ops.cast(fits, "int32"), axis=0)[None]
-    tall = ops.minimum(ops.take_along_axis(heights, first, axis=0)[0], height)
-    wide = ops.minimum(ops.take_along_axis(widths, first, axis=0)[0], width)
+    first = ops.one_hot(ops.argmax(ops.cast(fits, "int32"), axis=0), ATTEMPTS, axis=0, dtype="float32")
+    tall = ops.minimum(ops.sum(first * heights, axis=0), height)
+    wide = ops.minimum(ops.sum(first * widths, axis=0), width)
     middle = random.uniform((2, batch), -0.5, 0.5, dtype="float32", seed=seed)
     return tall, wide, middle[0] * (height - tall), middle[1] * (width - wide)
