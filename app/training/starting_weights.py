@@ -189,6 +189,7 @@ def _published_file(offer: Pretrained) -> Path:
             raise UserError(
                 f"model.weights: {url} cannot be downloaded ({error}); put the file at {shown(path)}"
             ) from error
+        return path
     _check_digest(path, offer)
     return path
 

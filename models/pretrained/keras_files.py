@@ -6,8 +6,9 @@ from typing import Any
 import h5py
 import numpy as np
 
+from models.pretrained.published import KERAS_NORM
+
 _KERNEL = ("kernel", "bias")
-_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 
 
 def read_keras_file(path: Path) -> dict[str, np.ndarray]:
@@ -25,7 +26,7 @@ def read_keras_file(path: Path) -> dict[str, np.ndarray]:
         if isinstance(node, h5py.Dataset) and node.dtype.kind == "f":
             layer, variable = name.split("/")[-2:]
             if layer == "vars":  # Keras 3 numbers a layer's variables and notes its name beside them
-                names = _NORM if len(node.parent) == len(_NORM) else _KERNEL
+                names = KERAS_NORM if len(node.parent) == len(KERAS_NORM) else _KERNEL
                 layer, variable = str(node.parent.attrs.get("name")), names[int(variable)]
             arrays[f"{layer}/{variable.removesuffix(':0')}"] = node[()]
 

@@ -6,11 +6,10 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from models.pretrained.published import Layout, PublishedLayer
+from models.pretrained.published import KERAS_NORM, Layout, PublishedLayer
 from models.variables import assign
 
 _TORCH_NORM = ("weight", "bias", "running_mean", "running_var")
-_KERAS_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 _NOT_NEEDED = "num_batches_tracked"  # PyTorch's count of batches, by which nothing is computed
 
 
@@ -92,7 +91,7 @@ def match(
 def _keys(layer: Any, layout: Layout) -> list[tuple[keras.Variable, str]]:
     """Return a layer's variables, each with the last part of its array's name."""
     if isinstance(layer, keras.layers.BatchNormalization):
-        names = _TORCH_NORM if layout == "torch" else _KERAS_NORM
+        names = _TORCH_NORM if layout == "torch" else KERAS_NORM
         return list(
             zip((layer.gamma, layer.beta, layer.moving_mean, layer.moving_variance), names, strict=True)
         )

@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple
 import keras
 
 Layout = Literal["torch", "keras"]
+KERAS_NORM = ("gamma", "beta", "moving_mean", "moving_variance")  # in the order of Keras' files
 
 
 class PublishedLayer(NamedTuple):
