@@ -1,6 +1,6 @@
 """Optimizers by name, and the learning rate as a function of the step."""
 
-from app.training.optimizers.build import ACCUMULATION, build_optimizer, unapplied_steps
+from app.training.optimizers.build import build_optimizer, unapplied_steps
 from app.training.optimizers.learning_rate import (
     LearningRate,
     follow_history,
@@ -10,7 +10,6 @@ from app.training.optimizers.learning_rate import (
 from app.training.optimizers.warnings import optimizer_warnings
 
 __all__ = [
-    "ACCUMULATION",
     "LearningRate",
     "build_optimizer",
     "follow_history",
