@@ -41,7 +41,7 @@ preview: ## draw 24 augmentations of an image of EXP, and its learning rate, bef
 resume: ## resume RUN, or the newest unfinished run of EXP; EPOCHS=n [SCHEDULE=keep|stretch] to train on; FORCE=1
 doctor: ## check EXP before a long run, or find the layer in which RUN became non-finite
 prove-resume: ## train EXP straight and with KILLS=5 kills, and compare the two runs bit by bit
-bench: with-torch ## measure how fast EXP trains here; AGAINST="keras torch" adds interleaved baselines, WORKERS=2 shows how it scales; ROUNDS=7
+bench: with-torch ## measure how fast EXP trains here; AGAINST="keras torch" adds interleaved baselines, BESIDE="key=value ..." the same with one setting changed, WORKERS=2 shows how it scales; ROUNDS=7
 evaluate: ## evaluate RUN, or the newest run of EXP, class by class; SPLIT=test, VIEWS=flip, CHECKPOINT=last
 predict: ## predict the classes of IMAGES (a file, a folder, "*.jpg") with RUN, or the newest run of EXP; UNSURE=0.8 marks smaller probabilities
 explain: ## draw the filters of the first layer of RUN and the Grad-CAM of IMAGES

@@ -58,7 +58,8 @@ def test_bench_against_plain_keras(tiny, tmp_path, monkeypatch, capfd):
     kernels = {"here": True, "by_itself": False}  # as on every processor without AVX-512
     monkeypatch.setattr(baselines, "onednn_kernels", lambda: kernels)
     out = io.StringIO()
-    path = bench(tiny, ["keras"], rounds=2, out=out)
+    changed = {setting: load_experiment("tiny", [setting]) for setting in ("training.ema={decay: 0.9}",)}
+    path = bench(tiny, ["keras"], rounds=2, out=out, beside=changed)
     result = json.loads(path.read_text())
     assert path.parent.parent == tmp_path / "runs" / "bench" and path.name == "bench.json"
     assert sorted(folder.name for folder in (tmp_path / "runs").iterdir()) == ["bench"]  # no run is left
@@ -66,6 +67,10 @@ def test_bench_against_plain_keras(tiny, tmp_path, monkeypatch, capfd):
         assert len(result[name]["rounds"]) == 2 and min(result[name]["rounds"]) > 0
     ratios = [a / b for a, b in zip(result["keras"]["rounds"], result["fit"]["rounds"], strict=True)]
     assert result["keras"]["times_as_fast"]["least"] == pytest.approx(min(ratios))
+    (beside,) = result["beside"].values()
+    assert beside["times_as_long"]["most"] == pytest.approx(
+        max(a / b for a, b in zip(beside["rounds"], result["fit"]["rounds"], strict=True))
+    )
     macs = 5 * 5 * 6 * 16 * 16 + 8 * 8 * 6 * 128 + 128 * 10
     assert result["operations_per_step"] == 6 * 128 * macs
     assert 0 < result["share_of_peak"] < 1.2
@@ -75,6 +80,7 @@ def test_bench_against_plain_keras(tiny, tmp_path, monkeypatch, capfd):
     assert capfd.readouterr().err == ""  # no remark of TensorFlow's
     text = out.getvalue()
     assert "tiny: float32, batches of 128" in text and "-bound" in text and text.count("times as fast") == 2
+    assert "beside        training.ema={decay: 0.9}: " in text
     assert "with oneDNN kernels on, as ours:" in text and "as it comes, oneDNN kernels off:" in text
 
 

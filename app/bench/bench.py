@@ -1,6 +1,7 @@
 """The bench of an experiment: measures, ratios round by round, and a verdict in words."""
 
 import contextlib
+import functools
 import statistics
 import tempfile
 import time
@@ -13,7 +14,7 @@ import numpy as np
 from app.bench import baselines, timers
 from app.bench.startup_time import start_up
 from app.config import Experiment, dump_experiment
-from app.data.dataset import whole_split
+from app.data.dataset import Dataset, whole_split
 from app.data.pipeline import evaluation_batches
 from app.files import new_folder, write_json
 from app.machine import describe_machine, peak_memory_megabytes
@@ -27,17 +28,30 @@ from models.inspect import count_macs, count_weights
 ROUND_SECONDS = 5.0  # of each contender in each round, or two steps where those take longer
 
 
-def bench(experiment: Experiment, against: Sequence[str], rounds: int, out: TextIO) -> Path:
-    """Measure an experiment on this machine, alone or against baselines, and print the results.
+def bench(
+    experiment: Experiment,
+    against: Sequence[str],
+    rounds: int,
+    out: TextIO,
+    beside: Mapping[str, Experiment] | None = None,
+) -> Path:
+    """Measure an experiment on this machine, alone or against others, and print the results.
 
     All contenders are interleaved, a few steps each, so that a ratio compares neighbours in time.
+
+    Args:
+        experiment: What is measured.
+        against: Baselines.
+        rounds: How often each contender has its turn.
+        out: Receives the results.
+        beside: The experiment with one setting changed, by that setting; `fit` is measured of each.
 
     Keras is shown twice where TensorFlow by itself would compute with other kernels than this process does:
     with the same ones, and as it comes (`keras_default`). Returns the file bench.json, in a new folder of
     `runs/bench/`.
 
     Raises:
-        UserError: The experiment cannot be trained, or a baseline does not start.
+        UserError: An experiment cannot be trained, or a baseline does not start.
     """
 
     def say(subject: str, text: str) -> None:
@@ -76,7 +90,11 @@ def bench(experiment: Experiment, against: Sequence[str], rounds: int, out: Text
         if kernels and kernels["here"] != kernels["by_itself"]:
             against = [*against, "keras_default"]
         others = [_start_baseline(kind, file, job, stack) for kind in against]
-        result |= _interleave(job, others, rounds, folder)
+        changed = {
+            setting: prepare(one.with_auto_as(precision), dataset=_same_data(job, one))
+            for setting, one in (beside or {}).items()
+        }
+        result |= _interleave(job, others, changed, rounds, folder)
         for name, key in (("fit step", "fit"), ("compiled step", "bare")):
             say(name, _step(result[key], batch))
         say("fit/compiled", in_words(result["fit_over_bare"], 3))
@@ -85,6 +103,9 @@ def bench(experiment: Experiment, against: Sequence[str], rounds: int, out: Text
             say(subject, text)
         for kind in against:
             say(f"against {kind.partition('_')[0]}", _comparison(result[kind], kind, kernels))
+        for setting, found in result["beside"].items():
+            ratio = in_words(found["times_as_long"], 3)
+            say("beside", f"{setting}: {found['seconds_per_step']:.4g} s, {ratio} of the fit step")
         result["peak_memory_megabytes"] = peak_memory_megabytes()
         say("verdict", result["verdict"])
         say("memory", f"{result['peak_memory_megabytes']:,} MB at most")
@@ -106,22 +127,40 @@ def _start_baseline(kind: str, file: Path, job: Job, stack: contextlib.ExitStack
     return other
 
 
-def _interleave(job: Job, others: Sequence[baselines.Baseline], rounds: int, folder: Path) -> dict[str, Any]:
-    """Measure `fit`, the compiled step alone and the baselines; return medians of each round."""
+def _same_data(job: Job, other: Experiment) -> Dataset | None:
+    """Return the data of a job where another experiment has the same, None where it has others."""
+    return job.dataset if other.dataset == job.experiment.dataset else None
+
+
+def _interleave(
+    job: Job,
+    others: Sequence[baselines.Baseline],
+    changed: Mapping[str, Job],
+    rounds: int,
+    folder: Path,
+) -> dict[str, Any]:
+    """Measure `fit`, the compiled step alone and the others; return medians of each round."""
     contenders = {
         "fit": lambda steps: timers.fit_seconds(job, steps, folder),
         "bare": lambda steps: timers.compiled_seconds(job, steps),
     }
     contenders |= {other.kind: other.seconds for other in others}
+    for setting, one in changed.items():
+        contenders[setting] = functools.partial(timers.fit_seconds, one, folder=folder)
+        contenders[setting](1)
     steps = steps_in_a_round(contenders["fit"](2))
     contenders["bare"](1)
     seconds = interleaved(contenders, steps, rounds)
     result: dict[str, Any] = {"steps_per_round": steps}
-    result |= {name: spread(rounds_of) for name, rounds_of in seconds.items()}
+    result |= {name: spread(rounds_of) for name, rounds_of in seconds.items() if name not in changed}
     result["fit_over_bare"] = ratios(seconds["fit"], seconds["bare"])
     for other in others:
         times_as_fast = ratios(seconds[other.kind], seconds["fit"])
         result[other.kind] |= {"times_as_fast": times_as_fast} | other.description
+    result["beside"] = {
+        name: spread(seconds[name]) | {"times_as_long": ratios(seconds[name], seconds["fit"])}
+        for name in changed
+    }
     return result
 
 

@@ -6,6 +6,7 @@ Nothing here imports TensorFlow or Keras at module level, so that what is wrong 
 import shlex
 import statistics
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from app import preflight
@@ -175,6 +176,9 @@ def prove_resume(
 def bench(
     exp: Exp = None,
     against: Annotated[str, Option("interleaved baselines: keras, torch or both", "BASELINE ...")] = "",
+    beside: Annotated[
+        Sequence[str], Option("interleave the experiment with each of these alone changed", "KEY=VALUE ...")
+    ] = (),
     rounds: Annotated[int, Option("interleaved rounds", "N")] = 7,
     set_: Set = (),
     data_dir: DataDir = None,
@@ -186,9 +190,20 @@ def bench(
     baselines = against.replace(",", " ").split()
     if not set(baselines) <= {"keras", "torch"} or len(set(baselines)) < len(baselines):
         raise UserError(f"bench: AGAINST={against}; there are keras and torch, each once")
-    if workers != 1 and baselines:
-        raise UserError("bench: received both WORKERS and AGAINST; compare with one worker, or with others")
+    if workers != 1 and (baselines or beside):
+        other = "AGAINST" if baselines else "BESIDE"
+        raise UserError(f"bench: received both WORKERS and {other}; compare with one worker, or with others")
     experiment = chosen_experiment(exp, set_, data_dir)
+    changed = {
+        setting: chosen_experiment(exp, [*set_, shlex.quote(setting)], data_dir)
+        for setting in overrides_from(beside)
+    }
+    for setting, other in changed.items():
+        if differs := _process_settings(other) - _process_settings(experiment):
+            key = next(iter(differs))[0]
+            raise UserError(
+                f"BESIDE={setting}: training.{key} holds for a whole process; bench twice with SET instead"
+            )
     from app.bench.baselines import require, share_gpu
 
     for kind in baselines:
@@ -204,7 +219,12 @@ def bench(
         return
     from app.bench.bench import bench
 
-    bench(experiment, baselines, rounds, sys.stdout)
+    bench(experiment, baselines, rounds, sys.stdout, changed)
+
+
+def _process_settings(experiment: Experiment) -> set[tuple[str, str]]:
+    training = experiment.training
+    return {(key, str(getattr(training, key))) for key in ("precision", "devices", "determinism")}
 
 
 def _checked(experiment: Experiment) -> Experiment:
