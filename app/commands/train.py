@@ -198,8 +198,8 @@ def bench(
         setting: chosen_experiment(exp, [*set_, shlex.quote(setting)], data_dir)
         for setting in overrides_from(beside)
     }
-    for setting, other in changed.items():
-        if differs := _process_settings(other) - _process_settings(experiment):
+    for setting, one in changed.items():
+        if differs := _process_settings(one) - _process_settings(experiment):
             key = next(iter(differs))[0]
             raise UserError(
                 f"BESIDE={setting}: training.{key} holds for a whole process; bench twice with SET instead"
