@@ -1,7 +1,7 @@
 """A large folder of photographs: the first start, one that is killed half-way, and the second, measured.
 
-`python -m app.bench.large_folder FOLDER --images 20000` makes the images in FOLDER/photos, where they are missing,
-keeps decoded ones in FOLDER/data, and prints a table. Delete FOLDER afterwards.
+`python -m app.bench.large_folder FOLDER --images 20000` makes images in FOLDER/photos, unless there are some,
+keeps decoded ones in FOLDER/data, and prints what it measures. Delete FOLDER afterwards.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -34,13 +35,13 @@ BATCH_SIZE = 32
 
 
 def make_photos(folder: Path, count: int) -> None:
-    """Write images of mixed sizes, modes and formats into ten class folders, some of them a level or two deeper.
+    """Write images of mixed sizes, modes and formats into ten class folders, or a level or two below them.
 
     Sides are log-uniform, from 200 x 150 to 1600 x 1200 pixels. Of 1,000 files about 50 are gray, 20 CMYK, 50
     turned by EXIF, 30 PNG, 30 WebP, and 2 damaged; all others are RGB JPEG.
     """
     if free_disk_bytes(folder) < 2 * count * MEAN_FILE_BYTES:
-        raise UserError(f"{folder}: {count:,} images may take {count * MEAN_FILE_BYTES / 1e9:.1f} GB; free space")
+        raise UserError(f"{folder}: too little space for {count * MEAN_FILE_BYTES / 1e9:.1f} GB of images")
     rng = np.random.default_rng(0)
     scenes = [_scene(rng) for _ in range(6)]
     for number, label in enumerate(rng.choice(10, count, p=np.divide(CLASS_WEIGHTS, sum(CLASS_WEIGHTS)))):
@@ -48,7 +49,7 @@ def make_photos(folder: Path, count: int) -> None:
         sides = [round(low * (high / low) ** fraction) for low, high in (SHORT_SIDE, LONG_SIDE)]
         width, height = sides if rng.random() < 0.3 else sides[::-1]
         scene = scenes[rng.integers(len(scenes))]
-        left, top = (int(rng.integers(have - want + 1)) for have, want in zip(scene.size, (width, height)))
+        left, top = (int(rng.integers(free + 1)) for free in np.subtract(scene.size, (width, height)))
         suffix, content = _encoded(scene.crop((left, top, left + width, top + height)), rng.random())
         parts = ["", f"{2015 + number % 8}", f"{2015 + number % 8}/{number % 12 + 1:02}"][number % 3]
         place = folder / f"class {label}" / parts
@@ -57,17 +58,19 @@ def make_photos(folder: Path, count: int) -> None:
 
 
 def _scene(rng: np.random.Generator) -> Image.Image:
-    """Draw what large crops are taken from: coarse structure with finer structure on top, as photographs have."""
+    """Draw what large crops are taken from: coarse structure and finer one on top of it."""
     side, total = LONG_SIDE[1] + 200, np.zeros((LONG_SIDE[1] + 200,) * 2 + (3,), np.float32)
     for cells, strength in ((5, 60), (40, 25), (300, 12)):
         noise = Image.fromarray(rng.integers(0, 255, (cells, cells, 3), dtype=np.uint8))
-        total += (np.asarray(noise.resize((side, side), Image.Resampling.BICUBIC), np.float32) - 127) * (strength / 127)
+        pixels = np.asarray(noise.resize((side, side), Image.Resampling.BICUBIC), np.float32)
+        total += (pixels - 127) * (strength / 127)
     return Image.fromarray((total + 127).clip(0, 255).astype(np.uint8))
 
 
 def _encoded(image: Image.Image, kind: float) -> tuple[str, bytes]:
     """Return the suffix and content of a file; `kind`, from 0 to 1, decides which."""
-    suffix, options = ".jpg", {"format": "JPEG", "quality": 85}
+    suffix = ".jpg"
+    options: dict[str, Any] = {"format": "JPEG", "quality": 85}
     if kind < 0.05:
         image = image.convert("L")
     elif kind < 0.07:
@@ -130,7 +133,7 @@ def _start(folder: Path, image_size: int, began: float) -> dict[str, float]:
 
 @contextlib.contextmanager
 def _peak_memory() -> Iterator[list[float]]:
-    """Yield a list to which the memory that is the process's own, not mapped files, is added every 50 ms, in MB."""
+    """Yield a list that gets, every 50 ms, the memory in MB that is the process's own: no mapped files."""
     found, ended = [0.0], threading.Event()
 
     def watch() -> None:
@@ -148,7 +151,8 @@ def _peak_memory() -> Iterator[list[float]]:
 
 
 def _megabytes(folder: Path) -> float:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+    """Return what a folder takes on disk; files may have holes."""
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file()) / 1e6
 
 
 def main() -> None:

@@ -12,9 +12,7 @@ from app.config.dataset import DatasetConfig
 from app.data.dataset import Dataset, Source, Split, fingerprint
 from app.data.images import MAX_LISTED
 from app.data.sources import LOADERS
-from app.data.sources.published import CACHE_FOLDER
 from app.data.splits import fold_numbers, stratified, subsample, subset
-from app.data.store import remove_stale_temporaries
 from app.errors import UserError
 from app.paths import project_root, shown
 from app.wording import clipped, printable, received, unknown_name
@@ -25,7 +23,7 @@ CORRECTION_COLUMNS = ("image", "given", "suggested", "score")  # `make labels` w
 def load_dataset(config: DatasetConfig, data_root: Path) -> Dataset:
     """Load a dataset, uint8 images of one size, and set its validation images apart.
 
-    `<name>/` is looked for in `data_root`, whose `.cache/` takes decoded images that are too many for memory.
+    `<name>/` is looked for in `data_root`, whose `.cache/` takes decoded images.
 
     Raises:
         UserError: Whatever is wrong with the files or missing.
@@ -35,7 +33,6 @@ def load_dataset(config: DatasetConfig, data_root: Path) -> Dataset:
 
 def load_source(config: DatasetConfig, data_root: Path) -> Source:
     """Load a dataset as `load_dataset` does, without `exclude` and with `relabel` done, not divided yet."""
-    remove_stale_temporaries(data_root / CACHE_FOLDER)
     return _corrected(LOADERS[config.name](config, data_root), config)
 
 
