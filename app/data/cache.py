@@ -1,10 +1,10 @@
 """Decoded images in a file of the cache, which an interrupted decoding leaves fit to be continued.
 
-NAME-LISTING.images holds the pixels of one image after the other, then a key (uint64) for each: that of its
-file where its pixels are there, 0 where not. Pixels are flushed to disk before their keys are written: what
-has a key is whole after a kill or a power cut. Other images of the same NAME, such as those of a folder that
-changed, get a file of another LISTING, which takes over what the older one has of them. Files may be deleted
-at any time: processes that have them mapped keep them.
+NAME-LISTING.images holds the pixels of one image after the other, then a record for each: the key of its file
+where its pixels are there, 0 where not, and their hash. Pixels are flushed to disk before their records are
+written: what has a key is whole after a kill or a power cut. Other images of the same NAME, such as those of
+a folder that changed, get a file of another LISTING, which takes over what the older one has of them. Files
+may be deleted at any time: processes that have them mapped keep them.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from typing import IO, Self
 
 import numpy as np
 
+from app.data.dataset import pixel_hashes
 from app.data.progress import progress, remark
 from app.machine import free_disk_bytes
 from app.paths import shown
@@ -26,7 +27,7 @@ from app.paths import shown
 DISK_FRACTION = 0.8  # of the free space, which decoded images may take
 SAID_BYTES = 10**8  # what takes less is not worth a line
 COPIED_BYTES = 64 * 2**20  # at a time
-KEY_BYTES = np.dtype(np.uint64).itemsize
+RECORD = np.dtype([("key", np.uint64), ("hash", np.uint64)])
 
 
 class ImageCache:
@@ -35,6 +36,7 @@ class ImageCache:
     Attributes:
         path: The file.
         present: Which images are in it, `(n,)` bool.
+        hashes: Of those, as `pixel_hashes` gives them, `(n,)` uint64.
     """
 
     def __init__(self, folder: Path, name: str, shape: tuple[int, ...], keys: np.ndarray):
@@ -48,7 +50,7 @@ class ImageCache:
         """
         listing = hashlib.blake2b(keys.tobytes(), digest_size=16).hexdigest()
         self.path = folder / f"{name}-{listing}.images"
-        self.present = np.zeros(len(keys), bool)
+        self.present, self.hashes = np.zeros(len(keys), bool), np.zeros(len(keys), np.uint64)
         self._pattern, self._shape, self._keys = f"{name}-*.images", shape, keys
         self._image_bytes = math.prod(shape[1:])
         self._file: IO[bytes] | None = None
@@ -61,8 +63,10 @@ class ImageCache:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the file."""
+        """Let other processes open the file; what is mapped of it stays."""
         if self._file:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(self._file, fcntl.LOCK_UN)  # closing would not do: a mapping holds it, too
             self._file.close()
 
     @property
@@ -109,9 +113,11 @@ class ImageCache:
         self._write(0, positions, images)
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._write(math.prod(self._shape), positions, self._keys[positions])
+        records = np.empty(len(positions), RECORD)
+        records["key"], records["hash"] = self._keys[positions], pixel_hashes(images)
+        self._write(math.prod(self._shape), positions, records)
         self._file.flush()
-        self.present[positions] = True
+        self.present[positions], self.hashes[positions] = True, records["hash"]
 
     def images(self) -> np.ndarray:
         """Return all images, mapped into memory; zeros for those that are not there."""
@@ -121,12 +127,13 @@ class ImageCache:
     def _open(self, mode: str) -> None:
         file = self._file = open(self.path, mode)
         _lock(file)
-        size, start = len(self._keys) * (self._image_bytes + KEY_BYTES), math.prod(self._shape)
+        size, start = len(self._keys) * (self._image_bytes + RECORD.itemsize), math.prod(self._shape)
         if os.fstat(file.fileno()).st_size != size:  # new, or damaged
             file.truncate(0)
             file.truncate(size)
         file.seek(start)
-        self.present = np.frombuffer(file.read(), np.uint64) == self._keys
+        records = np.frombuffer(file.read(), RECORD)
+        self.present, self.hashes = records["key"] == self._keys, records["hash"].copy()
 
     def _write(self, start: int, positions: np.ndarray, content: np.ndarray) -> None:
         """Write rows of `content` to their positions behind `start`, neighbours at once."""
@@ -141,10 +148,10 @@ class ImageCache:
         with contextlib.ExitStack() as stack:
             try:
                 file = stack.enter_context(open(older, "rb"))
-                num_images = os.fstat(file.fileno()).st_size // (self._image_bytes + KEY_BYTES)
+                num_images = os.fstat(file.fileno()).st_size // (self._image_bytes + RECORD.itemsize)
                 images = np.memmap(file, np.uint8, "r", shape=(num_images, *self._shape[1:]))
                 file.seek(images.nbytes)
-                keys = np.frombuffer(file.read(), np.uint64)
+                keys = np.frombuffer(file.read(), RECORD)["key"]
             except (OSError, ValueError):  # deleted meanwhile, or damaged
                 return
             wanted = np.flatnonzero(~self.present)

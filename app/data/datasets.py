@@ -1,6 +1,7 @@
 """Loads a dataset by name, corrects its labels and sets its validation images apart."""
 
 import csv
+import dataclasses
 import io
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -103,7 +104,7 @@ def _corrected(source: Source, config: DatasetConfig) -> Source:
         for position, label in suggested.items():
             labels[position] = label
         text += f"; {len(suggested):,} training images relabelled by {printable(config.relabel)}"
-    train = subset(Split(source.train.images, labels, source.train.rows, source.train.files), kept)
+    train = subset(dataclasses.replace(source.train, labels=labels), kept)
     counts = np.bincount(train.labels, minlength=len(source.class_names))
     if lost := [printable(name) for name, n in zip(source.class_names, counts, strict=True) if n == 0]:
         raise UserError(f"dataset.exclude, dataset.relabel: no training image is left of: {', '.join(lost)}")

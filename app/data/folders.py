@@ -50,7 +50,7 @@ def load_folder(
     first_file = root / index.files[first]
     small = os.path.exists(first_file) and os.path.getsize(first_file) < SMALL_FILE_BYTES
     num_threads = 1 if small else os.cpu_count() or 1  # where Python outweighs decoding, threads would queue
-    images, bad = store_images(
+    images, hashes, bad = store_images(
         decode,
         (len(index.files), *shape),
         cache_folder,
@@ -60,7 +60,8 @@ def load_folder(
         num_threads,
     )
     splits = {
-        part: Split(images, index.labels[rows], rows, index.files) for part, rows in _good_rows(index, bad)
+        part: Split(images, index.labels[rows], rows, index.files, hashes)
+        for part, rows in _good_rows(index, bad)
     }
     suffixes = sorted({os.path.splitext(name)[1].lower() for name in index.files})
     text = f"class folders in {shown(root)} ({len(index.files)} {' '.join(suffixes)} files)"

@@ -36,7 +36,7 @@ def store_images(
     keys: np.ndarray,
     check: Callable[[BadImages], None] = lambda bad: None,
     num_threads: int = 1,
-) -> tuple[np.ndarray, BadImages]:
+) -> tuple[np.ndarray, np.ndarray | None, BadImages]:
     """Decode every image once, but for those that the cache has. Bad ones are tried anew at every start.
 
     Args:
@@ -49,7 +49,8 @@ def store_images(
         num_threads: That decode side by side.
 
     Returns:
-        All images, uint8, with zeros for the bad ones, and the bad ones.
+        All images, uint8, with zeros for the bad ones; of those in the cache the hashes, see `pixel_hashes`,
+        else None; and the bad ones.
 
     Raises:
         UserError: The images are too many for memory, and the cache cannot take them either.
@@ -100,7 +101,7 @@ def store_images(
                 images[cache.present] = cache.images()[cache.present]
             fill(images.__setitem__, np.setdiff1d(np.flatnonzero(~cache.present), [*bad, *done]))
         check(bad)
-        return cache.images() if images is None else images, bad
+        return (cache.images(), cache.hashes, bad) if images is None else (images, None, bad)
 
 
 def _decoded_blocks(
