@@ -92,4 +92,5 @@ def _converted(images: np.ndarray, image_format: ImageFormat, cache_folder: Path
 
     plain = whole_split(images, np.zeros(num_images))
     digest = fingerprint(Source((repr(image_format),), plain, None, None, ""))
-    return store_images(decode, (num_images, *shape), cache_folder / f"{digest}.npy")[0]
+    keys = np.arange(1, num_images + 1, dtype=np.uint64)
+    return store_images(decode, (num_images, *shape), cache_folder, digest, keys)[0]

@@ -24,6 +24,9 @@ class Split:
     labels: np.ndarray  # of this split's images, `(n,)` int32
     rows: np.ndarray  # where in `images` they lie, `(n,)` int64
     files: Sequence[str] = ()  # of each of `images`, relative to the data folder; none where of an archive
+    known_hashes: np.ndarray | None = (
+        None  # of each of `images`, as `pixel_hashes` gives them; None: not known
+    )
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -49,10 +52,17 @@ class Split:
 
     def hashes(self) -> np.ndarray:
         """Return 64 bits for each image, uint64 in order: the same for the same pixels, else different."""
-        rows = (row for images in self.chunks() for row in images.reshape(len(images), -1))
-        return np.frombuffer(
-            b"".join(hashlib.blake2b(row.data, digest_size=8).digest() for row in rows), np.uint64
-        )
+        if self.known_hashes is not None:
+            return self.known_hashes[self.rows]
+        return np.concatenate([np.empty(0, np.uint64), *map(pixel_hashes, self.chunks())])
+
+
+def pixel_hashes(images: np.ndarray) -> np.ndarray:
+    """Return 64 bits for each image `(n, ...)`, uint64: the same for the same pixels, else different."""
+    rows = np.ascontiguousarray(images).reshape(len(images), -1)
+    return np.frombuffer(
+        b"".join(hashlib.blake2b(row.data, digest_size=8).digest() for row in rows), np.uint64
+    )
 
 
 def whole_split(images: np.ndarray, labels: np.ndarray) -> Split:

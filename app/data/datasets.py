@@ -1,6 +1,7 @@
 """Loads a dataset by name, corrects its labels and sets its validation images apart."""
 
 import csv
+import dataclasses
 import io
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -12,9 +13,7 @@ from app.config.dataset import DatasetConfig
 from app.data.dataset import Dataset, Source, Split, fingerprint
 from app.data.images import MAX_LISTED
 from app.data.sources import LOADERS
-from app.data.sources.published import CACHE_FOLDER
 from app.data.splits import fold_numbers, stratified, subsample, subset
-from app.data.store import remove_stale_temporaries
 from app.errors import UserError
 from app.paths import project_root, shown
 from app.wording import clipped, printable, received, unknown_name
@@ -25,7 +24,7 @@ CORRECTION_COLUMNS = ("image", "given", "suggested", "score")  # `make labels` w
 def load_dataset(config: DatasetConfig, data_root: Path) -> Dataset:
     """Load a dataset, uint8 images of one size, and set its validation images apart.
 
-    `<name>/` is looked for in `data_root`, whose `.cache/` takes decoded images that are too many for memory.
+    `<name>/` is looked for in `data_root`, whose `.cache/` takes decoded images.
 
     Raises:
         UserError: Whatever is wrong with the files or missing.
@@ -35,7 +34,6 @@ def load_dataset(config: DatasetConfig, data_root: Path) -> Dataset:
 
 def load_source(config: DatasetConfig, data_root: Path) -> Source:
     """Load a dataset as `load_dataset` does, without `exclude` and with `relabel` done, not divided yet."""
-    remove_stale_temporaries(data_root / CACHE_FOLDER)
     return _corrected(LOADERS[config.name](config, data_root), config)
 
 
@@ -106,7 +104,7 @@ def _corrected(source: Source, config: DatasetConfig) -> Source:
         for position, label in suggested.items():
             labels[position] = label
         text += f"; {len(suggested):,} training images relabelled by {printable(config.relabel)}"
-    train = subset(Split(source.train.images, labels, source.train.rows, source.train.files), kept)
+    train = subset(dataclasses.replace(source.train, labels=labels), kept)
     counts = np.bincount(train.labels, minlength=len(source.class_names))
     if lost := [printable(name) for name, n in zip(source.class_names, counts, strict=True) if n == 0]:
         raise UserError(f"dataset.exclude, dataset.relabel: no training image is left of: {', '.join(lost)}")

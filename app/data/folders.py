@@ -50,15 +50,18 @@ def load_folder(
     first_file = root / index.files[first]
     small = os.path.exists(first_file) and os.path.getsize(first_file) < SMALL_FILE_BYTES
     num_threads = 1 if small else os.cpu_count() or 1  # where Python outweighs decoding, threads would queue
-    images, bad = store_images(
+    images, hashes, bad = store_images(
         decode,
         (len(index.files), *shape),
-        cache_folder / f"{_listing_hash(index, image_format)}.npy",
+        cache_folder,
+        hashlib.sha256(repr((str(root.resolve()), asdict(image_format), shape)).encode()).hexdigest()[:32],
+        _keys(index),
         lambda bad: _check_bad(index, bad, on_bad_image),
         num_threads,
     )
     splits = {
-        part: Split(images, index.labels[rows], rows, index.files) for part, rows in _good_rows(index, bad)
+        part: Split(images, index.labels[rows], rows, index.files, hashes)
+        for part, rows in _good_rows(index, bad)
     }
     suffixes = sorted({os.path.splitext(name)[1].lower() for name in index.files})
     text = f"class folders in {shown(root)} ({len(index.files)} {' '.join(suffixes)} files)"
@@ -110,13 +113,15 @@ def _good_rows(index: FolderIndex, bad: BadImages) -> Iterator[tuple[str, np.nda
         yield part, rows[~np.isin(rows, list(bad))]
 
 
-def _listing_hash(index: FolderIndex, image_format: ImageFormat) -> str:
-    """Return a name that changes with any file's path, size or time, and with the conversion."""
-    digest = hashlib.sha256(repr((str(index.root.resolve()), asdict(image_format))).encode())
-    for name in index.files:
+def _keys(index: FolderIndex) -> np.ndarray:
+    """Return a number for each file that changes with its path, size or time, uint64."""
+
+    def key(name: str) -> bytes:
         try:
             status = os.stat(os.path.join(index.root, name))
-            digest.update(f"{name!a} {status.st_size} {status.st_mtime_ns}".encode())
+            words = f"{name!a} {status.st_size} {status.st_mtime_ns}"
         except OSError:
-            digest.update(f"{name!a} missing".encode())
-    return digest.hexdigest()
+            words = f"{name!a} missing"
+        return hashlib.blake2b(words.encode(), digest_size=8).digest()
+
+    return np.frombuffer(b"".join(map(key, index.files)), np.uint64)

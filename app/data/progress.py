@@ -12,8 +12,10 @@ LOG_SECONDS = 30.0  # and where there is no terminal, a line is printed this oft
 
 
 @contextlib.contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
     """Show how much of a job is done: one line of a terminal, which goes away again, or a line every 30 s.
+
+    `done` is what was done earlier, which does not count for the speed.
 
     Yields:
         A function that takes how much has been done since its last call.
@@ -23,7 +25,7 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
         live = sys.stderr.isatty()
     began = time.monotonic()
     due = began + (FIRST_SECONDS if live else LOG_SECONDS)
-    done, width = 0, 0
+    earlier, width = done, 0
 
     def write(text: str) -> None:
         nonlocal width
@@ -40,8 +42,8 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
         now = time.monotonic()
         if now < due:
             return
-        speed = done / (now - began)
-        left = f", {(total - done) / speed:,.0f} s left" if done else ""
+        speed = (done - earlier) / (now - began)
+        left = f", {(total - done) / speed:,.0f} s left" if speed else ""
         text = f"{what}: {done:,} of {total:,} ({done / total:.0%}), {speed:,.0f} images/s{left}"
         write(text[: _columns() - 1] if live else text)  # a wrapped line could not be taken back
         due = now + (LINE_SECONDS if live else LOG_SECONDS)
@@ -51,6 +53,12 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     finally:
         if width:
             write("")
+
+
+def remark(text: str) -> None:
+    """Write a line to the standard error output, between two jobs."""
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # nobody reads it
+        print(text, file=sys.stderr, flush=True)
 
 
 def _columns() -> int:

@@ -1,5 +1,7 @@
 """Draws images of each class: for validation, for folds, and to train on fewer of them."""
 
+import dataclasses
+
 import numpy as np
 
 from app.data.dataset import Split
@@ -118,4 +120,4 @@ def fold_numbers(split: Split, of: int, seed: int, class_names: tuple[str, ...])
 
 def subset(split: Split, mask: np.ndarray) -> Split:
     """Return the images of a split where `mask` (images,) is true."""
-    return Split(split.images, split.labels[mask], split.rows[mask], split.files)
+    return dataclasses.replace(split, labels=split.labels[mask], rows=split.rows[mask])
