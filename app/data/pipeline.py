@@ -160,7 +160,8 @@ def _stream(
     tf = _tensorflow()
     if tf is None:
         return batches()
-    signature = [tf.TensorSpec((None, *split.images.shape[1:]), tf.uint8), tf.TensorSpec((None,), tf.int32)]
+    images = tf.TensorSpec((None, *split.images.shape[1:]), split.images.dtype)
+    signature = [images, tf.TensorSpec((None,), tf.int32)]
     if shard is not None:
         signature += [tf.TensorSpec((None,), tf.float32), tf.TensorSpec((), tf.float32)]
         num_batches *= len(shard.local_replicas)

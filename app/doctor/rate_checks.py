@@ -4,8 +4,9 @@ from app.doctor.data_checks import CheckResult, ok_or_warn
 from app.training.setup import Job
 from models.inspect import variable_names, weighted_layers
 
-# Rules of thumb, above the recipes for fine-tuning: SGD with momentum 0.9 and 0.003 (Kolesnikov et al. 2020,
-# "Big Transfer", arXiv:1912.11370), AdamW with 5e-5 (Liu et al. 2022, "ConvNeXt", arXiv:2201.03545).
+# Rules of thumb, above what authors fine-tune with in batches of 512: SGD with momentum 0.9 and 0.003 in the
+# code of "Big Transfer" (Kolesnikov et al. 2020, arXiv:1912.11370), AdamW with 5e-5 in that of ConvNeXt
+# (Liu et al. 2022, arXiv:2201.03545).
 SGD_LIMIT = 0.2  # of the rate divided by 1 - momentum: 0.02 with momentum 0.9
 ADAPTIVE_LIMIT = 1e-3
 ADAPTIVE = ("adam", "adamax", "adamw", "lion", "nadam", "rmsprop")

@@ -32,10 +32,10 @@ def not_deleted(run: Run) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def message_on_stop(message: str) -> Iterator[None]:
-    """Say what a stop leaves behind where training itself is over."""
+def message_on_stop(message: str, when: str = "after the last epoch") -> Iterator[None]:
+    """Say what a stop leaves behind before the first step and after the last one."""
     try:
         yield
     except KeyboardInterrupt as stop:
         number = stop.exit_code - 128 if isinstance(stop, Stopped) else signal.SIGINT
-        raise Interrupted(f"\nstopped after the last epoch; {message}", number) from stop
+        raise Interrupted(f"\nstopped {when}; {message}", number) from stop

@@ -160,7 +160,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise ValueError(f"cannot be read as a safetensors file: {error}") from error
+            reason = f"{error}; it is cut off, or another kind of file"
+            raise ValueError(f"cannot be read as a safetensors file: {reason}") from error
     return read_torch_file(path)
 
 

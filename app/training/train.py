@@ -21,6 +21,7 @@ from app.preflight import check_resumable, settle_weights
 from app.reports.report import write_report
 from app.runs import Run, create_run, load_run_experiment, locked
 from app.training import startup
+from app.training.backbone_features import features_once
 from app.training.callbacks import FiniteLoss, Recorder, SyncReplicas, finish_validation, write_records
 from app.training.checkpoint import Progress, State, load_state
 from app.training.history import is_complete
@@ -96,14 +97,14 @@ def train(
             *callbacks_of(run, job, progress, out),
             saver,
         ]  # last: it saves what the others have done
-        val_ds, val_steps = job.validation_batches()
-        with not_deleted(run), saver, quick_inference(), group.watched():
+        with not_deleted(run), quick_inference(), features_once(job, run, out) as fed, saver, group.watched():
+            val_ds, val_steps = fed.validation_batches()
             if half_epoch and progress.step == job.steps_per_epoch:
                 finish_validation(classifier, progress.epoch, val_ds, val_steps, callbacks)
             while not is_complete(experiment, progress.rows):
                 whole, until = progress.step == 0, job.begin(progress.epoch)
                 classifier.fit(
-                    job.batches(progress.epoch, progress.step),
+                    fed.batches(progress.epoch, progress.step),
                     validation_data=val_ds,
                     validation_steps=val_steps,
                     initial_epoch=progress.epoch,

@@ -74,7 +74,7 @@ class Mixing(PerImage):
 
         `keras.random.beta` cannot be compiled by XLA on TensorFlow. If T has Student's distribution with
         n = 2 alpha degrees of freedom, (1 + T / sqrt(n + T^2)) / 2 is such a draw. Two uniform ones give T =
-        sqrt(n (U^(-2 / n) - 1)) cos(2 pi V) (Bailey 1994, Math. Comp. 62, 779); sqrt(n) cancels out.
+        sqrt(n (U^(-2 / n) - 1)) cos(2 pi V) (Bailey 1994, doi:10.2307/2153537); sqrt(n) cancels out.
         """
         draws = self._uniform(2, batch)
         power, cosine = draws[0] ** (1.0 / self.alpha), ops.cos(2.0 * math.pi * draws[1])

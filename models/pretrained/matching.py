@@ -72,7 +72,7 @@ def match(
                 value = value - bias
             if value.shape == tuple(variable.shape):
                 values.append((variable, value))
-            elif layer is layers[-1].layer:
+            elif layer is layers[-1].layer and value.shape[:-1] == tuple(variable.shape[:-1]):
                 new.append(variable.path)
             else:
                 wrong.append(f"{variable.path} has shape {tuple(variable.shape)}, {full} {value.shape}")
@@ -81,10 +81,12 @@ def match(
         bias = np.asarray(arrays[full], "float32") if is_biased else 0.0
         if is_biased:
             unused.discard(full)
+    if not wrong and 0 < len(new) < len(layers[-1].layer.weights):
+        wrong.append(f"{layers[-1].name} has another number of classes in one array than in the other")
     wrong += [f"array {name} of shape {arrays[name].shape} finds no variable" for name in sorted(unused)]
     if wrong:
         more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise ValueError("; ".join(wrong[:5]) + more)
+        raise ValueError(f"is not of this network with these arguments: {'; '.join(wrong[:5])}{more}")
     return Match(values, new)
 
 

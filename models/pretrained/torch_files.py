@@ -72,7 +72,8 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
             file.seek(0)
             return _read_pickles(file)
     except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, *_DAMAGE) as error:
-        raise ValueError(f"cannot be read as a PyTorch file: {error or type(error).__name__}") from error
+        reason = f"{error or type(error).__name__}; it is cut off, or another kind of file"
+        raise ValueError(f"cannot be read as a PyTorch file: {reason}") from error
 
 
 # What a damaged pickle makes Python's own reader raise.

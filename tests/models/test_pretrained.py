@@ -199,6 +199,13 @@ def test_the_head_stays_new_where_classes_differ():
     matched.assign()
     assert matched.new == [network.head.kernel.path, network.head.bias.path]
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(network.head.kernel), before)
+    for name, shape, message in (
+        ("_fc.bias", (5,), "_fc has another number of classes in one array than in the other"),
+        ("_fc.weight", (1000, 640), r"kernel has shape \(1280, 5\), _fc.weight \(640, 1000\)"),
+    ):
+        arrays = published_lite0() | {name: np.zeros(shape)}
+        with pytest.raises(ValueError, match=message):
+            match(network.published_layers("torch"), arrays, "torch")
 
 
 def test_every_array_and_every_variable_must_match():

@@ -3,10 +3,8 @@
 import io
 import os
 import shutil
-import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -15,21 +13,18 @@ import pytest
 import app.training.train as runner
 from app import prove
 from app.config import load_experiment
-from app.errors import Interrupted
 from app.files import read_json
 from app.inference.evaluate import evaluate
 from app.inference.load import load_trained
 from app.reading import read_history
 from app.reports.report import write_report
-from app.runs import Run, list_runs
+from app.runs import Run
 from app.training.averaging import averages_in
-from app.training.callbacks import Recorder
 from app.training.checkpoint import load_state
 from app.training.setup import prepare
 from tests.conftest import TINY, on_jax
-from tests.training.test_train import assert_same_bits
+from tests.training.stopped_runs import ROOT, assert_resumes_on_jax, assert_same_bits, stopped_run
 
-ROOT = Path(__file__).resolve().parents[2]
 EMA = "training.ema={decay: 0.8}"
 
 
@@ -161,10 +156,6 @@ def test_best_and_last_weights_are_averages(averaged, home, tmp_path):
     assert "best epoch (1), averaged weights" in averaged.report.read_text()
 
 
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing is written any more."""
-
-
 @pytest.mark.parametrize(
     ("hook", "call", "kill"),
     [
@@ -174,24 +165,9 @@ class Killed(BaseException):
         pytest.param("on_epoch_end", 1, True, marks=pytest.mark.slow),
     ],
 )
-def test_interrupted_run_resumes_to_the_same_bits(home, averaged, monkeypatch, hook, call, kill):
+def test_interrupted_run_resumes_to_the_same_bits(home, averaged, hook, call, kill):
     """In the middle of an epoch and of its validation; killed there, and after the best weights are saved."""
-    original = getattr(Recorder, hook, keras.callbacks.Callback.on_test_batch_end)
-    calls = []
-
-    def interrupt(self, *args, **kwargs):
-        original(self, *args, **kwargs)
-        calls.append(1)
-        if len(calls) == call:
-            if kill:
-                raise Killed
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Recorder, hook, interrupt)
-        with pytest.raises(Killed if kill else Interrupted):
-            spoilt()
-    (run,) = list_runs("tiny")
+    run = stopped_run(load_experiment("tiny", SPOILT), call, hook, kill=kill)
     state = load_state(run)[0]
     assert (state.progress.epoch, state.progress.step > 0) == (0, True)
     runner.resume(run, out=io.StringIO())
@@ -289,37 +265,4 @@ def test_replicas_average_together(backend, count, home):
 
 @pytest.mark.slow
 def test_jax_trains_and_resumes_with_the_average(home):
-    pytest.importorskip("jax")
-    program = """
-import io, os, signal
-import numpy as np
-from app.config import load_experiment
-from app.errors import Interrupted
-from app.runs import list_runs
-from app.training import train as runner
-from app.training.checkpoint import load_state
-from app.training.state_saver import StateSaver
-
-experiment = load_experiment("tiny", ["training.ema={decay: 0.8}", "training.batch_size=96"])
-straight = load_state(runner.train(experiment, out=io.StringIO()))[0]
-original = StateSaver.on_test_batch_end
-def interrupt(self, batch, logs=None):
-    os.kill(os.getpid(), signal.SIGINT)
-    original(self, batch, logs)
-StateSaver.on_test_batch_end = interrupt
-try:
-    runner.train(experiment, out=io.StringIO())
-except Interrupted:
-    pass
-StateSaver.on_test_batch_end = original
-run = list_runs("tiny")[1]
-runner.resume(run, out=io.StringIO())
-resumed = load_state(run)[0]
-for name in ("model", "optimizer"):
-    for a, b in zip(straight.values[name], resumed.values[name], strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-for a, b in zip(straight.progress.rows, resumed.progress.rows, strict=True):
-    np.testing.assert_allclose(list(a.values())[:-2], list(b.values())[:-2], rtol=1e-5)
-"""
-    environment = os.environ | on_jax(home / "jax")
-    subprocess.run([sys.executable, "-c", program], env=environment, check=True, cwd=ROOT)
+    assert_resumes_on_jax(home, [EMA, "training.batch_size=96"], 1, "on_test_batch_end")

@@ -1,21 +1,18 @@
 """Sampler, class weights by name, focal loss and stochastic depth in a run: refusals, and exact resume."""
 
 import io
-import os
 import shlex
-import signal
 
 import pytest
 
 import app.training.train as runner
 from app.cli import main
 from app.config import load_experiment
-from app.errors import Interrupted, UserError
+from app.errors import UserError
 from app.files import read_json
 from app.runs import load_run_experiment
-from app.training.callbacks import Recorder
 from app.training.setup import prepare
-from tests.training.test_train import assert_same_bits
+from tests.training.stopped_runs import assert_same_bits, stopped_run
 
 CLASSES = [
     "dataset.sampler=balanced",
@@ -63,7 +60,7 @@ def test_settings_reach_the_loss_weights_in_the_order_of_the_classes(home):
 
 
 @pytest.mark.slow
-def test_run_resumes_to_the_same_bits(home, monkeypatch):
+def test_run_resumes_to_the_same_bits(home):
     network = "model={name: cifar_resnet, depth: 8, drop_path: 0.5}"
     views = "evaluation={test_time_views: flip, views_below: 0.5}"
     experiment = load_experiment("tiny", [*CLASSES, network, views])
@@ -73,15 +70,5 @@ def test_run_resumes_to_the_same_bits(home, monkeypatch):
     recorded = read_json(straight.metrics)["test_time_views"]
     assert (recorded["views"], recorded["views_below"], recorded["val_passes"]) == ("flip", 0.5, 2 * 179)
     assert 0 <= recorded["val_passes_saved"] <= 179
-    original, steps = Recorder.on_train_batch_end, []
-
-    def stop(self, batch, logs=None):
-        original(self, batch, logs)
-        steps.append(self.run)
-        if len(steps) == 10:  # in the second epoch of seven steps
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(Recorder, "on_train_batch_end", stop)
-    with pytest.raises(Interrupted):
-        runner.train(experiment, out=io.StringIO())
-    assert_same_bits(straight, runner.resume(steps[0], out=io.StringIO()))
+    run = stopped_run(experiment, 10)  # in the second epoch of seven steps
+    assert_same_bits(straight, runner.resume(run, out=io.StringIO()))

@@ -7,7 +7,7 @@ import pytest
 from app import cli
 from app.runs import list_runs
 from app.training.checkpoint import load_state
-from tests.training.test_train import assert_same_bits
+from tests.training.stopped_runs import assert_same_bits
 
 
 @pytest.fixture

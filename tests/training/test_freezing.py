@@ -1,11 +1,6 @@
 """Frozen layers: what keeps its weights and how long, exact resume across the change, what is refused."""
 
 import io
-import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -13,18 +8,16 @@ import pytest
 
 import app.training.train as runner
 from app.config import load_experiment
-from app.errors import Interrupted, UserError
+from app.errors import UserError
 from app.files import read_json
 from app.runs import list_runs
 from app.training.averaging import averages_in
-from app.training.callbacks import Recorder
 from app.training.checkpoint import load_state
 from app.training.setup import prepare
 from models.inspect import count_macs
-from tests.conftest import TINY, on_jax
-from tests.training.test_train import assert_same_bits
+from tests.conftest import TINY
+from tests.training.stopped_runs import assert_resumes_on_jax, assert_same_bits, stopped_run
 
-ROOT = Path(__file__).resolve().parents[2]
 BODY = ["conv", "norm", "hidden"]
 BACKBONE = "model.freeze=backbone"
 LATER = [BACKBONE, "model.unfreeze_epoch=2", "training.epochs=3"]
@@ -148,10 +141,6 @@ def test_run_says_what_is_frozen_and_counts_what_it_trained(rich, home):
     assert count_macs(keras.saving.load_model(run.best_model).network) == parameters["macs"]
 
 
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing is written any more."""
-
-
 @pytest.mark.parametrize(
     ("hook", "call", "kill", "position"),
     [
@@ -164,23 +153,8 @@ class Killed(BaseException):
     ],
     ids=["before", "at the end before", "at the beginning after", "after", "in the epoch after"],
 )
-def test_interrupted_run_resumes_to_the_same_bits(home, rich, monkeypatch, hook, call, kill, position):
-    original = getattr(Recorder, hook)
-    calls = []
-
-    def interrupt(self, *args, **kwargs):
-        original(self, *args, **kwargs)
-        calls.append(1)
-        if len(calls) == call:
-            if kill:
-                raise Killed
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Recorder, hook, interrupt)
-        with pytest.raises(Killed if kill else Interrupted):
-            runner.train(load_experiment("tiny", RICH), out=io.StringIO())
-    (run,) = list_runs("tiny")
+def test_interrupted_run_resumes_to_the_same_bits(home, rich, hook, call, kill, position):
+    run = stopped_run(load_experiment("tiny", RICH), call, hook, kill=kill)
     state = load_state(run)[0]
     assert (state.progress.epoch, state.progress.step) == position
     runner.resume(run, out=io.StringIO())
@@ -213,44 +187,8 @@ def test_what_cannot_be_frozen_is_refused_before_a_folder_is_made(home, override
     assert not list_runs("tiny")
 
 
-PROGRAM = """
-import io, os, signal, sys
-import keras
-import numpy as np
-from app.config import load_experiment
-from app.errors import Interrupted
-from app.runs import list_runs
-from app.training import train as runner
-from app.training.checkpoint import load_state
-from app.training.callbacks import Recorder
-
-experiment = load_experiment("tiny", sys.argv[1:])
-straight = load_state(runner.train(experiment, out=io.StringIO()))[0]
-original = Recorder.on_train_batch_end
-def interrupt(self, batch, logs=None):
-    original(self, batch, logs)
-    if (self.progress.epoch, self.progress.step) == (1, 2):
-        os.kill(os.getpid(), signal.SIGINT)
-Recorder.on_train_batch_end = interrupt
-try:
-    runner.train(experiment, out=io.StringIO())
-except Interrupted:
-    pass
-Recorder.on_train_batch_end = original
-run = list_runs("tiny")[1]
-runner.resume(run, out=io.StringIO())
-resumed = load_state(run)[0]
-for name in ("model", "optimizer"):
-    for path, a, b in zip(straight.paths[name], straight.values[name], resumed.values[name], strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6, err_msg=path)
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [[], ["training.precision=float16"]], ids=["float32", "float16"])
 def test_jax_unfreezes_and_resumes(home, more):
-    """With the average and accumulated gradients."""
-    pytest.importorskip("jax")
-    environment = os.environ | on_jax(home / "jax")
-    command = [sys.executable, "-c", PROGRAM, *RICH, *more]
-    subprocess.run(command, env=environment, check=True, cwd=ROOT)
+    """With the average and accumulated gradients; stopped after two steps of the epoch that unfreezes."""
+    assert_resumes_on_jax(home, [*RICH, *more], 15)

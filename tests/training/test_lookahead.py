@@ -2,10 +2,8 @@
 
 import io
 import os
-import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -13,13 +11,11 @@ import pytest
 
 import app.training.train as runner
 from app.config import load_experiment
-from app.errors import Interrupted
 from app.files import read_json
 from app.training.setup import prepare
 from tests.conftest import on_jax
-from tests.training.test_train import assert_same_bits
+from tests.training.stopped_runs import ROOT, assert_same_bits, stopped_run
 
-ROOT = Path(__file__).resolve().parents[2]
 FAST = """\
 # What fast_cifar10 is made of, in small.
 seed: 3
@@ -110,25 +106,12 @@ def test_whitening_kernel_comes_from_the_training_images(fast):
 
 
 @pytest.mark.slow
-def test_run_with_all_pieces_resumes_to_the_same_bits(fast, monkeypatch):
+def test_run_with_all_pieces_resumes_to_the_same_bits(fast):
     straight = runner.train(load_experiment("fast"), out=io.StringIO())
     views = read_json(straight.metrics)["test_time_views"]
     assert views["views"] == "flip_and_shift" and 0 <= views["val_accuracy"] <= 1
-    stopped = []
-
-    def stop(self, batch, logs=None):
-        if self.progress.step == 5 and not stopped:  # in the middle of an accumulation
-            stopped.append(self.run)
-            os.kill(os.getpid(), signal.SIGINT)
-        original(self, batch, logs)
-
-    from app.training.state_saver import StateSaver
-
-    original = StateSaver.on_train_batch_end
-    monkeypatch.setattr(StateSaver, "on_train_batch_end", stop)
-    with pytest.raises(Interrupted):
-        runner.train(load_experiment("fast"), out=io.StringIO())
-    assert_same_bits(straight, runner.resume(stopped[0], out=io.StringIO()))
+    run = stopped_run(load_experiment("fast"), 5)  # in the middle of an accumulation
+    assert_same_bits(straight, runner.resume(run, out=io.StringIO()))
 
 
 @pytest.mark.slow

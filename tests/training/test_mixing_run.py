@@ -2,7 +2,6 @@
 
 import io
 import os
-import signal
 import subprocess
 import sys
 
@@ -12,13 +11,11 @@ from matplotlib.figure import Figure
 
 import app.training.train as runner
 from app.config import load_experiment
-from app.errors import Interrupted
 from app.reading import read_history
 from app.reports.report import write_report
 from app.runs import list_runs
 from tests.conftest import on_jax
-from tests.training.test_lookahead import ROOT
-from tests.training.test_train import assert_same_bits
+from tests.training.stopped_runs import ROOT, assert_same_bits, stopped_run
 
 MIXING = """\
 # mixup and CutMix, with accumulated gradients in bfloat16.
@@ -54,21 +51,8 @@ def test_a_run_resumes_to_the_same_bits_and_says_what_it_measured(mixed, bfloat1
     straight = runner.train(load_experiment("mixed"), out=io.StringIO())
     assert "mixed: baseline on digits; training metrics are of mixed images" in titles
     assert "those of mixed images" in write_report(straight).read_text()
-    stopped = []
-
-    def stop(self, batch, logs=None):
-        if self.progress.step == 5 and not stopped:  # in the middle of an accumulation
-            stopped.append(self.run)
-            os.kill(os.getpid(), signal.SIGINT)
-        original(self, batch, logs)
-
-    from app.training.state_saver import StateSaver
-
-    original = StateSaver.on_train_batch_end
-    monkeypatch.setattr(StateSaver, "on_train_batch_end", stop)
-    with pytest.raises(Interrupted):
-        runner.train(load_experiment("mixed"), out=io.StringIO())
-    assert_same_bits(straight, runner.resume(stopped[0], out=io.StringIO()))
+    run = stopped_run(load_experiment("mixed"), 5)  # in the middle of an accumulation
+    assert_same_bits(straight, runner.resume(run, out=io.StringIO()))
 
 
 def test_other_runs_do_not_speak_of_mixing(digits_run):

@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,13 +15,13 @@ import app.training.train as runner
 from app.config import load_experiment
 from app.config.optimizer import OptimizerConfig, OtherOptimizer
 from app.config.schedules import ConstantSchedule, OneCycleSchedule
-from app.errors import Interrupted, UserError
+from app.errors import UserError
 from app.training.optimizers import build_optimizer, learning_rate_at
 from app.training.optimizers.muon import KernelSteps, kernels_of, orthogonalized
 from app.training.resume import longer
 from app.training.setup import prepare
 from tests.conftest import on_jax
-from tests.training.test_train import assert_same_bits
+from tests.training.stopped_runs import assert_same_bits, stopped_run
 
 ROOT = Path(__file__).resolve().parents[2]
 RATE = OneCycleSchedule(start=0.24, peak=0.24, end=0.02, peak_epoch=0.01)
@@ -206,23 +205,10 @@ def test_loss_falls_in_every_precision(small, precision, request):
 
 
 @pytest.mark.slow
-def test_run_stopped_within_an_epoch_resumes_to_the_same_bits(small, monkeypatch):
+def test_run_stopped_within_an_epoch_resumes_to_the_same_bits(small):
     experiment = load_experiment("small", ["optimizer.others.learning_rate={schedule: cosine, peak: 2.0}"])
     straight = runner.train(experiment, out=io.StringIO())
-    from app.training.state_saver import StateSaver
-
-    original, stopped = StateSaver.on_train_batch_end, []
-
-    def stop(self, batch, logs=None):
-        if self.progress.step == 3 and not stopped:
-            stopped.append(self.run)
-            os.kill(os.getpid(), signal.SIGINT)
-        original(self, batch, logs)
-
-    monkeypatch.setattr(StateSaver, "on_train_batch_end", stop)
-    with pytest.raises(Interrupted):
-        runner.train(experiment, out=io.StringIO())
-    assert_same_bits(straight, runner.resume(stopped[0], out=io.StringIO()))
+    assert_same_bits(straight, runner.resume(stopped_run(experiment, 3), out=io.StringIO()))
 
     # More epochs: what becomes of the two schedules is asked once.
     with pytest.raises(UserError, match="follows a one_cycle over 2 epochs"):

@@ -1,8 +1,6 @@
 """`reduce_on_plateau`: Keras' callback gives the same rates, and the rate follows from the history alone."""
 
 import io
-import os
-import signal
 
 import keras
 import numpy as np
@@ -11,10 +9,10 @@ import pytest
 import app.training.train as runner
 from app.config import load_experiment
 from app.config.schedules import PlateauSchedule
-from app.errors import Interrupted, UserError
+from app.errors import UserError
 from app.reading import read_history
 from app.training.history import rate_on_plateau
-from tests.training.test_train import assert_same_bits
+from tests.training.stopped_runs import assert_same_bits, stopped_run
 
 PLATEAU = (
     "optimizer.learning_rate={schedule: reduce_on_plateau, peak: 0.004, factor: 0.5, patience_epochs: 1, \
@@ -58,24 +56,6 @@ def test_rates_are_those_of_keras_callback(mode, patience, min_delta):
     assert len(set(ours)) > 2 and ours[-1] >= 0.002
 
 
-def stopped_run(monkeypatch, at, *overrides):
-    """A run that a signal stopped after step `at` = (epoch, step)."""
-    from app.training.state_saver import StateSaver
-
-    original, runs = StateSaver.on_train_batch_end, []
-
-    def stop(self, batch, logs=None):
-        if (self.progress.epoch, self.progress.step) == at and not runs:
-            runs.append(self.run)
-            os.kill(os.getpid(), signal.SIGINT)
-        original(self, batch, logs)
-
-    monkeypatch.setattr(StateSaver, "on_train_batch_end", stop)
-    with pytest.raises(Interrupted):
-        runner.train(load_experiment("tiny", overrides), out=io.StringIO())
-    return runs[0]
-
-
 def test_run_records_the_rates_it_trains_with_and_resumes_to_the_same_bits(home, monkeypatch):
     rates = {}
 
@@ -95,7 +75,7 @@ def test_run_records_the_rates_it_trains_with_and_resumes_to_the_same_bits(home,
     assert [rates[(epoch + 1) * steps - 2] for epoch in range(1, 4)] == pytest.approx(recorded[1:])
     assert rates[steps - 3] == pytest.approx(0.004 * (steps - 1) / steps)  # warm-up
 
-    run = stopped_run(monkeypatch, (2, 2), PLATEAU, LOSS, "training.epochs=4")
+    run = stopped_run(load_experiment("tiny", [PLATEAU, LOSS, "training.epochs=4"]), 2 * steps + 2)
     assert_same_bits(straight, runner.resume(run, out=io.StringIO()))
 
 

@@ -23,7 +23,8 @@ from app.runs import Run, list_runs, load_run_experiment, locked
 from app.training import resume as resuming
 from app.training.checkpoint import load_state
 from tests.conftest import TINY
-from tests.training.test_train import assert_same_bits, comparable_history, train
+from tests.training.stopped_runs import assert_same_bits, comparable_history
+from tests.training.test_train import train
 
 ROOT = Path(__file__).resolve().parents[2]
 CONSTANT = ("optimizer.learning_rate=0.003", "training.checkpoint_every_minutes=10")

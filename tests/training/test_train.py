@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -26,31 +25,11 @@ from app.training import setup as job
 from app.training.checkpoint import load_state
 from app.training.starting_weights import start_from
 from models import build_model
-from tests.conftest import on_jax
-
-ROOT = Path(__file__).resolve().parents[2]  # the checkout, where `python -m app` finds the program
+from tests.training.stopped_runs import ROOT, assert_resumes_on_jax, assert_same_bits, comparable_history
 
 
 def train(*overrides):
     return runner.train(load_experiment("tiny", overrides), out=io.StringIO())
-
-
-def comparable_history(run):
-    """All columns but the last two, which are clock times."""
-    return [tuple(row[name] for name in HISTORY_COLUMNS[:-2]) for row in read_history(run.history)]
-
-
-def assert_same_bits(one, other):
-    assert comparable_history(one) == comparable_history(other)
-    states = [load_state(run)[0] for run in (one, other)]
-    assert states[0].path.name == states[1].path.name
-    for name in ("model", "optimizer", "metrics"):
-        for a, b in zip(states[0].values[name], states[1].values[name], strict=True):
-            assert a.tobytes() == b.tobytes(), name
-    with np.load(one.predictions) as a, np.load(other.predictions) as b:
-        assert sorted(a.files) == ["best_logits", "labels", "last_logits"]
-        for name in a.files:
-            assert a[name].tobytes() == b[name].tobytes(), name
 
 
 def test_run_folder_is_complete(straight):
@@ -266,41 +245,7 @@ def test_damaged_state_is_named_and_the_one_before_it_used(home, straight):
 @pytest.mark.slow
 def test_jax_trains_and_resumes_the_same_experiment(home):
     """The same state and order of data as on TensorFlow; equal bits are promised there only."""
-    program = """
-import io, os, signal
-import numpy as np
-from app.config import load_experiment
-from app.errors import Interrupted
-from app.runs import list_runs
-from app.training import train as runner
-from app.training.callbacks import Recorder
-from app.training.checkpoint import load_state
-straight = load_state(runner.train(load_experiment("tiny"), out=io.StringIO()))[0]
-original, steps = Recorder.on_train_batch_end, []
-def interrupt(self, batch, logs=None):
-    original(self, batch, logs)
-    steps.append(1)
-    if len(steps) == 10:
-        os.kill(os.getpid(), signal.SIGINT)
-Recorder.on_train_batch_end = interrupt
-try:
-    runner.train(load_experiment("tiny"), out=io.StringIO())
-except Interrupted:
-    pass
-run = list_runs("tiny")[1]
-before = load_state(run)[0].progress
-assert (before.epoch, before.step) == (1, 3), before
-runner.resume(run, out=io.StringIO())
-resumed = load_state(run)[0]
-assert resumed.path.name == straight.path.name
-for name in ("model", "optimizer"):
-    for a, b in zip(straight.values[name], resumed.values[name], strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-for a, b in zip(straight.progress.rows, resumed.progress.rows, strict=True):
-    np.testing.assert_allclose(list(a.values())[:-2], list(b.values())[:-2], rtol=1e-5)
-"""
-    environment = os.environ | on_jax(home / "jax")
-    subprocess.run([sys.executable, "-c", program], env=environment, check=True, cwd=ROOT)
+    assert_resumes_on_jax(home, [], 10)  # in the second epoch
 
 
 def test_non_finite_loss_stops_and_names_epoch_step_and_causes(home):
