@@ -137,7 +137,7 @@ def _rows(heading: str, texts: Sequence[str]) -> "tuple[Figure, Axes]":
     """Return a small picture with one panel, which has a row for each text."""
     names = shortened_apart(texts, LABELS_INCHES, POINTS)
     left = max(text_inches(name, POINTS) for name in names.values()) + 0.25
-    height = max(1.6, ROW_INCHES * len(texts) + 0.9)
+    height = max(HEIGHT, ROW_INCHES * len(texts) + 0.9)
     figure = new_figure(WIDTH, height, heading)
     axes = add_panel(figure, left, 0.5, WIDTH - left - 0.2, height - 0.72)
     axes.set_ylim(len(texts) - 0.5, -0.5)

@@ -90,7 +90,7 @@ def _parts(
         rows = [[str(trial.number), trial.reason or "", trial.run or ""] for trial in failed]
         yield page.table(("trial", "reason", "run"), rows, (0,))
     yield page.heading("What was searched")
-    yield page.table(("setting", "values"), [(key, searched_text(each)) for key, each in sweep.space.items()])
+    yield page.table(("setting", "values"), [(_breakable(key), searched_text(each)) for key, each in sweep.space.items()])
 
 
 def _tiles(

@@ -35,7 +35,7 @@ def finalist_table(
     numbers = [
         "trial",
         "in the sweep",
-        "mean of other seeds",
+        "other seeds",
         "seeds",
         "standard deviation",
         "from the best",
