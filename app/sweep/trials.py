@@ -1,6 +1,17 @@
-"""A trial of a sweep, as everything but the engine sees it."""
+"""The trials of a sweep as everything but its engine sees them: sweep.json and trials.json of its folder."""
 
+import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
+
+from pydantic import Field
+
+from app.files import write_json
+from app.reading import read_record
+from app.records import Count, Record
+
+TrialState = Literal["waiting", "running", "finished", "pruned", "failed"]
 
 
 class Trial(NamedTuple):
@@ -8,9 +19,69 @@ class Trial(NamedTuple):
 
     number: int
     settings: dict[str, Any]  # JSON values by dotted key
-    state: Literal["waiting", "running", "finished", "pruned", "failed"]
-    values: tuple[float | None, ...]  # the objective after each epoch
-    value: float | None  # the objective of the run's headline epoch
+    state: TrialState
+    values: tuple[float | None, ...]  # the objective after each epoch; None where it is not finite
+    value: float | None  # the objective of the run's headline epoch, of finished trials only
     reason: str | None  # of a failure
     run: str | None
+    seconds: float  # of training, all attempts together
+
+
+class SweepRecord(Record):
+    """sweep.json: what the runs of a folder are trials of."""
+
+    advice = "Restore it from a copy, or begin the sweep anew: delete its folder"
+
+    experiment: str
+    begun: str
+    settings: dict[str, Any]  # of the experiment, its block `sweep` included
+    fingerprint: str  # of the data
+    storage: str  # "SQLite", or the address of the database without its password
+    study: str  # the name of the sweep in the storage
+    seconds: float = Field(default=0.0, ge=0)  # that `make sweep` ran in this folder, all calls together
+
+
+class _TrialRecord(Record):
+    number: Count
+    settings: dict[str, Any]
+    state: TrialState
+    values: list[float | None]
+    value: float | None
+    reason: str | None
+    run: str | None
     seconds: float
+
+
+class _TrialsRecord(Record):
+    """trials.json: what the storage held when a trial last began or ended."""
+
+    advice = "Delete it, and `make sweep` writes it again"
+
+    trials: list[_TrialRecord]
+
+
+def read_sweep(folder: Path) -> SweepRecord:
+    """Return what sweep.json of a folder says.
+
+    Raises:
+        UserError: The file is missing or damaged.
+    """
+    return read_record(folder / "sweep.json", SweepRecord)
+
+
+def read_trials(folder: Path) -> list[Trial]:
+    """Return the trials of a sweep by number; none before the first has begun.
+
+    Raises:
+        UserError: trials.json is damaged.
+    """
+    file = folder / "trials.json"
+    if not os.path.lexists(file):
+        return []
+    records = read_record(file, _TrialsRecord).trials
+    return [Trial(**{**dict(record), "values": tuple(record.values)}) for record in records]
+
+
+def write_trials(folder: Path, trials: Sequence[Trial]) -> None:
+    """Write trials.json."""
+    write_json(folder / "trials.json", {"trials": [trial._asdict() for trial in trials]})
