@@ -103,9 +103,13 @@ def draw_slice(path: Path, key: str, trials: Sequence[Trial], sweep: SweepConfig
     dimension, values = sweep.space[key], [value_of(trial) for trial in trials]
     if isinstance(dimension, Range):
         figure, axes = _panel(key, sweep, values)
+        _scatter(axes, trials, [trial.settings[key] for trial in trials], values)
+        margin = 0.03 * (dimension.high - dimension.low)
+        axes.set_xlim(dimension.low - margin, dimension.high + margin)
         if dimension.log:
             axes.set_xscale("log")
-        _scatter(axes, trials, [trial.settings[key] for trial in trials], values)
+            margin = (dimension.high / dimension.low) ** 0.03
+            axes.set_xlim(dimension.low / margin, dimension.high * margin)
         name = key.rpartition(".")[2]
         _finish(figure, axes, path, f"{name}, logarithmic" if dimension.log else name)
         return

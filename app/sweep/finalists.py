@@ -57,6 +57,12 @@ class FinalistsRecord(Record):
     tested: list[Count]  # all trials that the test split was evaluated for; more where a sweep was continued
 
 
+def read_finalists(folder: Path) -> FinalistsRecord | None:
+    """Return finalists.json of a sweep's folder, None where there is none."""
+    path = folder / FILE
+    return read_record(path, FinalistsRecord) if path.is_file() else None
+
+
 def train_finalists(
     folder: Path, experiment: Experiment, trials: Sequence[Trial], out: TextIO
 ) -> FinalistsRecord | None:
@@ -93,13 +99,13 @@ def train_finalists(
     sign = -1 if sweep.direction == "maximize" else 1
     finalists.sort(key=lambda each: (len(each.failures), sign * each.mean, each.trial))
     test, no_test = _test_accuracies(finalists[0])
-    path = folder / FILE
-    tested = set(read_record(path, FinalistsRecord).tested) if path.is_file() else set()
+    before = read_finalists(folder)
+    tested = set(before.tested) if before else set()
     tested |= {finalists[0].trial} if test else set()
     record = FinalistsRecord(
         finished=len(best), finalists=finalists, test=test, no_test=no_test, tested=sorted(tested)
     )
-    write_json(path, record.content)
+    write_json(folder / FILE, record.content)
     return record
 
 

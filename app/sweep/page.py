@@ -1,6 +1,7 @@
 """`sweep.html`: everything about a sweep on one page, with pictures, written from its files alone."""
 
 import statistics
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,42 +11,38 @@ from app.config.sweep import SweepConfig
 from app.reports import html as page
 from app.reports.cells import percent
 from app.sweep.drawings import draw_importance, draw_progress, draw_slice, draw_trial_curves
-from app.sweep.finalists import FinalistsRecord
+from app.sweep.finalists import FinalistsRecord, read_finalists
 from app.sweep.importance import LEAST_TRIALS, importances
 from app.sweep.parallel import draw_parallel
-from app.sweep.trials import Trial
+from app.sweep.trials import Trial, read_experiment, read_trials
 from app.sweep.values import ranked, searched_text, setting_text, value_of, value_text
 from app.sweep.verdict import finalist_sentences, finalist_table
 from app.sweep.winner import winner_file
 from app.wording import duration
 
 IMPORTANCE_EVERY = 5  # finished trials; it takes longer than the rest of the page
+REWRITTEN_SECONDS = 120  # at least, from one time to the next: a page takes a second or two
 
 
-def write_sweep(
-    folder: Path,
-    experiment: Experiment,
-    overrides: Sequence[str],
-    trials: Sequence[Trial],
-    finalists: FinalistsRecord | None,
-) -> Path:
+def write_sweep(folder: Path, *, final: bool) -> Path:
     """Write sweep.html and its pictures into the folder of a sweep; a later call replaces them.
 
-    Args:
-        folder: Receives the files.
-        experiment: What the settings of the trials change, with its `sweep`.
-        overrides: The `key=value` changes to the experiment's file that led to `experiment`.
-        trials: All of them so far.
-        finalists: What became of the best ones with other seeds, None where that is not known.
+    While the sweep is running, nothing is done within REWRITTEN_SECONDS of the last time.
 
     Returns:
         The page.
+
+    Raises:
+        UserError: A file of the sweep is missing or damaged.
     """
-    sweep = experiment.sweep
-    assert sweep is not None
     path = folder / "sweep.html"
-    title = f"Sweep of {experiment.name}"
-    page.write_page(path, title, _parts(folder, experiment, sweep, overrides, trials, finalists))
+    if not final and path.is_file() and abs(time.time() - path.stat().st_mtime) < REWRITTEN_SECONDS:
+        return path
+    experiment, overrides = read_experiment(folder)
+    assert experiment.sweep is not None
+    trials, finalists = read_trials(folder), read_finalists(folder)
+    parts = _parts(folder, experiment, experiment.sweep, overrides, trials, finalists)
+    page.write_page(path, f"Sweep of {experiment.name}", parts)
     return path
 
 
@@ -63,10 +60,9 @@ def _parts(
     yield page.paragraph(experiment.description)
     yield page.paragraph(f"Folder {folder.name}", faint=True)
     yield page.tiles(_tiles(trials, best_first, finalists, sweep))
-    counts = ", ".join(f"{count} {state}" for state, count in states.most_common())
     yield page.paragraph(
-        f"{len(trials)} trials ({counts}). Objective: {sweep.objective}, to {sweep.direction}. "
-        f"Sampler: {sweep.sampler}. Pruner: {sweep.pruner}."
+        f"Trials: {', '.join(f'{count} {state}' for state, count in states.most_common())}. Objective: "
+        f"{sweep.objective}, to {sweep.direction}. Sampler: {sweep.sampler}. Pruner: {sweep.pruner}."
     )
     if states["running"] or states["waiting"]:
         yield page.paragraph("The sweep is not finished; the command that started it goes on.")
@@ -81,8 +77,9 @@ def _parts(
         (winner,) = (trial for trial in trials if trial.number == number)
         yield from _winner(experiment, sweep, overrides, winner, finalists)
 
-    yield page.heading("Pictures")
-    yield from _pictures(folder, sweep, trials, best_first)
+    if any(trial.values for trial in trials):
+        yield page.heading("Pictures")
+        yield from _pictures(folder, sweep, trials, best_first)
     yield page.heading("Trials")
     yield _table(trials, best_first, sweep)
     if failed := [trial for trial in trials if trial.state == "failed"]:
@@ -90,7 +87,9 @@ def _parts(
         rows = [[str(trial.number), trial.reason or "", trial.run or ""] for trial in failed]
         yield page.table(("trial", "reason", "run"), rows, (0,))
     yield page.heading("What was searched")
-    yield page.table(("setting", "values"), [(_breakable(key), searched_text(each)) for key, each in sweep.space.items()])
+    yield page.table(
+        ("setting", "values"), [(_breakable(key), searched_text(each)) for key, each in sweep.space.items()]
+    )
 
 
 def _tiles(
@@ -110,7 +109,7 @@ def _tiles(
         found.append((value_text(best.mean, sweep), words))
         if finalists.test:
             found.append((percent(statistics.mean(finalists.test)), f"test accuracy of trial {best.trial}"))
-    found.append((str(len(trials)), "trials"))
+    found.append((str(len(best_first)), "finished trials"))
     found.append((duration(sum(trial.seconds for trial in trials)), "training, all trials together"))
     return found
 

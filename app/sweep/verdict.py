@@ -2,29 +2,32 @@
 
 import math
 import statistics
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from app.config.sweep import SweepConfig
 from app.reports.cells import percent
+from app.reports.compare_chance import _verdicts
 from app.sweep.finalists import FinalistsRecord
 from app.sweep.trials import Trial
 from app.sweep.values import difference_text, setting_text, value_text
 
 
-class Test(NamedTuple):
-    p_value: float
-    significant: bool
+class Difference(NamedTuple):
+    """What Welch's t-test says of a group beside the first one."""
+
+    p_value: float  # NaN where there is nothing to test
+    significant: bool  # at 5 %, by Holm's rule
 
 
-def welch_from_first(groups: Sequence[Sequence[float]]) -> list[Test]:
+def welch_from_first(groups: Sequence[Sequence[float]]) -> list[Difference]:
+    """Return how each group of numbers but the first differs from that."""
     from scipy.stats import ttest_ind
-    from app.reports.compare_chance import _verdicts
-    import warnings
 
     with warnings.catch_warnings(action="ignore"):
         ps = [float(ttest_ind(groups[0], each, equal_var=False).pvalue) for each in groups[1:]]
-    return [Test(p, not v.startswith("not")) for p, v in zip(ps, _verdicts(ps))]
+    return [Difference(p, not v.startswith("not")) for p, v in zip(ps, _verdicts(ps), strict=True)]
 
 
 def finalist_table(
@@ -80,12 +83,11 @@ def _noise(record: FinalistsRecord, sweep: SweepConfig) -> str:
     ]
     if sweep.seeds == 1:
         return f"{sentences[0]} With one seed each no test is possible, so it may be chance (sweep.seeds)."
-    groups: dict[str, list[str]] = {
-        "Worse beyond noise": [], "Not distinguishable from it by these seeds": [], "Not tested, for too few seeds finished": []
-    }  # fmt: skip
+    names = "Worse beyond noise", "Not distinguishable from it", "Not tested, for too few seeds finished"
+    groups: dict[str, list[str]] = {name: [] for name in names}
     for each, test in zip(others, welch_from_first([each.values for each in record.finalists]), strict=True):
         known = not math.isnan(test.p_value)
-        name = list(groups)[0 if test.significant else 1 if known else 2]
+        name = names[0 if test.significant else 1 if known else 2]
         groups[name].append(f"trial {each.trial}" + (f" (p = {test.p_value:.2g})" if known else ""))
     sentences += [f"{name}: {', '.join(listed)}." for name, listed in groups.items() if listed]
     return " ".join([*sentences, "(Welch's t-test, Holm's correction, 5 %.)"])
@@ -101,7 +103,8 @@ def _flattery(record: FinalistsRecord, sweep: SweepConfig) -> list[str]:
     effect = f"flattered it by {difference_text(gain, sweep)}" if gain > 0 else "did not flatter it"
     return [
         f"Trial {first.trial} was chosen as the best of {record.finished} at "
-        f"{value_text(first.value, sweep)}; with {seeds} it comes to {value_text(first.mean, sweep)} on average: the choice {effect}."
+        f"{value_text(first.value, sweep)}; with {seeds} it comes to {value_text(first.mean, sweep)} on "
+        f"average: the choice {effect}."
     ]
 
 

@@ -39,5 +39,5 @@ def winner_file(
     content = parse_overrides(changes, []).plain()
     if found.sweep is not None:
         content["sweep"] = None  # of the file that is extended
-    text = f"# {comment}\n# make train EXP={experiment.name}_best\nextends: {experiment.name}.yaml\n{as_yaml(content, one_line=False)}\n"
-    return text, train_command(experiment.name, changes)
+    head = f"# {comment}\n# make train EXP={experiment.name}_best\nextends: {experiment.name}.yaml\n"
+    return f"{head}{as_yaml(content, one_line=False)}\n", train_command(experiment.name, changes)
