@@ -1,6 +1,5 @@
 """`report.html`: everything about one run on one page, written from its folder and its images."""
 
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,8 +29,9 @@ from app.records import (
     MetricsRecord,
 )
 from app.reports import html as page
-from app.reports.cells import percent, source_accuracies
+from app.reports.cells import percent, source_accuracies, train_command
 from app.runs import Run, load_run_experiment
+from app.wording import duration
 
 SKIPPED_NAMED = 5  # of the images left out
 
@@ -117,7 +117,9 @@ def _parts(run: Run, experiment: Experiment, metrics: MetricsRecord, remark: str
         yield page.paragraph(f"This run was evaluated on the test images {times}.")
 
     yield page.heading("Curves")
-    yield page.picture(run.curves, "Accuracy and loss over the epochs, of training and validation images")
+    yield page.picture(
+        run.curves, "Accuracy and loss over the epochs, of training and validation images", scrolls=True
+    )
     if experiment.mixes_images:
         yield page.paragraph(
             "Accuracy and loss in training are those of mixed images, not to be compared with validation: "
@@ -157,7 +159,8 @@ def _tiles(experiment: Experiment, metrics: MetricsRecord) -> list[tuple[str, st
     found.append((f"{metrics.parameters.total:,}", "parameters"))
     if macs := metrics.parameters.macs:
         found.append((f"{macs:,}", "multiply-accumulates an image"))
-    found.append((f"{metrics.timing.seconds / 60:,.1f} min", f"for {metrics.timing.epochs} epochs"))
+    epochs = metrics.timing.epochs
+    found.append((duration(metrics.timing.seconds), f"for {epochs} epoch{'s' * (epochs != 1)}"))
     return found
 
 
@@ -198,7 +201,7 @@ def _evaluation(folder: Path, found: EvaluationRecord) -> Iterator[str]:
         yield page.paragraph(f"With batch normalisation recalibrated: {found.recalibrated.words}.")
     for name, caption in PICTURES.items():
         if (folder / name).is_file():
-            yield page.picture(folder / name, name.removesuffix(".png"), caption)
+            yield page.picture(folder / name, name.removesuffix(".png"), caption, scrolls=True)
     cells = [
         (each.name, f"{each.images:,}", *(f"{value:.4f}" for value in (each.precision, each.recall, each.f1)))
         for each in found.classes
@@ -243,8 +246,8 @@ def _commands(run: Run, experiment: Experiment, environment: EnvironmentRecord) 
     lines = [f"make train FROM={run.name}"]
     overrides = environment.overrides
     if overrides is not None:
-        given = f" SET={shlex.quote(shlex.join(overrides))}" if overrides else ""
-        lines.append(f"make train EXP={experiment.name}{given}    # where this run's folder is not at hand")
+        command = train_command(experiment.name, overrides)
+        lines.append(f"{command}    # where this run's folder is not at hand")
     if environment.commit:
         lines.append(f"# commit {environment.commit}")
     return lines

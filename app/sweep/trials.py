@@ -1,13 +1,17 @@
 """The trials of a sweep as everything but its engine sees them: sweep.json and trials.json of its folder."""
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
+from app.config import Experiment
+from app.errors import UserError
 from app.files import write_json
+from app.paths import shown
 from app.reading import read_record
 from app.records import Count, Record
 
@@ -35,6 +39,7 @@ class SweepRecord(Record):
     experiment: str
     begun: str
     settings: dict[str, Any]  # of the experiment, its block `sweep` included
+    overrides: list[str] = []  # the KEY=VALUE changes to its file that led to them
     fingerprint: str  # of the data
     storage: str  # "SQLite", or the address of the database without its password
     study: str  # the name of the sweep in the storage
@@ -67,6 +72,22 @@ def read_sweep(folder: Path) -> SweepRecord:
         UserError: The file is missing or damaged.
     """
     return read_record(folder / "sweep.json", SweepRecord)
+
+
+def read_experiment(folder: Path) -> tuple[Experiment, list[str]]:
+    """Return what the settings of trials change, and the `key=value` changes to its file that led to it.
+
+    Raises:
+        UserError: sweep.json is missing or damaged.
+    """
+    record = read_sweep(folder)
+    try:
+        return Experiment.model_validate_json(json.dumps(record.settings)), record.overrides
+    except ValidationError as error:
+        raise UserError(
+            f"{shown(folder / 'sweep.json')}: settings: not those of an experiment ({error.error_count()} "
+            f"mistakes). {SweepRecord.advice}"
+        ) from error
 
 
 def read_trials(folder: Path) -> list[Trial]:
