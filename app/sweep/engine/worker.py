@@ -1,7 +1,7 @@
 """A process that trains trials of a sweep, one after the other, told on its standard input.
 
-`python -m app.sweep.worker FOLDER` reads a line of JSON for each trial, and answers with lines of JSON: the
-history after each epoch, which is answered by whether to prune, and at last how it ended. The end of the
+`python -m app.sweep.engine.worker FOLDER` reads a line of JSON for each trial and answers with lines of JSON:
+the history after each epoch, which is answered by whether to prune, and at last how it ended. The end of the
 input asks it to stop, which is also how the end of the coordinator shows: the state is written first.
 """
 
@@ -28,7 +28,7 @@ from app.errors import Interrupted, UserError
 from app.paths import data_root
 from app.process import stoppable
 from app.reading import Row
-from app.runs import Run, find_run, locked
+from app.runs import Run, locked
 from app.sweep.trials import read_experiment
 from app.training.history import is_complete
 
@@ -45,16 +45,16 @@ class Trainer:
     def __init__(self, folder: Path, commands: "queue.Queue[Command | None]", answers: TextIO):
         """Train into `folder`, which holds sweep.json."""
         self.folder, self.commands, self.answers = folder, commands, answers
-        self.base = read_experiment(folder)
+        self.base, _ = read_experiment(folder)
         self.loaded: tuple[DatasetConfig, Dataset] | None = None
 
     def train(self, command: Command) -> Command:
         """Train or resume a trial; return how it ended: `end`, and perhaps `reason` and `run`.
 
         Args:
-            command: `settings`, and `run` where the trial has one already.
+            command: `settings`, and `run`, the path of the run that the trial has already, or null.
         """
-        run, began = command["run"] and find_run(command["run"]), False
+        run, began = Run(Path(command["run"])) if command["run"] else None, False
 
         def watch(run: Run, rows: Sequence[Row]) -> None:
             nonlocal began

@@ -15,7 +15,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from app.config.sweep import SweepConfig
-from app.sweep.decisions import distributions, propose, prunes, quiet, settings_of
+from app.sweep.engine.decisions import distributions, propose, prunes, quiet, settings_of
 from app.sweep.trials import Trial
 from app.sweep.trials import TrialState as StateName
 
@@ -74,6 +74,10 @@ class Study:
     def view(self) -> list[Trial]:
         """Return all trials, by number."""
         return [self._trial(frozen) for frozen in self._frozen()]
+
+    def num_running(self, most: int) -> int:
+        """Return how many of the first `most` trials are being trained somewhere."""
+        return sum(trial.state == TrialState.RUNNING for trial in self._frozen()[:most])
 
     def give_back_lost(self) -> list[int]:
         """Let trials wait whose processes are dead, and return their numbers.
