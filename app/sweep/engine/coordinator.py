@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from app.config import Experiment
-from app.config.sweep import trial_experiment
+from app.config import trial_experiment
 from app.errors import Interrupted, UserError
 from app.paths import shown
 from app.runs import Run
