@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from app.config import Experiment
-from app.config import SweepConfig, trial_experiment
+from app.config import Experiment, SweepConfig, trial_experiment
 from app.errors import UserError
 from app.evaluation.records import evaluations_on_test
 from app.files import write_json

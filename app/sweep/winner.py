@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.config import Experiment, dump_experiment, load_experiment
+from app.config import Experiment, dump_experiment, load_experiment, trial_experiment
 from app.config.inheritance import parse_overrides
 from app.config.loader import as_yaml
-from app.config import trial_experiment
 from app.errors import UserError
 from app.reports.cells import train_command
 

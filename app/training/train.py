@@ -103,7 +103,8 @@ def train(
         ]  # last: it saves what the others have done
         if watch:
             watch(run, progress.rows)
-            callbacks.append(keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: watch(run, progress.rows)))
+            after_epoch = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: watch(run, progress.rows))
+            callbacks.append(after_epoch)
         val_ds, val_steps = job.validation_batches()
         with not_deleted(run), saver, quick_inference(), group.watched():
             if half_epoch and progress.step == job.steps_per_epoch:

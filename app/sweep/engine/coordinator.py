@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from app.config import Experiment
-from app.config import trial_experiment
+from app.config import Experiment, trial_experiment
 from app.errors import Interrupted, UserError
 from app.paths import shown
 from app.runs import Run

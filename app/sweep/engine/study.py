@@ -62,7 +62,8 @@ class Study:
         with quiet():
             self.storage = optuna.storages.RDBStorage(
                 url,
-                engine_kwargs={"pool_pre_ping": True},
+                engine_kwargs={"pool_pre_ping": True}
+                | ({"connect_args": {"connect_timeout": 10}} if owner else {}),
                 heartbeat_interval=max(1, round(HEARTBEAT_SECONDS)) if owner else None,
                 grace_period=max(1, round(GRACE_SECONDS)) if owner else None,
             )
@@ -178,6 +179,15 @@ class Study:
                 self.storage.set_trial_user_attr(trial_id, "reason", reason)
             final = next(each for each, name in _STATES.items() if name == state)
             self.storage.set_trial_state_values(trial_id, final, None if value is None else [value])
+
+    def finisher(self) -> str | None:
+        """Return which machine trains the finalists: the first that asks; None if it is this one."""
+        if self.owner is None:
+            return None
+        if "finisher" not in self.storage.get_study_user_attrs(self._id):
+            self.storage.set_study_user_attr(self._id, "finisher", self.owner)
+        finisher = self.storage.get_study_user_attrs(self._id)["finisher"]
+        return None if finisher == self.owner else str(finisher)
 
     @property
     def _id(self) -> int:

@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from app.bench.json_worker import answer_stream, send
-from app.config import Experiment
+from app.config import Experiment, trial_experiment
 from app.config.dataset import DatasetConfig
-from app.config import trial_experiment
 from app.data.dataset import Dataset
 from app.data.datasets import load_dataset
 from app.errors import Interrupted, UserError
