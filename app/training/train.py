@@ -71,7 +71,7 @@ def train(
         group: The workers; by default those that the environment names.
         begin: Makes ready what is trained instead, as `resume` does.
         watch: Called with the history before the first epoch and, once its state is saved, after each. What
-            it raises ends the training there.
+            it raises ends the training there. Page and results are not for `out` then: they take seconds.
 
     Returns:
         The finished run.
@@ -133,9 +133,13 @@ def train(
                 ):
                     network = job.replicas.unreplicated(classifier)
                     write_results(run, job, network, progress)
-                with message_on_stop(f"the training is whole; its page is not: make report RUN={run.name}"):
-                    write_report(run, job.dataset)
-            print_results(run, out)
+                if watch is None:
+                    with message_on_stop(
+                        f"the training is whole; its page is not: make report RUN={run.name}"
+                    ):
+                        write_report(run, job.dataset)
+            if watch is None:
+                print_results(run, out)
         group.all_gather("finished", True)  # nobody leaves before the chief has written everything
         job.replicas.shutdown()
         return run
