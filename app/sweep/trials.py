@@ -100,7 +100,8 @@ def read_trials(folder: Path) -> list[Trial]:
     if not os.path.lexists(file):
         return []
     records = read_record(file, _TrialsRecord).trials
-    return [Trial(**{**dict(record), "values": tuple(record.values)}) for record in records]
+    fields = ({name: getattr(record, name) for name in Trial._fields} for record in records)
+    return [Trial(**each)._replace(values=tuple(each["values"])) for each in fields]
 
 
 def write_trials(folder: Path, trials: Sequence[Trial]) -> None:

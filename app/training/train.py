@@ -18,6 +18,7 @@ from app.errors import UserError
 from app.files import write_json, write_text
 from app.paths import runs_root
 from app.preflight import check_resumable, settle_weights
+from app.reading import Row
 from app.reports.report import write_report
 from app.runs import Run, create_run, load_run_experiment, locked
 from app.training import startup
@@ -44,6 +45,7 @@ class Start(NamedTuple):
 
 
 Begin = Callable[[ProcessGroup, contextlib.ExitStack], Start]
+Watch = Callable[[Run, Sequence[Row]], None]
 
 
 def train(
@@ -54,6 +56,7 @@ def train(
     *,
     group: ProcessGroup | None = None,
     begin: Begin | None = None,
+    watch: Watch | None = None,
 ) -> Run:
     """Train an experiment into a new run folder.
 
@@ -67,6 +70,8 @@ def train(
         dataset: Its data, where they are loaded already.
         group: The workers; by default those that the environment names.
         begin: Makes ready what is trained instead, as `resume` does.
+        watch: Called with the history before the first epoch and, once its state is saved, after each. What
+            it raises ends the training there.
 
     Returns:
         The finished run.
@@ -96,6 +101,9 @@ def train(
             *callbacks_of(run, job, progress, out),
             saver,
         ]  # last: it saves what the others have done
+        if watch:
+            watch(run, progress.rows)
+            callbacks.append(keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: watch(run, progress.rows)))
         val_ds, val_steps = job.validation_batches()
         with not_deleted(run), saver, quick_inference(), group.watched():
             if half_epoch and progress.step == job.steps_per_epoch:
@@ -174,6 +182,7 @@ def resume(
     force: bool = False,
     dataset: Dataset | None = None,
     group: ProcessGroup | None = None,
+    watch: Watch | None = None,
 ) -> Run:
     """Resume an interrupted run from its last undamaged state; it ends as if it had never stopped.
 
@@ -186,6 +195,7 @@ def resume(
         force: Go on although data or versions have changed.
         dataset: The run's data, where they are loaded already.
         group: The workers, as in `train`.
+        watch: As in `train`.
 
     Returns:
         The finished run.
@@ -221,7 +231,7 @@ def resume(
         print(f"{run.name}: resumed at {position}", file=out, flush=True)
         return Start(run, job, progress, metrics, out)
 
-    return train(None, group=group, begin=begin)
+    return train(None, group=group, begin=begin, watch=watch)
 
 
 def callbacks_of(run: Run, job: Job, progress: Progress, out: TextIO) -> list[keras.callbacks.Callback]:
