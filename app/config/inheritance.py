@@ -18,6 +18,7 @@ from app.paths import shown
 from app.wording import clipped, nearest, received
 
 OVERRIDE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*)=(.*)", re.DOTALL)
+SPACE = "sweep.space."  # what follows is a key of the experiment
 MAX_BYTES = 100_000  # PyYAML takes a second or two for a million
 MAX_FILES = 20  # that extend one another
 IDENTITY_KEYS = {
@@ -67,13 +68,20 @@ def parse_overrides(overrides: Sequence[str], problems: list[Problem]) -> Node:
     """Return the overrides as one mapping; of two for the same key the later one counts."""
     changes = Node({}, Mark("--set"))
     for override in overrides:
-        mark = Mark(f"--set {clipped(override, 100)}")
+        searched = override.startswith(SPACE)
+        mark = Mark(
+            f"SPACE {clipped(override.removeprefix(SPACE), 100)}"
+            if searched
+            else f"--set {clipped(override, 100)}"
+        )
         match = OVERRIDE.fullmatch(override)
         if not match:
             rule = "must be KEY=VALUE with a dotted key, such as training.epochs=2"
             problems.append(Problem(mark, "", rule))
             continue
         keys, text = match[1].split("."), match[2]
+        if searched:  # the keys of a space have dots themselves
+            keys = [*keys[:2], ".".join(keys[2:])]
         if keys[0] == "extends":
             problems.append(Problem(mark, "extends", "cannot be set from outside; write it into a file"))
             continue

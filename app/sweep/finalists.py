@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from app.config import Experiment
+from app.config import Experiment, trial_experiment
 from app.config.dataset import DatasetConfig
-from app.config.sweep import SweepConfig, trial_experiment
+from app.config.sweep import SweepConfig
 from app.data.dataset import Dataset
 from app.data.datasets import load_dataset
 from app.errors import UserError

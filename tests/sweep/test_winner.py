@@ -5,8 +5,7 @@ import subprocess
 import pytest
 
 from app.commands.options import overrides_from
-from app.config import load_experiment
-from app.config.sweep import trial_experiment
+from app.config import load_experiment, trial_experiment
 from app.reports.cells import train_command
 from app.sweep.winner import winner_file
 from tests.sweep.made_up import FLIP_AND_CROP, searched
