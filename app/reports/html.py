@@ -11,6 +11,7 @@ from PIL import Image
 from app.files import write_text
 
 LARGE_BYTES = 300_000  # a picture above this is kept in 256 colours
+WIDE_PIXELS = 1200
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1b1b; --paper: #ffffff; --faint: #5f6368; --line: #d8d8d8;
@@ -116,11 +117,11 @@ def side_by_side(pictures: Iterable[str]) -> str:
     return f'<div class="pictures">{"".join(pictures)}</div>'
 
 
-def picture(path: Path, words: str, caption: str = "", *, scrolls: bool = False) -> str:
+def picture(path: Path, words: str, caption: str = "") -> str:
     """Return a PNG file as part of the page, a large one in 256 colours.
 
-    `words` say what it shows to those who cannot see it; the caption stands below it. On a narrow
-    screen a picture that `scrolls` keeps its size.
+    `words` say what it shows to those who cannot see it; the caption stands below it. One of more than
+    WIDE_PIXELS scrolls on a narrow screen instead of becoming illegible.
     """
     try:
         content = path.read_bytes()
@@ -134,7 +135,7 @@ def picture(path: Path, words: str, caption: str = "", *, scrolls: bool = False)
         return paragraph(f"{path.name} cannot be shown ({error})", faint=True)
     data = base64.b64encode(content).decode()
     below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
-    wide = ' class="wide"' * scrolls
+    wide = ' class="wide"' * (width > WIDE_PIXELS)
     return (
         f'<figure><div{wide}><img src="data:image/png;base64,{data}" alt="{html.escape(words)}" '
         f'width="{width}" height="{height}"></div>{below}</figure>'

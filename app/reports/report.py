@@ -117,9 +117,7 @@ def _parts(run: Run, experiment: Experiment, metrics: MetricsRecord, remark: str
         yield page.paragraph(f"This run was evaluated on the test images {times}.")
 
     yield page.heading("Curves")
-    yield page.picture(
-        run.curves, "Accuracy and loss over the epochs, of training and validation images", scrolls=True
-    )
+    yield page.picture(run.curves, "Accuracy and loss over the epochs, of training and validation images")
     if experiment.mixes_images:
         yield page.paragraph(
             "Accuracy and loss in training are those of mixed images, not to be compared with validation: "
@@ -201,7 +199,7 @@ def _evaluation(folder: Path, found: EvaluationRecord) -> Iterator[str]:
         yield page.paragraph(f"With batch normalisation recalibrated: {found.recalibrated.words}.")
     for name, caption in PICTURES.items():
         if (folder / name).is_file():
-            yield page.picture(folder / name, name.removesuffix(".png"), caption, scrolls=True)
+            yield page.picture(folder / name, name.removesuffix(".png"), caption)
     cells = [
         (each.name, f"{each.images:,}", *(f"{value:.4f}" for value in (each.precision, each.recall, each.f1)))
         for each in found.classes

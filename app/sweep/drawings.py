@@ -74,7 +74,7 @@ def draw_trial_curves(path: Path, trials: Sequence[Trial], sweep: SweepConfig) -
     named: set[str] = set()
     for trial, curve in zip(trials, curves, strict=True):
         if len(curve):
-            look, label = _LOOKS[trial.state], trial.state
+            look, label = _LOOKS[trial.state], str(trial.state)
             if [trial] == best:
                 look, label = {"color": BLACK, "linewidth": 2.4, "zorder": 5}, f"best: trial {trial.number}"
             marker = "o" if len(curve) == 1 else None
@@ -154,7 +154,7 @@ def _scatter(axes: "Axes", trials: Sequence[Trial], across: Sequence[Any], up: S
     for state in ("finished", "pruned", "running"):
         places = [place for trial, *place in zip(trials, across, up, strict=True) if trial.state == state]
         if places:
-            fill = {} if state == "finished" else {"markerfacecolor": "none"}
+            fill: dict[str, Any] = {} if state == "finished" else {"markerfacecolor": "none"}
             colour = GREY if state == "pruned" else BLUE
             axes.plot(
                 *zip(*places, strict=True), "o", color=colour, markersize=4.5, alpha=0.75, label=state, **fill

@@ -4,6 +4,7 @@ The value by which a trial was chosen is the best of many, so it is optimistic; 
 are not. The test split is evaluated once, for the settings that these seeds choose.
 """
 
+import dataclasses
 import io
 import math
 import statistics
@@ -11,13 +12,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from app.config import Experiment, SweepConfig, trial_experiment
+from app.config import Experiment, trial_experiment
+from app.config.dataset import DatasetConfig
+from app.config.sweep import SweepConfig
+from app.data.dataset import Dataset
+from app.data.datasets import load_dataset
 from app.errors import UserError
 from app.evaluation.records import evaluations_on_test
 from app.files import write_json
+from app.paths import data_root
+from app.preflight import settle_weights
 from app.reading import read_history, read_record
-from app.records import Count, DatasetRecord, FailureRecord, MetricsRecord, Record
-from app.runs import Run, find_run
+from app.records import Count, FailureRecord, MetricsRecord, Record
+from app.runs import Run, find_run, list_runs, load_run_experiment
 from app.sweep.trials import Trial
 from app.sweep.values import ranked, value_of
 
@@ -87,17 +94,25 @@ def train_finalists(
     if not chosen:
         return None
     runs: dict[int, list[tuple[int, Run]]] = {trial.number: [] for trial in chosen}
+    dataset: tuple[DatasetConfig, Dataset] | None = None
+    has_test = False
     # Seed by seed, so that what there is after an interruption compares the same seeds.
     pairs = [(seed, trial) for seed in new_seeds(experiment) for trial in chosen]
     for number, (seed, trial) in enumerate(pairs, 1):
         words = f"finalist run {number} of {len(pairs)}: trial {trial.number} with seed {seed}"
         print(words, file=out, flush=True)
         one = trial_experiment(experiment, trial.settings).model_copy(update={"seed": seed})
-        runs[trial.number].append((seed, _trained(folder.name, one, out)))
+        if dataset is None or dataset[0] != one.dataset:
+            dataset = one.dataset, load_dataset(one.dataset, data_root())
+            has_test = dataset[1].test is not None
+        # Without the test split, which would be evaluated at the end of each run.
+        seen = dataclasses.replace(dataset[1], test=None)
+        runs[trial.number].append((seed, _trained(folder.name, one, seen, out)))
     finalists = [_finalist(trial, runs[trial.number], sweep) for trial in chosen]
     sign = -1 if sweep.direction == "maximize" else 1
     finalists.sort(key=lambda each: (len(each.failures), sign * each.mean, each.trial))
-    test, no_test = _test_accuracies(finalists[0])
+    test = [_test_accuracy(find_run(name)) for name in finalists[0].runs if has_test]
+    no_test = None if test else "no run with another seed finished" if has_test else "the data have none"
     before = read_finalists(folder)
     tested = set(before.tested) if before else set()
     tested |= {finalists[0].trial} if test else set()
@@ -114,21 +129,43 @@ def new_seeds(experiment: Experiment) -> range:
     return range(experiment.seed + 1, experiment.seed + 1 + experiment.sweep.seeds)
 
 
-def _trained(folder_name: str, experiment: Experiment, out: TextIO) -> Run:
+def _trained(folder_name: str, experiment: Experiment, dataset: Dataset, out: TextIO) -> Run:
     """Return the run of an experiment, finished, or with its failure.json where its loss blew up."""
-    from app.training.run_set import run_of, train_or_resume
+    experiment = settle_weights(experiment)
 
     run = run_of(folder_name, experiment)
     if run and run.failure.is_file():
         return run  # the same seed would blow up again
     try:
-        return train_or_resume(folder_name, experiment, out=out)
+        return train_or_resume(folder_name, experiment, dataset, out)
     except UserError as error:
         run = run_of(folder_name, experiment)
         if not (run and run.failure.is_file()):
             raise
         print(str(error).partition("\n")[0], file=out, flush=True)
         return run
+
+
+def run_of(folder_name: str, experiment: Experiment) -> Run | None:
+    """Return the newest run of an experiment in a folder, None where there is none that could be resumed."""
+    left_out = {"name", "description", "reference"}
+    for run in reversed(list_runs(folder_name)):
+        if run.experiment.is_file() and run.dataset.is_file():
+            trained = load_run_experiment(run)
+            wanted = experiment.with_auto_as(trained.training.precision)
+            if trained.model_dump(exclude=left_out) == wanted.model_dump(exclude=left_out):
+                return run
+    return None
+
+
+def train_or_resume(folder_name: str, experiment: Experiment, dataset: Dataset, out: TextIO) -> Run:
+    """Return the finished run of an experiment in a folder: trained, resumed or found."""
+    from app.training.train import resume, train  # brings up the backend, which takes seconds
+
+    run = run_of(folder_name, experiment)
+    if run is None:
+        return train(experiment.model_copy(update={"name": folder_name}), out, dataset=dataset)
+    return run if run.finished else resume(run, out, dataset=dataset)
 
 
 def _finalist(trial: Trial, runs: Sequence[tuple[int, Run]], sweep: SweepConfig) -> FinalistRecord:
@@ -147,28 +184,18 @@ def _finalist(trial: Trial, runs: Sequence[tuple[int, Run]], sweep: SweepConfig)
     )
 
 
-def _test_accuracies(chosen: FinalistRecord) -> tuple[list[float], str | None]:
-    """Return the accuracies of the best checkpoints on the test split, or why there are none.
+def _test_accuracy(run: Run) -> float:
+    """Return the accuracy of a run's best checkpoint on the test split, which is evaluated only once."""
 
-    A run that was evaluated before is not evaluated again.
-    """
-    accuracies = []
-    for name in chosen.runs:
-        run = find_run(name)
-        if read_record(run.dataset, DatasetRecord).num_images.test is None:
-            return [], "the data have no test split"
-        if not _tested(run):
-            from app.inference.evaluate import evaluate
+    def known() -> list[float]:
+        return [
+            each["accuracy"]
+            for each in evaluations_on_test(run)
+            if each.get("checkpoint", "best") == "best" and each.get("test_time_views", "none") == "none"
+        ]
 
-            evaluate(run, "test", "best", "none", io.StringIO())
-        accuracies.append(_tested(run)[0])
-    return accuracies, None if accuracies else "no run with another seed finished"
+    if not known():
+        from app.inference.evaluate import evaluate
 
-
-def _tested(run: Run) -> list[float]:
-    """Return the test accuracies of a run's best checkpoint that are known."""
-    return [
-        each["accuracy"]
-        for each in evaluations_on_test(run)
-        if each.get("checkpoint", "best") == "best" and each.get("test_time_views", "none") == "none"
-    ]
+        evaluate(run, "test", "best", "none", io.StringIO())
+    return known()[0]

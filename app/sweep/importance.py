@@ -1,11 +1,11 @@
 """How much each setting of a sweep matters, by fANOVA."""
 
+import json
 from collections.abc import Sequence
 
-from app.config.loader import as_yaml
 from app.config.sweep import Choice, SweepConfig
 from app.sweep.trials import Trial
-from app.sweep.values import choice_labels, ranked, value_of
+from app.sweep.values import ranked, value_of
 
 LEAST_TRIALS = 10  # finished ones; by fewer the order of the settings is chance
 
@@ -25,25 +25,20 @@ def importances(trials: Sequence[Trial], sweep: SweepConfig) -> dict[str, float]
         return None
     import optuna
 
-    choices = {key: choice_labels(each) for key, each in sweep.space.items() if isinstance(each, Choice)}
-    distributions: dict[str, optuna.distributions.BaseDistribution] = {}
-    for key, each in sweep.space.items():
-        if isinstance(each, Choice):
-            distributions[key] = optuna.distributions.CategoricalDistribution(list(choices[key]))
-        elif each.integer:
-            distributions[key] = optuna.distributions.IntDistribution(
-                int(each.low), int(each.high), log=each.log
+    from app.sweep.decisions import distributions, quiet
+
+    space = sweep.space
+    with quiet():
+        study = optuna.create_study(direction=sweep.direction)
+        for trial in finished:
+            params = {
+                key: json.dumps(value) if isinstance(space[key], Choice) else value
+                for key, value in trial.settings.items()
+            }
+            study.add_trial(
+                optuna.trial.create_trial(
+                    params=params, distributions=distributions(space), value=value_of(trial)
+                )
             )
-        else:
-            distributions[key] = optuna.distributions.FloatDistribution(each.low, each.high, log=each.log)
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(direction=sweep.direction)
-    optuna.logging.set_verbosity(verbosity)
-    for trial in finished:
-        params = {key: as_yaml(value) if key in choices else value for key, value in trial.settings.items()}
-        study.add_trial(
-            optuna.trial.create_trial(params=params, distributions=distributions, value=value_of(trial))
-        )
-    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-    return optuna.importance.get_param_importances(study, evaluator=evaluator)
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+        return optuna.importance.get_param_importances(study, evaluator=evaluator)

@@ -172,7 +172,7 @@ def _pictures(
         path = folder / "parallel.png"
         draw_parallel(path, trials, sweep)
         caption = "One line a finished trial, the darker the better; the best is orange."
-        yield page.picture(path, "Settings and objective of all finished trials", caption, scrolls=True)
+        yield page.picture(path, "Settings and objective of all finished trials", caption)
 
 
 def _table(trials: Sequence[Trial], best_first: Sequence[Trial], sweep: SweepConfig) -> str:

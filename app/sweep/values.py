@@ -58,11 +58,8 @@ def setting_text(value: Any, searched: Range | Choice) -> str:
 
 
 def searched_text(searched: Range | Choice) -> str:
-    """Return a range or the choices of a setting in words."""
-    if isinstance(searched, Choice):
-        return "; ".join(as_yaml(value) for value in searched.values)
-    kind = "whole numbers, " if searched.integer else ""
-    return f"{kind}{searched.low:g} to {searched.high:g}{', logarithmic' if searched.log else ''}"
+    """Return a range or choices as an experiment file has them."""
+    return as_yaml(list(searched.values)) if isinstance(searched, Choice) else str(searched)
 
 
 def _names(value: Any) -> str:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.config import Experiment, dump_experiment, load_experiment, trial_experiment
+from app.config import Experiment, dump_experiment, trial_experiment
 from app.config.inheritance import parse_overrides
-from app.config.loader import as_yaml
+from app.config.loader import as_yaml, read_experiment
 from app.errors import UserError
 from app.reports.cells import train_command
 
@@ -28,9 +28,10 @@ def winner_file(
         is complete in itself, and there is no such command.
     """
     wanted = trial_experiment(experiment, settings)
-    changes = [*overrides, *(f"{key}={as_yaml(value)}" for key, value in settings.items())]
+    kept = [override for override in overrides if not override.startswith("sweep.")]
+    changes = [*kept, *(f"{key}={as_yaml(value)}" for key, value in settings.items())]
     try:
-        found = load_experiment(experiment.name, changes)
+        found, _ = read_experiment(experiment.name, changes)
     except UserError:
         found = None
     if found is None or found.model_dump(exclude=_NOT_COMPARED) != wanted.model_dump(exclude=_NOT_COMPARED):

@@ -71,7 +71,7 @@ def train(
         group: The workers; by default those that the environment names.
         begin: Makes ready what is trained instead, as `resume` does.
         watch: Called with the history before the first epoch and, once its state is saved, after each. What
-            it raises ends the training there. Page and results are not for `out` then: they take seconds.
+            it raises ends the training there. The page is not written then, and the results are not shown.
 
     Returns:
         The finished run.
