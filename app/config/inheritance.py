@@ -69,14 +69,12 @@ def parse_overrides(overrides: Sequence[str], problems: list[Problem]) -> Node:
     changes = Node({}, Mark("--set"))
     for override in overrides:
         searched = override.startswith(SPACE)
-        mark = Mark(
-            f"SPACE {clipped(override.removeprefix(SPACE), 100)}"
-            if searched
-            else f"--set {clipped(override, 100)}"
-        )
-        match = OVERRIDE.fullmatch(override)
+        shown_override = f"SPACE {override.removeprefix(SPACE)}" if searched else f"--set {override}"
+        mark, match = Mark(clipped(shown_override, 106)), OVERRIDE.fullmatch(override)
         if not match:
             rule = "must be KEY=VALUE with a dotted key, such as training.epochs=2"
+            if searched:
+                rule = "must be KEY=[choices] or KEY=log(low,high) and so on, without spaces or in quotes"
             problems.append(Problem(mark, "", rule))
             continue
         keys, text = match[1].split("."), match[2]
@@ -95,6 +93,9 @@ def parse_overrides(overrides: Sequence[str], problems: list[Problem]) -> Node:
 
 def merge(parent: Node, child: Node, path: tuple[str, ...] = ()) -> Node:
     """Return the child's content over the parent's."""
+    if path[-1:] == ("learning_rate",) and type(parent.value) in (int, float):
+        children = {"schedule": Node("constant", parent.mark), "peak": parent}
+        parent = Node(children, parent.mark, dict.fromkeys(children, parent.mark))
     if not isinstance(parent.value, dict) or not isinstance(child.value, dict):
         return child
     identity = IDENTITY_KEYS.get(path)
