@@ -1,8 +1,8 @@
 """`make sweep`: trials of an experiment with other settings, each an ordinary run.
 
 They lie in a folder of their own, `runs/<experiment>.sweep/`, beside sweep.json, which says what they are
-trials of, and sweep.db, the database of Optuna, unless another one is named. The same settings and data lead to
-the same folder again, others to one with a number behind its name.
+trials of, and sweep.db, the database of Optuna, unless another one is named. The same settings and data lead
+to the same folder again, others to one with a number behind its name.
 """
 
 import contextlib

@@ -59,11 +59,13 @@ class Study:
 
     def __init__(self, url: str, name: str, config: SweepConfig, seed: int, owner: str | None, epochs: int):
         self.name, self.config, self.seed, self.owner, self.epochs = name, config, seed, owner, epochs
+        engine: dict[str, Any] = {"pool_pre_ping": True}
+        if url.startswith("postgresql"):
+            engine["connect_args"] = {"connect_timeout": 10}  # seconds
         with quiet():
             self.storage = optuna.storages.RDBStorage(
                 url,
-                engine_kwargs={"pool_pre_ping": True}
-                | ({"connect_args": {"connect_timeout": 10}} if owner else {}),
+                engine_kwargs=engine,
                 heartbeat_interval=max(1, round(HEARTBEAT_SECONDS)) if owner else None,
                 grace_period=max(1, round(GRACE_SECONDS)) if owner else None,
             )
@@ -162,9 +164,9 @@ class Study:
     def give_back(self, number: int, seconds: float = 0.0) -> None:
         """Let a trial that is not trained any more wait for somebody to go on with it."""
         trial_id = self._trial_id(number)
-        self._add_seconds(number, seconds)
-        self.storage.set_trial_user_attr(trial_id, "owner", "")
         with contextlib.suppress(UpdateFinishedTrialError):  # somebody else has ended it meanwhile
+            self._add_seconds(number, seconds)
+            self.storage.set_trial_user_attr(trial_id, "owner", "")
             self.storage.set_trial_state_values(trial_id, TrialState.WAITING)
 
     def end(
