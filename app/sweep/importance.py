@@ -25,7 +25,7 @@ def importances(trials: Sequence[Trial], sweep: SweepConfig) -> dict[str, float]
         return None
     import optuna
 
-    from app.sweep.decisions import distributions, quiet
+    from app.sweep.engine.decisions import distributions, quiet
 
     space = sweep.space
     with quiet():
