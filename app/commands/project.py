@@ -4,7 +4,7 @@ import sys
 from typing import Annotated
 
 from app.commands.options import DataDir, Option, Set, command, overrides_from
-from app.config import dump_experiment, list_experiments, load_experiment, misnamed_files
+from app.config import dump_experiment, list_experiments, load_experiment, load_with_sweep, misnamed_files
 from app.errors import UserError
 from app.preflight import check_data
 from app.reports.results_table import write_results_table
@@ -26,7 +26,7 @@ def check(
     problems = [] if exp else [*misnamed_files().values()]
     for name in names:
         try:
-            experiment = load_experiment(name, overrides)
+            experiment = load_with_sweep(name, overrides)
             if data_dir:
                 check_data(experiment)
             if show:

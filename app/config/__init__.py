@@ -2,5 +2,18 @@
 
 from app.config.loader import dump_experiment, list_experiments, load_experiment, misnamed_files
 from app.config.schema import Experiment
+from app.config.space import load_with_sweep, trial_experiment
+from app.config.sweep import Choice, Range, SweepConfig
 
-__all__ = ["Experiment", "dump_experiment", "list_experiments", "load_experiment", "misnamed_files"]
+__all__ = [
+    "Choice",
+    "Experiment",
+    "Range",
+    "SweepConfig",
+    "dump_experiment",
+    "list_experiments",
+    "load_experiment",
+    "load_with_sweep",
+    "misnamed_files",
+    "trial_experiment",
+]

@@ -16,8 +16,7 @@ from typing import Annotated, Any, Literal
 
 from app.backend import keras  # without TensorFlow's start-up messages
 from app.config.arguments import ALTERNATING_FLIP, CATALOGUE, KERAS_EMA, OF_BOTH
-from app.config.editor_schema import editor_schema
-from app.config.reference import with_tables
+from app.config.reference import editor_schema, with_tables
 from app.data.sources import LOADERS
 from app.errors import UserError
 from app.files import write_text

@@ -1,9 +1,35 @@
 """Checks that the settings of an experiment fit together."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
 from app.config.arguments import MIXING, Finding, split_layer
+from app.config.sweep import Range, SweepConfig
+from app.wording import received
+
+_OTHER_IMAGES = "changes the validation images, so that trials could not be compared"
+_NOT_LEARNED = "does not change what is learned"
+REFUSED = {
+    "seed": "is no setting, and the best of several seeds is luck; the best settings are trained with other "
+    "seeds at the end, see sweep.finalists",
+    **dict.fromkeys(
+        (f"dataset.{key}" for key in ("name", "data_dir", "validation", "fold", "split_seed")), _OTHER_IMAGES
+    ),
+    **dict.fromkeys((f"dataset.{key}" for key in ("exclude", "relabel", "on_bad_image")), _OTHER_IMAGES),
+    **dict.fromkeys(("training.monitor", "training.mode"), "decides which epoch counts, not what is learned"),
+    **dict.fromkeys(
+        ("training.checkpoint_every_minutes", "training.devices", "training.determinism"), _NOT_LEARNED
+    ),
+    "evaluation": "belongs to the finished network; the objective does not depend on it",
+    "reference": "is never used in training",
+    "sweep": "cannot be searched",
+}
+EPOCHS = (
+    "cannot be searched with a pruner, which compares trials at the same epoch, where those of fewer epochs "
+    "are further in their schedule; set sweep.pruner: none"
+)
+SOFTMAX = "changes the validation loss itself, which is the objective; set sweep.objective: val_accuracy"
 
 
 def mixing_findings(plain: dict[str, Any]) -> Iterator[Finding]:
@@ -103,3 +129,46 @@ def lookahead_findings(plain: dict[str, Any]) -> Iterator[Finding]:
             "all epochs' steps, which a run that stops early does not reach; leave one of them out"
         )
         yield Finding(("training", "lookahead"), message, at_key=True)
+
+
+def search_findings(sweep: SweepConfig) -> Iterator[Finding]:
+    """Check which keys are searched, and whether the sampler can."""
+    refused = dict(REFUSED)
+    if sweep.pruner != "none":
+        refused["training.epochs"] = EPOCHS
+    if sweep.objective == "val_loss":
+        refused["training.loss.softmax_before_loss"] = SOFTMAX
+    reached = {
+        key: sorted({leaf for value in setting.checked for leaf in _leaves(key, value)})
+        for key, setting in sweep.space.items()
+    }
+    for key, setting in sweep.space.items():
+        path = ("sweep", "space", key)
+        for leaf, (part, reason) in itertools.product(reached[key], refused.items()):
+            if _within(leaf, part):
+                yield Finding(path, reason if leaf == key else f"{leaf} {reason}", at_key=True)
+        for outer in sweep.space:
+            both = [leaf for leaf in reached[outer] if _within(leaf, key) or _within(key, leaf)]
+            if both and key != outer and _within(key, outer):
+                yield Finding(path, f"is decided by {outer}, too; search one of the two", at_key=True)
+        if sweep.sampler == "grid" and isinstance(setting, Range) and (setting.log or not setting.integer):
+            yield Finding(
+                path, f"a grid takes a list of values, or int(low, high); got {received(str(setting))}"
+            )
+    number = sweep.num_combinations
+    if sweep.sampler == "grid" and number and number > sweep.trials:
+        message = f"must be {number}, the combinations of the grid, or more; got {sweep.trials}"
+        yield Finding(("sweep", "trials"), message)
+
+
+def _leaves(key: str, value: Any) -> Iterator[str]:
+    """Yield the dotted keys of the experiment that a value of the key `key` sets."""
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from _leaves(f"{key}.{name}", inner)
+    else:
+        yield key
+
+
+def _within(key: str, section: str) -> bool:
+    return key == section or key.startswith(f"{section}.")

@@ -18,6 +18,7 @@ from app.paths import shown
 from app.wording import clipped, nearest, received
 
 OVERRIDE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*)=(.*)", re.DOTALL)
+SPACE = "sweep.space."  # what follows is a key of the experiment
 MAX_BYTES = 100_000  # PyYAML takes a second or two for a million
 MAX_FILES = 20  # that extend one another
 IDENTITY_KEYS = {
@@ -67,13 +68,18 @@ def parse_overrides(overrides: Sequence[str], problems: list[Problem]) -> Node:
     """Return the overrides as one mapping; of two for the same key the later one counts."""
     changes = Node({}, Mark("--set"))
     for override in overrides:
-        mark = Mark(f"--set {clipped(override, 100)}")
-        match = OVERRIDE.fullmatch(override)
+        searched = override.startswith(SPACE)
+        shown_override = f"SPACE {override.removeprefix(SPACE)}" if searched else f"--set {override}"
+        mark, match = Mark(clipped(shown_override, 106)), OVERRIDE.fullmatch(override)
         if not match:
             rule = "must be KEY=VALUE with a dotted key, such as training.epochs=2"
+            if searched:
+                rule = "must be KEY=[choices] or KEY=log(low,high) and so on, without spaces or in quotes"
             problems.append(Problem(mark, "", rule))
             continue
         keys, text = match[1].split("."), match[2]
+        if searched:  # the keys of a space have dots themselves
+            keys = [*keys[:2], ".".join(keys[2:])]
         if keys[0] == "extends":
             problems.append(Problem(mark, "extends", "cannot be set from outside; write it into a file"))
             continue
@@ -87,6 +93,9 @@ def parse_overrides(overrides: Sequence[str], problems: list[Problem]) -> Node:
 
 def merge(parent: Node, child: Node, path: tuple[str, ...] = ()) -> Node:
     """Return the child's content over the parent's."""
+    if path[-1:] == ("learning_rate",) and type(parent.value) in (int, float):
+        children = {"schedule": Node("constant", parent.mark), "peak": parent}
+        parent = Node(children, parent.mark, dict.fromkeys(children, parent.mark))
     if not isinstance(parent.value, dict) or not isinstance(child.value, dict):
         return child
     identity = IDENTITY_KEYS.get(path)

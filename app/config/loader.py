@@ -19,7 +19,7 @@ from app.config.combinations import (
     schedule_findings,
 )
 from app.config.inheritance import load_file, merge, parse_overrides
-from app.config.nodes import Problem, add_resolvers, parse_yaml
+from app.config.nodes import Node, Problem, add_resolvers, parse_yaml
 from app.config.problems import locate, schema_findings, without_consequences
 from app.config.schedules import Section
 from app.config.schema import Experiment
@@ -54,7 +54,7 @@ def misnamed_files() -> dict[str, str]:
 
 
 def load_experiment(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
-    """Load, merge and check one experiment.
+    """Load, merge and check one experiment, without its `sweep`, which only `load_with_sweep` returns.
 
     Args:
         name_or_path: a str is the name of a file in `experiments/`; a Path is that very file.
@@ -63,40 +63,52 @@ def load_experiment(name_or_path: str | Path, overrides: Sequence[str] = ()) -> 
     Raises:
         UserError: with one line for everything that is wrong.
     """
+    experiment, _ = read_experiment(name_or_path, overrides)
+    return experiment.model_copy(update={"sweep": None}) if experiment.sweep else experiment
+
+
+def read_experiment(name_or_path: str | Path, overrides: Sequence[str] = ()) -> tuple[Experiment, Node]:
+    """Return an experiment with its `sweep`, and the tree that it was made of; see `load_experiment`."""
     by_name = isinstance(name_or_path, str)
     path = _experiment_path(name_or_path) if isinstance(name_or_path, str) else name_or_path
     problems: list[Problem] = []
     root, description = load_file(path, problems)
     changes = parse_overrides(overrides, problems)
     if root is None:
-        raise UserError(_message(problems, path))
+        raise UserError(message_of(problems, path))
     root = merge(root, changes)
     plain = root.plain()
-    checks = (
-        *(name_and_argument_findings, optimizer_findings, mixing_findings, ema_findings),
-        freezing_findings,
-    )
-    findings = [finding for check in checks for finding in check(plain)]
+    experiment, findings = validated(plain, path.stem, description)
     if by_name:  # the runs of before that have both can still be read
         findings += lookahead_findings(plain)
     if by_name and not changes.has("training", "epochs"):
         # A run shortened by an override, or such a run's own file, may well end inside its warm-up.
         findings += schedule_findings(plain)
-    experiment, content = None, _gathered(plain) | {"name": path.stem, "description": description}
+    unreadable = {problem.mark for problem in problems}  # what could not be read is wrong once, not twice
+    located = [locate(root, finding) for finding in findings]
+    problems += [problem for problem in located if problem.mark not in unreadable]
+    if problems or experiment is None:
+        raise UserError(message_of(without_consequences(problems), path))
+    return experiment, root
+
+
+def validated(plain: dict[str, Any], name: str, description: str) -> tuple[Experiment | None, list[Finding]]:
+    """Return the experiment that a file's content makes, None where it makes none, and what is wrong."""
+    checks = (
+        *(name_and_argument_findings, optimizer_findings, mixing_findings, ema_findings),
+        freezing_findings,
+    )
+    findings = [finding for check in checks for finding in check(plain)]
+    experiment, content = None, _gathered(plain) | {"name": name, "description": description}
     try:
         experiment = Experiment.model_validate(content)
     except ValidationError as error:
         findings += schema_findings(error)
     findings += [Finding((key,), DERIVED_KEY, at_key=True) for key in ("name", "description") if key in plain]
-    unreadable = {problem.mark for problem in problems}  # what could not be read is wrong once, not twice
-    located = [locate(root, finding) for finding in findings]
-    problems += [problem for problem in located if problem.mark not in unreadable]
-    if problems or experiment is None:
-        raise UserError(_message(without_consequences(problems), path))
-    return experiment
+    return experiment, findings
 
 
-def _message(problems: Sequence[Problem], path: Path) -> str:
+def message_of(problems: Sequence[Problem], path: Path) -> str:
     """Return one line for each problem, in file order, and one for those that are too many to list."""
     each_once = sorted(set(problems))
     lines = [str(problem) for problem in each_once[:MAX_LINES]]
@@ -112,6 +124,14 @@ def dump_experiment(experiment: Experiment, *, mark_defaults: bool = False) -> s
         experiment: What to write.
         mark_defaults: Whether a comment marks what was not given, neither by a file nor by an override.
     """
+    header = f"# {experiment.description}\n" if experiment.description else ""
+    content = file_content(experiment)
+    text = header + yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    return _with_marks(text, experiment) if mark_defaults else text
+
+
+def file_content(experiment: Experiment) -> dict[str, Any]:
+    """Return the experiment as a file has it, without inheritance and with every default."""
     content = experiment.model_dump(exclude={"name", "description"})
     optimizers = [part for part in (content["optimizer"], content["optimizer"]["others"]) if part]
     for part in optimizers:
@@ -122,9 +142,7 @@ def dump_experiment(experiment: Experiment, *, mark_defaults: bool = False) -> s
     content["augmentation"] = [
         {layer.name: layer.arguments} if layer.arguments else layer.name for layer in experiment.augmentation
     ]
-    header = f"# {experiment.description}\n" if experiment.description else ""
-    text = header + yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
-    return _with_marks(text, experiment) if mark_defaults else text
+    return content
 
 
 def _with_marks(text: str, experiment: Experiment) -> str:

@@ -79,6 +79,16 @@ class Node:
         return self.value
 
 
+def node_of(plain: Any, mark: Mark) -> Node:
+    """Return bare values as nodes that all point at one place."""
+    if isinstance(plain, dict):
+        children = {key: node_of(value, mark) for key, value in plain.items()}
+        return Node(children, mark, dict.fromkeys(children, mark))
+    if isinstance(plain, list | tuple):
+        return Node([node_of(value, mark) for value in plain], mark)
+    return Node(plain, mark)
+
+
 RESOLVERS = (
     ("bool", r"true|false", "tf"),
     ("null", r"~|null|", ["~", "n", ""]),

@@ -1,10 +1,16 @@
-"""The tables of keys in experiments/README.md, from the fields' descriptions (`make schema`)."""
+"""What describes the keys, from the fields' own descriptions (`make schema`).
 
-from collections.abc import Iterator
+The JSON schema lets an editor complete and check experiment files. It describes files as they are written, so
+the constructors' arguments stand beside `name` again. Nothing is marked as required, because a file with
+`extends` may leave out anything; the loader knows better. The tables of keys go into experiments/README.md.
+"""
+
+from collections.abc import Iterator, Sequence
 from typing import Any, get_args
 
-from app.config.editor_schema import experiment_schema
+from app.config.arguments import OTHERS_KEYS, RESERVED_KEYS, without_muon
 from app.config.schedules import AnySchedule, Schedule
+from app.config.schema import Experiment
 from app.files import split_at_marks
 
 _SHARED = {"schedule", *Schedule.model_fields}
@@ -13,6 +19,64 @@ _BOUNDS = {
 }  # fmt: skip
 _TYPES = {"integer": "whole number", "number": "number", "string": "text", "boolean": "`true`, `false`"}
 _HEAD = "| key | values | default | meaning |\n| --- | --- | --- | --- |\n"
+
+
+def experiment_schema(catalogue: dict[str, Any]) -> dict[str, Any]:
+    """Return the JSON schema of an experiment, the names of datasets included."""
+    schema = Experiment.model_json_schema()
+    schema["$defs"]["DatasetConfig"]["properties"]["name"]["enum"] = catalogue["datasets"]
+    return schema
+
+
+def editor_schema(catalogue: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of experiment files, given the content of catalogue.json."""
+    schema = _without_required(experiment_schema(catalogue))
+    for key in ("name", "description"):
+        del schema["properties"][key]
+    extends = {"type": "string", "description": "A file in this folder to inherit from."}
+    schema["properties"]["extends"] = extends
+    definitions = schema["$defs"]
+    optimizers = catalogue["optimizers"]
+    for definition, keys, known in (
+        ("ModelConfig", RESERVED_KEYS["model"], catalogue["models"]),
+        ("OptimizerConfig", RESERVED_KEYS["optimizer"], optimizers),
+        ("OtherOptimizer", OTHERS_KEYS, without_muon(optimizers)),
+    ):
+        definitions[definition] = _named(definitions[definition], keys, known)
+    rate = definitions["OptimizerConfig"]["anyOf"][0]["properties"]["learning_rate"]
+    # A file with `extends` may leave out the schedule's name, and then fits several.
+    schedules = {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, *rate["oneOf"]]}
+    for option in (*definitions["OptimizerConfig"]["anyOf"], *definitions["OtherOptimizer"]["anyOf"]):
+        option["properties"]["learning_rate"] = schedules
+    definitions["LayerConfig"] = {
+        "description": definitions["LayerConfig"]["description"],
+        "anyOf": [{"enum": list(catalogue["layers"])}, *map(_layer, catalogue["layers"].items())],
+    }
+    return {"$schema": "http://json-schema.org/draft-07/schema#", "title": "Experiment", **schema}
+
+
+def _named(definition: dict[str, Any], keys: Sequence[str], known: dict[str, Any]) -> dict[str, Any]:
+    """Return one alternative for each name, with that constructor's arguments and no others."""
+    shared = {key: definition["properties"][key] for key in keys}
+    options = [_mapping(shared | {"name": {"const": name}} | own) for name, own in known.items()]
+    return {"description": definition["description"], "anyOf": options}
+
+
+def _layer(item: tuple[str, dict[str, Any]]) -> dict[str, Any]:
+    name, arguments = item
+    return _mapping({name: _mapping(arguments, type=["object", "null"])}, required=[name])
+
+
+def _mapping(properties: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, **more, "additionalProperties": False}
+
+
+def _without_required(schema: Any) -> Any:
+    if isinstance(schema, dict):
+        return {key: _without_required(value) for key, value in schema.items() if key != "required"}
+    if isinstance(schema, list):
+        return [_without_required(item) for item in schema]
+    return schema
 
 
 def with_tables(page: str, catalogue: dict[str, Any]) -> str:

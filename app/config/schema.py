@@ -13,6 +13,7 @@ from app.config.arguments import ALTERNATING_FLIP, MIXING
 from app.config.dataset import DatasetConfig, Seed, Text
 from app.config.optimizer import OptimizerConfig, word_or_patterns
 from app.config.schedules import Epochs, Positive, Section
+from app.config.sweep import SweepConfig
 from app.config.training import TrainingConfig
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -108,6 +109,9 @@ class Experiment(Section):
     )
     reference: Reference | None = Field(
         None, description="What the source reports; shown beside the result, never used in training."
+    )
+    sweep: SweepConfig | None = Field(
+        None, description="A search over these settings (`make sweep`); a training ignores it."
     )
 
     @property

@@ -9,10 +9,9 @@ from pydantic import TypeAdapter, ValidationError
 from app.config import Experiment, list_experiments
 from app.config.arguments import CATALOGUE, annotation_of, catalogue
 from app.config.catalogue import build_catalogue, to_json
-from app.config.editor_schema import editor_schema
 from app.config.nodes import parse_yaml
 from app.config.optimizer import OptimizerConfig, OtherOptimizer
-from app.config.reference import with_tables
+from app.config.reference import editor_schema, with_tables
 from app.config.schedules import ConstantSchedule, Section
 from app.errors import UserError
 from app.paths import experiments_dir
