@@ -7,31 +7,23 @@ to the same folder again, others to one with a number behind its name.
 
 import contextlib
 import hashlib
-import itertools
 import json
 import shutil
 import socket
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from app import preflight
 from app.config import Experiment
 from app.data.datasets import load_dataset
 from app.errors import UserError
-from app.files import check_folder, write_json
-from app.paths import data_root, runs_root, shown
+from app.files import write_json
+from app.paths import data_root, shown
 from app.runs import Run, list_runs, locked
-from app.sweep.trials import SweepRecord, read_experiment, read_sweep
+from app.sweep.trials import SweepRecord, SweepSet
+from app.training.run_set import NOT_COMPARED, find_set
 
-_NOT_COMPARED = {"name": True, "description": True, "reference": True}
-_MAY_CHANGE = {
-    "trials",
-    "budget_minutes",
-    "finalists",
-    "seeds",
-}  # of the sweep, without making it another one
 SQLITE = "SQLite"
 
 
@@ -55,15 +47,16 @@ def sweep(
         import optuna  # noqa: F401 - an extra
     except ImportError as error:
         raise UserError(
-            "sweep: Optuna is not installed: .venv/bin/python -m pip install -e .[sweep]"
+            "sweep: needs the extra 'sweep', which `make sweep` installs: pip install '.[sweep]'"
         ) from error
     from app.sweep.engine.coordinator import Coordinator
     from app.sweep.engine.ledger import Ledger
     from app.sweep.engine.study import Study
     from app.sweep.finish import finish
 
-    assert experiment.sweep
     experiment = preflight.settle_weights(experiment)
+    config, epochs = experiment.sweep, experiment.training.epochs
+    assert config is not None
     fingerprint = _fingerprint(experiment)
     url, database = _database(storage)
     folder, record = _sweep_folder(experiment, overrides, fingerprint, database)
@@ -73,14 +66,13 @@ def sweep(
     with locked(Run(logs if storage else folder)), _storage_errors(database):
         write_json(folder / "sweep.json", record.content)
         owner = f"{host}:{folder}" if storage else None
-        epochs, url = experiment.training.epochs, url or _sqlite(folder)
-        study = Study(url, record.study, experiment.sweep, experiment.seed, owner, epochs)
+        study = Study(url or _sqlite(folder), record.study, config, experiment.seed, owner, epochs)
         _remove_half_made(folder)
         study.give_back_lost()
         ledger = Ledger(folder, record, experiment, study, out)
         ended = sum(trial.state not in ("waiting", "running") for trial in ledger.write())
         print(
-            f"{ended} of {experiment.sweep.trials} trials have ended in {shown(folder)} ({database}); "
+            f"{ended} of {config.trials} trials have ended in {shown(folder)} ({database}); "
             f"interrupted, the same command goes on. Output of the workers: {shown(logs)}",
             file=out,
             flush=True,
@@ -109,55 +101,28 @@ def _fingerprint(experiment: Experiment) -> str:
 def _sweep_folder(
     experiment: Experiment, overrides: Sequence[str], fingerprint: str, database: str
 ) -> tuple[Path, SweepRecord]:
-    """Return the newest folder for a sweep and its data, and its record; it is made where there is none.
+    """Return the folder of a sweep and its data, and what its sweep.json is to say from now on.
 
     Raises:
         UserError: Its trials are in another database.
     """
-    check_folder(runs_root())
-    first = runs_root() / f"{experiment.name}.sweep"
-    folders = [path.parent for path in runs_root().glob(f"{first.name}*/sweep.json")]
-    identity = _identity(experiment, fingerprint)
-    for folder in sorted(folders, key=lambda each: read_sweep(each).begun, reverse=True):
-        record = read_sweep(folder)
-        if _identity(read_experiment(folder)[0], record.fingerprint) != identity:
-            continue
-        if record.storage != database:
-            raise UserError(
-                f"{shown(folder)}: the trials of this sweep are in {record.storage}, not in {database}; "
-                "name that one (STORAGE=), or delete the folder to begin anew"
-            )
-        record = record.model_copy(update=_changing(experiment, overrides))
-        break
-    else:
-        runs_root().mkdir(parents=True, exist_ok=True)
-        for number in itertools.count(1):
-            folder = first if number == 1 else first.with_name(f"{first.name}-{number}")
-            with contextlib.suppress(FileExistsError):
-                folder.mkdir()
-                break
-        record = SweepRecord(
-            experiment=experiment.name,
-            begun=time.strftime("%F %T"),
-            fingerprint=fingerprint,
-            storage=database,
-            study=f"{experiment.name}-{identity[:12]}",
-            **_changing(experiment, overrides),
+    found = find_set(experiment, fingerprint, SweepSet)
+    folder, content = found.folder, found.record.content
+    if content.get("storage", database) != database:
+        raise UserError(
+            f"{shown(folder)}: the trials of this sweep are in {content['storage']}, not in {database}; "
+            "name that one (STORAGE=), or delete the folder to begin anew"
         )
-        write_json(folder / "sweep.json", record.content)
-    return folder, record
+    content["settings"], content["overrides"] = experiment.model_dump(mode="json"), list(overrides)
+    content |= {"storage": database, "study": _study_name(experiment, fingerprint)}
+    return folder, SweepRecord(**content)
 
 
-def _changing(experiment: Experiment, overrides: Sequence[str]) -> dict[str, Any]:
-    """Return what a later call may change in sweep.json."""
-    return {"settings": experiment.model_dump(mode="json"), "overrides": list(overrides)}
-
-
-def _identity(experiment: Experiment, fingerprint: str) -> str:
-    """Return the SHA-256 of what makes a sweep that sweep, on every machine."""
-    settings = experiment.model_dump(mode="json", exclude=_NOT_COMPARED)
-    content = json.dumps([experiment.name, settings, fingerprint], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()
+def _study_name(experiment: Experiment, fingerprint: str) -> str:
+    """Return the same name for the same sweep on every machine."""
+    settings = experiment.model_dump(mode="json", exclude=NOT_COMPARED | SweepSet.not_compared)
+    content = json.dumps([settings, fingerprint], sort_keys=True)
+    return f"{experiment.name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
 
 def _remove_half_made(folder: Path) -> None:

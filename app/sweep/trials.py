@@ -1,19 +1,17 @@
 """The trials of a sweep as everything but its engine sees them: sweep.json and trials.json of its folder."""
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from app.config import Experiment
-from app.errors import UserError
 from app.files import write_json
-from app.paths import shown
 from app.reading import read_record
 from app.records import Count, Record
+from app.training.run_set import RunSet, SetRecord
 
 TrialState = Literal["waiting", "running", "finished", "pruned", "failed"]
 
@@ -31,19 +29,25 @@ class Trial(NamedTuple):
     seconds: float  # of training, all attempts together
 
 
-class SweepRecord(Record):
-    """sweep.json: what the runs of a folder are trials of."""
+class SweepRecord(SetRecord):
+    """sweep.json: what the runs of a folder are trials of; `settings` include the block `sweep`."""
 
     advice = "Restore it from a copy, or begin the sweep anew: delete its folder"
 
-    experiment: str
-    begun: str
-    settings: dict[str, Any]  # of the experiment, its block `sweep` included
-    overrides: list[str] = []  # the KEY=VALUE changes to its file that led to them
-    fingerprint: str  # of the data
+    overrides: list[str] = []  # the KEY=VALUE changes to the experiment's file that led to the settings
     storage: str  # "SQLite", or the address of the database without its password
     study: str  # the name of the sweep in the storage
     seconds: float = Field(default=0.0, ge=0)  # that `make sweep` ran in this folder, all calls together
+
+
+class SweepSet(RunSet):
+    """The folder of a sweep. It stays the same for more trials, another budget and other finalists."""
+
+    kind = "sweep"
+    not_compared: ClassVar[dict[str, Any]] = {
+        "dataset": {"data_dir"},  # each machine's own; the fingerprint says whether the images are the same
+        "sweep": {"trials", "budget_minutes", "finalists", "seeds"},
+    }
 
 
 class _TrialRecord(Record):
@@ -81,13 +85,7 @@ def read_experiment(folder: Path) -> tuple[Experiment, list[str]]:
         UserError: sweep.json is missing or damaged.
     """
     record = read_sweep(folder)
-    try:
-        return Experiment.model_validate_json(json.dumps(record.settings)), record.overrides
-    except ValidationError as error:
-        raise UserError(
-            f"{shown(folder / 'sweep.json')}: settings: not those of an experiment ({error.error_count()} "
-            f"mistakes). {SweepRecord.advice}"
-        ) from error
+    return SweepSet(folder, record).experiment, record.overrides
 
 
 def read_trials(folder: Path) -> list[Trial]:

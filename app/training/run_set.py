@@ -8,6 +8,7 @@ import itertools
 import json
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TextIO, TypeVar
@@ -23,7 +24,7 @@ from app.reading import read_record
 from app.records import Record
 from app.runs import Run, list_runs, load_run_experiment
 
-_NOT_COMPARED = {"name", "description", "reference"}
+NOT_COMPARED = dict.fromkeys(("name", "description", "reference"), True)
 
 
 class SetRecord(Record):
@@ -43,6 +44,7 @@ class RunSet:
     """A folder with runs; each kind is a class."""
 
     kind: ClassVar[str]
+    not_compared: ClassVar[dict[str, Any]] = {}  # further settings by which a set is not found
 
     folder: Path
     record: SetRecord
@@ -89,7 +91,7 @@ def find_set(experiment: Experiment, fingerprint: str, kind: type[SetType], pref
         prefix: What stands before the kind in a new folder's name, such as "5-".
     """
     for found in reversed(list_sets(experiment.name, kind)):
-        if found.record.fingerprint == fingerprint and _same(found.experiment, experiment):
+        if found.record.fingerprint == fingerprint and _same(found.experiment, experiment, kind.not_compared):
             return found
     first = runs_root() / f"{experiment.name}.{prefix}{kind.kind}"
     runs_root().mkdir(parents=True, exist_ok=True)
@@ -157,5 +159,6 @@ def train_or_resume(
     return train(experiment.model_copy(update={"name": folder_name}), out, dataset=dataset)
 
 
-def _same(one: Experiment, other: Experiment) -> bool:
-    return one.model_dump(exclude=_NOT_COMPARED) == other.model_dump(exclude=_NOT_COMPARED)
+def _same(one: Experiment, other: Experiment, not_compared: Mapping[str, Any] | None = None) -> bool:
+    exclude = {**NOT_COMPARED, **(not_compared or {})}
+    return one.model_dump(exclude=exclude) == other.model_dump(exclude=exclude)

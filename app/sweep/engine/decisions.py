@@ -15,7 +15,12 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -25,7 +30,6 @@ MAX_ATTEMPTS = 20  # at settings that no trial has had
 MAX_COMBINATIONS = 10_000  # of a space that are listed where drawing finds no new one
 RUNG = "completed_rung_"  # attributes of a trial in which successive halving keeps values
 
-Distribution = CategoricalDistribution | FloatDistribution | IntDistribution
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
@@ -37,7 +41,7 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def distributions(space: Mapping[str, Range | Choice]) -> dict[str, Distribution]:
+def distributions(space: Mapping[str, Range | Choice]) -> dict[str, BaseDistribution]:
     """Return a search space as Optuna's distributions; a choice is the JSON text of its value."""
     return {key: _distribution(spec) for key, spec in space.items()}
 
@@ -112,7 +116,7 @@ def prunes(
 
 def _copy(trial: FrozenTrial, state: TrialState) -> FrozenTrial:
     """Return a copy for a study in memory; one that waits has no history, others do not wait."""
-    params = {"params": trial.params, "distributions": trial.distributions}
+    params: dict[str, Any] = {"params": trial.params, "distributions": trial.distributions}
     if state == TrialState.WAITING and trial.state != state:
         return create_trial(state=state, **params)
     state = TrialState.RUNNING if state == TrialState.WAITING else state
@@ -136,7 +140,7 @@ def _sample(config: SweepConfig, seed: int, trials: Sequence[FrozenTrial]) -> di
         return memory.ask(distributions(config.space)).params
 
 
-def _distribution(spec: Range | Choice) -> Distribution:
+def _distribution(spec: Range | Choice) -> BaseDistribution:
     if isinstance(spec, Choice):
         return CategoricalDistribution([json.dumps(value) for value in spec.values])
     if spec.integer:
