@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from app.config import Experiment
+from app.config import Experiment, trial_experiment
 from app.config.sweep import SweepConfig
 from app.paths import runs_root
 from app.reports import html as page
@@ -136,7 +136,9 @@ def _winner(
     again = [command] if command else []
     if winner.run and (runs_root() / winner.run).is_dir():  # or it is on another machine
         again += [f"make train FROM={winner.run}"] * (command is None)
-        again.append(f"make resume RUN={winner.run} EPOCHS={2 * experiment.training.epochs} SCHEDULE=stretch")
+        trained = trial_experiment(experiment, winner.settings)
+        schedule = " SCHEDULE=stretch" * hasattr(trained.optimizer.learning_rate, "span_epochs")
+        again.append(f"make resume RUN={winner.run} EPOCHS={2 * trained.training.epochs}{schedule}")
     if again:
         yield page.paragraph(
             "Trained again, and its run trained further:" if len(again) > 1 else "Trained again:"
