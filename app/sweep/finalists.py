@@ -22,9 +22,9 @@ from app.evaluation.records import evaluations_on_test
 from app.files import write_json
 from app.paths import data_root
 from app.preflight import settle_weights
-from app.reading import read_history, read_record
+from app.reading import read_record
 from app.records import Count, FailureRecord, MetricsRecord, Record
-from app.runs import Run, find_run, list_runs, load_run_experiment
+from app.runs import Run, find_run
 from app.sweep.trials import Trial
 from app.sweep.values import ranked, value_of
 
@@ -99,15 +99,14 @@ def train_finalists(
     # Seed by seed, so that what there is after an interruption compares the same seeds.
     pairs = [(seed, trial) for seed in new_seeds(experiment) for trial in chosen]
     for number, (seed, trial) in enumerate(pairs, 1):
-        words = f"finalist run {number} of {len(pairs)}: trial {trial.number} with seed {seed}"
-        print(words, file=out, flush=True)
+        title = f"finalist run {number} of {len(pairs)}: trial {trial.number} with seed {seed}"
         one = trial_experiment(experiment, trial.settings).model_copy(update={"seed": seed})
         if dataset is None or dataset[0] != one.dataset:
             dataset = one.dataset, load_dataset(one.dataset, data_root())
             has_test = dataset[1].test is not None
         # Without the test split, which would be evaluated at the end of each run.
         seen = dataclasses.replace(dataset[1], test=None)
-        runs[trial.number].append((seed, _trained(folder.name, one, seen, out)))
+        runs[trial.number].append((seed, _trained(folder.name, one, seen, out, title)))
     finalists = [_finalist(trial, runs[trial.number], sweep) for trial in chosen]
     sign = -1 if sweep.direction == "maximize" else 1
     finalists.sort(key=lambda each: (len(each.failures), sign * each.mean, each.trial))
@@ -129,15 +128,16 @@ def new_seeds(experiment: Experiment) -> range:
     return range(experiment.seed + 1, experiment.seed + 1 + experiment.sweep.seeds)
 
 
-def _trained(folder_name: str, experiment: Experiment, dataset: Dataset, out: TextIO) -> Run:
+def _trained(folder_name: str, experiment: Experiment, dataset: Dataset, out: TextIO, title: str) -> Run:
     """Return the run of an experiment, finished, or with its failure.json where its loss blew up."""
-    experiment = settle_weights(experiment)
+    from app.training.run_set import run_of, train_or_resume  # brings up the backend, which takes seconds
 
+    experiment = settle_weights(experiment)
     run = run_of(folder_name, experiment)
     if run and run.failure.is_file():
         return run  # the same seed would blow up again
     try:
-        return train_or_resume(folder_name, experiment, dataset, out)
+        return train_or_resume(folder_name, experiment, dataset, out, title)
     except UserError as error:
         run = run_of(folder_name, experiment)
         if not (run and run.failure.is_file()):
@@ -146,39 +146,18 @@ def _trained(folder_name: str, experiment: Experiment, dataset: Dataset, out: Te
         return run
 
 
-def run_of(folder_name: str, experiment: Experiment) -> Run | None:
-    """Return the newest run of an experiment in a folder, None where there is none that could be resumed."""
-    left_out = {"name", "description", "reference"}
-    for run in reversed(list_runs(folder_name)):
-        if run.experiment.is_file() and run.dataset.is_file():
-            trained = load_run_experiment(run)
-            wanted = experiment.with_auto_as(trained.training.precision)
-            if trained.model_dump(exclude=left_out) == wanted.model_dump(exclude=left_out):
-                return run
-    return None
-
-
-def train_or_resume(folder_name: str, experiment: Experiment, dataset: Dataset, out: TextIO) -> Run:
-    """Return the finished run of an experiment in a folder: trained, resumed or found."""
-    from app.training.train import resume, train  # brings up the backend, which takes seconds
-
-    run = run_of(folder_name, experiment)
-    if run is None:
-        return train(experiment.model_copy(update={"name": folder_name}), out, dataset=dataset)
-    return run if run.finished else resume(run, out, dataset=dataset)
-
-
 def _finalist(trial: Trial, runs: Sequence[tuple[int, Run]], sweep: SweepConfig) -> FinalistRecord:
     """Return what became of a trial with other seeds."""
     values, names, failures = [], [], []
     for seed, run in runs:
-        if run.finished:
-            epoch = read_record(run.metrics, MetricsRecord).headline.epoch
-            values.append(read_history(run.history)[epoch - 1][sweep.objective])
-            names.append(run.name)
-        else:
+        if not run.finished:
             failure = read_record(run.failure, FailureRecord)
             failures.append(f"seed {seed}: {failure.what} in epoch {failure.epoch}, {run.name}")
+        elif (value := read_record(run.metrics, MetricsRecord).headline.content.get(sweep.objective)) is None:
+            failures.append(f"seed {seed}: {sweep.objective} is not finite, {run.name}")
+        else:
+            values.append(value)
+            names.append(run.name)
     return FinalistRecord(
         trial=trial.number, value=value_of(trial), values=values, runs=names, failures=failures
     )

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from app.config import Experiment
+from app.config import Experiment, trial_experiment
 from app.config.sweep import SweepConfig
+from app.paths import runs_root
 from app.reports import html as page
 from app.reports.cells import percent
 from app.sweep.drawings import draw_importance, draw_progress, draw_slice, draw_trial_curves
@@ -132,12 +133,17 @@ def _winner(
     text, command = winner_file(experiment, overrides, winner.settings, comment)
     yield page.paragraph(f"As an experiment, to be saved as experiments/{experiment.name}_best.yaml:")
     yield page.code(text)
-    yield page.paragraph("Trained again, and its run trained further:")
     again = [command] if command else []
-    if winner.run:
+    if winner.run and (runs_root() / winner.run).is_dir():  # or it is on another machine
         again += [f"make train FROM={winner.run}"] * (command is None)
-        again.append(f"make resume RUN={winner.run} EPOCHS={2 * experiment.training.epochs} SCHEDULE=stretch")
-    yield page.code("\n".join(again))
+        trained = trial_experiment(experiment, winner.settings)
+        schedule = " SCHEDULE=stretch" * hasattr(trained.optimizer.learning_rate, "span_epochs")
+        again.append(f"make resume RUN={winner.run} EPOCHS={2 * trained.training.epochs}{schedule}")
+    if again:
+        yield page.paragraph(
+            "Trained again, and its run trained further:" if len(again) > 1 else "Trained again:"
+        )
+        yield page.code("\n".join(again))
 
 
 def _pictures(

@@ -109,7 +109,7 @@ def prunes(
         for epoch, value in enumerate(values, start=1):
             trial.report(value, epoch)
             if halving or epoch == len(values):  # halving remembers what it saw before
-                pruned = trial.should_prune()
+                pruned = bool(trial.should_prune())
         kept = memory.get_trials(deepcopy=False)[number].system_attrs
     return pruned, {key: value for key, value in kept.items() if key.startswith(RUNG)}
 
