@@ -73,6 +73,7 @@ QUICK = (
     "app.distributed.local_workers",
     "app.drawing.curves",
     "app.reports.compare",
+    "app.sweep.page",
 )
 SLOW_LIBRARIES = {"tensorflow", "keras", "jax", "sklearn"}
 MAX_LINES = 260

@@ -1,5 +1,6 @@
 """Loads an experiment by name or path, and reports everything that is wrong with it in one message."""
 
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -126,7 +127,7 @@ def dump_experiment(experiment: Experiment, *, mark_defaults: bool = False) -> s
     """
     header = f"# {experiment.description}\n" if experiment.description else ""
     content = file_content(experiment)
-    text = header + yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    text = header + _dumped(content, width=110)
     return _with_marks(text, experiment) if mark_defaults else text
 
 
@@ -143,6 +144,17 @@ def file_content(experiment: Experiment) -> dict[str, Any]:
         {layer.name: layer.arguments} if layer.arguments else layer.name for layer in experiment.augmentation
     ]
     return content
+
+
+def as_yaml(value: Any, *, one_line: bool = True) -> str:
+    """Return a JSON value as YAML that this loader reads back as the same."""
+    options = {"default_flow_style": True, "width": math.inf} if one_line else {"width": 110}
+    return _dumped(value, **options).removesuffix("...\n").removesuffix("\n")
+
+
+def _dumped(value: Any, **options: Any) -> str:
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, **options)
+    return text
 
 
 def _with_marks(text: str, experiment: Experiment) -> str:

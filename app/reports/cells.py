@@ -1,6 +1,8 @@
 """Cells of tables: what pages and the results table say of a run and its source."""
 
 import re
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,3 +50,12 @@ def source_cell(experiment: Experiment) -> str:
     """Return the source's accuracies for a table, which has no room for the data behind them."""
     accuracies, reference = source_accuracies(experiment), experiment.reference
     return f"{accuracies} on other data" if accuracies and reference and reference.data else accuracies
+
+
+def train_command(experiment_name: str, overrides: Sequence[str]) -> str:
+    """Return the command that trains an experiment with changed keys, quoted as shell and program read it."""
+    if not overrides:
+        return f"make train EXP={experiment_name}"
+    text = shlex.join(overrides)
+    quoted = shlex.quote(text) if any(sign in text for sign in '"$`\\!') else f'"{text}"'
+    return f"make train EXP={experiment_name} SET={quoted}"

@@ -6,7 +6,6 @@ McNemar's test compares two trained networks on the same images, Welch's at two 
 import itertools
 import math
 import statistics
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from app.errors import UserError
 from app.evaluation.metrics import SIGNIFICANCE, mcnemar
+from app.evaluation.significance import holm, welch
 from app.paths import shown
 from app.reading import read_predictions
 from app.reports.compare_groups import Group, Trial
@@ -121,13 +121,7 @@ def _welch_sentences(pairs: Sequence[tuple[Group, Group]]) -> list[str]:
     """Return what Welch's t-test says of pairs of recipes, each with several seeds."""
     if not pairs:
         return []
-    from scipy.stats import ttest_ind  # comes with scikit-learn
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of seeds that end equal
-        p_values = [
-            float(ttest_ind(one.accuracies, other.accuracies, equal_var=False).pvalue) for one, other in pairs
-        ]
+    p_values = [welch(one.accuracies, other.accuracies).p_value for one, other in pairs]
     found = []
     for both, p_value, verdict in zip(pairs, p_values, _verdicts(p_values), strict=True):
         words = [f"{each.label}: {100 * statistics.mean(each.accuracies):.2f} % on average" for each in both]
@@ -139,19 +133,9 @@ def _welch_sentences(pairs: Sequence[tuple[Group, Group]]) -> list[str]:
 
 
 def _verdicts(p_values: Sequence[float]) -> list[str]:
-    """Return whether each difference is significant, by the step-down rule of Holm 1979.
-
-    Chance alone would name even one of them in at most one of twenty such comparisons, however many there
-    are. Scandinavian Journal of Statistics 6, pages 65 to 70.
-    """
-    verdicts = [f"not significant at {100 * SIGNIFICANCE:g} %"] * len(p_values)
-    known = [number for number, p_value in enumerate(p_values) if not math.isnan(p_value)]
-    ranked = sorted(known, key=lambda number: p_values[number])
-    for rank, number in enumerate(ranked):
-        if p_values[number] >= SIGNIFICANCE / (len(ranked) - rank):
-            break
-        verdicts[number] = f"significant at {100 * SIGNIFICANCE:g} %"
-    return verdicts
+    """Return whether each difference is significant, by Holm's rule, in words."""
+    percent = f"{100 * SIGNIFICANCE:g} %"
+    return [f"{'' if found else 'not '}significant at {percent}" for found in holm(p_values)]
 
 
 def _p(p_value: float) -> str:

@@ -11,6 +11,7 @@ from PIL import Image
 from app.files import write_text
 
 LARGE_BYTES = 300_000  # a picture above this is kept in 256 colours
+WIDE_PIXELS = 1200
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1b1b; --paper: #ffffff; --faint: #5f6368; --line: #d8d8d8;
@@ -26,6 +27,9 @@ p { margin: .6rem 0; } .faint { color: var(--faint); } a { color: var(--link); }
 figure { margin: 1rem 0; } figcaption { color: var(--faint); font-size: .9rem; }
 img { width: 100%; height: auto; background: #ffffff; border: 1px solid var(--line); border-radius: 4px;
   display: block; }
+.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr));
+  gap: 0 1rem; align-items: start; }
+.wide img { min-width: 40rem; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr));
   gap: .75rem; margin: 1rem 0; }
 .tile { background: var(--card); border: 1px solid var(--line); border-radius: 6px; padding: .6rem .9rem; }
@@ -35,7 +39,8 @@ img { width: 100%; height: auto; background: #ffffff; border: 1px solid var(--li
 table { width: 100%; border-collapse: collapse; font-size: .92rem; overflow-wrap: normal; }
 th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid var(--line);
   vertical-align: top; }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
+td.number, .lines td { white-space: nowrap; }
 pre { background: var(--card); border: 1px solid var(--line); border-radius: 6px; padding: .7rem;
   overflow-x: auto; font: 13px/1.4 ui-monospace, monospace; white-space: pre; }
 details summary { cursor: pointer; color: var(--link); }
@@ -86,8 +91,13 @@ def tiles(values: Sequence[tuple[str, str]]) -> str:
     return f'<div class="tiles">{"".join(cells)}</div>'
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = ()) -> str:
-    """Return a table that scrolls sideways where it is too wide; the columns `numbers` are flush right."""
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = (), *, one_line: bool = False
+) -> str:
+    """Return a table that scrolls sideways where it is too wide; the columns `numbers` are flush right.
+
+    With `one_line` no cell is broken into lines; a head without any text is left out.
+    """
 
     def line(cells: Sequence[str], kind: str) -> str:
         number = ' class="number"'
@@ -97,13 +107,21 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[
         )
 
     body = "\n".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
-    return f'<div class="wide"><table>\n<tr>{line(head, "th")}</tr>\n{body}\n</table></div>'
+    top = f"<tr>{line(head, 'th')}</tr>\n" if any(head) else ""
+    lines = ' class="lines"' * one_line
+    return f'<div class="wide"><table{lines}>\n{top}{body}\n</table></div>'
+
+
+def side_by_side(pictures: Iterable[str]) -> str:
+    """Return pictures in as many columns as have room."""
+    return f'<div class="pictures">{"".join(pictures)}</div>'
 
 
 def picture(path: Path, words: str, caption: str = "") -> str:
     """Return a PNG file as part of the page, a large one in 256 colours.
 
-    `words` say what it shows to those who cannot see it; the caption stands below it.
+    `words` say what it shows to those who cannot see it; the caption stands below it. One of more than
+    WIDE_PIXELS scrolls on a narrow screen instead of becoming illegible.
     """
     try:
         content = path.read_bytes()
@@ -117,7 +135,8 @@ def picture(path: Path, words: str, caption: str = "") -> str:
         return paragraph(f"{path.name} cannot be shown ({error})", faint=True)
     data = base64.b64encode(content).decode()
     below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+    wide = ' class="wide"' * (width > WIDE_PIXELS)
     return (
-        f'<figure><img src="data:image/png;base64,{data}" alt="{html.escape(words)}" '
-        f'width="{width}" height="{height}">{below}</figure>'
+        f'<figure><div{wide}><img src="data:image/png;base64,{data}" alt="{html.escape(words)}" '
+        f'width="{width}" height="{height}"></div>{below}</figure>'
     )

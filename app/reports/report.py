@@ -1,6 +1,5 @@
 """`report.html`: everything about one run on one page, written from its folder and its images."""
 
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,8 +29,9 @@ from app.records import (
     MetricsRecord,
 )
 from app.reports import html as page
-from app.reports.cells import percent, source_accuracies
+from app.reports.cells import percent, source_accuracies, train_command
 from app.runs import Run, load_run_experiment
+from app.wording import duration
 
 SKIPPED_NAMED = 5  # of the images left out
 
@@ -157,7 +157,8 @@ def _tiles(experiment: Experiment, metrics: MetricsRecord) -> list[tuple[str, st
     found.append((f"{metrics.parameters.total:,}", "parameters"))
     if macs := metrics.parameters.macs:
         found.append((f"{macs:,}", "multiply-accumulates an image"))
-    found.append((f"{metrics.timing.seconds / 60:,.1f} min", f"for {metrics.timing.epochs} epochs"))
+    epochs = metrics.timing.epochs
+    found.append((duration(metrics.timing.seconds), f"for {epochs} epoch{'s' * (epochs != 1)}"))
     return found
 
 
@@ -243,8 +244,8 @@ def _commands(run: Run, experiment: Experiment, environment: EnvironmentRecord) 
     lines = [f"make train FROM={run.name}"]
     overrides = environment.overrides
     if overrides is not None:
-        given = f" SET={shlex.quote(shlex.join(overrides))}" if overrides else ""
-        lines.append(f"make train EXP={experiment.name}{given}    # where this run's folder is not at hand")
+        command = train_command(experiment.name, overrides)
+        lines.append(f"{command}    # where this run's folder is not at hand")
     if environment.commit:
         lines.append(f"# commit {environment.commit}")
     return lines

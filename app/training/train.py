@@ -18,6 +18,7 @@ from app.errors import UserError
 from app.files import write_json, write_text
 from app.paths import runs_root
 from app.preflight import check_resumable, settle_weights
+from app.reading import Row
 from app.reports.report import write_report
 from app.runs import Run, create_run, load_run_experiment, locked
 from app.training import startup
@@ -45,6 +46,7 @@ class Start(NamedTuple):
 
 
 Begin = Callable[[ProcessGroup, contextlib.ExitStack], Start]
+Watch = Callable[[Run, Sequence[Row]], None]
 
 
 def train(
@@ -55,6 +57,7 @@ def train(
     *,
     group: ProcessGroup | None = None,
     begin: Begin | None = None,
+    watch: Watch | None = None,
 ) -> Run:
     """Train an experiment into a new run folder.
 
@@ -68,6 +71,8 @@ def train(
         dataset: Its data, where they are loaded already.
         group: The workers; by default those that the environment names.
         begin: Makes ready what is trained instead, as `resume` does.
+        watch: Called with the history before the first epoch and, once its state is saved, after each. What
+            it raises ends the training there. The page is not written then, and the results are not shown.
 
     Returns:
         The finished run.
@@ -93,10 +98,12 @@ def train(
         # Epochs
         half_epoch = progress.step > 0
         saver = StateSaver(run, job, progress, metrics if half_epoch else None)
-        callbacks = [
-            *callbacks_of(run, job, progress, out),
-            saver,
-        ]  # last: it saves what the others have done
+        callbacks = callbacks_of(run, job, progress, out)
+        callbacks.append(saver)  # last: it saves what the others have done
+        if watch:
+            watch(run, progress.rows)
+            after_epoch = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: watch(run, progress.rows))
+            callbacks.append(after_epoch)
         with not_deleted(run), quick_inference(), features_once(job, run, out) as fed, saver, group.watched():
             val_ds, val_steps = fed.validation_batches()
             if half_epoch and progress.step == job.steps_per_epoch:
@@ -125,9 +132,13 @@ def train(
                 ):
                     network = job.replicas.unreplicated(classifier)
                     write_results(run, job, network, progress)
-                with message_on_stop(f"the training is whole; its page is not: make report RUN={run.name}"):
-                    write_report(run, job.dataset)
-            print_results(run, out)
+                if watch is None:
+                    with message_on_stop(
+                        f"the training is whole; its page is not: make report RUN={run.name}"
+                    ):
+                        write_report(run, job.dataset)
+            if watch is None:
+                print_results(run, out)
         group.all_gather("finished", True)  # nobody leaves before the chief has written everything
         job.replicas.shutdown()
         return run
@@ -175,6 +186,7 @@ def resume(
     force: bool = False,
     dataset: Dataset | None = None,
     group: ProcessGroup | None = None,
+    watch: Watch | None = None,
 ) -> Run:
     """Resume an interrupted run from its last undamaged state; it ends as if it had never stopped.
 
@@ -187,6 +199,7 @@ def resume(
         force: Go on although data or versions have changed.
         dataset: The run's data, where they are loaded already.
         group: The workers, as in `train`.
+        watch: As in `train`.
 
     Returns:
         The finished run.
@@ -222,7 +235,7 @@ def resume(
         print(f"{run.name}: resumed at {position}", file=out, flush=True)
         return Start(run, job, progress, metrics, out)
 
-    return train(None, group=group, begin=begin)
+    return train(None, group=group, begin=begin, watch=watch)
 
 
 def callbacks_of(run: Run, job: Job, progress: Progress, out: TextIO) -> list[keras.callbacks.Callback]:

@@ -1,0 +1,1 @@
+"""Sweeps: many trials of one experiment with other settings, and what they say."""

@@ -1,0 +1,236 @@
+"""The coordinator of a sweep on one machine: hands trials to worker processes and notes what they say.
+
+It alone speaks with the storage, holds no TensorFlow, and outlives whatever becomes of a worker.
+"""
+
+import contextlib
+import selectors
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+from app.config import Experiment, trial_experiment
+from app.errors import Interrupted, UserError
+from app.paths import shown
+from app.runs import Run
+from app.sweep.engine.ledger import Ledger
+from app.sweep.engine.study import HEARTBEAT_SECONDS, Taken
+from app.sweep.engine.worker_process import Worker
+from app.training.run_set import run_of
+
+TICK_SECONDS = 0.5
+DEATHS = 2  # of its processes without a new epoch in between, after which a trial has failed
+
+
+class Coordinator:
+    """Trains the trials of a sweep that are left.
+
+    Args:
+        ledger: Of the sweep.
+        jobs: Number of worker processes.
+        logs: The folder for their output.
+    """
+
+    def __init__(self, ledger: Ledger, jobs: int, logs: Path):
+        self.ledger, self.study, self.sweep, self.logs = ledger, ledger.study, ledger.sweep, logs
+        self.slots: list[Worker | None] = [None] * jobs
+        self.workers = selectors.DefaultSelector()  # those that have not ended, by their output
+        self.idle = False  # nothing was left to take when it was last asked
+        self.ticked = time.monotonic()
+        self.ending: str | None = None  # why no trial begins any more; empty where all have ended
+        self.refused = False  # whether that is an error
+        self.signal = 0
+
+    def run(self) -> None:
+        """Train until all trials have ended, the budget is spent or a signal comes.
+
+        Raises:
+            Interrupted: A signal; every trial under way has written its state.
+            UserError: The sweep cannot go on.
+        """
+        try:
+            with self._signals():
+                while self._hand_out() or self.workers.get_map():
+                    for key, _ in self.workers.select(TICK_SECONDS):
+                        self._hear(key.data)
+                    self._tick()
+        finally:
+            for key in list(self.workers.get_map().values()):  # after an error
+                key.data.stop()
+            self.workers.close()
+            self.ledger.keep_time()
+            self.ledger.display.close()
+        if self.signal:
+            raise Interrupted(self.ending or "", self.signal)
+        if self.refused:
+            raise UserError(self.ending or "")
+        if self.ending:
+            self.ledger.display.say(self.ending)
+
+    def _hand_out(self) -> bool:
+        """Give every worker that has none a trial, and return whether there is something to wait for."""
+        budget = self.sweep.budget_minutes
+        if self.ending is None:
+            if self.signal:
+                self._stop("stopped; the trials under way are saved, and the same command goes on")
+            elif why := self.ledger.hopeless:
+                self._stop(why, refused=True)
+            elif budget is not None and self.ledger.seconds >= 60 * budget:
+                self._stop(f"the budget of {budget:g} minutes is spent; the same command with more goes on")
+        for index, worker in enumerate(self.slots):
+            if self.ending is None and not self.idle and not (worker and worker.trial):
+                if found := self._next():
+                    self._begin(index, *found)
+                else:
+                    self.idle = self.ending is None
+        if self.ending is None and not any(worker and worker.trial for worker in self.slots):
+            if self.idle and not self.study.num_running(self.sweep.trials):  # on other machines
+                self._stop("")
+        return self.ending is None
+
+    def _next(self) -> tuple[Taken, Experiment, Run | None] | None:
+        """Take a trial and find its run; None where no trial is left."""
+        while taken := self.study.take(self.sweep.trials):
+            try:
+                experiment = trial_experiment(self.ledger.base, taken.settings)
+            except UserError as error:
+                self.ledger.end(taken.number, "failed", reason=str(error))
+                if self.ledger.hopeless:
+                    return None
+                continue
+            run = run_of(self.ledger.folder.name, experiment) if taken.begun else None
+            if run and run.finished:  # killed between its last file and the storage
+                self.ledger.finish(taken.number, run)
+                continue
+            return taken, experiment, run
+        return None
+
+    def _begin(self, index: int, taken: Taken, experiment: Experiment, run: Run | None) -> None:
+        """Send a trial to a worker, a new one where the one that there is trained under other conditions."""
+        conditions = (experiment.training.devices, experiment.training.determinism)  # a process keeps both
+        worker = self.slots[index]
+        if worker is None or worker.conditions != conditions:
+            if worker:
+                worker.stop()
+            log = self.logs / f"worker-{index + 1}.log"
+            worker = self.slots[index] = Worker(self.ledger.folder, log, index, len(self.slots), conditions)
+            self.workers.register(worker.output, selectors.EVENT_READ, worker)
+        worker.begin(taken, run.path if run else None)
+        self.ledger.write()
+
+    def _stop(self, why: str, *, refused: bool = False) -> None:
+        """Begin no more trials, and let those under way write their states."""
+        self.ending, self.refused = why, refused
+        for key in self.workers.get_map().values():
+            key.data.stop()
+
+    def _hear(self, worker: Worker) -> None:
+        """Note what a worker says."""
+        messages, ended = worker.messages()
+        for message in messages:
+            if "values" in message:
+                self._report(worker, **message)
+            else:
+                self._outcome(worker, **message)
+        if ended:
+            self.workers.unregister(worker.output)
+            self._release(worker)
+            self._mourn(worker, worker.wait())
+
+    def _report(self, worker: Worker, run: str, values: list[float], ask: bool) -> None:
+        """Write down the objective of a trial after each epoch, and answer whether to prune it."""
+        if worker.trial is None:
+            return
+        if not self.study.holds(worker.trial.number):  # this machine slept, and another one has it now
+            worker.trial = None
+            self._release(worker)
+            worker.stop()
+            return
+        worker.values = values
+        worker.send({"prune": self.study.report(worker.trial.number, run, values, ask=ask)})
+
+    def _outcome(
+        self, worker: Worker, end: str, run: str = "", reason: str | None = None, broken: bool = False
+    ) -> None:
+        """Write down how a trial ended; a `broken` worker ends."""
+        taken, worker.trial = worker.trial, None
+        if broken:
+            self._release(worker)
+        if taken is None:
+            return
+        number, seconds, self.idle = taken.number, worker.seconds, False
+        if end == "finished":
+            self.ledger.finish(number, Run(self.ledger.folder / Path(run).name), seconds)
+        elif end == "pruned":
+            self.ledger.end(number, "pruned", seconds=seconds)
+        elif end == "failed":
+            self.ledger.end(number, "failed", reason=reason, seconds=seconds)
+        else:
+            self.study.give_back(number, seconds)
+            self.ledger.write()
+            if end == "refused":
+                self._stop(f"trial {number}: {reason}", refused=True)
+
+    def _mourn(self, worker: Worker, code: int) -> None:
+        """Give back the trial of a worker that died; it has failed where trying again did not help."""
+        taken, worker.trial = worker.trial, None
+        if taken is None:
+            return
+        number, self.idle = taken.number, False
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        cause = "most likely too little memory" if code == -signal.SIGKILL else f"see {shown(worker.log)}"
+        if self.ending is None and self.study.deaths(number, len(worker.values)) >= DEATHS:
+            reason = f"its process {how} {DEATHS} times without a new epoch in between: {cause}"
+            self.ledger.end(number, "failed", reason=reason, seconds=worker.seconds)
+            return
+        self.study.give_back(number, worker.seconds)
+        self.ledger.write()
+        if self.ending is None:
+            self.ledger.display.say(
+                f"trial {number}: its process {how} ({cause}); it is resumed from its last state"
+            )
+
+    def _release(self, worker: Worker) -> None:
+        """Let a new worker take the place of one that ends."""
+        self.slots = [None if each is worker else each for each in self.slots]
+
+    def _tick(self) -> None:
+        """Show life to other machines, take over from dead ones, and keep the time, now and then."""
+        if time.monotonic() - self.ticked < HEARTBEAT_SECONDS:
+            return
+        self.ticked, self.idle = time.monotonic(), False
+        self.study.show_life(
+            [key.data.trial.number for key in self.workers.get_map().values() if key.data.trial]
+        )
+        for number in self.study.give_back_stale():
+            self.ledger.display.say(f"trial {number}: its machine shows no sign of life; another one goes on")
+        self.ledger.keep_time()
+        self.ledger.display.show(self.study.view())
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Turn SIGINT, SIGTERM and SIGHUP into a stop, but for those that are ignored, as under nohup."""
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {
+            each: signal.getsignal(each) for each in numbers if signal.getsignal(each) != signal.SIG_IGN
+        }
+
+        def note(number: int, frame: FrameType | None) -> None:
+            self.signal = number
+            for each in before:
+                signal.signal(each, signal.SIG_DFL)  # a second one ends the process at once
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # of a closed terminal there come two
+            with contextlib.suppress(OSError):
+                message = "\nstopping: the trials write their states; again to stop at once ..."
+                print(message, file=sys.stderr, flush=True)
+
+        for each in before:
+            signal.signal(each, note)
+        try:
+            yield
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)

@@ -1,0 +1,91 @@
+"""The ends of trials, written down: in the storage, in the folder of the sweep, on the screen."""
+
+import re
+import time
+from pathlib import Path
+from typing import TextIO
+
+from app.config import Experiment
+from app.files import write_json
+from app.reading import read_history, read_record
+from app.records import MetricsRecord
+from app.runs import Run
+from app.sweep.engine.display import Display
+from app.sweep.engine.study import Study
+from app.sweep.page import write_sweep
+from app.sweep.trials import SweepRecord, Trial, TrialState, write_trials
+
+FAILURES = 5  # with the same reason, before any trial comes further, after which the sweep stops
+
+
+class Ledger:
+    """Keeps a sweep's study, the files that are made from it, and its time.
+
+    Args:
+        folder: Of the sweep.
+        record: Its sweep.json.
+        base: What the settings of a trial change.
+        study: Its trials.
+        out: Receives a line a trial, and on a terminal what is going on.
+    """
+
+    def __init__(self, folder: Path, record: SweepRecord, base: Experiment, study: Study, out: TextIO):
+        assert base.sweep is not None
+        self.folder, self.record, self.base, self.sweep = folder, record, base, base.sweep
+        self.study, self.display = study, Display(base.sweep, out)
+        self.begun = time.monotonic()
+        self._failures: list[str] | None = []  # the reasons, until a trial comes further
+
+    @property
+    def seconds(self) -> float:
+        """How long `make sweep` worked in this folder, all calls together."""
+        return self.record.seconds + time.monotonic() - self.begun
+
+    def keep_time(self) -> None:
+        """Write the time into sweep.json."""
+        write_json(self.folder / "sweep.json", self.record.content | {"seconds": round(self.seconds, 1)})
+
+    def write(self) -> list[Trial]:
+        """Bring trials.json up to date, and return the trials."""
+        trials = self.study.view()
+        write_trials(self.folder, trials)
+        self.display.show(trials)
+        return trials
+
+    def finish(self, number: int, run: Run, seconds: float = 0.0) -> None:
+        """End a trial with the result of its finished run."""
+        objective = self.sweep.objective
+        values = [row[objective] for row in read_history(run.history)]
+        self.study.report(number, run.name, values, ask=False)
+        value = read_record(run.metrics, MetricsRecord).headline.content.get(objective)
+        if value is None:
+            reason = f"{objective} is not finite at the epoch that the run reports"
+            self.end(number, "failed", reason=reason, seconds=seconds)
+        else:
+            self.end(number, "finished", value=value, seconds=seconds)
+
+    def end(
+        self, number: int, state: TrialState, *, value: float | None = None, reason: str | None = None,
+        seconds: float = 0.0,
+    ) -> None:  # fmt: skip
+        """End a trial; see `Study.end`."""
+        self.study.end(number, state, value=value, reason=reason, seconds=seconds)
+        trials = self.write()
+        self.display.ended(trials[number], trials)
+        write_sweep(self.folder, final=False)
+        if reason is None:
+            self._failures = None
+        elif self._failures is not None:
+            self._failures.append(reason)
+
+    @property
+    def hopeless(self) -> str | None:
+        """Why the sweep should stop, where its first trials all failed alike; else None."""
+        failures = self._failures or []
+        alike = {re.sub(r"\d+(\.\d+)?(e[-+]?\d+)?", "#", reason) for reason in failures}
+        if len(failures) < FAILURES or len(alike) > 1:
+            return None
+        return (
+            f"the first {FAILURES} trials all failed, so the sweep stops. The last one:\n{failures[-1]}\n"
+            f"Does `make train EXP={self.base.name}` train the experiment as it is? The same command goes on"
+        )

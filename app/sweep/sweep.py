@@ -1,0 +1,180 @@
+"""`make sweep`: trials of an experiment with other settings, each an ordinary run.
+
+They lie in a folder of their own, `runs/<experiment>.sweep/`, beside sweep.json, which says what they are
+trials of, and sweep.db, the database of Optuna, unless another one is named. The same settings and data lead
+to the same folder again, others to one with a number behind its name.
+"""
+
+import contextlib
+import hashlib
+import json
+import shutil
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from app import preflight
+from app.config import Experiment
+from app.data.datasets import load_dataset
+from app.errors import UserError
+from app.files import write_json
+from app.paths import data_root, shown
+from app.runs import Run, list_runs, locked
+from app.sweep.trials import SweepRecord, SweepSet
+from app.training.run_set import NOT_COMPARED, find_set
+
+SQLITE = "SQLite"
+
+
+def sweep(
+    experiment: Experiment, overrides: Sequence[str], jobs: int, storage: str | None, out: TextIO
+) -> None:
+    """Train the trials of an experiment's sweep that are left, then its finalists, and write its page.
+
+    Args:
+        experiment: With its `sweep`; its space is checked.
+        overrides: The `key=value` changes to the experiment's file that led to it.
+        jobs: Worker processes, from 1 to the number of cores.
+        storage: The address of a PostgreSQL database that machines share; None for a file in the folder.
+        out: Receives what was done.
+
+    Raises:
+        UserError: Something that the user can mend.
+        Interrupted: A signal; the same call goes on.
+    """
+    try:
+        import optuna  # noqa: F401 - an extra
+    except ImportError as error:
+        raise UserError(
+            "sweep: needs the extra 'sweep', which `make sweep` installs: pip install '.[sweep]'"
+        ) from error
+    from app.sweep.engine.coordinator import Coordinator
+    from app.sweep.engine.ledger import Ledger
+    from app.sweep.engine.study import Study
+    from app.sweep.finish import finish
+
+    experiment = preflight.settle_weights(experiment)
+    config, epochs = experiment.sweep, experiment.training.epochs
+    assert config is not None
+    fingerprint = _fingerprint(experiment)
+    url, database = _database(storage)
+    folder, record = _sweep_folder(experiment, overrides, fingerprint, database)
+    host = socket.gethostname()
+    logs = folder / f"workers-{host}"
+    logs.mkdir(exist_ok=True)
+    with locked(Run(logs if storage else folder)), _storage_errors(database):
+        write_json(folder / "sweep.json", record.content)
+        owner = f"{host}:{folder}" if storage else None
+        study = Study(url or _sqlite(folder), record.study, config, experiment.seed, owner, epochs)
+        _remove_half_made(folder)
+        study.give_back_lost()
+        ledger = Ledger(folder, record, experiment, study, out)
+        ended = sum(trial.state not in ("waiting", "running") for trial in ledger.write())
+        print(
+            f"{ended} of {config.trials} trials have ended in {shown(folder)} ({database}); "
+            f"interrupted, the same command goes on. Output of the workers: {shown(logs)}",
+            file=out,
+            flush=True,
+        )
+        Coordinator(ledger, jobs, logs).run()
+        trials = ledger.write()
+        ledger.display.table(trials)
+        finisher = study.finisher()
+    if finisher:
+        print(f"finalists are trained by {finisher}, which ended first", file=out, flush=True)
+    else:
+        finish(folder, out)
+
+
+def _fingerprint(experiment: Experiment) -> str:
+    """Return the fingerprint of an experiment's data, which are checked."""
+    dataset = preflight.load_images(experiment)
+    if dataset is None:  # they have to be downloaded, by Keras
+        from app import backend  # noqa: F401 - first: it keeps TensorFlow quiet while it comes up
+
+        dataset = load_dataset(experiment.dataset, data_root())
+        preflight.check_dataset(experiment, dataset)
+    return dataset.fingerprint
+
+
+def _sweep_folder(
+    experiment: Experiment, overrides: Sequence[str], fingerprint: str, database: str
+) -> tuple[Path, SweepRecord]:
+    """Return the folder of a sweep and its data, and what its sweep.json is to say from now on.
+
+    Raises:
+        UserError: Its trials are in another database.
+    """
+    found = find_set(experiment, fingerprint, SweepSet)
+    folder, content = found.folder, found.record.content
+    if content.get("storage", database) != database:
+        raise UserError(
+            f"{shown(folder)}: the trials of this sweep are in {content['storage']}, not in {database}; "
+            "name that one (STORAGE=), or delete the folder to begin anew"
+        )
+    content["settings"], content["overrides"] = experiment.model_dump(mode="json"), list(overrides)
+    content |= {"storage": database, "study": _study_name(experiment, fingerprint)}
+    return folder, SweepRecord(**content)
+
+
+def _study_name(experiment: Experiment, fingerprint: str) -> str:
+    """Return the same name for the same sweep on every machine."""
+    settings = experiment.model_dump(mode="json", exclude=NOT_COMPARED | SweepSet.not_compared)
+    content = json.dumps([settings, fingerprint], sort_keys=True)
+    return f"{experiment.name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+
+
+def _remove_half_made(folder: Path) -> None:
+    """Delete run folders of processes that were killed before they had written what can be resumed."""
+    for run in list_runs(folder.name):
+        if not run.summary.is_file():
+            with contextlib.suppress(UserError), locked(run):  # another machine may be making it
+                shutil.rmtree(run.path, ignore_errors=True)
+
+
+def _database(storage: str | None) -> tuple[str | None, str]:
+    """Return SQLAlchemy's address of a database, None for a file of the sweep, and its name in messages."""
+    if storage is None:
+        return None, SQLITE
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        url = make_url(storage)
+    except ArgumentError:
+        url = None
+    if (
+        url is None
+        or url.drivername not in ("postgresql", "postgres", "postgresql+psycopg")
+        or not url.database
+    ):
+        raise UserError(
+            "STORAGE: must be postgresql://user:password@host/database, of a database that is there; without "
+            "it the trials are kept in a file of the sweep"
+        )
+    name = f"postgresql://{url.host or 'localhost'}:{url.port or 5432}/{url.database}"
+    return url.set(drivername="postgresql+psycopg").render_as_string(hide_password=False), name
+
+
+def _sqlite(folder: Path) -> str:
+    from sqlalchemy.engine import URL
+
+    return URL.create("sqlite", database=str(folder / "sweep.db")).render_as_string()
+
+
+@contextlib.contextmanager
+def _storage_errors(database: str) -> Iterator[None]:
+    """Turn what a database refuses into a message."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError) as error:
+        cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+        reason = str(getattr(cause, "orig", None) or cause or error).strip().partition("\n")[0]
+        raise UserError(
+            f"{database}: {reason}. What is trained is saved: once the database answers again, the same "
+            "command goes on"
+        ) from error

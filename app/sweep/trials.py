@@ -1,0 +1,107 @@
+"""The trials of a sweep as everything but its engine sees them: sweep.json and trials.json of its folder."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from pydantic import Field
+
+from app.config import Experiment
+from app.files import write_json
+from app.reading import read_record
+from app.records import Count, Record
+from app.training.run_set import RunSet, SetRecord
+
+TrialState = Literal["waiting", "running", "finished", "pruned", "failed"]
+
+
+class Trial(NamedTuple):
+    """One set of settings, and how far its training came."""
+
+    number: int
+    settings: dict[str, Any]  # JSON values by dotted key
+    state: TrialState
+    values: tuple[float | None, ...]  # the objective after each epoch; None where it is not finite
+    value: float | None  # the objective of the run's headline epoch, of finished trials only
+    reason: str | None  # of a failure
+    run: str | None
+    seconds: float  # of training, all attempts together
+
+
+class SweepRecord(SetRecord):
+    """sweep.json: what the runs of a folder are trials of; `settings` include the block `sweep`."""
+
+    advice = "Restore it from a copy, or begin the sweep anew: delete its folder"
+
+    overrides: list[str] = []  # the KEY=VALUE changes to the experiment's file that led to the settings
+    storage: str  # "SQLite", or the address of the database without its password
+    study: str  # the name of the sweep in the storage
+    seconds: float = Field(default=0.0, ge=0)  # that `make sweep` ran in this folder, all calls together
+
+
+class SweepSet(RunSet):
+    """The folder of a sweep. It stays the same for more trials, another budget and other finalists."""
+
+    kind = "sweep"
+    not_compared: ClassVar[dict[str, Any]] = {
+        "dataset": {"data_dir"},  # each machine's own; the fingerprint says whether the images are the same
+        "sweep": {"trials", "budget_minutes", "finalists", "seeds"},
+    }
+
+
+class _TrialRecord(Record):
+    number: Count
+    settings: dict[str, Any]
+    state: TrialState
+    values: list[float | None]
+    value: float | None
+    reason: str | None
+    run: str | None
+    seconds: float
+
+
+class _TrialsRecord(Record):
+    """trials.json: what the storage held when a trial last began or ended."""
+
+    advice = "Delete it, and `make sweep` writes it again"
+
+    trials: list[_TrialRecord]
+
+
+def read_sweep(folder: Path) -> SweepRecord:
+    """Return what sweep.json of a folder says.
+
+    Raises:
+        UserError: The file is missing or damaged.
+    """
+    return read_record(folder / "sweep.json", SweepRecord)
+
+
+def read_experiment(folder: Path) -> tuple[Experiment, list[str]]:
+    """Return what the settings of trials change, and the `key=value` changes to its file that led to it.
+
+    Raises:
+        UserError: sweep.json is missing or damaged.
+    """
+    record = read_sweep(folder)
+    return SweepSet(folder, record).experiment, record.overrides
+
+
+def read_trials(folder: Path) -> list[Trial]:
+    """Return the trials of a sweep by number; none before the first has begun.
+
+    Raises:
+        UserError: trials.json is damaged.
+    """
+    file = folder / "trials.json"
+    if not os.path.lexists(file):
+        return []
+    records = read_record(file, _TrialsRecord).trials
+    fields = ({name: getattr(record, name) for name in Trial._fields} for record in records)
+    return [Trial(**each)._replace(values=tuple(each["values"])) for each in fields]
+
+
+def write_trials(folder: Path, trials: Sequence[Trial]) -> None:
+    """Write trials.json."""
+    write_json(folder / "trials.json", {"trials": [trial._asdict() for trial in trials]})

@@ -1,0 +1,164 @@
+"""Sets of runs: ordinary runs in a folder of their own, found again by their settings and data.
+
+The folder is `runs/<experiment>.<kind>/`, with a record of what the runs belong to in `<kind>.json`. The same
+settings and data lead to the same folder again, others to one with a further number behind its name.
+"""
+
+import itertools
+import json
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, TextIO, TypeVar
+
+from pydantic import ValidationError
+
+from app.config import Experiment
+from app.data.dataset import Dataset
+from app.errors import UserError
+from app.files import check_folder, write_json
+from app.paths import runs_root, shown
+from app.reading import read_record
+from app.records import Record
+from app.runs import Run, list_runs, load_run_experiment
+
+NOT_COMPARED = dict.fromkeys(("name", "description", "reference"), True)
+
+
+class SetRecord(Record):
+    """What the runs of a folder belong to, and their names once all are finished."""
+
+    advice = "Restore it from a copy, or train all anew in another folder: delete it"
+
+    experiment: str
+    begun: str
+    settings: dict[str, Any]
+    fingerprint: str
+    runs: list[str] = []
+
+
+@dataclass(frozen=True)
+class RunSet:
+    """A folder with runs; each kind is a class."""
+
+    kind: ClassVar[str]
+    not_compared: ClassVar[dict[str, Any]] = {}  # further settings by which a set is not found
+
+    folder: Path
+    record: SetRecord
+
+    @property
+    def path(self) -> Path:
+        """The file of the record."""
+        return self.folder / f"{self.kind}.json"
+
+    @property
+    def experiment(self) -> Experiment:
+        """The settings of the record."""
+        try:
+            return Experiment.model_validate_json(json.dumps(self.record.settings))
+        except ValidationError as error:
+            raise UserError(
+                f"{shown(self.path)}: settings: not those of an experiment "
+                f"({error.error_count()} mistakes). {self.record.advice}"
+            ) from error
+
+
+SetType = TypeVar("SetType", bound=RunSet)
+
+
+def list_sets(experiment_name: str, kind: type[SetType]) -> list[SetType]:
+    """Return an experiment's sets of a kind, oldest first."""
+    check_folder(runs_root())
+    pattern = re.compile(re.escape(experiment_name) + rf"\.(\d+-)?{kind.kind}(-\d+)?")
+    found = [
+        kind(path.parent, read_record(path, SetRecord))
+        for path in sorted(runs_root().glob(f"*/{kind.kind}.json"))
+        if pattern.fullmatch(path.parent.name)
+    ]
+    return sorted(found, key=lambda each: each.record.begun)
+
+
+def find_set(experiment: Experiment, fingerprint: str, kind: type[SetType], prefix: str = "") -> SetType:
+    """Return the newest set of an experiment and its data; its folder is made where there is none.
+
+    Args:
+        experiment: The settings that the set is found by.
+        fingerprint: Of the data.
+        kind: The class of the set.
+        prefix: What stands before the kind in a new folder's name, such as "5-".
+    """
+    for found in reversed(list_sets(experiment.name, kind)):
+        if found.record.fingerprint == fingerprint and _same(found.experiment, experiment, kind.not_compared):
+            return found
+    first = runs_root() / f"{experiment.name}.{prefix}{kind.kind}"
+    runs_root().mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        folder = first if number == 1 else first.with_name(f"{first.name}-{number}")
+        try:
+            folder.mkdir()
+            break
+        except FileExistsError:
+            continue
+    record = SetRecord(
+        experiment=experiment.name,
+        begun=time.strftime("%F %T"),
+        settings=experiment.model_dump(mode="json"),
+        fingerprint=fingerprint,
+    )
+    made = kind(folder, record)
+    write_json(made.path, record.content)
+    return made
+
+
+def run_of(folder_name: str, experiment: Experiment) -> Run | None:
+    """Return the newest run of an experiment in a folder of runs, None where there is none to resume.
+
+    The name of the experiment does not matter; its `model.weights` are those of `settle_weights`.
+    """
+    for run in reversed(list_runs(folder_name)):
+        if run.experiment.is_file() and run.dataset.is_file():
+            trained = load_run_experiment(run)
+            if _same(trained, experiment.with_auto_as(trained.training.precision)):
+                return run
+    return None
+
+
+def train_or_resume(
+    folder_name: str,
+    experiment: Experiment,
+    dataset: Dataset | None = None,
+    out: TextIO | None = None,
+    title: str = "",
+) -> Run:
+    """Return the finished run of an experiment in a folder of runs: found, resumed or trained anew.
+
+    Args:
+        folder_name: Its name below `runs/`.
+        experiment: As for `run_of`.
+        dataset: Its data, where they are loaded already.
+        out: Where progress is shown; the standard output by default.
+        title: A line before it, such as "fold 1 of 5".
+
+    Raises:
+        UserError: As for a training.
+        Interrupted: As for a training; the same call goes on.
+    """
+    from app.training.train import resume, train  # brings up the backend, which takes seconds
+
+    run = run_of(folder_name, experiment)
+    if run and run.finished:
+        print(f"{title}{': ' if title else ''}{run.name} is finished", file=out, flush=True)
+        return run
+    if title:
+        print(title, file=out, flush=True)
+    if run:
+        return resume(run, out, dataset=dataset)
+    return train(experiment.model_copy(update={"name": folder_name}), out, dataset=dataset)
+
+
+def _same(one: Experiment, other: Experiment, not_compared: Mapping[str, Any] | None = None) -> bool:
+    exclude = {**NOT_COMPARED, **(not_compared or {})}
+    return one.model_dump(exclude=exclude) == other.model_dump(exclude=exclude)
