@@ -1,0 +1,242 @@
+"""Sweeps as a user runs them: killed and gone on with, workers that die, two at a time, a shared database."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from app.distributed.local_workers import free_ports
+from app.paths import module_command
+from app.prove import newest_state
+from app.reading import read_history
+from app.runs import Run, list_runs
+from app.sweep.trials import read_trials
+
+EXPERIMENT = """\
+# LeNet5 on digits, with a learning rate among the choices that ends every training.
+seed: 1
+dataset: {name: digits, image_size: [16, 16], validation: 0.2}
+model: {name: lenet5}
+optimizer: {name: sgd, learning_rate: 0.05}
+training: {epochs: 2, batch_size: 64}
+sweep:
+  space:
+    optimizer.learning_rate.peak: [0.01, 0.1, 1.0e+30]
+    augmentation: [[], [random_flip]]
+  pruner: hyperband
+  trials: 6
+  finalists: 0
+"""
+
+
+def make_home(folder, text=EXPERIMENT):
+    (folder / "experiments").mkdir(parents=True)
+    (folder / "experiments" / "tiny.yaml").write_text(text)
+    return folder
+
+
+def start(home, *arguments):
+    """A process of `make sweep`, in a group of its own together with its workers."""
+    command, environment = module_command("app", "sweep", "tiny", *arguments)
+    return subprocess.Popen(
+        command, env=environment | {"TRAINER_HOME": str(home)}, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def sweep(home, *arguments):
+    """What a sweep that is left alone prints."""
+    process = start(home, *arguments)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    return output
+
+
+def in_home(home, function, *arguments):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRAINER_HOME", str(home))
+        return function(*arguments)
+
+
+def folder(home):
+    return home / "runs" / "tiny.sweep"
+
+
+def trials_of(home):
+    return read_trials(folder(home))
+
+
+def num_epochs(home):
+    """How many epochs all trials together have finished."""
+    return sum(len(path.read_text().splitlines()) - 1 for path in folder(home).glob("*/history.csv"))
+
+
+def wait_for(process, condition):
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+
+
+def kill_all(process):
+    """SIGKILL for a coordinator and its workers at once."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def without_chance(trials):
+    """Trials without what names and clocks decide."""
+    return [
+        trial._replace(run=None, seconds=0.0, reason=trial.reason and trial.reason[:60]) for trial in trials
+    ]
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """A sweep that nothing interrupted."""
+    home = make_home(tmp_path_factory.mktemp("straight"))
+    sweep(home)
+    return home
+
+
+@pytest.mark.slow
+def test_each_trial_is_an_ordinary_run_and_a_failure_does_not_end_the_sweep(straight):
+    trials = trials_of(straight)
+    assert [trial.number for trial in trials] == list(range(6))
+    assert len({str(trial.settings) for trial in trials}) == 6
+    states = {trial.state for trial in trials}
+    assert {"finished", "failed", "pruned"} == states
+    for trial in trials:
+        run = Run(straight / "runs" / trial.run)
+        assert (trial.state == "failed") == (trial.settings["optimizer.learning_rate.peak"] == 1e30)
+        assert run.finished == (trial.state == "finished")
+        if trial.state == "failed":
+            assert trial.reason.startswith("tiny.sweep: ") and "finite" in trial.reason
+        else:
+            assert [row["val_accuracy"] for row in read_history(run.history)] == list(trial.values)
+            assert list(run.states.glob("*.npz"))
+
+
+@pytest.mark.slow
+def test_killed_three_times_it_ends_as_if_it_never_was(straight, tmp_path):
+    home, draw = make_home(tmp_path / "home"), random.Random(0)
+    total = num_epochs(straight)
+    for epochs in sorted(draw.sample(range(total), 3)):
+        process = start(home)
+        wait_for(process, lambda epochs=epochs: num_epochs(home) >= epochs)
+        time.sleep(draw.random())
+        kill_all(process)
+    output = sweep(home)
+    assert without_chance(trials_of(home)) == without_chance(trials_of(straight)), output
+    runs = in_home(home, list_runs, "tiny.sweep")
+    assert sorted(run.name for run in runs) == sorted(trial.run for trial in trials_of(home))
+
+
+@pytest.mark.slow
+def test_a_warm_process_trains_the_same_bits_as_a_fresh_one(straight):
+    trial = [trial for trial in trials_of(straight) if trial.state == "finished"][-1]
+    assert trial.number > 0
+    command, environment = module_command("app", "train", "--from", trial.run)
+    subprocess.run(
+        command, env=environment | {"TRAINER_HOME": str(straight)}, check=True, capture_output=True
+    )
+    alone = in_home(straight, list_runs, "tiny.sweep")[-1]
+    one, other = (np.load(newest_state(run)) for run in (alone, Run(straight / "runs" / trial.run)))
+    assert alone.name != trial.run and one.files == other.files
+    assert all(np.array_equal(one[name], other[name]) for name in one.files if name != "header")
+    shutil.rmtree(alone.path)
+
+
+@pytest.mark.slow
+def test_a_trial_that_kills_its_process_fails_and_the_next_is_trained(tmp_path):
+    home, killed = make_home(tmp_path / "home"), set()
+    process = start(home, "--trials", "2", "--space", "optimizer.learning_rate.peak=[0.01,0.1]")
+    coordinator = psutil.Process(process.pid)
+    while len(killed) < 2:
+        wait_for(process, lambda: {each.pid for each in coordinator.children()} - killed)
+        [worker] = [each for each in coordinator.children() if each.pid not in killed]
+        killed.add(worker.pid)
+        worker.kill()
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    first, second = trials_of(home)
+    assert first.state == "failed" and "killed by signal 9" in first.reason and first.run is None
+    assert second.state == "finished" and len(in_home(home, list_runs, "tiny.sweep")) == 1
+
+
+@pytest.mark.slow
+def test_two_at_a_time_stopped_by_ctrl_c_and_gone_on_with(tmp_path):
+    home = make_home(tmp_path / "home")
+    arguments = ("--jobs", "2", "--trials", "4", "--space", "optimizer.learning_rate.peak=log(0.001,0.1)")
+    process = start(home, *arguments)
+    wait_for(process, lambda: num_epochs(home))
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate()
+    assert process.returncode == 130, output
+    before = trials_of(home)
+    assert "running" not in {trial.state for trial in before} and "waiting" in {
+        trial.state for trial in before
+    }
+    output = sweep(home, *arguments)
+    after = trials_of(home)
+    assert [trial.settings for trial in after[: len(before)]] == [trial.settings for trial in before]
+    assert len(after) == 4 and {trial.state for trial in after} <= {"finished", "pruned"}, output
+    runs = in_home(home, list_runs, "tiny.sweep")
+    assert sorted(run.name for run in runs) == sorted(trial.run for trial in after)
+
+
+@pytest.fixture
+def postgresql():
+    """The address of a database on a server of its own."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin")) or [
+        Path(path).parent for path in [shutil.which("initdb")] if path
+    ]
+    if not found:
+        pytest.skip("PostgreSQL's server is not installed")
+    folder, port = Path(tempfile.mkdtemp(prefix="postgresql-")), free_ports(1)[0]
+    as_user = []
+    if os.geteuid() == 0:  # which PostgreSQL refuses
+        as_user = ["runuser", "-u", "postgres", "--"]
+        shutil.chown(folder, "postgres")
+
+    def run(program, *arguments):
+        command = [*as_user, str(found[-1] / program), "-D", str(folder / "data"), *arguments]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder)
+
+    run("initdb", "-U", "tester", "-A", "trust", "--no-sync")
+    options = f"-p {port} -k {folder} -c listen_addresses=localhost -c fsync=off"
+    run("pg_ctl", "-w", "-l", str(folder / "log"), "-o", options, "start")
+    yield f"postgresql://tester@localhost:{port}/postgres"
+    run("pg_ctl", "-m", "immediate", "stop")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.slow
+def test_machines_share_a_database_and_take_over_from_one_that_dies(postgresql, tmp_path):
+    space = "optimizer.learning_rate.peak=log(0.001,0.1)"
+    arguments = ("--trials", "3", "--storage", postgresql, "--space", space)
+    homes = [make_home(tmp_path / name) for name in ("one", "other")]
+    processes = [start(home, *arguments) for home in homes]
+    for home, process in zip(homes, processes, strict=True):
+        wait_for(process, lambda home=home: num_epochs(home))
+    kill_all(processes[0])
+    output, _ = processes[1].communicate()
+    assert processes[1].returncode == 0, output
+    trials = trials_of(homes[1])
+    assert len(trials) == 3 and {trial.state for trial in trials} <= {"finished", "pruned"}
+    assert "another one goes on" in output or len(in_home(homes[1], list_runs, "tiny.sweep")) == 3, output
+    assert "STORAGE" in refused(homes[1], "--trials", "3", "--space", space)
+
+
+def refused(home, *arguments):
+    process = start(home, *arguments)
+    output, _ = process.communicate()
+    assert process.returncode == 2, output
+    return output
