@@ -24,6 +24,7 @@ from app.paths import data_root
 from app.preflight import settle_weights
 from app.reading import read_record
 from app.records import Count, FailureRecord, MetricsRecord, Record
+from app.run_set import run_of, train_or_resume
 from app.runs import Run, find_run
 from app.sweep.trials import Trial
 from app.sweep.values import ranked, value_of
@@ -130,8 +131,6 @@ def new_seeds(experiment: Experiment) -> range:
 
 def _trained(folder_name: str, experiment: Experiment, dataset: Dataset, out: TextIO, title: str) -> Run:
     """Return the run of an experiment, finished, or with its failure.json where its loss blew up."""
-    from app.training.run_set import run_of, train_or_resume  # brings up the backend, which takes seconds
-
     experiment = settle_weights(experiment)
     run = run_of(folder_name, experiment)
     if run and run.failure.is_file():
