@@ -44,6 +44,8 @@ def draw_parallel(path: Path, trials: Sequence[Trial], sweep: SweepConfig) -> No
     axes.set_xlim(0, columns)
     axes.set_ylim(-0.02, 1.02)
     low, high = sorted((value_of(best_first[0]), value_of(best_first[-1])))
+    if low == high:  # a single trial, or all at chance level
+        low, high = low - 0.01, high + 0.01
     objective = Range(low, high, log=False, integer=False)
     for trial in reversed(best_first):
         goodness = abs(_height(objective, value_of(trial)) - (sweep.direction == "minimize"))

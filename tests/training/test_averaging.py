@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import app.training.train as runner
-from app import prove
+from app.bench import prove
 from app.config import load_experiment
 from app.files import read_json
 from app.inference.evaluate import evaluate

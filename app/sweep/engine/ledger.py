@@ -72,7 +72,10 @@ class Ledger:
         self.study.end(number, state, value=value, reason=reason, seconds=seconds)
         trials = self.write()
         self.display.ended(trials[number], trials)
-        write_sweep(self.folder, final=False)
+        try:
+            write_sweep(self.folder, final=False)
+        except Exception as error:  # a picture is not worth the night; it is written again at the end
+            self.display.say(f"the page could not be written ({type(error).__name__}: {error})")
         if reason is None:
             self._failures = None
         elif self._failures is not None:
