@@ -13,7 +13,7 @@ from app.config.dataset import DatasetConfig
 from app.data.dataset import Dataset, Source, Split, fingerprint
 from app.data.images import MAX_LISTED
 from app.data.sources import LOADERS
-from app.data.splits import fold_numbers, stratified, subsample, subset
+from app.data.splits import divide, subsample, subset
 from app.errors import UserError
 from app.paths import project_root, shown
 from app.wording import clipped, printable, received, unknown_name
@@ -39,7 +39,7 @@ def load_source(config: DatasetConfig, data_root: Path) -> Source:
 
 def divided(source: Source, config: DatasetConfig) -> Dataset:
     """Set validation images apart, and leave what `train_share` does not train on."""
-    train, val, test, rule = _divide(source, config)
+    train, val, test, rule = divide(source, config)
     if (fraction := config.train_share) is not None:
         train = subsample(train, fraction, len(source.train), config.split_seed, len(source.class_names))
         rule += f"; {fraction:.4g} of the training split to train on"
@@ -64,28 +64,6 @@ def image_names(split: Split) -> list[str]:
     if split.files:
         return [printable(split.files[row]) for row in split.rows]
     return list(map(str, split.rows.tolist()))
-
-
-def _divide(source: Source, config: DatasetConfig) -> tuple[Split, Split, Split | None, str]:
-    """Return training, validation and test split, and a description of the rule."""
-    validation, seed, fold = config.validation, config.split_seed, config.fold
-    if fold is not None:
-        held_out = fold_numbers(source.train, fold.of, seed, source.class_names) == fold.index
-        rule = f"fold {fold.index + 1} of {fold.of} of the training split, drawn with seed {seed}"
-        return subset(source.train, ~held_out), subset(source.train, held_out), source.test, rule
-    if isinstance(validation, str):
-        if source.test is None:
-            raise UserError(
-                f"dataset.validation: 'test' needs a test split; there is none in: {source.text}. "
-                "Give the fraction of the training images to validate on, such as 0.1."
-            )
-        return source.train, source.test, None, "the test split is the validation split; no other test data"
-    if source.val is not None:
-        rule = "the validation split is the data's own (its val/ folder)"
-        return source.train, source.val, source.test, rule
-    train, val = stratified(source.train, validation, seed, source.class_names)
-    rule = f"{validation:.4g} of each class of the training split, drawn with seed {seed}"
-    return train, val, source.test, rule
 
 
 def _corrected(source: Source, config: DatasetConfig) -> Source:

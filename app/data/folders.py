@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from app.config.dataset import DatasetConfig
 from app.data.dataset import Source, Split
 from app.data.images import BadImageError, ImageFormat, decode_file, listing_of, quiet_pillow
 from app.data.listing import FolderIndex, index_folder
+from app.data.splits import divide
 from app.data.store import BadImages, store_images
 from app.errors import UserError
 from app.paths import shown
@@ -22,16 +24,21 @@ SMALL_FILE_BYTES = 2048
 def load_folder(
     root: Path,
     image_format: ImageFormat,
-    on_bad_image: str,
+    config: DatasetConfig,
     cache_folder: Path,
     official: Sequence[str] | None = None,
 ) -> Source:
     """Index and decode class folders; `official` as in `index_folder`.
 
     Raises:
-        UserError: Also for unreadable images, and images of different sizes where no size is asked for.
+        UserError: Also for classes that cannot be divided, before anything is decoded, for unreadable images,
+            and for images of different sizes where no size is asked for.
     """
     index = index_folder(root, official)
+    if (
+        config.fold is None and config.relabel is None
+    ):  # these need pixels, or change what there is of a class
+        divide(_source(index, np.empty((len(index.files), 0, 0, 0), np.uint8), None, {}), config)
     first, shape = _first_shape(index, image_format)
 
     def decode(position: int) -> np.ndarray:
@@ -56,15 +63,20 @@ def load_folder(
         cache_folder,
         hashlib.sha256(repr((str(root.resolve()), asdict(image_format), shape)).encode()).hexdigest()[:32],
         _keys(index),
-        lambda bad: _check_bad(index, bad, on_bad_image),
+        lambda bad: _check_bad(index, bad, config.on_bad_image),
         num_threads,
     )
+    return _source(index, images, hashes, bad)
+
+
+def _source(index: FolderIndex, images: np.ndarray, hashes: np.ndarray | None, bad: BadImages) -> Source:
+    """Return what an index and its images make up; `hashes` as `store_images` gives them."""
     splits = {
         part: Split(images, index.labels[rows], rows, index.files, hashes)
         for part, rows in _good_rows(index, bad)
     }
     suffixes = sorted({os.path.splitext(name)[1].lower() for name in index.files})
-    text = f"class folders in {shown(root)} ({len(index.files)} {' '.join(suffixes)} files)"
+    text = f"class folders in {shown(index.root)} ({len(index.files)} {' '.join(suffixes)} files)"
     if index.num_ignored:
         text += f", {index.num_ignored} other files ignored"
     skipped = tuple(printable(index.files[position]) for position in sorted(bad))

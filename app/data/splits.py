@@ -4,9 +4,36 @@ import dataclasses
 
 import numpy as np
 
-from app.data.dataset import Split
+from app.config.dataset import DatasetConfig
+from app.data.dataset import Source, Split
 from app.data.order import SPLIT_STREAM, generator
 from app.errors import UserError
+
+
+def divide(source: Source, config: DatasetConfig) -> tuple[Split, Split, Split | None, str]:
+    """Return training, validation and test split, and a description of the rule.
+
+    Raises:
+        UserError: There are too few images of a class, or there is no test split to validate on.
+    """
+    validation, seed, fold = config.validation, config.split_seed, config.fold
+    if fold is not None:
+        held_out = fold_numbers(source.train, fold.of, seed, source.class_names) == fold.index
+        rule = f"fold {fold.index + 1} of {fold.of} of the training split, drawn with seed {seed}"
+        return subset(source.train, ~held_out), subset(source.train, held_out), source.test, rule
+    if isinstance(validation, str):
+        if source.test is None:
+            raise UserError(
+                f"dataset.validation: 'test' needs a test split; there is none in: {source.text}. "
+                "Give the fraction of the training images to validate on, such as 0.1."
+            )
+        return source.train, source.test, None, "the test split is the validation split; no other test data"
+    if source.val is not None:
+        rule = "the validation split is the data's own (its val/ folder)"
+        return source.train, source.val, source.test, rule
+    train, val = stratified(source.train, validation, seed, source.class_names)
+    rule = f"{validation:.4g} of each class of the training split, drawn with seed {seed}"
+    return train, val, source.test, rule
 
 
 def stratified(split: Split, fraction: float, seed: int, class_names: tuple[str, ...]) -> tuple[Split, Split]:

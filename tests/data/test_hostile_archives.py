@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from app.data import archives
+from app.data.sources import archives
 from app.errors import UserError
 from tests.data.conftest import write_tar
 

@@ -63,6 +63,16 @@ def test_nothing_for_a_moment_of_work(terminal, monkeypatch):
     assert written().strip() == "end"
 
 
+def test_what_was_done_earlier_counts_for_no_speed(capsys, monkeypatch):
+    clock = iter([0.0, 10.0])
+    monkeypatch.setattr(progress, "LOG_SECONDS", 0.0)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with progress_of("decoding images", 1000, 600) as advance:
+        advance(100)
+    line = "decoding images: 700 of 1,000 (70%), 10 images/s, 30 s left"
+    assert capsys.readouterr().err.strip() == line
+
+
 def test_lines_where_there_is_no_terminal(load, write_images, capsys, monkeypatch):
     write_images("image_folder", count=130, size=(20, 20))
     load()

@@ -259,3 +259,17 @@ def test_a_disk_that_fills_up_meanwhile(load, write_images, monkeypatch, capsys,
     continued = load()
     assert sum(amounts) == 8, "what was written before is there"
     assert not memory_fraction or continued.fingerprint == fingerprint
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [({}, "'b' has one training image"), ({"validation": "test"}, "'test' needs a test split")],
+)
+def test_classes_that_cannot_be_divided_are_found_before_images_are_decoded(
+    load_again, write_images, decoded, keys, message
+):
+    write_images("image_folder", classes=("a",), count=6)
+    write_images("image_folder", classes=("b",), count=1)
+    with pytest.raises(UserError, match=message):
+        load_again(**keys)
+    assert decoded == []

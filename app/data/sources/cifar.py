@@ -4,9 +4,9 @@ from functools import partial
 from pathlib import Path
 
 from app.config.dataset import DatasetConfig
-from app.data.archives import read_cifar
 from app.data.dataset import Source
 from app.data.sources import dataset
+from app.data.sources.archives import read_cifar
 from app.data.sources.published import published
 
 CIFAR10 = (

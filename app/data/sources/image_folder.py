@@ -24,6 +24,6 @@ def _image_folder(config: DatasetConfig, data_root: Path) -> Source:
         )
     arrays = read_npz_in(path, config.name)
     if arrays is None:
-        return load_folder(path, image_format(config, 3), config.on_bad_image, cache_folder)
+        return load_folder(path, image_format(config, 3), config, cache_folder)
     chosen = image_format(config, arrays.train[0].shape[3] if arrays.train[0].ndim == 4 else 1)
     return source_of(arrays, arrays.class_names or numbered(arrays), chosen, cache_folder)

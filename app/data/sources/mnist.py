@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from app.config.dataset import DatasetConfig
-from app.data.archives import read_idx
 from app.data.dataset import Source
 from app.data.sources import dataset
+from app.data.sources.archives import read_idx
 from app.data.sources.published import published
 
 FASHION_MNIST = (

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from app.config.dataset import DatasetConfig
-from app.data.archives import Reader, read_npz
 from app.data.arrays import Arrays, source_of
 from app.data.dataset import Source
 from app.data.folders import load_folder
 from app.data.images import ImageFormat
 from app.data.listing import subfolders
+from app.data.sources.archives import Reader, read_npz
 from app.errors import UserError
 from app.paths import project_root, shown
 from app.wording import printable, received
@@ -46,7 +46,7 @@ def published(
         if arrays is None and not subfolders(path):
             raise UserError(f"{shown(path)}: no {name} in there. It may hold:\n{welcome}")
         if arrays is None:
-            return load_folder(path, chosen, config.on_bad_image, cache_folder, names)
+            return load_folder(path, chosen, config, cache_folder, names)
         return source_of(arrays, names, chosen, cache_folder)
     try:
         arrays = _download(name)
