@@ -11,6 +11,7 @@ import numpy as np
 
 from app.bench.timers import EnoughError, StepClock
 from app.doctor.data_checks import CheckResult
+from app.training.backbone_features import usable_halves
 from app.training.checkpoint import KEPT_STATES
 from app.training.setup import Job
 from app.wording import duration
@@ -82,6 +83,8 @@ def check_speed(job: Job, budget_seconds: float = 4.0) -> CheckResult:
         f"{step:.3g} s a step of {training.batch_size} images, {duration(epoch)} an epoch, "
         f"{most}about {duration(training.epochs * epoch)} for {training.epochs} epochs"
     )
+    if usable_halves(job):
+        measured += "; less, as the frozen backbone is computed once for all epochs"
     return CheckResult("ok", "speed", measured)
 
 

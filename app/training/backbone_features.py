@@ -6,7 +6,6 @@ features in place of images.
 
 import contextlib
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TextIO
@@ -48,7 +47,8 @@ def halves_of(classifier: ImageClassifier, image_shape: tuple[int, ...]) -> Halv
     """Split a built classifier before its head.
 
     Returns:
-        None where the head takes no vectors, or what comes before it draws at random in training.
+        None where what comes before the head draws at random in training, the head takes no vectors, or
+        logits do not come from it alone.
     """
     images = keras.Input(image_shape, dtype="uint8")
     logits = classifier.network.call(classifier.normalization(ops.cast(images, "float32")))
@@ -60,15 +60,31 @@ def halves_of(classifier: ImageClassifier, image_shape: tuple[int, ...]) -> Halv
     backbone = keras.Model(images, features, name="backbone")
     if len(features.shape) != 2 or any(layer._seed_generators for layer in backbone._flatten_layers()):
         return None
-    return Halves(backbone, keras.Model(features, logits, name="head"))
+    try:
+        return Halves(backbone, keras.Model(features, logits, name="head"))
+    except ValueError:  # Keras finds no way from the features alone to the logits
+        return None
+
+
+def usable_halves(job: Job) -> Halves | None:
+    """Return the halves of a job's classifier if its head learns from features what it learns from images.
+
+    That is so on one device, where the whole backbone is frozen for good, nothing in it draws at random, and
+    augmentation flips images left to right or does nothing.
+    """
+    classifier = job.classifier
+    backbone = [*weighted_layers(classifier.network).values()][:-1]
+    if job.replicas.count > 1 or job.freezing.layers != backbone or job.freezing.unfreeze_epoch:
+        return None
+    if any(not isinstance(each, RandomFlip) or each.mode != "horizontal" for each in classifier.augmentation):
+        return None
+    halves = halves_of(classifier, job.dataset.image_shape)
+    return halves if halves and _num_bytes(job, halves) <= MAX_BYTES else None
 
 
 @contextlib.contextmanager
 def features_once(job: Job, run: Run, out: TextIO) -> Iterator[Job]:
-    """Let `fit` train the head on features of the backbone where that gives the results of images.
-
-    That is so where the whole backbone is frozen for good, nothing in it draws at random, and augmentation
-    flips images left to right or does nothing. Elsewhere the block trains on images.
+    """Let `fit` train the head on features of the backbone, computed here, where `usable_halves` allows it.
 
     Args:
         job: Its classifier has the weights that it starts or goes on with.
@@ -76,32 +92,26 @@ def features_once(job: Job, run: Run, out: TextIO) -> Iterator[Job]:
         out: Receives one line on it.
 
     Yields:
-        The job that has the batches for `fit`, of features (batch, 1, views, values) float32: a flip lets the
-        two views of an image change places as it does with the columns of an image, and the first counts.
+        The job that has the batches for `fit`: `job`, or one with features (batch, 1, views, values) float32
+        in place of images. A flip lets the two views of an image change places, as it does with the columns
+        of an image, and the first counts.
     """
     classifier, dataset = job.classifier, job.dataset
-    halves = halves_of(classifier, dataset.image_shape) if _is_frozen(job) and _only_flips(job) else None
+    halves = usable_halves(job)
     if halves is None:
         yield job
         return
-    views = 2 if classifier.augmentation or job.experiment.alternating_flip else 1
-    num_views = {"train": views * len(dataset.train), "val": len(dataset.val)}
-    num_bytes = 4 * sum(num_views.values()) * math.prod(halves.backbone.output_shape[1:])
-    if num_bytes > MAX_BYTES:
-        yield job
-        return
-
     began = time.monotonic()
     with (
         message_on_stop(f"go on with: make resume RUN={run.name}", "before the first step"),
-        progress("features of the frozen backbone", sum(num_views.values())) as advance,
+        progress("features of the frozen backbone", len(dataset.train) + len(dataset.val)) as advance,
     ):
         size = job.experiment.training.batch_size
-        train = _features(halves.backbone, dataset.train, size, views, advance)
+        train = _features(halves.backbone, dataset.train, size, _num_views(job), advance)
         val = _features(halves.backbone, dataset.val, size, 1, advance)
     print(
         f"features of the frozen backbone: {len(train) + len(val):,} images, computed once in "
-        f"{duration(time.monotonic() - began)} ({num_bytes / 1e6:,.1f} MB)",
+        f"{duration(time.monotonic() - began)} ({_num_bytes(job, halves) / 1e6:,.1f} MB)",
         file=out,
         flush=True,
     )
@@ -118,15 +128,14 @@ def features_once(job: Job, run: Run, out: TextIO) -> Iterator[Job]:
     _forget_steps(classifier)
 
 
-def _is_frozen(job: Job) -> bool:
-    """Return whether the one device there is trains nothing but the head."""
-    backbone = [*weighted_layers(job.classifier.network).values()][:-1]
-    return job.replicas.count == 1 and job.freezing.layers == backbone and not job.freezing.unfreeze_epoch
+def _num_views(job: Job) -> int:
+    return 2 if job.classifier.augmentation or job.experiment.alternating_flip else 1
 
 
-def _only_flips(job: Job) -> bool:
-    layers = job.classifier.augmentation
-    return all(isinstance(layer, RandomFlip) and layer.mode == "horizontal" for layer in layers)
+def _num_bytes(job: Job, halves: Halves) -> int:
+    """Return the bytes of all features."""
+    num_vectors = _num_views(job) * len(job.dataset.train) + len(job.dataset.val)
+    return 4 * halves.backbone.output_shape[-1] * num_vectors
 
 
 def _features(
@@ -139,7 +148,7 @@ def _features(
         images = split.images_at(places)
         for column, view in enumerate(VIEWS["flip"][:num_views]):
             features[places, 0, column] = backbone.predict_on_batch(view.of(images))
-            advance(len(places))
+        advance(len(places))
     return whole_split(features, split.labels)
 
 

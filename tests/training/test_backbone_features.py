@@ -18,7 +18,7 @@ from app.training import backbone_features
 from app.training.backbone_features import features_once, halves_of
 from app.training.setup import prepare
 from models import ImageClassifier, Normalization, build_model, list_models
-from models.network import MODELS
+from models.network import MODELS, Network
 from tests.conftest import TINY
 from tests.training.stopped_runs import assert_resumes_on_jax, assert_same_bits, stopped_run
 
@@ -145,6 +145,27 @@ def test_stop_while_features_are_computed_says_how_to_go_on(home, monkeypatch, c
     (run,) = list_runs("tiny")
     message = f"stopped before the first step; go on with: make resume RUN={run.name}"
     assert capsys.readouterr().err.strip() == message
+
+
+class TwoPaths(Network):
+    """Logits that do not come from the head alone."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.pool = keras.layers.GlobalAveragePooling2D()
+        self.body, self.head = keras.layers.Dense(3), keras.layers.Dense(3)
+
+    def call(self, images, training=None):
+        pooled = self.pool(images)
+        return self.head(self.body(pooled)) + pooled
+
+
+def test_logits_that_need_more_than_the_head_take_images():
+    network = TwoPaths()
+    network.build((None, 8, 8, 3))
+    classifier = ImageClassifier(network, [*"abc"], Normalization())
+    classifier.build((None, 8, 8, 3))
+    assert halves_of(classifier, (8, 8, 3)) is None
 
 
 @pytest.mark.slow
