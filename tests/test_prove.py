@@ -8,7 +8,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from app import prove, reading, runs
+from app import reading, runs
+from app.bench import prove
 from app.errors import UserError
 
 STATE = "state-00002-0000000.npz"

@@ -13,11 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from app import (
-    backend,  # noqa: F401 - first: it keeps the backend quiet while it comes up
-    prove,
-)
-from app.bench import baselines, bench, timers
+from app import backend  # noqa: F401 - first: it keeps TensorFlow quiet while it comes up
+from app.bench import baselines, bench, prove, timers
 from app.config import load_experiment
 from app.data.datasets import load_dataset
 from app.files import read_json, write_json, write_text

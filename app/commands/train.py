@@ -165,7 +165,7 @@ def prove_resume(
     """Train straight and with kills, and compare the two runs bit by bit."""
     if kills < 1:
         raise UserError(f"prove-resume: KILLS={kills}; kill once at least")
-    from app.prove import prove_resume
+    from app.bench.prove import prove_resume
 
     name = exp or DEFAULT_EXPERIMENT
     return 0 if prove_resume(name, overrides_from(set_), kills, seed, sys.stdout) else 1

@@ -42,9 +42,22 @@ def trial_experiment(base: Experiment, settings: Mapping[str, Any]) -> Experimen
         UserError: With a line for everything that is wrong.
     """
     root = _base(base, Mark("trial"))
-    changed = merge(root, _changes(settings, root.mark))
+    return checked(merge(root, _changes(settings, root.mark)), base)
+
+
+def checked(changed: Node, base: Experiment) -> Experiment:
+    """Return the experiment that the changed file of another one makes, strictly checked.
+
+    Args:
+        changed: The content of the file, with its changes.
+        base: What was changed; what is wrong with it already, because it was shortened, is not reported.
+
+    Raises:
+        UserError: With a line for everything that is wrong, which begins with the mark of `changed`.
+    """
     experiment, findings = _new_run(changed, base)
-    findings = [finding for finding in findings if finding not in _new_run(root, base)[1]]
+    known = _new_run(_base(base, changed.mark), base)[1]
+    findings = [finding for finding in findings if finding not in known]
     if findings or experiment is None:
         raise UserError("\n".join(str(locate(changed, finding)) for finding in findings))
     return experiment
@@ -61,12 +74,12 @@ def load_with_sweep(name_or_path: str | Path, overrides: Sequence[str] = ()) -> 
     return experiment
 
 
-def check_space(experiment: Experiment, root: Node | None = None) -> None:
+def check_space(experiment: Experiment, root: Node) -> None:
     """Check that a sweep can search its space, and that whatever it draws is a valid experiment.
 
     Args:
         experiment: With its sweep.
-        root: The tree that it was made of, so that messages point into the file.
+        root: The tree that it was made of, in which messages say where.
 
     Raises:
         UserError: With a line for everything that is wrong.
@@ -79,8 +92,7 @@ def check_space(experiment: Experiment, root: Node | None = None) -> None:
     space = {key: setting for key, setting in sweep.space.items() if key not in unfit}
     findings += _trial_findings(experiment, space)
     if findings:
-        tree = root or node_of(file_content(experiment), Mark(file.name))
-        problems = [locate(tree, finding) for finding in findings]
+        problems = [locate(root, finding) for finding in findings]
         raise UserError(message_of(without_consequences(problems), file))
 
 

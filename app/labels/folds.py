@@ -1,6 +1,6 @@
 """`make folds`: one ordinary run a fold, and the logits of all of them on images that they did not see.
 
-The runs are a set (app/training/run_set.py) in `runs/<experiment>.<number>-folds/`. Its folds.json has the
+The runs are a set (app/run_set.py) in `runs/<experiment>.<number>-folds/`. Its folds.json has the
 settings of the first fold's run; predictions.npz beside it joins the predictions of all.
 """
 
@@ -20,8 +20,8 @@ from app.files import atomic_path, write_json
 from app.paths import data_root, shown
 from app.preflight import check_dataset, settle_weights
 from app.reading import read_predictions
+from app.run_set import RunSet, find_set, list_sets, run_of, train_or_resume
 from app.runs import Run, load_finished, locked
-from app.training.run_set import RunSet, find_set, list_sets, run_of, train_or_resume
 
 
 class FoldSet(RunSet):

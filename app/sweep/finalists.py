@@ -17,13 +17,13 @@ from app.config.dataset import DatasetConfig
 from app.config.sweep import SweepConfig
 from app.data.dataset import Dataset
 from app.data.datasets import load_dataset
-from app.errors import UserError
 from app.evaluation.records import evaluations_on_test
 from app.files import write_json
 from app.paths import data_root
 from app.preflight import settle_weights
 from app.reading import read_record
 from app.records import Count, FailureRecord, MetricsRecord, Record
+from app.run_set import train_or_fail
 from app.runs import Run, find_run
 from app.sweep.trials import Trial
 from app.sweep.values import ranked, value_of
@@ -106,7 +106,8 @@ def train_finalists(
             has_test = dataset[1].test is not None
         # Without the test split, which would be evaluated at the end of each run.
         seen = dataclasses.replace(dataset[1], test=None)
-        runs[trial.number].append((seed, _trained(folder.name, one, seen, out, title)))
+        run = train_or_fail(folder.name, settle_weights(one), seen, out, title)
+        runs[trial.number].append((seed, run))
     finalists = [_finalist(trial, runs[trial.number], sweep) for trial in chosen]
     sign = -1 if sweep.direction == "maximize" else 1
     finalists.sort(key=lambda each: (len(each.failures), sign * each.mean, each.trial))
@@ -126,24 +127,6 @@ def new_seeds(experiment: Experiment) -> range:
     """Return the seeds of the finalists, of which none is the one that the trials were chosen by."""
     assert experiment.sweep is not None
     return range(experiment.seed + 1, experiment.seed + 1 + experiment.sweep.seeds)
-
-
-def _trained(folder_name: str, experiment: Experiment, dataset: Dataset, out: TextIO, title: str) -> Run:
-    """Return the run of an experiment, finished, or with its failure.json where its loss blew up."""
-    from app.training.run_set import run_of, train_or_resume  # brings up the backend, which takes seconds
-
-    experiment = settle_weights(experiment)
-    run = run_of(folder_name, experiment)
-    if run and run.failure.is_file():
-        return run  # the same seed would blow up again
-    try:
-        return train_or_resume(folder_name, experiment, dataset, out, title)
-    except UserError as error:
-        run = run_of(folder_name, experiment)
-        if not (run and run.failure.is_file()):
-            raise
-        print(str(error).partition("\n")[0], file=out, flush=True)
-        return run
 
 
 def _finalist(trial: Trial, runs: Sequence[tuple[int, Run]], sweep: SweepConfig) -> FinalistRecord:

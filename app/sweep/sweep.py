@@ -20,9 +20,9 @@ from app.data.datasets import load_dataset
 from app.errors import UserError
 from app.files import write_json
 from app.paths import data_root, shown
+from app.run_set import NOT_COMPARED, find_set
 from app.runs import Run, list_runs, locked
 from app.sweep.trials import SweepRecord, SweepSet
-from app.training.run_set import NOT_COMPARED, find_set
 
 SQLITE = "SQLite"
 

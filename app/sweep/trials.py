@@ -11,7 +11,7 @@ from app.config import Experiment
 from app.files import write_json
 from app.reading import read_record
 from app.records import Count, Record
-from app.training.run_set import RunSet, SetRecord
+from app.run_set import RunSet, SetRecord
 
 TrialState = Literal["waiting", "running", "finished", "pruned", "failed"]
 

@@ -2,32 +2,14 @@
 
 import math
 import statistics
-import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from app.config.sweep import SweepConfig
+from app.evaluation.significance import welch_from_first
 from app.reports.cells import percent
-from app.reports.compare_chance import _verdicts
 from app.sweep.finalists import FinalistsRecord
 from app.sweep.trials import Trial
-from app.sweep.values import difference_text, setting_text, value_text
-
-
-class Difference(NamedTuple):
-    """What Welch's t-test says of a group beside the first one."""
-
-    p_value: float  # NaN where there is nothing to test
-    significant: bool  # at 5 %, by Holm's rule
-
-
-def welch_from_first(groups: Sequence[Sequence[float]]) -> list[Difference]:
-    """Return how each group of numbers but the first differs from that."""
-    from scipy.stats import ttest_ind
-
-    with warnings.catch_warnings(action="ignore"):
-        ps = [float(ttest_ind(groups[0], each, equal_var=False).pvalue) for each in groups[1:]]
-    return [Difference(p, not v.startswith("not")) for p, v in zip(ps, _verdicts(ps), strict=True)]
+from app.sweep.values import difference_text, in_percent, setting_text, value_text
 
 
 def finalist_table(
@@ -76,14 +58,20 @@ def finalist_sentences(record: FinalistsRecord, sweep: SweepConfig) -> list[str]
 def _noise(record: FinalistsRecord, sweep: SweepConfig) -> str:
     """Return which finalists differ from the best one, in sentences."""
     best, *others = record.finalists
+    if not best.values:
+        return "No finalist finished with another seed: nothing is known of the noise."
     if not others:
         return f"Trial {best.trial} is the only finalist: there is nothing to compare it with."
     sentences = [
-        f"Trial {best.trial} is the best on other seeds ({value_text(best.mean, sweep)} on average)."
+        f"Trial {best.trial} is chosen by its other seeds: {value_text(best.mean, sweep)} on average."
     ]
     if sweep.seeds == 1:
         return f"{sentences[0]} With one seed each no test is possible, so it may be chance (sweep.seeds)."
-    names = "Worse beyond noise", "Not distinguishable from it", "Not tested, for too few seeds finished"
+    names = (
+        "Different from it beyond noise",
+        "Not distinguishable from it",
+        "Not tested, for too few seeds finished or all end equal",
+    )
     groups: dict[str, list[str]] = {name: [] for name in names}
     for each, test in zip(others, welch_from_first([each.values for each in record.finalists]), strict=True):
         known = not math.isnan(test.p_value)
@@ -115,7 +103,11 @@ def _unseen(record: FinalistsRecord, sweep: SweepConfig) -> list[str]:
         return [f"The test split was not evaluated: {record.no_test}."]
     several = f" on average of {len(record.test)} seeds" if len(record.test) > 1 else ""
     accuracy = statistics.mean(record.test)
-    found = [f"Test split, evaluated once for trial {best.trial}: accuracy {percent(accuracy)}{several}."]
+    words = f"Test split, evaluated once for trial {best.trial}: accuracy {percent(accuracy)}{several}"
+    if in_percent(sweep):
+        lower = "below" if accuracy < best.value else "above"
+        words += f", {difference_text(abs(best.value - accuracy), sweep)} {lower} the value in the sweep"
+    found = [f"{words}."]
     if len(record.tested) > 1:
         names = ", ".join(map(str, record.tested))
         found.append(

@@ -26,7 +26,10 @@ def test_the_page_shows_every_trial_and_loads_nothing_from_outside(home):
     assert not re.search(r"@import|url\(|<script", text)
     assert all(trial.run in words for trial in trials)
     assert REASON in words and REASON not in text  # it is escaped
-    assert "Worse beyond noise: trial 1" in words and "the choice flattered it by 0.90 points" in words
+    assert (
+        "Different from it beyond noise: trial 1" in words
+        and "the choice flattered it by 0.90 points" in words
+    )
     assert "extends: tiny.yaml" in words and "make train EXP=tiny SET=" in words
     for name in ("progress", "curves", "importance", "slice-0", "slice-1", "slice-2", "parallel"):
         with Image.open(folder / f"{name}.png") as image:

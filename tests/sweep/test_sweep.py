@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from app.bench.prove import newest_state
 from app.distributed.local_workers import free_ports
 from app.paths import module_command
-from app.prove import newest_state
 from app.reading import read_history
 from app.runs import Run, list_runs
 from app.sweep.trials import read_trials

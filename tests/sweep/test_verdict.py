@@ -26,23 +26,23 @@ def test_differences_beyond_noise_are_told_from_the_others():
     alike = finalist(1, 0.630, [0.619, 0.625, 0.616])
     worse = finalist(2, 0.629, [0.50, 0.501, 0.502])
     noise, flattery, unseen = finalist_sentences(record(BEST, alike, worse), sweep_of())
-    assert "Trial 0 is the best on other seeds (62.20 % on average)" in noise
+    assert "Trial 0 is chosen by its other seeds: 62.20 % on average." in noise
     beyond, within = (
-        noise.index("Worse beyond noise: trial 2"),
+        noise.index("Different from it beyond noise: trial 2"),
         noise.index("Not distinguishable from it: trial 1"),
     )
     assert beyond < within
     assert "best of 30 at 63.10 %; with 3 other seeds it comes to 62.20 %" in flattery
     assert flattery.endswith("flattered it by 0.90 points.")
-    assert "evaluated once for trial 0: accuracy 61.00 % on average of 2 seeds" in unseen
+    assert "evaluated once for trial 0: accuracy 61.00 % on average of 2 seeds, 2.10 points below" in unseen
 
 
 def test_holm_is_stricter_with_more_comparisons():
     # p = 0.03 for each: significant alone, not among four.
     close = [finalist(number, 0.62, [0.610, 0.617, 0.614]) for number in range(1, 5)]
     alone, among = (finalist_sentences(record(BEST, *others), sweep_of())[0] for others in (close[:1], close))
-    assert "Worse beyond noise: trial 1" in alone
-    assert "Worse" not in among
+    assert "Different from it beyond noise: trial 1" in alone
+    assert "Different" not in among
 
 
 def test_the_best_of_the_sweep_is_named_though_another_was_chosen():
@@ -67,7 +67,7 @@ def test_a_small_loss_is_flattered_downwards():
         (record(BEST), {}, "only finalist"),
         (record(finalist(0, 0.63, [0.62]), finalist(1, 0.6, [0.61])), {"seeds": 1}, "no test is possible"),
         (record(BEST, finalist(1, 0.6, [], ["seed 4: the loss is nan"])), {}, "seed 4: the loss is nan"),
-        (record(BEST, finalist(1, 0.6, [0.6], ["seed 4: nan"])), {}, "too few seeds finished: trial 1"),
+        (record(BEST, finalist(1, 0.6, [0.6], ["seed 4: nan"])), {}, "all end equal: trial 1"),
         (record(BEST, finalist(1, 0.6, [0.6] * 3)), {}, "trial 1"),
         (record(finalist(0, 0.6, [0.62] * 3), finalist(1, 0.6, [0.62] * 3)), {}, "did not flatter it"),
         (record(BEST, test=(), no_test="the data have no test split"), {}, "the data have no test split"),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import app.training.train as runner
-from app import prove
+from app.bench import prove
 from app.config import load_experiment
 from app.errors import Interrupted
 from app.files import read_json

@@ -15,11 +15,11 @@ from types import FrameType
 from app.config import Experiment, trial_experiment
 from app.errors import Interrupted, UserError
 from app.paths import shown
+from app.run_set import run_of
 from app.runs import Run
 from app.sweep.engine.ledger import Ledger
 from app.sweep.engine.study import HEARTBEAT_SECONDS, Taken
 from app.sweep.engine.worker_process import Worker
-from app.training.run_set import run_of
 
 TICK_SECONDS = 0.5
 DEATHS = 2  # of its processes without a new epoch in between, after which a trial has failed

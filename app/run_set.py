@@ -159,6 +159,31 @@ def train_or_resume(
     return train(experiment.model_copy(update={"name": folder_name}), out, dataset=dataset)
 
 
+def train_or_fail(
+    folder_name: str,
+    experiment: Experiment,
+    dataset: Dataset | None = None,
+    out: TextIO | None = None,
+    title: str = "",
+) -> Run:
+    """Do as `train_or_resume`, but return a run with its failure.json where its loss is no longer finite.
+
+    Such a run is not trained again: it would fail again.
+    """
+    run = run_of(folder_name, experiment)
+    if run and run.failure.is_file():
+        print(f"{title}{': ' if title else ''}{run.name} has failed", file=out, flush=True)
+        return run
+    try:
+        return train_or_resume(folder_name, experiment, dataset, out, title)
+    except UserError as error:
+        run = run_of(folder_name, experiment)
+        if not (run and run.failure.is_file()):
+            raise
+        print(error, file=out, flush=True)
+        return run
+
+
 def _same(one: Experiment, other: Experiment, not_compared: Mapping[str, Any] | None = None) -> bool:
     exclude = {**NOT_COMPARED, **(not_compared or {})}
     return one.model_dump(exclude=exclude) == other.model_dump(exclude=exclude)

@@ -1,0 +1,1 @@
+"""An experiment with each of its pieces taken out in turn."""

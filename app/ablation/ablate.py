@@ -1,0 +1,148 @@
+"""`make ablate`: a recipe, and the recipe without each of its pieces, with several seeds of each.
+
+The runs are a set (app/run_set.py) in `runs/<experiment>.ablation/`, with a table and a picture.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from typing import TextIO
+
+from app.ablation.pieces import Variant
+from app.ablation.results import Result, results_of, sentences, table
+from app.config import Experiment
+from app.data.datasets import load_dataset
+from app.drawing.effects import Effect, draw_effects
+from app.evaluation.significance import Difference
+from app.files import write_text
+from app.paths import data_root, shown
+from app.preflight import check_dataset
+from app.reading import read_record
+from app.records import MetricsRecord
+from app.reports.cells import percent
+from app.run_set import RunSet, find_set, run_of, train_or_fail, train_or_resume
+from app.runs import Run, list_runs, locked
+from app.wording import duration
+
+WHOLE = "whole recipe"
+
+
+class AblationSet(RunSet):
+    """A folder with the runs of all variants and seeds."""
+
+    kind = "ablation"
+
+
+def ablate(experiment: Experiment, variants: Sequence[Variant], num_seeds: int, out: TextIO) -> list[Result]:
+    """Train all variants with all seeds, or resume that, and compare them; what is finished stays.
+
+    Args:
+        experiment: The whole recipe; its `seed` is the first one.
+        variants: The recipe without a piece each.
+        num_seeds: Runs of each, at least 2.
+        out: Receives what was done.
+
+    Returns:
+        The results, those of the whole recipe first.
+
+    Raises:
+        UserError: Something that the user can mend, before anything is written.
+        Interrupted: As for a training; the same call goes on.
+    """
+    dataset = load_dataset(experiment.dataset, data_root())
+    for each in variants:
+        same = each.experiment.dataset == experiment.dataset
+        loaded = dataset if same else load_dataset(each.experiment.dataset, data_root())
+        check_dataset(each.experiment, loaded)
+    check_dataset(experiment, dataset)
+    found = find_set(experiment, dataset.fingerprint, AblationSet)
+    every = [Variant(WHOLE, experiment), *variants]
+    seeds = range(experiment.seed, experiment.seed + num_seeds)
+    print(
+        f"{len(variants)} pieces, each taken out in turn: {', '.join(each.name for each in variants)}\n"
+        f"{_plan(found, every, seeds)}\n"
+        f"runs in {shown(found.folder)}; the same command resumes them",
+        file=out,
+        flush=True,
+    )
+    accuracies: dict[str, list[float]] = {each.name: [] for each in every}
+    results: list[Result] = []
+    with locked(Run(found.folder)):
+        for number, seed in enumerate(seeds, 1):  # so that whatever there is compares the same seeds
+            for each in every:
+                one = each.experiment.model_copy(update={"seed": seed})
+                title = f"seed {seed} ({number} of {num_seeds}), {each.name}"
+                known = dataset if one.dataset == experiment.dataset else None
+                trained = train_or_resume if each.name == WHOLE else train_or_fail
+                run = trained(found.folder.name, one, known, out, title)
+                accuracies[each.name].append(_accuracy(run))
+            results = results_of(accuracies)
+            if number > 1:
+                _write(found, experiment, seeds[:number], results)
+    print("\n".join(["", *table(results), "", *sentences(results)]), file=out)
+    on = "test" if experiment.dataset.validates_on_test else "validation"
+    print(
+        f"Accuracy is that of the {on} split, as the runs report it.\n"
+        f"picture {shown(found.folder / 'ablation.png')}\ntable {shown(found.folder / 'ablation.csv')}",
+        file=out,
+    )
+    return results
+
+
+def _plan(found: AblationSet, variants: Sequence[Variant], seeds: Sequence[int]) -> str:
+    """Return how many runs there are, how many of them finished, and how long the others will take."""
+    runs = [
+        run_of(found.folder.name, each.experiment.model_copy(update={"seed": seed}))
+        for seed in seeds
+        for each in variants
+    ]
+    done = sum(run is not None and run.finished for run in runs)
+    line = f"{len(variants)} variants with {len(seeds)} seeds are {len(runs)} runs, {done} of them finished"
+    known = [
+        run
+        for name in (variants[0].experiment.name, found.folder.name)
+        for run in list_runs(name)
+        if run.finished
+    ]
+    if known and done < len(runs):
+        timing = read_record(known[-1].metrics, MetricsRecord).timing
+        seconds = timing.seconds / timing.epochs * variants[0].experiment.training.epochs
+        left = duration(seconds * (len(runs) - done))
+        line += f"; the others take about {left}, as {known[-1].name} took {duration(timing.seconds)}"
+    return line
+
+
+def _accuracy(run: Run) -> float:
+    """Return the headline accuracy of a run; NaN where it failed."""
+    return read_record(run.metrics, MetricsRecord).headline.val_accuracy if run.finished else math.nan
+
+
+def _write(
+    found: AblationSet, experiment: Experiment, seeds: Sequence[int], results: Sequence[Result]
+) -> None:
+    """Write ablation.csv and ablation.png."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    numbers = ["mean", "standard_deviation", *Difference._fields]
+    writer.writerow(["variant", *numbers, *(f"seed_{seed}" for seed in seeds)])
+    for each in results:
+        cells = [each.mean, each.std, *each.difference, *each.accuracies]
+        writer.writerow([each.name, *("" if cell != cell else cell for cell in cells)])
+    write_text(found.folder / "ablation.csv", text.getvalue())
+    whole = results[0].mean
+    effects = [
+        Effect(
+            each.name,
+            seeds=[100 * (accuracy - whole) for accuracy in each.finished],
+            mean=100 * (each.mean - whole),
+            low=100 * each.difference.low,
+            high=100 * each.difference.high,
+            significant=each.difference.significant,
+        )
+        for each in results
+    ]
+    split = "test" if experiment.dataset.validates_on_test else "validation"
+    title = f"{experiment.name}: each piece taken out in turn\n{len(seeds)} seeds; bars are 95 % intervals"
+    label = f"{split} accuracy, percentage points from the whole recipe ({percent(whole)})"
+    draw_effects(found.folder / "ablation.png", title, label, effects)

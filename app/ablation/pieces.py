@@ -1,0 +1,127 @@
+"""What can be taken out of an experiment, a piece at a time. Needs no TensorFlow."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from app.config import Experiment
+from app.config.arguments import split_layer
+from app.config.combinations import REFUSED
+from app.config.inheritance import merge, parse_overrides
+from app.config.loader import file_content
+from app.config.nodes import Mark, Problem, node_of
+from app.config.space import checked
+from app.errors import UserError
+
+AUGMENTATION = "augmentation"
+# What is taken out where nothing is named, as far as an experiment has it. Momentum, say, is no piece: the
+# learning rate was chosen for it.
+KEYS = (
+    "optimizer.weight_decay",
+    "optimizer.nesterov",
+    "optimizer.clipnorm",
+    "optimizer.clipvalue",
+    "optimizer.global_clipnorm",
+    "optimizer.rate_multipliers",
+    "optimizer.layer_decay",
+    "optimizer.no_decay",
+    "optimizer.learning_rate.warmup_epochs",
+    "optimizer.others.weight_decay",
+    "optimizer.others.nesterov",
+    "optimizer.others.learning_rate.warmup_epochs",
+    "training.loss.label_smoothing",
+    "training.loss.focal_gamma",
+    "training.loss.softmax_before_loss",
+    "training.class_weight",
+    "training.lookahead",
+    "training.ema",
+    "dataset.sampler",
+)
+OFF = {"weight_decay": 0.0, "nesterov": False}  # arguments that some optimizers have by default
+
+
+class Variant(NamedTuple):
+    """An experiment without a piece of it."""
+
+    name: str
+    experiment: Experiment
+
+
+def pieces_of(experiment: Experiment) -> list[str]:
+    """Return what is taken out of an experiment where nothing is named: layers of augmentation, and keys."""
+    content = file_content(experiment)
+    layers = dict.fromkeys(f"{AUGMENTATION}.{layer.name}" for layer in experiment.augmentation)
+    return [*layers, *(key for key in KEYS if _value(content, key))]
+
+
+def variants_of(experiment: Experiment, pieces: Sequence[str]) -> list[Variant]:
+    """Return the experiment without each piece, strictly checked.
+
+    Args:
+        experiment: The whole recipe.
+        pieces: `augmentation.LAYER`, a dotted key that is set back to its default, or KEY=VALUE.
+
+    Raises:
+        UserError: With a line for everything that is wrong.
+    """
+    found: list[Variant] = []
+    mistakes = []
+    for piece in pieces:
+        try:
+            variant = _variant(experiment, piece)
+            same = [each.name for each in found if each.experiment == variant.experiment]
+            if same:
+                raise UserError(f"{piece}: the same experiment as {same[0]}")
+            found.append(variant)
+        except UserError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        known = ", ".join(pieces_of(experiment)) or "none"
+        raise UserError("\n".join([*mistakes, f"WITHOUT: by default the pieces are: {known}"]))
+    return found
+
+
+def _variant(experiment: Experiment, piece: str) -> Variant:
+    has_value = "=" in piece
+    name = f"{'with' if has_value else 'without'} {piece}"
+    content = file_content(experiment.model_copy(update={"sweep": None}))
+    root = node_of(content if has_value else _without(content, piece), Mark(name))
+    if has_value:
+        problems: list[Problem] = []
+        root = merge(root, parse_overrides([piece], problems))
+        if problems:
+            raise UserError("\n".join(map(str, problems)))
+    changed = checked(root, experiment)
+    if changed == experiment:
+        raise UserError(f"{piece}: changes nothing, as that is how it is")
+    before, after = experiment.flat(), changed.flat()
+    for key in before | after:
+        if any(f"{key}.".startswith(f"{part}.") for part in REFUSED) and before.get(key) != after.get(key):
+            raise UserError(
+                f"{piece}: {key} decides how accuracy is measured, not how the network is trained"
+            )
+    return Variant(name, changed)
+
+
+def _without(content: dict[str, Any], piece: str) -> dict[str, Any]:
+    """Return the content of an experiment's file without a piece."""
+    path, _, key = piece.rpartition(".")
+    if path == AUGMENTATION:
+        kept = [layer for layer in content[path] if split_layer(layer)[0] != key]
+        if len(kept) < len(content[path]):
+            return content | {path: kept}
+    section = _value(content, path)
+    if not isinstance(section, dict) or key not in section:
+        raise UserError(f"{piece}: no such layer or key is in this experiment")
+    if path.startswith("optimizer") and key in OFF:
+        section[key] = OFF[key]
+    else:
+        del section[key]
+    return content
+
+
+def _value(content: dict[str, Any], key: str) -> Any:
+    """Return what stands under a dotted key, None where nothing does."""
+    value: Any = content
+    for step in key.split(".") if key else ():
+        value = value.get(step) if isinstance(value, dict) else None
+    return value

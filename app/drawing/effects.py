@@ -1,0 +1,89 @@
+"""How far each variant of a recipe is from the recipe, with its interval, as a picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from app.drawing.canvas import (
+    BLACK,
+    BLUE,
+    GREY,
+    MARGIN,
+    VERMILION,
+    add_legend,
+    add_panel,
+    new_figure,
+    save_figure,
+    shortened,
+    text_inches,
+)
+
+NAME_POINTS = 9
+ROW_INCHES = 0.34
+PANEL_INCHES = 5.2  # across
+
+
+class Effect(NamedTuple):
+    """A row: differences from the recipe's mean, in percentage points."""
+
+    name: str
+    seeds: Sequence[float]
+    mean: float
+    low: float  # of the 95 % interval; NaN where there is none
+    high: float
+    significant: bool
+
+
+def draw_effects(path: Path, title: str, label: str, effects: Sequence[Effect]) -> None:
+    """Draw a dot and an interval for each row from the top down, and a small dot for each seed.
+
+    Args:
+        path: The picture to write.
+        title: Its heading.
+        label: Of the axis.
+        effects: The rows; the first is the recipe itself.
+    """
+    from matplotlib.lines import Line2D
+
+    name_inches = min(3.4, max(text_inches(each.name, NAME_POINTS) for each in effects) + 0.1)
+    panel_height = ROW_INCHES * (len(effects) + 0.6)
+    width, height = MARGIN + name_inches + PANEL_INCHES + 0.2, panel_height + 1.05
+    figure = new_figure(width, height, title)
+    axes = add_panel(figure, MARGIN + name_inches, 0.6, PANEL_INCHES, panel_height)
+    axes.set_ylim(len(effects) - 0.2, -0.8)
+    axes.set_yticks(range(len(effects)))
+    names = [shortened(each.name, name_inches - 0.1, NAME_POINTS) for each in effects]
+    for text, name in zip(axes.set_yticklabels(["name"] * len(names)), names, strict=True):
+        text.set(fontsize=NAME_POINTS, parse_math=False, text=name)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color="#E4E4E4", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.axvline(0, color=BLACK, linewidth=1, linestyle="--")
+    axes.set_xlabel(label)
+    for row, each in enumerate(effects):
+        axes.plot(each.seeds, np.full(len(each.seeds), row), "|", color=GREY, markersize=9, zorder=3)
+        if not np.isfinite(each.mean):
+            axes.text(0, row, " its loss was never finite to the end", fontsize=8, color=GREY, va="center")
+            continue
+        colour = VERMILION if each.significant else BLUE if row else BLACK
+        axes.plot([each.low, each.high], [row, row], "-", color=colour, linewidth=2, zorder=2)
+        axes.plot(
+            each.mean, row, "o", color=colour, markerfacecolor=colour if each.significant else "white",
+            markersize=8, zorder=4,
+        )  # fmt: skip
+    # Intervals of few seeds may be many times wider than what was measured: they may leave the panel.
+    shown = np.array([0.0, *(value for each in effects for value in (*each.seeds, each.mean))])
+    shown = shown[np.isfinite(shown)]
+    margin = max(0.5 * np.ptp(shown), 0.05)
+    axes.set_xlim(shown.min() - margin, shown.max() + margin)
+    style = {"linestyle": "-", "marker": "o", "markersize": 8}
+    handles = [
+        Line2D([], [], color=VERMILION, label="significant", **style),  # type: ignore[arg-type]
+        Line2D([], [], color=BLUE, markerfacecolor="white", label="not significant", **style),  # type: ignore[arg-type]
+        Line2D([], [], color=GREY, marker="|", linestyle="none", markersize=9, label="a seed"),
+    ]
+    add_legend(figure, height - 0.08, handles)
+    save_figure(figure, path)
