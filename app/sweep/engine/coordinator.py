@@ -182,13 +182,14 @@ class Coordinator:
         number, self.idle = taken.number, False
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         cause = "most likely too little memory" if code == -signal.SIGKILL else f"see {shown(worker.log)}"
-        if self.ending is None and self.study.deaths(number, len(worker.values)) >= DEATHS:
+        stopping = self.ending is not None or self.signal  # a signal may have reached all processes
+        if not stopping and self.study.deaths(number, len(worker.values)) >= DEATHS:
             reason = f"its process {how} {DEATHS} times without a new epoch in between: {cause}"
             self.ledger.end(number, "failed", reason=reason, seconds=worker.seconds)
             return
         self.study.give_back(number, worker.seconds)
         self.ledger.write()
-        if self.ending is None:
+        if not stopping:
             self.ledger.display.say(
                 f"trial {number}: its process {how} ({cause}); it is resumed from its last state"
             )
