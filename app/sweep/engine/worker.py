@@ -63,6 +63,8 @@ class Trainer:
             ask = bool(rows) and not is_complete(experiment, rows)
             values = [row[objective] for row in rows]
             send({"run": run.name, "values": values, "ask": ask}, self.answers)
+            if not ask:
+                return
             answer = self.commands.get()
             if answer is None:
                 raise Interrupted("the sweep stops", signal.SIGTERM)
