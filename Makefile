@@ -17,10 +17,10 @@ export GIVEN $(GIVEN)
 takes = $(if $(filter-out $(1),$(GIVEN)),$(error make $@: takes no variable $(filter-out $(1),$(GIVEN)); it takes $(or $(1),none)))
 
 COMMANDS := train preview resume doctor prove-resume bench evaluate predict explain export curves report compare \
-	check list models results folds labels
+	check list models results folds labels sweep
 
 .DEFAULT_GOAL := help
-.PHONY: help install schema notebooks test test-all lint clean with-torch with-export with-labels $(COMMANDS)
+.PHONY: help install schema notebooks test test-all lint clean with-torch with-export with-labels with-sweep $(COMMANDS)
 
 help: ## show this list
 	@$(call takes,)
@@ -50,6 +50,7 @@ report: ## write report.html of RUN, or of the newest run of EXP, again
 curves: ## draw the curves of RUN, or of the newest finished run of EXP, again
 compare: ## compare RUNS="a/latest b/latest", or the newest runs of EXPS="a b": picture and page
 folds: ## train EXP once a fold (FOLDS=5), or resume that, and predict every training image by a network that did not see it
+sweep: with-sweep ## search the settings of EXP, or resume that: SPACE="optimizer.learning_rate.peak=log(1e-4,1e-1)", TRIALS=30, JOBS=2, STORAGE=postgresql://...
 labels: with-labels ## list the training images of EXP whose labels are likely wrong, by its newest folds
 check: ## check EXP, or every experiment, without training; SET, DATA_DIR, SHOW=1 (print it resolved)
 list: ## list the experiments
@@ -65,6 +66,9 @@ with-export: $(INSTALLED)
 
 with-labels: $(INSTALLED)
 	@$(BIN)/python -c "import cleanlab" 2>/dev/null || $(PIP) --editable ".[labels]"
+
+with-sweep: $(INSTALLED)
+	@$(BIN)/python -c "import optuna, psycopg" 2>/dev/null || $(PIP) --editable ".[sweep]"
 
 schema: $(INSTALLED) ## write the catalogue of legal names and the editors' schema again
 	@$(call takes,)

@@ -59,6 +59,7 @@ QUICK = (
     "app.commands.options",
     "app.commands.project",
     "app.commands.runs",
+    "app.commands.sweep",
     "app.commands.train",
     "app.config",
     "app.errors",

@@ -41,6 +41,7 @@ _GOLDEN = (math.sqrt(5) - 1) / 2  # its multiples, modulo 1, spread evenly
 _LOOKS: dict[str, dict[str, Any]] = {
     "finished": {"color": BLUE, "alpha": 0.55, "linewidth": 1.1},
     "running": {"color": BLUE, "alpha": 0.55, "linewidth": 1.1, "linestyle": ":"},
+    "waiting": {"color": BLUE, "alpha": 0.55, "linewidth": 1.1, "linestyle": ":"},  # interrupted
     "pruned": {"color": GREY, "alpha": 0.35, "linewidth": 0.8},
     "failed": {"color": VERMILION, "alpha": 0.6, "linewidth": 0.9, "linestyle": "--"},
 }

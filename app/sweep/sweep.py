@@ -57,8 +57,8 @@ def sweep(
     experiment = preflight.settle_weights(experiment)
     config, epochs = experiment.sweep, experiment.training.epochs
     assert config is not None
-    fingerprint = _fingerprint(experiment)
     url, database = _database(storage)
+    fingerprint = _fingerprint(experiment)
     folder, record = _sweep_folder(experiment, overrides, fingerprint, database)
     host = socket.gethostname()
     logs = folder / f"workers-{host}"
@@ -67,7 +67,8 @@ def sweep(
         write_json(folder / "sweep.json", record.content)
         owner = f"{host}:{folder}" if storage else None
         study = Study(url or _sqlite(folder), record.study, config, experiment.seed, owner, epochs)
-        _remove_half_made(folder)
+        if not storage:  # else another machine may be making one
+            _remove_half_made(folder)
         study.give_back_lost()
         ledger = Ledger(folder, record, experiment, study, out)
         ended = sum(trial.state not in ("waiting", "running") for trial in ledger.write())
@@ -129,7 +130,7 @@ def _remove_half_made(folder: Path) -> None:
     """Delete run folders of processes that were killed before they had written what can be resumed."""
     for run in list_runs(folder.name):
         if not run.summary.is_file():
-            with contextlib.suppress(UserError), locked(run):  # another machine may be making it
+            with contextlib.suppress(UserError), locked(run):
                 shutil.rmtree(run.path, ignore_errors=True)
 
 
@@ -137,7 +138,7 @@ def _database(storage: str | None) -> tuple[str | None, str]:
     """Return SQLAlchemy's address of a database, None for a file of the sweep, and its name in messages."""
     if storage is None:
         return None, SQLITE
-    from sqlalchemy.engine import make_url
+    from sqlalchemy import create_engine, make_url
     from sqlalchemy.exc import ArgumentError
 
     try:
@@ -154,7 +155,10 @@ def _database(storage: str | None) -> tuple[str | None, str]:
             "it the trials are kept in a file of the sweep"
         )
     name = f"postgresql://{url.host or 'localhost'}:{url.port or 5432}/{url.database}"
-    return url.set(drivername="postgresql+psycopg").render_as_string(hide_password=False), name
+    url = url.set(drivername="postgresql+psycopg")
+    with _storage_errors(name):  # before anything is trained or written
+        create_engine(url, connect_args={"connect_timeout": 10}).connect().close()
+    return url.render_as_string(hide_password=False), name
 
 
 def _sqlite(folder: Path) -> str:
@@ -173,8 +177,7 @@ def _storage_errors(database: str) -> Iterator[None]:
         yield
     except (SQLAlchemyError, StorageInternalError) as error:
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-        reason = str(getattr(cause, "orig", None) or cause or error).strip().partition("\n")[0]
+        reason = str(getattr(cause, "orig", None) or cause or error).strip().partition("\n")[0].rstrip(".")
         raise UserError(
-            f"{database}: {reason}. What is trained is saved: once the database answers again, the same "
-            "command goes on"
+            f"{database}: {reason}. What is trained is saved; the same command goes on, once it answers"
         ) from error

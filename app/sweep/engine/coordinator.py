@@ -54,6 +54,7 @@ class Coordinator:
         try:
             with self._signals():
                 while self._hand_out() or self.workers.get_map():
+                    self.ledger.draw()  # while the workers train
                     for key, _ in self.workers.select(TICK_SECONDS):
                         self._hear(key.data)
                     self._tick()
@@ -141,7 +142,7 @@ class Coordinator:
             self._mourn(worker, worker.wait())
 
     def _report(self, worker: Worker, run: str, values: list[float], ask: bool) -> None:
-        """Write down the objective of a trial after each epoch, and answer whether to prune it."""
+        """Write down the objective of a trial after each epoch, and say whether to prune it, if asked."""
         if worker.trial is None:
             return
         if not self.study.holds(worker.trial.number):  # this machine slept, and another one has it now
@@ -150,7 +151,9 @@ class Coordinator:
             worker.stop()
             return
         worker.values = values
-        worker.send({"prune": self.study.report(worker.trial.number, run, values, ask=ask)})
+        pruned = self.study.report(worker.trial.number, run, values, ask=ask)
+        if ask:
+            worker.send({"prune": pruned})
 
     def _outcome(
         self, worker: Worker, end: str, run: str = "", reason: str | None = None, broken: bool = False
@@ -182,13 +185,14 @@ class Coordinator:
         number, self.idle = taken.number, False
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         cause = "most likely too little memory" if code == -signal.SIGKILL else f"see {shown(worker.log)}"
-        if self.ending is None and self.study.deaths(number, len(worker.values)) >= DEATHS:
+        stopping = self.ending is not None or self.signal  # a signal may have reached all processes
+        if not stopping and self.study.deaths(number, len(worker.values)) >= DEATHS:
             reason = f"its process {how} {DEATHS} times without a new epoch in between: {cause}"
             self.ledger.end(number, "failed", reason=reason, seconds=worker.seconds)
             return
         self.study.give_back(number, worker.seconds)
         self.ledger.write()
-        if self.ending is None:
+        if not stopping:
             self.ledger.display.say(
                 f"trial {number}: its process {how} ({cause}); it is resumed from its last state"
             )

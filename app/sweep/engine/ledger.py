@@ -1,4 +1,4 @@
-"""The ends of trials, written down: in the storage, in the folder of the sweep, on the screen."""
+"""The ends of trials, written down: in the storage, in the folder, on the screen and on the page."""
 
 import re
 import time
@@ -34,6 +34,7 @@ class Ledger:
         self.folder, self.record, self.base, self.sweep = folder, record, base, base.sweep
         self.study, self.display = study, Display(base.sweep, out)
         self.begun = time.monotonic()
+        self._drawn = True  # whether the page shows what has ended
         self._failures: list[str] | None = []  # the reasons, until a trial comes further
 
     @property
@@ -72,14 +73,21 @@ class Ledger:
         self.study.end(number, state, value=value, reason=reason, seconds=seconds)
         trials = self.write()
         self.display.ended(trials[number], trials)
-        try:
-            write_sweep(self.folder, final=False)
-        except Exception as error:  # a picture is not worth the night; it is written again at the end
-            self.display.say(f"the page could not be written ({type(error).__name__}: {error})")
+        self._drawn = False
         if reason is None:
             self._failures = None
         elif self._failures is not None:
             self._failures.append(reason)
+
+    def draw(self) -> None:
+        """Bring the page up to date where a trial has ended."""
+        if self._drawn:
+            return
+        self._drawn = True
+        try:
+            write_sweep(self.folder, final=False)
+        except Exception as error:  # a picture is not worth the night; it is drawn again at the end
+            self.display.say(f"the page could not be written ({type(error).__name__}: {error})")
 
     @property
     def hopeless(self) -> str | None:

@@ -7,20 +7,21 @@ then written at once: a kill at any instant leaves nothing half-done, and the ne
 import contextlib
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy import create_engine, text
 
 from app.config.sweep import SweepConfig
 from app.sweep.engine.decisions import distributions, propose, prunes, quiet, settings_of
 from app.sweep.trials import Trial
 from app.sweep.trials import TrialState as StateName
 
-HEARTBEAT_SECONDS = 5.0  # between signs of life of a machine that shares the storage with others
-GRACE_SECONDS = 30.0  # after the last of which its trials are given to the others
+HEARTBEAT_SECONDS = 5  # between signs of life of a machine that shares the storage with others
+GRACE_SECONDS = 30  # after the last of which its trials are given to the others
 
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
@@ -54,20 +55,17 @@ class Study:
         epochs: Planned for a trial.
 
     Raises:
-        UserError: The storage cannot be reached.
+        SQLAlchemyError, StorageInternalError: The storage cannot be reached; any method may raise the latter.
     """
 
     def __init__(self, url: str, name: str, config: SweepConfig, seed: int, owner: str | None, epochs: int):
         self.name, self.config, self.seed, self.owner, self.epochs = name, config, seed, owner, epochs
-        engine: dict[str, Any] = {"pool_pre_ping": True}
-        if url.startswith("postgresql"):
-            engine["connect_args"] = {"connect_timeout": 10}  # seconds
-        with quiet():
+        with quiet(), _one_at_a_time(url) as engine_kwargs:
             self.storage = optuna.storages.RDBStorage(
                 url,
-                engine_kwargs=engine,
-                heartbeat_interval=max(1, round(HEARTBEAT_SECONDS)) if owner else None,
-                grace_period=max(1, round(GRACE_SECONDS)) if owner else None,
+                engine_kwargs=engine_kwargs,
+                heartbeat_interval=HEARTBEAT_SECONDS if owner else None,
+                grace_period=GRACE_SECONDS if owner else None,
             )
             self.study = optuna.create_study(
                 storage=self.storage, study_name=name, direction=config.direction, load_if_exists=True
@@ -236,3 +234,21 @@ class Study:
             run=kept.get("run"),
             seconds=kept.get("seconds", 0.0),
         )
+
+
+@contextlib.contextmanager
+def _one_at_a_time(url: str) -> Iterator[dict[str, Any]]:
+    """Let one process at a time open a shared database: two that make the same tables disturb each other.
+
+    Yields what SQLAlchemy is to know of it.
+    """
+    engine_kwargs: dict[str, Any] = {"pool_pre_ping": True}
+    if not url.startswith("postgresql"):
+        yield engine_kwargs
+        return
+    engine_kwargs["connect_args"] = {"connect_timeout": 10}  # seconds
+    engine = create_engine(url, **engine_kwargs)
+    with engine.begin() as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(20261129)"))  # any number of ours
+        yield engine_kwargs
+    engine.dispose()

@@ -29,7 +29,6 @@ from app.process import stoppable
 from app.reading import Row
 from app.runs import Run, locked
 from app.sweep.trials import read_experiment
-from app.training.history import is_complete
 
 Command = dict[str, Any]  # a trial, or the answer to a history; None in the queue is the end of the input
 
@@ -53,6 +52,9 @@ class Trainer:
         Args:
             command: `settings`, and `run`, the path of the run that the trial has already, or null.
         """
+        from app.training.history import is_complete  # brings up the backend, which takes seconds
+        from app.training.train import resume, train
+
         run, began = Run(Path(command["run"])) if command["run"] else None, False
 
         def watch(run: Run, rows: Sequence[Row]) -> None:
@@ -61,6 +63,8 @@ class Trainer:
             ask = bool(rows) and not is_complete(experiment, rows)
             values = [row[objective] for row in rows]
             send({"run": run.name, "values": values, "ask": ask}, self.answers)
+            if not ask:
+                return
             answer = self.commands.get()
             if answer is None:
                 raise Interrupted("the sweep stops", signal.SIGTERM)
@@ -73,8 +77,6 @@ class Trainer:
             experiment = trial_experiment(self.base, command["settings"])
             experiment = experiment.model_copy(update={"name": self.folder.name})
             dataset = self._dataset(experiment)
-            from app.training.train import resume, train  # brings up the backend, which takes seconds
-
             if run:
                 _wait_for(run)
                 run = resume(run, sys.stdout, dataset=dataset, watch=watch)
