@@ -187,7 +187,7 @@ def _table(trials: Sequence[Trial], best_first: Sequence[Trial], sweep: SweepCon
     rows = []
     for trial in [*best_first, *others]:
         finished, last = trial.state == "finished", value_text(value_of(trial), sweep)
-        epochs = f", {len(trial.values)} epochs" + (f", {last}" if last else "")
+        epochs = f", {trial.epochs}" + (f", {last}" if last else "")
         rows.append(
             [
                 str(trial.number),

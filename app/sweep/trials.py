@@ -28,6 +28,11 @@ class Trial(NamedTuple):
     run: str | None
     seconds: float  # of training, all attempts together
 
+    @property
+    def epochs(self) -> str:
+        """How many it was trained, in words."""
+        return f"{len(self.values)} epoch{'s' * (len(self.values) != 1)}"
+
 
 class SweepRecord(SetRecord):
     """sweep.json: what the runs of a folder are trials of; `settings` include the block `sweep`."""

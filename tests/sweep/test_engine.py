@@ -77,13 +77,14 @@ def test_trials_under_way_count_for_the_next_proposal():
 
 
 @pytest.mark.parametrize(("pruner", "pruned"), [("median", True), ("none", False)])
-def test_what_is_below_the_median_of_five_is_pruned(database, pruner, pruned):
-    study = open_study(database, sweep=config(FINITE, pruner=pruner))
+def test_what_is_below_the_median_of_five_is_pruned_after_a_quarter_of_the_epochs(database, pruner, pruned):
+    study = open_study(database, sweep=config(FINITE, pruner=pruner), epochs=4)
     for value in (0.5, 0.6, 0.7, 0.8, 0.9):
         number = study.take(6).number
         assert not study.report(number, "a/b", [0.0, value], ask=True)
         study.end(number, "finished", value=value)
     number = study.take(6).number
+    assert not study.report(number, "a/b", [-1.0], ask=True)
     assert not study.report(number, "a/b", [0.0, 0.75], ask=True)
     assert not study.report(number, "a/b", [0.0, 0.65], ask=False)
     assert study.report(number, "a/b", [0.0, 0.65], ask=True) == pruned

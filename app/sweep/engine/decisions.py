@@ -97,7 +97,7 @@ def prunes(
         pruner = (
             optuna.pruners.HyperbandPruner(min_resource=1, max_resource=epochs)
             if halving
-            else optuna.pruners.MedianPruner()
+            else optuna.pruners.MedianPruner(n_warmup_steps=math.ceil(epochs / 4) + 1)
         )
         sampler = optuna.samplers.RandomSampler(seed=0)  # a study has to have one
         memory = optuna.create_study(

@@ -30,7 +30,7 @@ class Display:
         if trial.state == "failed":
             result = f"failed: {clipped((trial.reason or '').partition(chr(10))[0], 100)}"
         elif trial.state == "pruned":
-            result = f"pruned after {len(trial.values)} epochs, {value_text(value_of(trial), self.sweep)}"
+            result = f"pruned after {trial.epochs}, {value_text(value_of(trial), self.sweep)}"
         else:
             best = ranked(trials, self.sweep)[:1]
             best_so_far = ", best so far" if best and best[0].number == trial.number else ""
