@@ -93,12 +93,6 @@ def overrides_from(set_: Sequence[str], data_dir: str | None = None) -> list[str
     return pairs
 
 
-def space_overrides(space: str) -> list[str]:
-    """Return SPACE, `key=range-or-list` pairs as in SET, as overrides of the experiment's sweep."""
-    advice = 'write pairs with spaces between them, such as SPACE="training.batch_size=[32,64]"'
-    return [f"sweep.space.{pair}" for pair in shell_words("SPACE=", space, advice)]
-
-
 def shell_words(subject: str, text: str, advice: str) -> list[str]:
     """Return the words of a text, where quotes keep words together; an error ends with `advice`."""
     try:

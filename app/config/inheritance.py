@@ -93,7 +93,7 @@ def parse_overrides(overrides: Sequence[str], problems: list[Problem]) -> Node:
 
 def merge(parent: Node, child: Node, path: tuple[str, ...] = ()) -> Node:
     """Return the child's content over the parent's."""
-    if path[-1:] == ("learning_rate",) and type(parent.value) in (int, float):
+    if path[-1:] == ("learning_rate",) and type(parent.value) in (int, float):  # a constant one's peak
         children = {"schedule": Node("constant", parent.mark), "peak": parent}
         parent = Node(children, parent.mark, dict.fromkeys(children, parent.mark))
     if not isinstance(parent.value, dict) or not isinstance(child.value, dict):

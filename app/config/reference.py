@@ -129,10 +129,12 @@ def _values(option: dict[str, Any]) -> str:
         return ", ".join(f"`{value}`" for value in constants)
     kind = option.get("type")
     if kind == "array":
-        items = option.get("prefixItems") or [option["items"]]
+        items = option.get("prefixItems") or [option.get("items", {})]
+        if not items[0]:
+            return "list"
         return "list of layers" if "$ref" in items[0] else f"list: {_values(items[0])}"
     if kind == "object":
-        return f"mapping: {_values(option['additionalProperties'])}"
+        return f"mapping: {' or '.join(map(_values, _options(option['additionalProperties'])))}"
     bounds = [text.format(f"{option[name]:.10g}") for name, text in _BOUNDS.items() if name in option]
     return " ".join([_TYPES[kind], ", ".join(bounds)]).strip() if kind in _TYPES else ""
 

@@ -74,12 +74,12 @@ def load_with_sweep(name_or_path: str | Path, overrides: Sequence[str] = ()) -> 
     return experiment
 
 
-def check_space(experiment: Experiment, root: Node | None = None) -> None:
+def check_space(experiment: Experiment, root: Node) -> None:
     """Check that a sweep can search its space, and that whatever it draws is a valid experiment.
 
     Args:
         experiment: With its sweep.
-        root: The tree that it was made of, so that messages point into the file.
+        root: The tree that it was made of, in which messages say where.
 
     Raises:
         UserError: With a line for everything that is wrong.
@@ -92,8 +92,7 @@ def check_space(experiment: Experiment, root: Node | None = None) -> None:
     space = {key: setting for key, setting in sweep.space.items() if key not in unfit}
     findings += _trial_findings(experiment, space)
     if findings:
-        tree = root or node_of(file_content(experiment), Mark(file.name))
-        problems = [locate(tree, finding) for finding in findings]
+        problems = [locate(root, finding) for finding in findings]
         raise UserError(message_of(without_consequences(problems), file))
 
 

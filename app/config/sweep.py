@@ -20,7 +20,7 @@ FORMS = {"uniform": (False, False), "log": (True, False), "int": (False, True), 
 _NUMBER = r"[-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?"
 _RANGE = rf"({'|'.join(FORMS)})\( *({_NUMBER}) *, *({_NUMBER}) *\)"
 _RULE = f"must be {', '.join(f'{form}(low, high)' for form in FORMS)}, or a list of choices"
-_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*){0,9}")
+_KEY = re.compile(r"[A-Za-z_]\w{0,63}(?:\.[A-Za-z_]\w{0,63}){0,9}", re.ASCII)
 _MAX_CHOICES = 100
 _FEW_INTEGERS = 64
 _MAX_INTEGER = 2**53  # larger ones are not exact as floats, which samplers compute with
@@ -157,10 +157,10 @@ class SweepConfig(Section):
         "test split.",
     )
     budget_minutes: Positive | None = Field(
-        None, description="Minutes after which no further trial begins; by default there is no limit."
+        None, description="Minutes after which the search ends; a trial under way stays resumable."
     )
     finalists: Annotated[int, Field(ge=0, le=100)] = Field(
-        3, description="The best settings, so many, are trained again with other seeds; 0 leaves that out."
+        3, description="How many of the best settings are trained again with other seeds at the end."
     )
     seeds: Annotated[int, Field(ge=1, le=100)] = Field(3, description="Seeds of each finalist.")
 

@@ -16,7 +16,7 @@ import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from app.config import dump_experiment, load_experiment
+from app.config import dump_experiment, load_with_sweep
 from app.errors import UserError
 
 SHIPPED = {path.name: path.read_text() for path in Path(__file__).parents[2].glob("experiments/*.yaml")}
@@ -211,13 +211,13 @@ def check_message(message):
 def load_or_explain(path, other_folder):
     """Load a broken file; return whether it was fit for use after all."""
     try:
-        experiment = load_experiment(path.stem)
+        experiment = load_with_sweep(path.stem)
     except UserError as error:
         check_message(str(error))
         return "refused"
     again = other_folder / path.name
     again.write_text(dump_experiment(experiment), encoding="utf-8")
-    assert load_experiment(again) == experiment
+    assert load_with_sweep(again) == experiment
     return "valid"
 
 
