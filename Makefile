@@ -17,7 +17,7 @@ export GIVEN $(GIVEN)
 takes = $(if $(filter-out $(1),$(GIVEN)),$(error make $@: takes no variable $(filter-out $(1),$(GIVEN)); it takes $(or $(1),none)))
 
 COMMANDS := train preview resume doctor prove-resume bench evaluate predict explain export curves report compare \
-	check list models results folds labels sweep
+	check list models results folds labels sweep ablate find-rate
 
 .DEFAULT_GOAL := help
 .PHONY: help install schema notebooks test test-all lint clean with-torch with-export with-labels with-sweep $(COMMANDS)
@@ -40,6 +40,7 @@ train: ## train EXP (default: quickstart); SET="key=value ...", DATA_DIR=folder,
 preview: ## draw 24 augmentations of an image of EXP, and its learning rate, before any training
 resume: ## resume RUN, or the newest unfinished run of EXP; EPOCHS=n [SCHEDULE=keep|stretch] to train on; FORCE=1
 doctor: ## check EXP before a long run, or find the layer in which RUN became non-finite
+find-rate: ## train EXP for a minute or two while its learning rate rises, and suggest a peak
 prove-resume: ## train EXP straight and with KILLS=5 kills, and compare the two runs bit by bit
 bench: with-torch ## measure how fast EXP trains here; AGAINST="keras torch" adds interleaved baselines, BESIDE="key=value ..." the same with one setting changed, WORKERS=2 shows how it scales; ROUNDS=7
 evaluate: ## evaluate RUN, or the newest run of EXP, class by class; SPLIT=test, VIEWS=flip, CHECKPOINT=last
@@ -49,6 +50,7 @@ export: with-export ## write the network of RUN for other programs: FORMAT=keras
 report: ## write report.html of RUN, or of the newest run of EXP, again
 curves: ## draw the curves of RUN, or of the newest finished run of EXP, again
 compare: ## compare RUNS="a/latest b/latest", or the newest runs of EXPS="a b": picture and page
+ablate: ## train EXP without each of its pieces (WITHOUT="training.ema ..."), with SEEDS=3, or resume that, and compare
 folds: ## train EXP once a fold (FOLDS=5), or resume that, and predict every training image by a network that did not see it
 sweep: with-sweep ## search the settings of EXP, or resume that: SPACE="optimizer.learning_rate.peak=log(1e-4,1e-1)", TRIALS=30, JOBS=2, STORAGE=postgresql://...
 labels: with-labels ## list the training images of EXP whose labels are likely wrong, by its newest folds

@@ -4,6 +4,7 @@ The folder is `runs/<experiment>.<kind>/`, with a record of what the runs belong
 settings and data lead to the same folder again, others to one with a further number behind its name.
 """
 
+import functools
 import itertools
 import json
 import re
@@ -120,10 +121,16 @@ def run_of(folder_name: str, experiment: Experiment) -> Run | None:
     """
     for run in reversed(list_runs(folder_name)):
         if run.experiment.is_file() and run.dataset.is_file():
-            trained = load_run_experiment(run)
+            trained = _experiment_of(run.path, run.experiment.stat().st_mtime_ns)
             if _same(trained, experiment.with_auto_as(trained.training.precision)):
                 return run
     return None
+
+
+@functools.lru_cache(maxsize=1000)
+def _experiment_of(path: Path, changed_ns: int) -> Experiment:
+    """Return what a run trains; sets of many runs are searched for each of them."""
+    return load_run_experiment(Run(path))
 
 
 def train_or_resume(
@@ -146,14 +153,14 @@ def train_or_resume(
         UserError: As for a training.
         Interrupted: As for a training; the same call goes on.
     """
-    from app.training.train import resume, train  # brings up the backend, which takes seconds
-
     run = run_of(folder_name, experiment)
     if run and run.finished:
         print(f"{title}{': ' if title else ''}{run.name} is finished", file=out, flush=True)
         return run
     if title:
         print(title, file=out, flush=True)
+    from app.training.train import resume, train  # brings up the backend, which takes seconds
+
     if run:
         return resume(run, out, dataset=dataset)
     return train(experiment.model_copy(update={"name": folder_name}), out, dataset=dataset)

@@ -58,6 +58,7 @@ QUICK = (
     "app.commands.labels",
     "app.commands.options",
     "app.commands.project",
+    "app.commands.recipes",
     "app.commands.runs",
     "app.commands.sweep",
     "app.commands.train",

@@ -60,7 +60,7 @@ def ablate(experiment: Experiment, variants: Sequence[Variant], num_seeds: int, 
     every = [Variant(WHOLE, experiment), *variants]
     seeds = range(experiment.seed, experiment.seed + num_seeds)
     print(
-        f"{len(variants)} pieces, each taken out in turn: {', '.join(each.name for each in variants)}\n"
+        f"beside the whole recipe: {', '.join(each.name for each in variants)}\n"
         f"{_plan(found, every, seeds)}\n"
         f"runs in {shown(found.folder)}; the same command resumes them",
         file=out,
@@ -91,14 +91,14 @@ def ablate(experiment: Experiment, variants: Sequence[Variant], num_seeds: int, 
 
 
 def _plan(found: AblationSet, variants: Sequence[Variant], seeds: Sequence[int]) -> str:
-    """Return how many runs there are, how many of them finished, and how long the others will take."""
+    """Return how many runs there are, how many have ended, and how long the others will take."""
     runs = [
         run_of(found.folder.name, each.experiment.model_copy(update={"seed": seed}))
         for seed in seeds
         for each in variants
     ]
-    done = sum(run is not None and run.finished for run in runs)
-    line = f"{len(variants)} variants with {len(seeds)} seeds are {len(runs)} runs, {done} of them finished"
+    done = sum(run is not None and (run.finished or run.failure.is_file()) for run in runs)
+    line = f"{len(variants)} variants with {len(seeds)} seeds are {len(runs)} runs, {done} of them done"
     known = [
         run
         for name in (variants[0].experiment.name, found.folder.name)
@@ -124,7 +124,7 @@ def _write(
     """Write ablation.csv and ablation.png."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    numbers = ["mean", "standard_deviation", *Difference._fields]
+    numbers = ["mean", "standard_deviation", "difference", *Difference._fields[1:]]
     writer.writerow(["variant", *numbers, *(f"seed_{seed}" for seed in seeds)])
     for each in results:
         cells = [each.mean, each.std, *each.difference, *each.accuracies]

@@ -1,4 +1,4 @@
-"""The commands that look at a recipe itself: its pieces, its learning rate.
+"""The commands that compare variants of a recipe.
 
 Nothing here imports TensorFlow or Keras at module level, so that what is wrong is found at once.
 """

@@ -156,6 +156,15 @@ def doctor(
 
 
 @command
+def find_rate(exp: Exp = None, set_: Set = (), data_dir: DataDir = None) -> None:
+    """Draw the loss of an experiment while its learning rate rises, and suggest a peak."""
+    experiment = _checked(chosen_experiment(exp, set_, data_dir))
+    from app.doctor.find_rate import find_rate  # brings up the backend, which takes seconds
+
+    find_rate(experiment, sys.stdout)
+
+
+@command
 @unheard()
 def prove_resume(
     exp: Exp = None,

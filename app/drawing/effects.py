@@ -53,10 +53,8 @@ def draw_effects(path: Path, title: str, label: str, effects: Sequence[Effect]) 
     figure = new_figure(width, height, title)
     axes = add_panel(figure, MARGIN + name_inches, 0.6, PANEL_INCHES, panel_height)
     axes.set_ylim(len(effects) - 0.2, -0.8)
-    axes.set_yticks(range(len(effects)))
     names = [shortened(each.name, name_inches - 0.1, NAME_POINTS) for each in effects]
-    for text, name in zip(axes.set_yticklabels(["name"] * len(names)), names, strict=True):
-        text.set(fontsize=NAME_POINTS, parse_math=False, text=name)
+    axes.set_yticks(range(len(effects)), names, fontsize=NAME_POINTS, parse_math=False)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color="#E4E4E4", linewidth=0.8)
     axes.set_axisbelow(True)
