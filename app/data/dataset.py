@@ -1,16 +1,20 @@
 """What a dataset is once it is loaded."""
 
+import contextlib
 import functools
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from app.config.dataset import Sampler
 from app.data.order import num_places
+from app.files import write_text
 
 PAIRS = (("train", "val"), ("train", "test"), ("val", "test"))  # of splits, in which images may be the same
 CHUNK_ELEMENTS = 4_000_000  # pixel values handled at a time: 32 MB as float64
@@ -80,6 +84,12 @@ class Source:
     test: Split | None  # as published or those of `test/`, if there are any
     text: str  # a description of where the data came from
     skipped: tuple[str, ...] = ()  # files that could not be read, relative to the data folder
+    cache_folder: Path | None = None  # remembers fingerprints
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """Those that there are, "train", "val" and "test"."""
+        return _present(self.train, self.val, self.test)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,8 +115,7 @@ class Dataset:
     @property
     def splits(self) -> dict[str, Split]:
         """Those that there are, "train", "val" and "test"."""
-        splits = {"train": self.train, "val": self.val, "test": self.test}
-        return {name: split for name, split in splits.items() if split is not None}
+        return _present(self.train, self.val, self.test)
 
     def as_json(self) -> dict[str, Any]:
         """Return what a run's dataset.json says about the data."""
@@ -182,13 +191,34 @@ class Dataset:
         )
 
 
+def _present(train: Split, val: Split | None, test: Split | None) -> dict[str, Split]:
+    splits = {"train": train, "val": val, "test": test}
+    return {name: split for name, split in splits.items() if split is not None}
+
+
 def fingerprint(source: Source) -> str:
-    """Return the SHA-256 of what a source holds: class names, labels and pixels, in order."""
+    """Return the SHA-256 of what a source holds: class names, labels and pixels, in order.
+
+    Where the hashes of all images are known, the cache remembers it by them, and no pixel is read again.
+    """
+    if source.cache_folder is None or any(each.known_hashes is None for each in source.splits.values()):
+        return _sha256(source, Split.chunks)
+    path = source.cache_folder / f"{_sha256(source, lambda split: [split.hashes()])}.fingerprint"
+    with contextlib.suppress(OSError, ValueError):
+        if re.fullmatch("[0-9a-f]{64}", text := path.read_text()):
+            return text
+    text = _sha256(source, Split.chunks)
+    with contextlib.suppress(OSError):
+        write_text(path, text)
+    return text
+
+
+def _sha256(source: Source, content: Callable[[Split], Iterable[np.ndarray]]) -> str:
+    """Hash class names, labels and the `content` of each split."""
     digest = hashlib.sha256(repr(source.class_names).encode())
-    for name, split in (("train", source.train), ("val", source.val), ("test", source.test)):
-        if split is not None:
-            digest.update(f"{name} {len(split)} {split.images.shape[1:]}".encode())
-            digest.update(split.labels.astype("<i4").tobytes())
-            for images in split.chunks():
-                digest.update(images.data)
+    for name, split in source.splits.items():
+        digest.update(f"{name} {len(split)} {split.images.shape[1:]}".encode())
+        digest.update(split.labels.astype("<i4").tobytes())
+        for array in content(split):
+            digest.update(array.data)
     return digest.hexdigest()

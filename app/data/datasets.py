@@ -86,7 +86,7 @@ def _corrected(source: Source, config: DatasetConfig) -> Source:
     counts = np.bincount(train.labels, minlength=len(source.class_names))
     if lost := [printable(name) for name, n in zip(source.class_names, counts, strict=True) if n == 0]:
         raise UserError(f"dataset.exclude, dataset.relabel: no training image is left of: {', '.join(lost)}")
-    return Source(source.class_names, train, source.val, source.test, text, source.skipped)
+    return dataclasses.replace(source, train=train, text=text)
 
 
 def _corrections(

@@ -1,9 +1,9 @@
 """Class folders, decoded: their images in one array, the bad ones named or left out."""
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +38,7 @@ def load_folder(
     if (
         config.fold is None and config.relabel is None
     ):  # these need pixels, or change what there is of a class
-        divide(_source(index, np.empty((len(index.files), 0, 0, 0), np.uint8), None, {}), config)
+        divide(_source(index, np.empty((len(index.files), 0, 0, 0), np.uint8)), config)
     first, shape = _first_shape(index, image_format)
 
     def decode(position: int) -> np.ndarray:
@@ -61,16 +61,21 @@ def load_folder(
         decode,
         (len(index.files), *shape),
         cache_folder,
-        hashlib.sha256(repr((str(root.resolve()), asdict(image_format), shape)).encode()).hexdigest()[:32],
+        hashlib.sha256(
+            repr((str(root.resolve()), dataclasses.asdict(image_format), shape)).encode()
+        ).hexdigest()[:32],
         _keys(index),
         lambda bad: _check_bad(index, bad, config.on_bad_image),
         num_threads,
     )
-    return _source(index, images, hashes, bad)
+    return dataclasses.replace(_source(index, images, hashes, bad), cache_folder=cache_folder)
 
 
-def _source(index: FolderIndex, images: np.ndarray, hashes: np.ndarray | None, bad: BadImages) -> Source:
+def _source(
+    index: FolderIndex, images: np.ndarray, hashes: np.ndarray | None = None, bad: BadImages | None = None
+) -> Source:
     """Return what an index and its images make up; `hashes` as `store_images` gives them."""
+    bad = bad or {}
     splits = {
         part: Split(images, index.labels[rows], rows, index.files, hashes)
         for part, rows in _good_rows(index, bad)
