@@ -18,6 +18,7 @@ from app.bench.json_worker import JsonWorker
 from app.bench.timers import compare_draws
 from app.config import load_experiment
 from app.errors import UserError
+from app.files import read_json
 from app.paths import module_command
 from models import build_model, processor, published_networks
 from models.inspect import count_weights
@@ -227,3 +228,14 @@ def test_every_twin_is_known_without_pytorch():
     assert set(torch_networks.NETWORKS) == set(baselines.TORCH_NETWORKS)
     for name, function in torch_networks.NETWORKS.items():
         assert set(inspect.signature(function).parameters) == {"num_classes", *baselines.TORCH_NETWORKS[name]}
+
+
+@pytest.mark.slow
+def test_a_folder_of_photographs_is_measured(tmp_path):
+    command, environment = module_command("app.bench.large_folder", str(tmp_path), "32", "--images", "60")
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    found = read_json(tmp_path / "measured.json")
+    whole = [values for name, values in found.items() if name != "killed"]
+    assert len(whole) == 4 and all(each["images"] + each["bad"] == 60 for each in whole)
+    suffixes = {path.suffix for path in (tmp_path / "photos").rglob("*.*")}
+    assert suffixes == {".jpg", ".png", ".webp"}
