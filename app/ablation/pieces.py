@@ -83,7 +83,7 @@ def variants_of(experiment: Experiment, pieces: Sequence[str]) -> list[Variant]:
 def _variant(experiment: Experiment, piece: str) -> Variant:
     has_value = "=" in piece
     name = f"{'with' if has_value else 'without'} {piece}"
-    content = file_content(experiment.model_copy(update={"sweep": None}))
+    content = file_content(experiment)
     root = node_of(content if has_value else _without(content, piece), Mark(name))
     if has_value:
         problems: list[Problem] = []

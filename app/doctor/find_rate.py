@@ -161,7 +161,7 @@ def _sentences(experiment: Experiment, found: RateRange | None, peak: float) -> 
     if low <= peak <= high:
         yield f"{has}, which is among them"
     else:
-        yield f'{has}; to change that: SET="{" ".join(changes(experiment, found.peak / peak))}"'
+        yield f'{has}; to try that: SET="{" ".join(changes(experiment, found.peak / peak))}"'
 
 
 def changes(experiment: Experiment, factor: float) -> Iterator[str]:

@@ -56,16 +56,18 @@ def rate_range(rates: np.ndarray, losses: np.ndarray) -> RateRange | None:
     first, curve = _first(rates, losses), smoothed(rates, losses)
     early = rates <= 10 * rates[0]
     noise = float(np.std(losses[early] - curve[early]))
-    lowest = int(curve.argmin())
-    fall = first - curve[lowest]
-    if early[lowest] or fall < max(LEAST_FALL * first, noise):
+    fall = first - curve.min()
+    if early[curve.argmin()] or fall < max(LEAST_FALL * first, noise):
         return None
+    before = np.minimum.accumulate(curve)
+    risen = np.flatnonzero((before < first - fall / 2) & (curve > before + PART * fall))
+    end = risen[0] if len(risen) else len(rates) - 1
+    lowest = curve[: end + 1].argmin()
     slopes = np.gradient(curve, np.log10(rates))
     slopes[curve > first - PART * fall] = 0.0
-    risen = np.flatnonzero(curve[lowest:] > curve[lowest] + PART * fall)
     return RateRange(
         steepest=float(rates[slopes[: lowest + 1].argmin()]),
         lowest=float(rates[lowest]),
-        end=float(rates[lowest + risen[0] if len(risen) else -1]),
+        end=float(rates[end]),
         rises=len(risen) > 0,
     )
