@@ -30,6 +30,13 @@ os.environ["KERAS_HOME"] = str(_keras_home)
 LONG = ["distributed/test_workers.py", "test_notebooks.py", "models/test_zoo_training.py"]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def float32():
+    """Begin each file in float32: a training before it may have left another format behind."""
+    if "keras" in sys.modules:
+        sys.modules["keras"].config.set_dtype_policy("float32")
+
+
 def pytest_collection_modifyitems(items):
     tests = Path(__file__).parent
     ranks = {tests / name: rank for rank, name in enumerate(LONG)}

@@ -256,6 +256,7 @@ def test_room(need, free, level):
     assert resource_checks.check_room("disk", need, free, "Free some").level == level
 
 
+@pytest.mark.slow
 def test_a_run_takes_no_more_disk_than_was_said(home):
     experiment = load_experiment("tiny", [*HEALTHY[:3], "training.epochs=1"])
     need = resource_checks.disk_need(prepare(experiment))

@@ -159,7 +159,7 @@ def test_best_and_last_weights_are_averages(averaged, home, tmp_path):
 @pytest.mark.parametrize(
     ("hook", "call", "kill"),
     [
-        ("on_train_batch_end", 3, False),
+        pytest.param("on_train_batch_end", 3, False, marks=pytest.mark.slow),
         ("on_test_batch_end", 2, True),
         pytest.param("on_test_batch_end", 1, False, marks=pytest.mark.slow),
         pytest.param("on_epoch_end", 1, True, marks=pytest.mark.slow),

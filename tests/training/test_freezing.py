@@ -147,7 +147,7 @@ def test_run_says_what_is_frozen_and_counts_what_it_trained(rich, home):
         pytest.param("on_train_batch_end", 7, False, (0, 7), marks=pytest.mark.slow),
         # The last state is from before the epoch's end.
         pytest.param("on_epoch_end", 1, True, (0, 13), marks=pytest.mark.slow),
-        ("on_epoch_begin", 2, True, (1, 0)),
+        pytest.param("on_epoch_begin", 2, True, (1, 0), marks=pytest.mark.slow),
         ("on_train_batch_end", 14, False, (1, 1)),
         pytest.param("on_train_batch_end", 30, False, (2, 4), marks=pytest.mark.slow),
     ],

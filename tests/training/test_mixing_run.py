@@ -39,6 +39,7 @@ def mixed(home):
     return home
 
 
+@pytest.mark.slow
 def test_a_run_resumes_to_the_same_bits_and_says_what_it_measured(mixed, bfloat16, monkeypatch):
     titles = set()
     drawn = Figure.text

@@ -192,7 +192,9 @@ def test_gradient_and_kernel_of_zeros_stay_finite():
     assert all(np.isfinite(keras.ops.convert_to_numpy(variable)).all() for variable in variables)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize(
+    "precision", ["float32", *(pytest.param(low, marks=pytest.mark.slow) for low in ("bfloat16", "float16"))]
+)
 def test_loss_falls_in_every_precision(small, precision, request):
     if precision == "bfloat16":
         request.getfixturevalue("bfloat16")

@@ -56,6 +56,7 @@ def test_rates_are_those_of_keras_callback(mode, patience, min_delta):
     assert len(set(ours)) > 2 and ours[-1] >= 0.002
 
 
+@pytest.mark.slow
 def test_run_records_the_rates_it_trains_with_and_resumes_to_the_same_bits(home, monkeypatch):
     rates = {}
 

@@ -121,8 +121,8 @@ def test_run_killed_in_the_middle_resumes_to_the_same_bits(home, straight):
     ("hook", "number"),
     [
         ("on_train_batch_end", signal.SIGINT),
-        ("on_test_batch_end", signal.SIGTERM),
-        ("on_epoch_end", signal.SIGHUP),
+        pytest.param("on_test_batch_end", signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("on_epoch_end", signal.SIGHUP, marks=pytest.mark.slow),
     ],
 )
 def test_signal_stops_with_a_state_and_resumes_to_the_same_bits(home, straight, monkeypatch, hook, number):
