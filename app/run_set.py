@@ -136,9 +136,9 @@ def _experiment_of(path: Path, changed_ns: int) -> Experiment:
 def train_or_resume(
     folder_name: str,
     experiment: Experiment,
-    dataset: Dataset | None = None,
-    out: TextIO | None = None,
-    title: str = "",
+    dataset: Dataset | None,
+    out: TextIO,
+    title: str,
 ) -> Run:
     """Return the finished run of an experiment in a folder of runs: found, resumed or trained anew.
 
@@ -146,7 +146,7 @@ def train_or_resume(
         folder_name: Its name below `runs/`.
         experiment: As for `run_of`.
         dataset: Its data, where they are loaded already.
-        out: Where progress is shown; the standard output by default.
+        out: Where progress is shown.
         title: A line before it, such as "fold 1 of 5".
 
     Raises:
@@ -155,10 +155,9 @@ def train_or_resume(
     """
     run = run_of(folder_name, experiment)
     if run and run.finished:
-        print(f"{title}{': ' if title else ''}{run.name} is finished", file=out, flush=True)
+        print(f"{title}: {run.name} is finished", file=out, flush=True)
         return run
-    if title:
-        print(title, file=out, flush=True)
+    print(title, file=out, flush=True)
     from app.training.train import resume, train  # brings up the backend, which takes seconds
 
     if run:
@@ -169,9 +168,9 @@ def train_or_resume(
 def train_or_fail(
     folder_name: str,
     experiment: Experiment,
-    dataset: Dataset | None = None,
-    out: TextIO | None = None,
-    title: str = "",
+    dataset: Dataset | None,
+    out: TextIO,
+    title: str,
 ) -> Run:
     """Do as `train_or_resume`, but return a run with its failure.json where its loss is no longer finite.
 
@@ -179,7 +178,7 @@ def train_or_fail(
     """
     run = run_of(folder_name, experiment)
     if run and run.failure.is_file():
-        print(f"{title}{': ' if title else ''}{run.name} has failed", file=out, flush=True)
+        print(f"{title}: {run.name} has failed", file=out, flush=True)
         return run
     try:
         return train_or_resume(folder_name, experiment, dataset, out, title)

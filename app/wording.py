@@ -94,6 +94,11 @@ def unknown_name(kind: str, word: str, options: Iterable[str]) -> str:
     return f"unknown {kind} {received(word)}; {guess}allowed: {', '.join(options)}"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 epoch, 2 epochs."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def duration(seconds: float) -> str:
     """Return seconds as a person would say them: 45 s, 12 min, 3 h 20 min."""
     if seconds < 90:

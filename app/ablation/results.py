@@ -8,7 +8,7 @@ from typing import NamedTuple
 from app.evaluation.metrics import SIGNIFICANCE
 from app.evaluation.significance import Difference, welch_from_first
 from app.reports.cells import percent
-from app.wording import aligned
+from app.wording import aligned, counted
 
 
 class Result(NamedTuple):
@@ -89,8 +89,8 @@ def sentences(results: Sequence[Result]) -> list[str]:
     number = sum(map(_tested, variants))
     if number:
         found.append(
-            f"Welch's t-test over seeds at {100 * SIGNIFICANCE:g} %, with Holm's correction for {number} "
-            f"comparison{'s' * (number > 1)}; each interval is for itself. More SEEDS make both sharper."
+            f"Welch's t-test over seeds at {100 * SIGNIFICANCE:g} %, with Holm's correction for "
+            f"{counted(number, 'comparison')}; each interval is for itself. More SEEDS make both sharper."
         )
     return found
 

@@ -202,11 +202,9 @@ def bench(
     if workers != 1 and (baselines or beside):
         other = "AGAINST" if baselines else "BESIDE"
         raise UserError(f"bench: received both WORKERS and {other}; compare with one worker, or with others")
-    experiment = chosen_experiment(exp, set_, data_dir)
-    changed = {
-        setting: chosen_experiment(exp, [*set_, shlex.quote(setting)], data_dir)
-        for setting in overrides_from(beside)
-    }
+    name, overrides = exp or DEFAULT_EXPERIMENT, overrides_from(set_, data_dir)
+    experiment = load_experiment(name, overrides)
+    changed = {setting: load_experiment(name, [*overrides, setting]) for setting in overrides_from(beside)}
     for setting, one in changed.items():
         if differs := _process_settings(one) - _process_settings(experiment):
             key = next(iter(differs))[0]

@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -59,14 +59,19 @@ def new_figure(width_inches: float, height_inches: float, heading: str = "") -> 
     return figure
 
 
+def set_up_grid(axes: "Axes", axis: Literal["both", "x", "y"] = "both") -> None:
+    """Give a panel its grid, behind what is drawn, and no frame at the top and at the right."""
+    axes.grid(axis=axis, color="#E4E4E4", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
 def set_up_panel(axes: "Axes", epochs: np.ndarray | None = None) -> None:
     """Give a panel over epochs its grid and its whole-numbered axis, a little wider than `epochs`."""
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlabel("epoch")
-    axes.grid(color="#E4E4E4", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    set_up_grid(axes)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=11, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     if epochs is not None and len(epochs):
         margin = max(0.5, 0.02 * len(epochs))

@@ -16,6 +16,7 @@ from app.drawing.canvas import (
     add_panel,
     new_figure,
     save_figure,
+    set_up_grid,
     shortened,
     text_inches,
 )
@@ -56,9 +57,8 @@ def draw_effects(path: Path, title: str, label: str, effects: Sequence[Effect]) 
     names = [shortened(each.name, name_inches - 0.1, NAME_POINTS) for each in effects]
     axes.set_yticks(range(len(effects)), names, fontsize=NAME_POINTS, parse_math=False)
     axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x", color="#E4E4E4", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
+    set_up_grid(axes, "x")
+    axes.spines["left"].set_visible(False)
     axes.axvline(0, color=BLACK, linewidth=1, linestyle="--")
     axes.set_xlabel(label)
     for row, each in enumerate(effects):

@@ -14,6 +14,7 @@ from app.drawing.canvas import (
     add_panel,
     new_figure,
     save_figure,
+    set_up_grid,
 )
 
 
@@ -43,9 +44,7 @@ def draw_rate_range(
     axes.set_xscale("log")
     axes.set_xlabel("peak learning rate")
     axes.set_ylabel("loss in training")
-    axes.grid(color="#E4E4E4", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    set_up_grid(axes)
     if span:
         low, high, peak = span
         label = f"suggested: {low:.2g} to {high:.2g}"

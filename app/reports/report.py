@@ -31,7 +31,7 @@ from app.records import (
 from app.reports import html as page
 from app.reports.cells import percent, source_accuracies, train_command
 from app.runs import Run, load_run_experiment
-from app.wording import duration
+from app.wording import counted, duration
 
 SKIPPED_NAMED = 5  # of the images left out
 
@@ -157,8 +157,7 @@ def _tiles(experiment: Experiment, metrics: MetricsRecord) -> list[tuple[str, st
     found.append((f"{metrics.parameters.total:,}", "parameters"))
     if macs := metrics.parameters.macs:
         found.append((f"{macs:,}", "multiply-accumulates an image"))
-    epochs = metrics.timing.epochs
-    found.append((duration(metrics.timing.seconds), f"for {epochs} epoch{'s' * (epochs != 1)}"))
+    found.append((duration(metrics.timing.seconds), f"for {counted(metrics.timing.epochs, 'epoch')}"))
     return found
 
 

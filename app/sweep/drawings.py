@@ -22,6 +22,7 @@ from app.drawing.canvas import (
     limit_values,
     new_figure,
     save_figure,
+    set_up_grid,
     set_up_panel,
     shortened_apart,
     text_inches,
@@ -164,9 +165,7 @@ def _scatter(axes: "Axes", trials: Sequence[Trial], across: Sequence[Any], up: S
 
 def _finish(figure: "Figure", axes: "Axes", path: Path, label: str) -> None:
     """Name the horizontal axis, explain what was drawn above the panel, and write the picture."""
-    axes.grid(color="#E4E4E4", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    set_up_grid(axes)
     axes.tick_params(labelsize=POINTS)
     if axes.get_xscale() == "linear":
         axes.locator_params(axis="x", nbins=6)

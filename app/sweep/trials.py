@@ -12,6 +12,7 @@ from app.files import write_json
 from app.reading import read_record
 from app.records import Count, Record
 from app.run_set import RunSet, SetRecord
+from app.wording import counted
 
 TrialState = Literal["waiting", "running", "finished", "pruned", "failed"]
 
@@ -31,7 +32,7 @@ class Trial(NamedTuple):
     @property
     def epochs(self) -> str:
         """How many it was trained, in words."""
-        return f"{len(self.values)} epoch{'s' * (len(self.values) != 1)}"
+        return counted(len(self.values), "epoch")
 
 
 class SweepRecord(SetRecord):

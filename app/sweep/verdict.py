@@ -10,6 +10,7 @@ from app.reports.cells import percent
 from app.sweep.finalists import FinalistsRecord
 from app.sweep.trials import Trial
 from app.sweep.values import difference_text, in_percent, setting_text, value_text
+from app.wording import counted
 
 
 def finalist_table(
@@ -87,7 +88,7 @@ def _flattery(record: FinalistsRecord, sweep: SweepConfig) -> list[str]:
     if not first.values:
         return []
     gain = (first.value - first.mean) * (1 if sweep.direction == "maximize" else -1)
-    seeds = f"{len(first.values)} other seed{'s' * (len(first.values) > 1)}"
+    seeds = counted(len(first.values), "other seed")
     effect = f"flattered it by {difference_text(gain, sweep)}" if gain > 0 else "did not flatter it"
     return [
         f"Trial {first.trial} was chosen as the best of {record.finished} at "
