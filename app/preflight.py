@@ -137,7 +137,7 @@ def check_resumable(run: Run, epochs: int | None) -> None:
             )
         return
     training = load_run_experiment(run).training
-    planned = training.epochs
+    planned = training.num_epochs
     if epochs <= planned:
         raise UserError(f"EPOCHS={epochs}: {run.name} has {planned} epochs already; choose more than that")
     load_run_experiment(run, [f"training.epochs={epochs}"])  # the strict loader knows how many are too many

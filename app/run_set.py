@@ -122,7 +122,7 @@ def run_of(folder_name: str, experiment: Experiment) -> Run | None:
     for run in reversed(list_runs(folder_name)):
         if run.experiment.is_file() and run.dataset.is_file():
             trained = _experiment_of(run.path, run.experiment.stat().st_mtime_ns)
-            if _same(trained, experiment.with_auto_as(trained.training.precision)):
+            if _same(trained, experiment.with_auto_of(trained)):
                 return run
     return None
 

@@ -22,7 +22,7 @@ from app.reading import read_record
 from app.records import MetricsRecord
 from app.reports.cells import percent
 from app.run_set import RunSet, find_set, run_of, train_or_fail, train_or_resume
-from app.runs import Run, list_runs, locked
+from app.runs import Run, list_runs, load_run_experiment, locked
 from app.wording import duration
 
 WHOLE = "whole recipe"
@@ -107,7 +107,8 @@ def _plan(found: AblationSet, variants: Sequence[Variant], seeds: Sequence[int])
     ]
     if known and done < len(runs):
         timing = read_record(known[-1].metrics, MetricsRecord).timing
-        seconds = timing.seconds / timing.epochs * variants[0].experiment.training.epochs
+        planned = variants[0].experiment.with_auto_of(load_run_experiment(known[-1])).training.num_epochs
+        seconds = timing.seconds / timing.epochs * planned
         left = duration(seconds * (len(runs) - done))
         line += f"; the others take about {left}, as {known[-1].name} took {duration(timing.seconds)}"
     return line

@@ -91,7 +91,7 @@ def bench(
             against = [*against, "keras_default"]
         others = [_start_baseline(kind, file, job, stack) for kind in against]
         changed = {
-            setting: prepare(one.with_auto_as(precision), dataset=_same_data(job, one))
+            setting: prepare(one.with_auto(precision=precision), dataset=_same_data(job, one))
             for setting, one in (beside or {}).items()
         }
         result |= _interleave(job, others, changed, rounds, folder)
@@ -109,7 +109,7 @@ def bench(
         result["peak_memory_megabytes"] = peak_memory_megabytes()
         say("verdict", result["verdict"])
         say("memory", f"{result['peak_memory_megabytes']:,} MB at most")
-        epochs, epoch = experiment.training.epochs, result["seconds_per_epoch"]
+        epochs, epoch = job.experiment.training.num_epochs, result["seconds_per_epoch"]
         say("the run", f"{epochs} epochs of about {duration(epoch)}, {duration(epochs * epoch)} in all")
     path = new_folder(runs_root() / "bench") / "bench.json"
     write_json(path, result)

@@ -51,9 +51,9 @@ def prove_resume(name: str, overrides: Sequence[str], kills: int, seed: int, out
         UserError: The experiment cannot be trained.
     """
     say = functools.partial(print, file=out, flush=True)
-    epochs = load_experiment(name, overrides).training.epochs
+    load_experiment(name, overrides)  # its mistakes show before a process starts
     straight, _ = run_process(["train", name, "--set", shlex.join(overrides)])
-    history = read_history(straight.history)
+    history, epochs = read_history(straight.history), load_run_experiment(straight).training.num_epochs
     seconds = [row["seconds"] for row in history]
     say(f"straight run {straight.name}: {len(history)} epochs in {sum(seconds):.0f} s")
 
@@ -154,7 +154,7 @@ def _length(run: Run) -> tuple[int, int]:
     """Return the number of epochs and the steps per epoch."""
     training = load_run_experiment(run).training
     num_images = read_record(run.dataset, DatasetRecord).num_images.train
-    return training.epochs, num_steps(num_images, training.batch_size)
+    return training.num_epochs, num_steps(num_images, training.batch_size)
 
 
 def _differences(one: Run, other: Run) -> Iterator[str]:

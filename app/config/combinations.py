@@ -6,6 +6,7 @@ from typing import Any
 
 from app.config.arguments import MIXING, Finding, split_layer
 from app.config.sweep import Range, SweepConfig
+from app.config.training import AUTO_EPOCHS
 from app.wording import received
 
 _OTHER_IMAGES = "changes the validation images, so that trials could not be compared"
@@ -82,22 +83,26 @@ def schedule_findings(plain: dict[str, Any]) -> Iterator[Finding]:
     """Check that a schedule's milestones, and the epoch of an unfreezing, lie inside the training."""
     training, optimizer = plain.get("training"), plain.get("optimizer")
     epochs = training.get("epochs") if isinstance(training, dict) else None
+    length = f"training.epochs, which is {epochs}"
+    if epochs == "auto":
+        epochs = AUTO_EPOCHS[0]
+        length = f"training.epochs, which may be {epochs} with auto"
     others = optimizer.get("others") if isinstance(optimizer, dict) else None
     model = plain.get("model")
     unfreeze = model.get("unfreeze_epoch") if isinstance(model, dict) else None
     if type(unfreeze) is int and type(epochs) is int and unfreeze > epochs > 0:
-        message = f"must be at most training.epochs, which is {epochs}; got {unfreeze}"
+        message = f"must be at most {length}; got {unfreeze}"
         yield Finding(("model", "unfreeze_epoch"), message)
     for path, part in ((("optimizer",), optimizer), (("optimizer", "others"), others)):
         schedule = part.get("learning_rate") if isinstance(part, dict) else None
         if type(epochs) is not int or not isinstance(schedule, dict):
             continue
         span = schedule.get("span_epochs")
-        what, end = ("span_epochs", span) if type(span) is int else ("training.epochs", epochs)
+        limit, end = (f"span_epochs, which is {span}", span) if type(span) is int else (length, epochs)
         for key in ("warmup_epochs", "peak_epoch"):
             value = schedule.get(key)
             if isinstance(value, int | float) and type(value) is not bool and value >= end > 0:
-                message = f"must be below {what}, which is {end}; got {value}"
+                message = f"must be below {limit}; got {value}"
                 yield Finding((*path, "learning_rate", key), message)
 
 

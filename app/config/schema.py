@@ -14,7 +14,7 @@ from app.config.dataset import DatasetConfig, Seed, Text
 from app.config.optimizer import OptimizerConfig, word_or_patterns
 from app.config.schedules import Epochs, Positive, Section
 from app.config.sweep import SweepConfig
-from app.config.training import TrainingConfig
+from app.config.training import AUTO_EPOCHS, AUTO_IMAGES_SEEN, TrainingConfig
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -151,9 +151,18 @@ class Experiment(Section):
 
         return dict(leaves(self.model_dump(mode="json", exclude=exclude), ""))
 
-    def with_auto_as(self, precision: str) -> Self:
-        """Return the experiment with a number format in the place of `training.precision: auto`."""
-        if self.training.precision != "auto":
+    def with_auto(self, **values: Any) -> Self:
+        """Return the experiment with values for those keys of `training` that are `auto` in it."""
+        update = {key: value for key, value in values.items() if getattr(self.training, key) == "auto"}
+        if not update:
             return self
-        training = self.training.model_copy(update={"precision": precision})
-        return self.model_copy(update={"training": training})
+        return self.model_copy(update={"training": self.training.model_copy(update=update)})
+
+    def with_epochs_for(self, num_images: int) -> Self:
+        """Return the experiment with epochs in the place of `auto`, for a number of training images."""
+        epochs = round(AUTO_IMAGES_SEEN / num_images)
+        return self.with_auto(epochs=min(max(epochs, AUTO_EPOCHS[0]), AUTO_EPOCHS[-1]))
+
+    def with_auto_of(self, trained: Self) -> Self:
+        """Return the experiment with the values that its keys `auto` came to in a run."""
+        return self.with_auto(precision=trained.training.precision, epochs=trained.training.epochs)

@@ -7,6 +7,10 @@ from pydantic import Field, ValidationInfo, field_validator
 from app.config.dataset import Text
 from app.config.schedules import Epochs, NotNegative, Positive, Section
 
+# What `training.epochs: auto` means, chosen on fine-tuning from published weights.
+AUTO_IMAGES_SEEN = 100_000
+AUTO_EPOCHS = range(5, 101)
+
 
 class LossConfig(Section):
     """Sparse categorical cross-entropy, as it is used in training."""
@@ -55,7 +59,10 @@ class MovingAverage(Section):
 class TrainingConfig(Section):
     """How long, in what batches, in what precision, and which epoch counts as the best."""
 
-    epochs: Epochs = Field(description="Passes over the training images.")
+    epochs: Epochs | Literal["auto"] = Field(
+        description="Passes over the training images; `auto`, for fine-tuning, is as many as show 100,000 "
+        "images in all, but from 5 to 100."
+    )
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = Field(
         description="Images a step, over all replicas together; the last, partial batch is kept."
     )
@@ -98,9 +105,22 @@ class TrainingConfig(Section):
     )
 
     @property
+    def num_epochs(self) -> int:
+        """The epochs of a run, whose `auto` is resolved (`Experiment.with_auto`)."""
+        assert self.epochs != "auto"
+        return self.epochs
+
+    @property
     def weights(self) -> Literal["raw", "average"]:
         """Which weights are validated, evaluated and exported."""
         return "average" if self.ema else "raw"
+
+    @field_validator("epochs", mode="before")
+    @classmethod
+    def _epochs_is_a_number_or_auto(cls, value: object) -> object:
+        if value == "auto" or (type(value) is int and 1 <= value <= 100_000):
+            return value
+        raise ValueError("must be a whole number from 1 to 100000, or 'auto'")
 
     @field_validator("mode")
     @classmethod

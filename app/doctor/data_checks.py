@@ -173,7 +173,7 @@ def check_batch_norm(job: Job) -> CheckResult:
     if not momenta:
         return CheckResult("ok", subject, "all frozen" if norms else "none in this network")
     slowest = max(momenta)
-    at_first, at_last = slowest**job.steps_per_epoch, slowest ** (job.steps_per_epoch * training.epochs)
+    at_first, at_last = slowest**job.steps_per_epoch, slowest ** (job.steps_per_epoch * training.num_epochs)
     first, last = (f"{left:.1%}" if left >= 0.001 else "below 0.1%" for left in (at_first, at_last))
     measured = (
         f"momentum {slowest:g}, {job.steps_per_epoch} steps an epoch: {first} of the "

@@ -107,7 +107,7 @@ def augmented(layers: Sequence[keras.layers.Layer], image: np.ndarray, flipped: 
 def _draw_schedule(path: Path, job: Job) -> None:
     """Draw the learning rate of every step, with warm-up, peak and end."""
     experiment, steps = job.experiment, job.steps_per_epoch
-    optimizer, epochs = experiment.scaled_optimizer, experiment.training.epochs
+    optimizer, epochs = experiment.scaled_optimizer, experiment.training.num_epochs
     schedule = optimizer.learning_rate
     last = steps * epochs - 1
     taken = np.linspace(0, last, min(last + 1, MOST_POINTS)).round().astype(np.int64)

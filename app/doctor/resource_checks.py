@@ -81,7 +81,7 @@ def check_speed(job: Job, budget_seconds: float = 4.0) -> CheckResult:
     most = "at most " if training.early_stopping else ""
     measured = (
         f"{step:.3g} s a step of {training.batch_size} images, {duration(epoch)} an epoch, "
-        f"{most}about {duration(training.epochs * epoch)} for {training.epochs} epochs"
+        f"{most}about {duration(training.num_epochs * epoch)} for {training.num_epochs} epochs"
     )
     if usable_halves(job):
         measured += "; less, as the frozen backbone is computed once for all epochs"

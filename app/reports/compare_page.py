@@ -119,7 +119,7 @@ def _mean_of(*keys: str) -> Callable[[Group], str]:
 def _epochs(group: Group) -> str:
     done = sorted({len(trial.rows) for trial in group.trials})
     words = f"{done[0]} to {done[-1]}" if len(done) > 1 else str(done[0])
-    return f"{words} of {group.first.experiment.training.epochs}"
+    return f"{words} of {group.first.experiment.training.num_epochs}"
 
 
 def _seconds(group: Group) -> str:

@@ -110,7 +110,7 @@ def _choose(experiment: Experiment) -> tuple[_Finished | None, list[str]]:
             remarks.append(f"{run.name}: left out; it cannot be read ({error})")
             continue
         trained = finished.experiment
-        wanted = experiment.with_auto_as(trained.training.precision)
+        wanted = experiment.with_auto_of(trained)
         if trained.model_dump(exclude=FREE_SETTINGS) != wanted.model_dump(exclude=FREE_SETTINGS):
             remarks.append(f"{run.name}: left out; it trained another recipe than the file has now")
         elif chosen is None or finished.metrics.timing.epochs >= chosen.metrics.timing.epochs:
@@ -122,7 +122,8 @@ def _result(experiment: Experiment, finished: _Finished) -> tuple[tuple[str, ...
     """Return the cells of an experiment's line from what its run left behind, and a summary in words."""
     metrics, counts = finished.metrics, finished.dataset.num_images
     best, test = metrics.best, metrics.test
-    epochs = f"{metrics.timing.epochs} of {experiment.training.epochs}"
+    planned = experiment.with_epochs_for(counts.train).training.num_epochs
+    epochs = f"{metrics.timing.epochs} of {planned}"
     seconds = f"{metrics.timing.seconds_per_epoch:,.0f}"
     headline = percent(metrics.headline.val_accuracy)
     if views := metrics.test_time_views:

@@ -138,7 +138,7 @@ def _winner(
         again += [f"make train FROM={winner.run}"] * (command is None)
         trained = trial_experiment(experiment, winner.settings)
         schedule = " SCHEDULE=stretch" * hasattr(trained.optimizer.learning_rate, "span_epochs")
-        again.append(f"make resume RUN={winner.run} EPOCHS={2 * trained.training.epochs}{schedule}")
+        again.append(f"make resume RUN={winner.run} EPOCHS={2 * trained.training.num_epochs}{schedule}")
     if again:
         yield page.paragraph(
             "Trained again, and its run trained further:" if len(again) > 1 else "Trained again:"

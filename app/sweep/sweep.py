@@ -16,6 +16,7 @@ from typing import TextIO
 
 from app import preflight
 from app.config import Experiment
+from app.data.dataset import Dataset
 from app.data.datasets import load_dataset
 from app.errors import UserError
 from app.files import write_json
@@ -55,10 +56,12 @@ def sweep(
     from app.sweep.finish import finish
 
     experiment = preflight.settle_weights(experiment)
-    config, epochs = experiment.sweep, experiment.training.epochs
+    config = experiment.sweep
     assert config is not None
     url, database = _database(storage)
-    fingerprint = _fingerprint(experiment)
+    dataset = _dataset(experiment)
+    fingerprint = dataset.fingerprint
+    epochs = experiment.with_epochs_for(len(dataset.train)).training.num_epochs
     folder, record = _sweep_folder(experiment, overrides, fingerprint, database)
     host = socket.gethostname()
     logs = folder / f"workers-{host}"
@@ -88,15 +91,15 @@ def sweep(
         finish(folder, out)
 
 
-def _fingerprint(experiment: Experiment) -> str:
-    """Return the fingerprint of an experiment's data, which are checked."""
+def _dataset(experiment: Experiment) -> Dataset:
+    """Return an experiment's data, which are checked."""
     dataset = preflight.load_images(experiment)
     if dataset is None:  # they have to be downloaded, by Keras
         from app import backend  # noqa: F401 - first: it keeps TensorFlow quiet while it comes up
 
         dataset = load_dataset(experiment.dataset, data_root())
         preflight.check_dataset(experiment, dataset)
-    return dataset.fingerprint
+    return dataset
 
 
 def _sweep_folder(

@@ -53,7 +53,7 @@ def is_complete(experiment: Experiment, rows: Sequence[Row]) -> bool:
     """Return whether the history holds all epochs that the experiment asks for."""
     training = experiment.training
     stopping = training.early_stopping
-    return len(rows) >= training.epochs or (
+    return len(rows) >= training.num_epochs or (
         stopping is not None
         and should_stop_early(
             rows, training.monitor, training.mode, stopping.patience_epochs, stopping.min_delta

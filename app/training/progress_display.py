@@ -55,9 +55,9 @@ class Display(keras.callbacks.Callback):
         self.shown_at = now
         done = self.progress.step
         seconds_per_step = (now - self.started) / (done - self.first_step)
-        left = (self.training.epochs - self.progress.epoch) * self.steps_per_epoch - done
+        left = (self.training.num_epochs - self.progress.epoch) * self.steps_per_epoch - done
         self._show(
-            epoch=f"epoch {self.progress.epoch + 1}/{self.training.epochs}",
+            epoch=f"epoch {self.progress.epoch + 1}/{self.training.num_epochs}",
             step=f"step {done}/{self.steps_per_epoch}",
             loss=f"loss {logs['loss']:.4f}",
             accuracy=f"accuracy {logs['accuracy']:.4f}",
@@ -68,13 +68,13 @@ class Display(keras.callbacks.Callback):
     def on_test_begin(self, logs: Mapping[str, float] | None = None) -> None:
         """Say what is happening between the last step and the epoch's line."""
         if self.console:
-            self._show(epoch=f"epoch {self.progress.epoch + 1}/{self.training.epochs}", step="validating")
+            self._show(epoch=f"epoch {self.progress.epoch + 1}/{self.training.num_epochs}", step="validating")
 
     def summary(self, row: Row, best: bool) -> None:
         """Print the line of a finished epoch."""
-        digits = len(str(self.training.epochs))
+        digits = len(str(self.training.num_epochs))
         self._write(
-            f"epoch {row['epoch']:>{digits}}/{self.training.epochs}  "
+            f"epoch {row['epoch']:>{digits}}/{self.training.num_epochs}  "
             f"loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}  "
             f"val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}  "
             f"lr {row['learning_rate']:.3g}  {row['seconds']:.1f} s  "

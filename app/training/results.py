@@ -123,7 +123,7 @@ def write_results(run: Run, job: Job, classifier: keras.Model, progress: Progres
             },
             "timing": {
                 "epochs": len(progress.rows),
-                "epochs_planned": training.epochs,
+                "epochs_planned": training.num_epochs,
                 "seconds": sum(row["seconds"] for row in progress.rows),
                 "seconds_per_epoch": statistics.median(row["seconds"] for row in progress.rows),
                 "images_per_second": statistics.median(row["images_per_second"] for row in progress.rows),

@@ -43,7 +43,7 @@ def longer(run: Run, epochs: int, fate: ScheduleFate | None) -> Experiment:
     """
     check_resumable(run, epochs)
     experiment = load_run_experiment(run)
-    planned, optimizer = experiment.training.epochs, experiment.scaled_optimizer
+    planned, optimizer = experiment.training.num_epochs, experiment.scaled_optimizer
     changes = [f"training.epochs={epochs}"]
     schedules = {"optimizer": optimizer.learning_rate}
     if optimizer.others:
@@ -206,7 +206,7 @@ def edited_keys(run: Run, experiment: Experiment) -> list[str]:
     if (now.model.weights or "").endswith("/latest"):  # the run recorded what that was
         expected.add("model.weights")
     exclude = {"name", "description", "reference"}
-    now = now.with_auto_as(experiment.training.precision)
+    now = now.with_auto_of(experiment)
     found = _different(experiment.model_dump(exclude=exclude), now.model_dump(exclude=exclude))
     return [key for key in found if key not in expected]
 

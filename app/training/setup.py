@@ -64,7 +64,7 @@ class Job:
             self.dataset.train,
             seed=self.experiment.seed,
             batch_size=training.batch_size,
-            epochs=epochs or training.epochs,
+            epochs=epochs or training.num_epochs,
             epoch=epoch,
             step=step,
             sampler=self.experiment.dataset.sampler,
@@ -84,7 +84,7 @@ class Job:
         """Freeze what an epoch, counted from 0, has frozen; return up to which epoch that holds."""
         if self.freezing.hold(epoch):
             self.replicas.renew_step(self.classifier)
-        return self.freezing.until(epoch, self.experiment.training.epochs)
+        return self.freezing.until(epoch, self.experiment.training.num_epochs)
 
     def step_callbacks(self, position: int) -> list[keras.callbacks.Callback]:
         """Return what belongs to the steps themselves, for steps from `position` on, over all epochs."""
@@ -168,6 +168,7 @@ def prepare(
     if group:
         same_data(group, dataset)
     check_dataset(experiment, dataset)
+    experiment = experiment.with_epochs_for(len(dataset.train))
 
     # Replicas
     replicas = set_up(group) if group else Replicas()
@@ -225,7 +226,7 @@ def _compile(job: Job) -> None:
     optimizer, network = job.experiment.scaled_optimizer, classifier.network
     classifier.build((None, *dataset.image_shape))
     classifier.compile(
-        optimizer=build_optimizer(optimizer, job.steps_per_epoch, training.epochs, network, job.freezing),
+        optimizer=build_optimizer(optimizer, job.steps_per_epoch, training.num_epochs, network, job.freezing),
         loss=SparseCrossentropy(
             label_smoothing=training.loss.label_smoothing,
             softmax_before_loss=training.loss.softmax_before_loss,
@@ -239,7 +240,7 @@ def _compile(job: Job) -> None:
     # Slots of the optimizer and variables of the metrics come into being here, so that a state fits them.
     classifier.optimizer.build(classifier.trainable_variables)
     if training.lookahead:
-        steps = training.epochs * job.steps_per_epoch
+        steps = training.num_epochs * job.steps_per_epoch
         job.lookahead = LookaheadAverage(classifier, training.lookahead, steps, job.replicas, job.freezing)
     if training.ema:
         job.ema = MovingAverage(classifier, training.ema, job.replicas)

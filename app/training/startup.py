@@ -4,6 +4,7 @@ import contextlib
 import os
 import platform
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def resolve_precision(experiment: Experiment, group: ProcessGroup | None = None)
     has_instructions = computes_in("bfloat16", experiment.training.devices)
     if group:
         has_instructions = all(group.all_gather("bfloat16", has_instructions))
-    return experiment.with_auto_as("bfloat16" if has_instructions else "float32")
+    return experiment.with_auto(precision="bfloat16" if has_instructions else "float32")
 
 
 def precision_advice(precision: str, devices: str = "auto") -> str | None:
@@ -55,12 +56,16 @@ def precision_advice(precision: str, devices: str = "auto") -> str | None:
     return None
 
 
-def precision_remark(asked: Experiment, resolved: Experiment) -> str | None:
-    """Return what a user should read of the number format before training starts, None if nothing."""
+def remarks(asked: Experiment, resolved: Experiment, num_images: int) -> Iterator[str]:
+    """Yield what a user should read of the number format and of what is `auto` before training starts."""
     training = asked.training
+    if training.epochs == "auto":
+        yield f"training.epochs: auto is {resolved.training.epochs} for {num_images:,} training images"
     if training.precision == "auto":
-        return f"training.precision: auto is {resolved.training.precision} here"
-    return precision_advice(training.precision, training.devices) if training.precision != "float32" else None
+        yield f"training.precision: auto is {resolved.training.precision} here"
+    elif training.precision != "float32":  # which may be wanted
+        if advice := precision_advice(training.precision, training.devices):
+            yield advice
 
 
 def computes_in(precision: str, devices: str) -> bool:

@@ -85,7 +85,8 @@ def train(
         same_program(group)
         begin = begin or functools.partial(_new_run, experiment, out, overrides, dataset)
         run, job, progress, metrics, out = begin(group, stack)
-        if remark := startup.precision_remark(experiment or job.experiment, job.experiment):
+        asked = experiment or job.experiment
+        for remark in startup.remarks(asked, job.experiment, len(job.dataset.train)):
             print(remark, file=out, flush=True)
         experiment, classifier = job.experiment, job.classifier
 

@@ -22,9 +22,9 @@ ONE_MISTAKE = {
     "missing": ("  batch_size: 8\n", "", ["10:3: training.batch_size: required key is missing"]),
     "missing_section": ("model:\n  name: baseline\n", "", ["2:1: model: required key is missing"]),
     "null_section": ("  name: baseline\n", "", ["4:7: model: must be a mapping (keys: name, weights, freeze, unfreeze_epoch); got null"]),
-    "text_for_int": ("epochs: 10", "epochs: '10'", ["10:11: training.epochs: must be a whole number; got '10'"]),
-    "float_for_int": ("epochs: 10", "epochs: 10.0", ["10:11: training.epochs: must be a whole number; got 10.0"]),
-    "bool_for_int": ("epochs: 10", "epochs: true", ["10:11: training.epochs: must be a whole number; got true"]),
+    "text_for_int": ("epochs: 10", "epochs: '10'", ["10:11: training.epochs: must be a whole number from 1 to 100000, or 'auto'; got '10'"]),
+    "float_for_int": ("epochs: 10", "epochs: 10.0", ["10:11: training.epochs: must be a whole number from 1 to 100000, or 'auto'; got 10.0"]),
+    "bool_for_int": ("epochs: 10", "epochs: true", ["10:11: training.epochs: must be a whole number from 1 to 100000, or 'auto'; got true"]),
     "too_small": ("batch_size: 8", "batch_size: 0", ["11:15: training.batch_size: must be at least 1; got 0"]),
     "too_large": ("batch_size: 8", "batch_size: 65537", ["11:15: training.batch_size: must be at most 65536; got 65537"]),
     "seed_too_large": ("# A", "seed: 4294967296 #", ["1:7: seed: must be below 4294967296; got 4294967296"]),
@@ -124,6 +124,15 @@ def test_unknown_names_list_what_there_is_and_the_nearest(write, errors):
     assert fourth.startswith(
         f"{AT}:8:9: optimizer.name: unknown optimizer 'sdg'; did you mean 'sgd'? allowed: "
     )
+
+
+def test_milestones_fit_the_least_epochs_that_auto_can_be(write, errors):
+    rate = "learning_rate: {schedule: cosine, peak: 1, warmup_epochs: 5}"
+    write(VALID.replace("epochs: 10", "epochs: auto").replace("learning_rate: 0.1", rate))
+    assert errors() == [
+        f"{AT}:8:61: optimizer.learning_rate.warmup_epochs: must be below training.epochs, which may be 5 with "
+        "auto; got 5"
+    ]
 
 
 def test_all_mistakes_are_reported_together_in_file_order(write, errors):

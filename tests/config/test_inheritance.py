@@ -43,7 +43,7 @@ def test_an_inherited_mistake_is_shown_where_it_stands(write, errors):
     write("extends: parent.yaml\ntraining: {epochs: 0}\n")
     assert errors() == [
         "experiments/parent.yaml:11:15: training.batch_size: must be at least 1; got 0",
-        "experiments/x.yaml:2:20: training.epochs: must be at least 1; got 0",
+        "experiments/x.yaml:2:20: training.epochs: must be a whole number from 1 to 100000, or 'auto'; got 0",
     ]
 
 
@@ -128,8 +128,11 @@ def test_what_another_optimizer_or_schedule_drops_is_said_with_how_to_give_it(wr
         ("training.epoch=2", "training.epoch: unknown key; did you mean 'epochs'?"),
         ("trainin.epochs=2", "trainin: unknown key; did you mean 'training'?"),
         ("epochs=2", "epochs: unknown key; did you mean 'training.epochs'?"),
-        ("training.epochs=two", "training.epochs: must be a whole number; got 'two'"),
-        ("training.epochs.more=2", "training.epochs: must be a whole number; got a mapping (keys: more)"),
+        ("training.batch_size=two", "training.batch_size: must be a whole number; got 'two'"),
+        (
+            "training.batch_size.more=2",
+            "training.batch_size: must be a whole number; got a mapping (keys: more)",
+        ),
         ("model.nam=x", "model.nam: unknown key; did you mean 'name'?"),
         ("seed=[1", "not valid YAML: expected ',' or ']', but got '<stream end>'"),
         ("seed={a: 1, a: 2}", None),

@@ -193,3 +193,13 @@ def test_loading_needs_no_tensorflow():
         "assert not {'tensorflow', 'keras', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=SHIPPED.parent)
+
+
+def test_auto_epochs_follow_the_number_of_images(write):
+    write(VALID.replace("epochs: 10", "epochs: auto"))
+    asked = load_experiment("x")
+    epochs = {num: asked.with_epochs_for(num).training.num_epochs for num in (1, 1_000, 4_000, 1_000_000)}
+    assert epochs == {1: 100, 1_000: 100, 4_000: 25, 1_000_000: 5}
+    assert asked.with_auto_of(asked.with_epochs_for(4_000)) == asked.with_epochs_for(4_000)
+    whole = load_experiment("x", ["training.epochs=7"])
+    assert whole.with_epochs_for(4_000) == whole

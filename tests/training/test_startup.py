@@ -71,7 +71,7 @@ def test_auto_is_bfloat16_where_there_are_instructions_for_it(machine, cpuinfo, 
     machine(cpuinfo, **variables)
     asked, used = resolved()
     assert used.training.precision == expected
-    assert startup.precision_remark(asked, used) == f"training.precision: auto is {expected} here"
+    assert list(startup.remarks(asked, used, 100)) == [f"training.precision: auto is {expected} here"]
     assert startup.precision_advice("auto", "cpu") is None
 
 
@@ -95,7 +95,7 @@ def test_what_is_emulated_is_said_and_what_would_be_faster(machine):
     for precision in ("bfloat16", "float16"):
         asked, used = resolved(precision)
         assert used is asked
-        remark = startup.precision_remark(asked, used)
+        (remark,) = startup.remarks(asked, used, 100)
         assert f"{precision} is emulated here" in remark and "8.8 times" in remark
         finding = doctor._check_precision(asked, used)
         assert finding.level == "warn" and remark in str(finding)
@@ -103,7 +103,7 @@ def test_what_is_emulated_is_said_and_what_would_be_faster(machine):
 
     machine(ZEN_4)
     asked, used = resolved("float32")
-    assert startup.precision_remark(asked, used) is None  # float32 may be wanted: no line in every training
+    assert not list(startup.remarks(asked, used, 100))  # float32 may be wanted: no line in every training
     finding = doctor._check_precision(asked, used)
     assert finding.level == "ok" and "auto would be faster: bfloat16" in finding.advice
     assert startup.precision_advice("bfloat16", "cpu") is None

@@ -265,6 +265,13 @@ def test_batch_larger_than_the_data_makes_no_folder(home):
     assert not (home / "runs").exists()
 
 
+def test_a_run_records_the_epochs_that_auto_stands_for(home, monkeypatch):
+    monkeypatch.setattr("app.config.schema.AUTO_EPOCHS", range(2, 101))
+    monkeypatch.setattr("app.config.schema.AUTO_IMAGES_SEEN", 100)
+    run = train("training.epochs=auto")
+    assert load_run_experiment(run).training.epochs == 2 == len(read_history(run.history))
+
+
 def test_early_stopping_ends_the_run_as_a_finished_one(home):
     run = train("training.early_stopping={patience_epochs: 1, min_delta: 0.9}", "training.epochs=9")
     metrics = json.loads(run.metrics.read_text())

@@ -42,7 +42,7 @@ def scheduled_rate(experiment: Experiment, step: int, steps_per_epoch: int, rows
     level = None
     if schedule.schedule == "reduce_on_plateau":
         level = rate_on_plateau(schedule.model_dump(), rows, training.monitor, training.mode)
-    return learning_rate_at(schedule, step, steps_per_epoch, training.epochs, level)
+    return learning_rate_at(schedule, step, steps_per_epoch, training.num_epochs, level)
 
 
 def follow_history(job: Any, rows: Sequence[Row]) -> None:

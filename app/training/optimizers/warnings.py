@@ -22,7 +22,7 @@ def optimizer_warnings(
         steps_per_epoch: Batches in an epoch.
     """
     config, training = experiment.optimizer, experiment.training
-    steps = steps_per_epoch * training.epochs
+    steps = steps_per_epoch * training.num_epochs
     if left := unapplied_steps(config, steps):
         every = config.arguments[ACCUMULATION]
         yield f"the last {left} of {steps:,} steps are not applied: {ACCUMULATION} is {every}"
