@@ -74,5 +74,5 @@ def models(
 
 @command
 def results() -> None:
-    """Write the table in experiments/README.md from the run folders."""
+    """Write the tables in experiments/README.md and models/README.md from the run folders."""
     print("\n".join(write_results_table()))

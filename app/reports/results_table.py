@@ -1,14 +1,16 @@
-"""The table of results in experiments/README.md, written from run folders; nothing in it is typed by hand."""
+"""The tables of results, written from run folders; nothing in them is typed by hand."""
 
 import re
-from collections.abc import Sequence
+import statistics
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from app.config import Experiment, list_experiments, load_experiment
 from app.errors import UserError
 from app.files import split_at_marks, write_text
 from app.machine import describe_machine
-from app.paths import experiments_dir, shown
+from app.paths import experiments_dir, project_root, shown
 from app.reading import read_record
 from app.records import DatasetRecord, EnvironmentRecord, MetricsRecord
 from app.reports.cells import FREE_SETTINGS, data_name, percent, source_cell
@@ -17,11 +19,16 @@ from app.runs import Run, list_runs, load_run_experiment
 START = "<!-- make results writes from here -->"
 END = "<!-- to here -->"
 HEADINGS = (
-    "experiment", "network", "data", "validated on", "epochs", "last epoch", "best epoch", "test",
+    "experiment", "network", "data", "validated on", "epochs", "seeds", "last epoch", "best epoch", "test",
     "source: last, best", "seconds an epoch", "machine",
 )  # fmt: skip
-_RULE = ("---",) * 4 + ("---:",) * 6 + ("---",)
-_EPOCHS_COLUMN = HEADINGS.index("epochs")
+_RULE = ("---",) * 4 + ("---:",) * 7 + ("---",)
+# The table of models/README.md: trainings that reached their last epoch, by network.
+NETWORK_HEADINGS = ("network", "experiment", "data", "validated on", "epochs", "seeds", "last epoch", "test")
+
+
+_FREE = FREE_SETTINGS | {"seed": True}
+_Cells = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -34,67 +41,97 @@ class _Finished:
     dataset: DatasetRecord
     environment: EnvironmentRecord
 
+    @property
+    def epochs(self) -> int:
+        """Epochs that it was trained."""
+        return self.metrics.timing.epochs
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        """What must be equal in runs of which a mean is taken."""
+        return self.experiment.training.precision, self.dataset.fingerprint
+
 
 def write_results_table() -> list[str]:
-    """Write the table into experiments/README.md.
+    """Write the tables into experiments/README.md, and into models/README.md where there is one.
 
-    An experiment's line comes from its finished run with the most epochs, of equal ones the newest, if it
+    An experiment's line comes from its finished runs with the most epochs, the newest of each seed, if they
     trained the recipe that the file has now. A line that is already there stays where no run here has as
-    many epochs.
+    many epochs, or where as many have fewer seeds.
 
     Returns:
         What was taken and what was left out, for people.
 
     Raises:
-        UserError: The page has no place for the table, or an experiment has errors.
+        UserError: A page has no place for its table, or an experiment has errors.
     """
-    page = experiments_dir() / "README.md"
-    try:
-        text = page.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{shown(page)}: cannot be read ({error})") from error
-    before, old, after = split_at_marks(text, START, END, f"{shown(page)}: no place for the results")
-    kept = {row[0]: row for row in map(_cells, old.splitlines()) if row and row[0].startswith("`")}
+    page, networks_page = experiments_dir() / "README.md", project_root() / "models" / "README.md"
+    before, old, after = _split(page)
+    networks = _split(networks_page) if networks_page.is_file() else None
+    kept = {row["experiment"]: row for row in map(_cells, old.splitlines()) if row}
     said, rows, missing = [], [], []
     for name in list_experiments():
         row = kept.get(f"`{name}`")
         experiment = load_experiment(name)
         chosen, remarks = _choose(experiment)
         said += remarks
-        if chosen is not None:
-            cells, words = _result(experiment, chosen)
-            if row is None or _epochs(cells) >= _epochs(row):
-                row = cells
-                said.append(f"{name}: {words} ({chosen.run.name})")
+        if chosen:
+            new, words = _result(experiment, chosen)
+            runs = ", ".join(each.run.name for each in chosen)
+            if row is None or _length(new) >= _length(row):
+                row = new
+                said.append(f"{name}: {words} ({runs})")
             else:
-                stays = f"the line of {row[_EPOCHS_COLUMN]} epochs stays"
-                said.append(f"{name}: {stays}; {chosen.run.name} has fewer")
+                stays = f"the line of {row['epochs']} epochs, seeds: {row['seeds']}, stays"
+                said.append(f"{name}: {stays}; {runs} has fewer")
         if row is None:
             missing.append(f"`{name}`")
         else:
             rows.append(row)
-    lines = [f"| {' | '.join(cells)} |" for cells in (HEADINGS, _RULE, *rows)]
     not_run = f"\nNot run yet: {', '.join(missing)}.\n" if missing else ""
-    table = "\n".join(lines) + "\n" + not_run
-    write_text(page, f"{before}{START}\n\n{table}\n{END}{after}")
+    table = _table(HEADINGS, _RULE, rows)
+    write_text(page, f"{before}{START}\n\n{table}{not_run}\n{END}{after}")
+    if networks:
+        whole = [row for row in rows if len(set(row["epochs"].split(" of "))) == 1]
+        rule = ("---",) * 4 + ("---:",) * 4
+        table = _table(NETWORK_HEADINGS, rule, sorted(whole, key=lambda row: row["network"]))
+        write_text(networks_page, f"{networks[0]}{START}\n\n{table}\n{END}{networks[2]}")
     return [*said, f"table in {shown(page)}: {len(rows)} of {len(rows) + len(missing)} experiments"]
 
 
-def _cells(line: str) -> tuple[str, ...]:
-    """Return the cells of a table's line, none for another line or one of another table."""
-    cells = tuple(cell.strip() for cell in line.strip().strip("|").split("|"))
-    return cells if line.startswith("|") and len(cells) == len(HEADINGS) else ()
+def _split(page: Path) -> tuple[str, str, str]:
+    """Return what a page holds before, in and after its table."""
+    try:
+        text = page.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{shown(page)}: cannot be read ({error})") from error
+    return split_at_marks(text, START, END, f"{shown(page)}: no place for the results")
 
 
-def _epochs(cells: Sequence[str]) -> int:
-    """Return how many epochs a line's run had."""
-    match = re.match(r"\d+", cells[_EPOCHS_COLUMN])
-    return int(match[0]) if match else 0
+def _table(headings: Sequence[str], rule: Sequence[str], rows: Sequence[_Cells]) -> str:
+    lines = (headings, rule, *([row[heading] for heading in headings] for row in rows))
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
-def _choose(experiment: Experiment) -> tuple[_Finished | None, list[str]]:
-    """Return the run whose metrics count for an experiment, and a remark on each that is left out."""
-    chosen, remarks = None, []
+def _cells(line: str) -> _Cells | None:
+    """Return the cells of a table's line, None for another line or one of another table."""
+    cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+    is_row = line.startswith("| `") and len(cells) == len(HEADINGS)
+    return dict(zip(HEADINGS, cells, strict=True)) if is_row else None
+
+
+def _length(row: _Cells) -> tuple[int, int]:
+    """Return how many epochs and seeds are behind a line."""
+    epochs, seeds = (re.match(r"\d+", row[key]) for key in ("epochs", "seeds"))
+    return int(epochs[0]) if epochs else 0, int(seeds[0]) if seeds else 0
+
+
+def _choose(experiment: Experiment) -> tuple[list[_Finished], list[str]]:
+    """Return the runs whose metrics count for an experiment, and a remark on each that is left out.
+
+    They have as many epochs, and data and number format of the newest of them.
+    """
+    found, remarks = [], []
     for run in list_runs(experiment.name):
         if not run.finished:
             continue
@@ -111,35 +148,53 @@ def _choose(experiment: Experiment) -> tuple[_Finished | None, list[str]]:
             continue
         trained = finished.experiment
         wanted = experiment.with_auto_of(trained)
-        if trained.model_dump(exclude=FREE_SETTINGS) != wanted.model_dump(exclude=FREE_SETTINGS):
+        if trained.model_dump(exclude=_FREE) != wanted.model_dump(exclude=_FREE):
             remarks.append(f"{run.name}: left out; it trained another recipe than the file has now")
-        elif chosen is None or finished.metrics.timing.epochs >= chosen.metrics.timing.epochs:
-            chosen = finished
-    return chosen, remarks
+        else:
+            found.append(finished)
+    most = max((each.epochs for each in found), default=0)
+    longest = [each for each in found if each.epochs == most]
+    seeds = {each.experiment.seed: each for each in longest if each.kind == longest[-1].kind}
+    return list(seeds.values()), remarks
 
 
-def _result(experiment: Experiment, finished: _Finished) -> tuple[tuple[str, ...], str]:
-    """Return the cells of an experiment's line from what its run left behind, and a summary in words."""
-    metrics, counts = finished.metrics, finished.dataset.num_images
-    best, test = metrics.best, metrics.test
+def _result(experiment: Experiment, chosen: Sequence[_Finished]) -> tuple[_Cells, str]:
+    """Return the cells of an experiment's line from what its runs left behind, and a summary in words."""
+    newest = chosen[-1]
+    metrics, counts = [each.metrics for each in chosen], newest.dataset.num_images
     planned = experiment.with_epochs_for(counts.train).training.num_epochs
-    epochs = f"{metrics.timing.epochs} of {planned}"
-    seconds = f"{metrics.timing.seconds_per_epoch:,.0f}"
-    headline = percent(metrics.headline.val_accuracy)
-    if views := metrics.test_time_views:
-        headline += f" ({percent(views.val_accuracy)} with test-time views)"
-    data = data_name(finished.experiment, finished.dataset).replace("|", "&#124;")  # no border of a cell
-    cells = (
+    epochs, split = f"{newest.epochs} of {planned}", newest.metrics.split
+    seconds = f"{statistics.median(each.timing.seconds_per_epoch for each in metrics):,.0f}"
+    last = _mean(each.final.val_accuracy for each in metrics)
+    headline = _mean(each.headline.val_accuracy for each in metrics)
+    best = _mean(each.best.val_accuracy for each in metrics if each.best)
+    if len(chosen) == 1 and metrics[0].best:
+        best += f" ({metrics[0].best.epoch})"
+    if all(each.test_time_views for each in metrics):
+        views = _mean(each.test_time_views.val_accuracy for each in metrics if each.test_time_views)
+        headline += f" ({views} with test-time views)"
+    data = data_name(newest.experiment, newest.dataset).replace("|", "&#124;")  # no border of a cell
+    row = (
         f"`{experiment.name}`",
         experiment.model.name + "".join(f", {k} {v}" for k, v in experiment.model.arguments.items()),
         f"{data}, {counts.train:,} + {counts.val:,} images",
-        metrics.split,
+        split,
         epochs,
-        headline if metrics.on_test else percent(metrics.final.val_accuracy),
-        f"{percent(best.val_accuracy)} ({best.epoch})" if best else "",
-        percent(test.accuracy) if test else "",
+        f"{len(chosen)}",
+        headline if newest.metrics.on_test else last,
+        best,
+        _mean(each.test.accuracy for each in metrics if each.test),
         source_cell(experiment),
         seconds,
-        f"{describe_machine(finished.environment)}, {finished.experiment.training.precision}",
+        f"{describe_machine(newest.environment)}, {newest.experiment.training.precision}",
     )
-    return cells, f"{headline} on {metrics.split}, {epochs} epochs of {seconds} s"
+    words = f"{headline} on {split}, {epochs} epochs of {seconds} s"
+    return dict(zip(HEADINGS, row, strict=True)), words
+
+
+def _mean(fractions: Iterable[float]) -> str:
+    """Return fractions in percent, several as mean and standard deviation; nothing for none."""
+    values = list(fractions)
+    if len(values) < 2:
+        return percent(values[0]) if values else ""
+    return f"{100 * statistics.mean(values):.2f} ± {100 * statistics.stdev(values):.2f} %"

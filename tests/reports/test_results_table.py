@@ -36,6 +36,7 @@ def leave_run(epochs, accuracy, on_test=False, finished=True, **changes):
     content = yaml.safe_load(EXPERIMENT) | {"seed": 0}
     content["optimizer"]["learning_rate"] = 0.001
     content["training"]["epochs"] = epochs
+    content["seed"] = changes.pop("seed", 0)
     content["training"] |= changes
     files.write_text(run.experiment, yaml.safe_dump(content))
     row = {"epoch": epochs, "val_accuracy": accuracy}
@@ -74,6 +75,7 @@ def test_line_holds_what_the_run_left_behind(home):
         "data": "my birds as .png, 9,000 + 1,000 images",
         "validated on": "validation",
         "epochs": "20 of 50",
+        "seeds": "1",
         "last epoch": "80.00 %",
         "best epoch": "81.00 % (3)",
         "test": "50.00 %",
@@ -162,8 +164,39 @@ def test_figures_from_elsewhere_stay(home):
     write_results_table()
     assert line_of(home)["last epoch"] == "80.00 %"
     leave_run(2, 0.3)
-    assert "tiny: the line of 20 of 50 epochs stays" in "\n".join(write_results_table())
+    assert "tiny: the line of 20 of 50 epochs, seeds: 1, stays" in "\n".join(write_results_table())
     assert line_of(home)["last epoch"] == "80.00 %"
+
+
+def test_seeds_are_mean_and_standard_deviation(home):
+    leave_run(50, 0.8, on_test=True, seed=1)
+    leave_run(50, 0.7, on_test=True)
+    leave_run(50, 0.81, on_test=True)  # in the place of the other one with seed 0
+    leave_run(20, 0.1, on_test=True, seed=2)
+    write_results_table()
+    line = line_of(home)
+    assert (line["seeds"], line["epochs"]) == ("2", "50 of 50")
+    assert (line["last epoch"], line["best epoch"]) == ("80.50 ± 0.71 %", "81.50 ± 0.71 %")
+    shutil.rmtree(home / "runs")
+    leave_run(50, 0.9, on_test=True)
+    assert "50 of 50 epochs, seeds: 2, stays" in "\n".join(write_results_table())
+
+
+def test_networks_page_has_what_was_trained_to_the_end(home):
+    (home / "experiments" / "never.yaml").write_text(EXPERIMENT)
+    page = home / "models" / "README.md"
+    page.parent.mkdir()
+    page.write_text(f"# Networks\n{START}\n{END}\nThe rest.\n")
+    leave_run(20, 0.8, on_test=True)
+    write_results_table()
+    assert "80.00" not in page.read_text()
+    leave_run(50, 0.9, on_test=True)
+    write_results_table()
+    text = page.read_text()
+    assert (
+        "| lenet5 | `tiny` | my birds as .png, 9,000 + 1,000 images | test | 50 of 50 | 1 | 90.00 %" in text
+    )
+    assert text.startswith("# Networks\n") and text.endswith("\nThe rest.\n")
 
 
 def test_page_without_a_place_for_the_table(home):
