@@ -13,7 +13,7 @@ from typing import TextIO, cast
 
 from app.commands.options import parse
 from app.distributed.process_group import end_process
-from app.errors import Interrupted, UserError, not_whole
+from app.errors import Interrupted, UserError, is_memory_error, library_words, not_whole
 from app.paths import check_home, shown
 from app.process import FallsSilent, drop, open_standard_streams, stoppable
 
@@ -61,6 +61,13 @@ def _explained(error: BaseException) -> int:
         return UserError.exit_code
     if isinstance(error, ImportError) and (error.name or "").partition(".")[0] not in ("app", "models"):
         print(not_whole(error), file=err)
+        return UserError.exit_code
+    if isinstance(error, Exception) and is_memory_error(error):
+        print(
+            f"{library_words(error)}. Choose a smaller training.batch_size or dataset.image_size, or end "
+            "other programs; `make resume` goes on with a run that has begun",
+            file=err,
+        )
         return UserError.exit_code
     raise error
 

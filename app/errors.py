@@ -36,6 +36,27 @@ class Stopped(KeyboardInterrupt):
         self.exit_code = 128 + signal_number
 
 
+def library_words(error: Exception) -> str:
+    """Return one line for what only a library knows; it begins with `not enough memory` where that is it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    line = next((line for line in lines if "OOM" in line), lines[-1] if lines else "")
+    words = f"{type(error).__name__}: {line}" if line else type(error).__name__
+    return f"not enough memory ({words})" if is_memory_error(error) else words
+
+
+def is_memory_error(error: Exception) -> bool:
+    """Return whether the memory of the machine or of an accelerator is too small.
+
+    The backends have no class in common for it.
+    """
+    name = type(error).__name__
+    return (
+        isinstance(error, MemoryError)
+        or name == "ResourceExhaustedError"
+        or "RESOURCE_EXHAUSTED" in f"{error}"
+    )
+
+
 def not_whole(error: ImportError) -> str:
     """Return what is to be done where a library cannot be imported."""
     environment = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), ".venv")

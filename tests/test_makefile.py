@@ -113,9 +113,15 @@ def test_the_makefile_has_a_target_with_help_for_each_command():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["train", "quickstart", "--epochs", "0"], "training.epochs: must be at least 1; got 0"),
+        (
+            ["train", "quickstart", "--epochs", "0"],
+            "training.epochs: must be a whole number from 1 to 100000, or 'auto'; got 0",
+        ),
         (["train", "quickstart", "--seed", "x"], "seed: must be a whole number; got 'x'"),
-        (["check", "quickstart", "--set", "training.epochs=0"], "must be at least 1; got 0"),
+        (
+            ["check", "quickstart", "--set", "training.epochs=0"],
+            "must be a whole number from 1 to 100000, or 'auto'; got 0",
+        ),
         (["check", "quickstart", "--data-dir", "nowhere"], "nowhere does not exist"),
     ],
 )

@@ -190,10 +190,16 @@ def test_history_may_say_that_training_blew_up(tmp_path):
 
 @pytest.mark.parametrize(("accuracy", "at_chance"), [(0.0, True), (0.1, True), (0.118, True), (0.12, False)])
 def test_a_result_at_chance_level_is_remarked(accuracy, at_chance):
+    # 'quickstart' has a file; a run of one of its sets is in a folder of another name.
     # 1,000 images of 10 classes: two standard errors of 0.1 are 0.019.
     headline = METRICS["headline"] | {"val_accuracy": accuracy}
     metrics = MetricsRecord.model_validate(METRICS | {"headline": headline})
     dataset = DATASET | {"class_names": list("0123456789"), "num_images": {"train": 9, "val": 1000}}
-    remark = chance_remark("tiny", metrics, DatasetRecord.model_validate(dataset))
-    assert (remark is not None) == at_chance
-    assert not at_chance or "10 classes" in remark and "make doctor EXP=tiny" in remark
+    remarks = [
+        chance_remark(name, metrics, DatasetRecord.model_validate(dataset))
+        for name in ("quickstart", "quickstart.sweep")
+    ]
+    assert [remark is not None for remark in remarks] == [at_chance] * 2
+    if at_chance:
+        assert "10 classes" in remarks[0] and remarks[0].endswith("the doctor: make doctor EXP=quickstart")
+        assert remarks[1].endswith("run the doctor")

@@ -87,7 +87,7 @@ def _variant(experiment: Experiment, piece: str) -> Variant:
     root = node_of(content if has_value else _without(content, piece), Mark(name))
     if has_value:
         problems: list[Problem] = []
-        root = merge(root, parse_overrides([piece], problems))
+        root = merge(root, parse_overrides([piece], problems, "WITHOUT"))
         if problems:
             raise UserError("\n".join(map(str, problems)))
     changed = checked(root, experiment)

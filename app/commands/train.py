@@ -204,7 +204,9 @@ def bench(
         raise UserError(f"bench: received both WORKERS and {other}; compare with one worker, or with others")
     name, overrides = exp or DEFAULT_EXPERIMENT, overrides_from(set_, data_dir)
     experiment = load_experiment(name, overrides)
-    changed = {setting: load_experiment(name, [*overrides, setting]) for setting in overrides_from(beside)}
+    changed = {
+        setting: load_experiment(name, [*overrides, setting], "BESIDE") for setting in overrides_from(beside)
+    }
     for setting, one in changed.items():
         if differs := _process_settings(one) - _process_settings(experiment):
             key = next(iter(differs))[0]

@@ -64,12 +64,15 @@ def load_file(
     return node, LINE_END.split(comment[1])[0].strip() if comment else ""
 
 
-def parse_overrides(overrides: Sequence[str], problems: list[Problem]) -> Node:
-    """Return the overrides as one mapping; of two for the same key the later one counts."""
-    changes = Node({}, Mark("--set"))
+def parse_overrides(overrides: Sequence[str], problems: list[Problem], option: str = "--set") -> Node:
+    """Return the overrides as one mapping; of two for the same key the later one counts.
+
+    Messages name the option that they were given with.
+    """
+    changes = Node({}, Mark(option))
     for override in overrides:
         searched = override.startswith(SPACE)
-        shown_override = f"SPACE {override.removeprefix(SPACE)}" if searched else f"--set {override}"
+        shown_override = f"SPACE {override.removeprefix(SPACE)}" if searched else f"{option} {override}"
         mark, match = Mark(clipped(shown_override, 106)), OVERRIDE.fullmatch(override)
         if not match:
             rule = "must be KEY=VALUE with a dotted key, such as training.epochs=2"

@@ -54,27 +54,32 @@ def misnamed_files() -> dict[str, str]:
     return misnamed
 
 
-def load_experiment(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
+def load_experiment(
+    name_or_path: str | Path, overrides: Sequence[str] = (), option: str = "--set"
+) -> Experiment:
     """Load, merge and check one experiment, without its `sweep`, which only `load_with_sweep` returns.
 
     Args:
         name_or_path: a str is the name of a file in `experiments/`; a Path is that very file.
         overrides: `dotted.key=value` items, the values in YAML.
+        option: With which they were given; messages name it.
 
     Raises:
         UserError: with one line for everything that is wrong.
     """
-    experiment, _ = read_experiment(name_or_path, overrides)
+    experiment, _ = read_experiment(name_or_path, overrides, option)
     return experiment.model_copy(update={"sweep": None}) if experiment.sweep else experiment
 
 
-def read_experiment(name_or_path: str | Path, overrides: Sequence[str] = ()) -> tuple[Experiment, Node]:
+def read_experiment(
+    name_or_path: str | Path, overrides: Sequence[str] = (), option: str = "--set"
+) -> tuple[Experiment, Node]:
     """Return an experiment with its `sweep`, and the tree that it was made of; see `load_experiment`."""
     by_name = isinstance(name_or_path, str)
     path = _experiment_path(name_or_path) if isinstance(name_or_path, str) else name_or_path
     problems: list[Problem] = []
     root, description = load_file(path, problems)
-    changes = parse_overrides(overrides, problems)
+    changes = parse_overrides(overrides, problems, option)
     if root is None:
         raise UserError(message_of(problems, path))
     root = merge(root, changes)

@@ -10,7 +10,7 @@ import numpy as np
 from app.config import Experiment
 from app.doctor import data_checks, rate_checks, resource_checks, trial_checks
 from app.doctor.data_checks import CheckResult
-from app.errors import UserError
+from app.errors import UserError, is_memory_error
 from app.machine import available_memory_bytes, free_disk_bytes
 from app.paths import runs_root, shown
 from app.training import startup
@@ -92,8 +92,8 @@ def _trial_checks(job: Job, images: np.ndarray, labels: np.ndarray) -> Iterator[
         gc.collect()
         yield trial_checks.check_overfitting(job, images, labels)
         yield resource_checks.check_speed(job)
-    except Exception as error:  # the backends have no class in common for it
-        if "RESOURCE_EXHAUSTED" not in f"{error}" and "ResourceExhausted" not in type(error).__name__:
+    except Exception as error:
+        if not is_memory_error(error):
             raise
         measured = "the accelerator's memory is too small for a training step"
         yield CheckResult("FAIL", "memory", measured, SMALLER)

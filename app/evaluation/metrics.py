@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from app.paths import experiments_dir
 from app.records import DatasetRecord, MetricsRecord
 
 CALIBRATION_BINS = 15
@@ -139,8 +140,9 @@ def chance_remark(experiment: str, metrics: MetricsRecord, dataset: DatasetRecor
     error = math.sqrt(chance * (1 - chance) / dataset.num_images.val)
     if metrics.headline.val_accuracy > chance + 2 * error:
         return None
+    is_file = (experiments_dir() / f"{experiment}.yaml").is_file()  # not where one of a set's runs is meant
+    command = f": make doctor EXP={experiment}" if is_file else ""
     return (
         f"The accuracy is at chance level: guessing among {len(dataset.class_names)} classes is right for "
-        f"{100 * chance:.1f} %. Train longer, lower the learning rate, or run the doctor: make doctor "
-        f"EXP={experiment}"
+        f"{100 * chance:.1f} %. Train longer, lower the learning rate, or run the doctor{command}"
     )

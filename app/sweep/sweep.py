@@ -16,7 +16,6 @@ from typing import TextIO
 
 from app import preflight
 from app.config import Experiment
-from app.data.dataset import Dataset
 from app.data.datasets import load_dataset
 from app.errors import UserError
 from app.files import write_json
@@ -59,47 +58,47 @@ def sweep(
     config = experiment.sweep
     assert config is not None
     url, database = _database(storage)
-    dataset = _dataset(experiment)
-    fingerprint = dataset.fingerprint
-    epochs = experiment.with_epochs_for(len(dataset.train)).training.num_epochs
+    fingerprint, num_images = _data_of(experiment)
+    epochs = experiment.with_epochs_for(num_images).training.num_epochs
     folder, record = _sweep_folder(experiment, overrides, fingerprint, database)
     host = socket.gethostname()
     logs = folder / f"workers-{host}"
     logs.mkdir(exist_ok=True)
-    with locked(Run(logs if storage else folder)), _storage_errors(database):
-        write_json(folder / "sweep.json", record.content)
-        owner = f"{host}:{folder}" if storage else None
-        study = Study(url or _sqlite(folder), record.study, config, experiment.seed, owner, epochs)
-        if not storage:  # else another machine may be making one
-            _remove_half_made(folder)
-        study.give_back_lost()
-        ledger = Ledger(folder, record, experiment, study, out)
-        ended = sum(trial.state not in ("waiting", "running") for trial in ledger.write())
-        print(
-            f"{ended} of {config.trials} trials have ended in {shown(folder)} ({database}); "
-            f"interrupted, the same command goes on. Output of the workers: {shown(logs)}",
-            file=out,
-            flush=True,
-        )
-        Coordinator(ledger, jobs, logs).run()
-        trials = ledger.write()
-        ledger.display.table(trials)
-        finisher = study.finisher()
-    if finisher:
-        print(f"finalists are trained by {finisher}, which ended first", file=out, flush=True)
-    else:
-        finish(folder, out)
+    with locked(Run(logs if storage else folder)):
+        with _storage_errors(database):
+            write_json(folder / "sweep.json", record.content)
+            owner = f"{host}:{folder}" if storage else None
+            study = Study(url or _sqlite(folder), record.study, config, experiment.seed, owner, epochs)
+            if not storage:  # else another machine may be making one
+                _remove_half_made(folder)
+            study.give_back_lost()
+            ledger = Ledger(folder, record, experiment, study, out)
+            ended = sum(trial.state not in ("waiting", "running") for trial in ledger.write())
+            print(
+                f"{ended} of {config.trials} trials have ended in {shown(folder)} ({database}); "
+                f"interrupted, the same command goes on. Output of the workers: {shown(logs)}",
+                file=out,
+                flush=True,
+            )
+            Coordinator(ledger, jobs, logs).run()
+            trials = ledger.write()
+            ledger.display.table(trials)
+            finisher = study.finisher()
+        if finisher:
+            print(f"finalists are trained by {finisher}, which ended first", file=out, flush=True)
+        else:
+            finish(folder, out)
 
 
-def _dataset(experiment: Experiment) -> Dataset:
-    """Return an experiment's data, which are checked."""
+def _data_of(experiment: Experiment) -> tuple[str, int]:
+    """Return the fingerprint of an experiment's data, which are checked, and how many images train."""
     dataset = preflight.load_images(experiment)
     if dataset is None:  # they have to be downloaded, by Keras
         from app import backend  # noqa: F401 - first: it keeps TensorFlow quiet while it comes up
 
         dataset = load_dataset(experiment.dataset, data_root())
         preflight.check_dataset(experiment, dataset)
-    return dataset
+    return dataset.fingerprint, len(dataset.train)
 
 
 def _sweep_folder(

@@ -23,7 +23,7 @@ from app.config import Experiment, trial_experiment
 from app.config.dataset import DatasetConfig
 from app.data.dataset import Dataset
 from app.data.datasets import load_dataset
-from app.errors import Interrupted, UserError
+from app.errors import Interrupted, UserError, library_words
 from app.paths import data_root
 from app.process import stoppable
 from app.reading import Row
@@ -94,7 +94,7 @@ class Trainer:
             return {"end": "refused", "reason": f"{where}{error.strerror or error}"}
         except Exception as error:
             traceback.print_exc()
-            return {"end": "failed", "reason": _reason(error), "broken": True}
+            return {"end": "failed", "reason": library_words(error), "broken": True}
         return {"end": "finished", "run": run.name}
 
     def _dataset(self, experiment: Experiment) -> Dataset:
@@ -115,16 +115,6 @@ def _wait_for(run: Run) -> None:
         except UserError as error:
             print(error, flush=True)
             time.sleep(1)
-
-
-def _reason(error: Exception) -> str:
-    """Return one line for what only a library knows."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    line = next((line for line in lines if "OOM" in line), lines[-1] if lines else "")
-    words = f"{type(error).__name__}: {line}" if line else type(error).__name__
-    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
-        return f"not enough memory ({words})"
-    return words
 
 
 def _listen(commands: "queue.Queue[Command | None]") -> None:
