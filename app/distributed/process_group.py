@@ -55,6 +55,7 @@ class ProcessGroup:
         self.advice = ""  # added to the message when a worker is gone
         self._connections: dict[int, Connection] = {}
         self._failure = ""  # why all workers end, where they do
+        self._failing = threading.Lock()  # held from the first failure on
         self._failed = threading.Event()
         self._done = threading.Event()  # the main thread has raised the failure, or the context has ended
 
@@ -224,15 +225,16 @@ class ProcessGroup:
 
     def _fail(self, message: str) -> None:
         """End this worker, and through the chief all others, with a message; called from other threads."""
-        if self._done.is_set() or self._failed.is_set():
+        if self._done.is_set() or not self._failing.acquire(blocking=False):
             return
         self._failure = message
+        threading.Thread(target=self._exit_after_grace, daemon=True).start()
+        if self.is_chief:  # all must know the reason before the main thread does, which leaves with a bye
+            for connection in self._connections.values():
+                connection.send({"failed": message})
         self._failed.set()
         for connection in self._connections.values():
-            if self.is_chief:
-                connection.send({"failed": message})
             connection.inbox.put(None)
-        threading.Thread(target=self._exit_after_grace, daemon=True).start()
 
     def _exit_after_grace(self) -> None:
         """End the process unless its main thread does; an operation of TensorFlow cannot be interrupted."""

@@ -13,6 +13,7 @@ import time
 import pytest
 
 from app.distributed import process_group
+from app.distributed.connection import Connection
 from app.distributed.process_group import ProcessGroup
 from app.errors import Interrupted, UserError
 from app.paths import module_command
@@ -367,6 +368,23 @@ def test_other_errors_stay_what_they_are(monkeypatch):
         return finished.wait(HANGS_AFTER_SECONDS)
 
     assert together(chief, worker) == ["done", True]
+
+
+def test_all_are_told_the_reason_before_the_chief_leaves(monkeypatch):
+    send = Connection.send
+
+    def slow(connection, message):
+        if "failed" in message:
+            time.sleep(0.3)  # in which the chief's main thread must not say goodbye to the others
+        send(connection, message)
+
+    def fail(group):
+        raise UserError("no space left")
+
+    monkeypatch.setattr(Connection, "send", slow)
+    outcomes = together(meet, fail, meet, meet)
+    outcomes.pop(1)
+    assert_refused(outcomes, "no space left")
 
 
 # Processes that are killed, or stopped, while their main threads are elsewhere.
