@@ -175,11 +175,12 @@ def check_batch_norm(job: Job) -> CheckResult:
     slowest = max(momenta)
     at_first, at_last = slowest**job.steps_per_epoch, slowest ** (job.steps_per_epoch * training.num_epochs)
     first, last = (f"{left:.1%}" if left >= 0.001 else "below 0.1%" for left in (at_first, at_last))
+    whose = "weights'" if job.experiment.model.weights else "initial"  # which fit images, if perhaps others
     measured = (
-        f"momentum {slowest:g}, {job.steps_per_epoch} steps an epoch: {first} of the "
-        f"initial statistics is left at the first validation, {last} at the end"
+        f"momentum {slowest:g}, {job.steps_per_epoch} steps an epoch: {first} of the {whose} statistics is "
+        f"left at the first validation, {last} at the end"
     )
-    if at_first <= UNSETTLED_FRACTION:
+    if at_first <= UNSETTLED_FRACTION or job.experiment.model.weights:
         if min(momenta) >= LEAST_MOMENTUM:
             return CheckResult("ok", subject, measured)
         measured = f"momentum {min(momenta):g}: the moving statistics are those of the last batch or two"

@@ -249,6 +249,13 @@ def test_frozen_statistics_need_not_settle(home):
     assert (result.level, result.measured) == ("ok", "all frozen")
 
 
+def test_statistics_of_pretrained_weights_serve_from_the_start(home):
+    job = prepare(load_experiment("tiny", ["model.bn_momentum=0.999"]))
+    job.experiment = load_experiment("tiny", ["model.bn_momentum=0.999", "model.weights=x.weights.h5"])
+    result = data_checks.check_batch_norm(job)
+    assert result.level == "ok" and "of the weights' statistics is left" in result.measured
+
+
 @pytest.mark.parametrize(
     ("need", "free", "level"), [(100, 150, "ok"), (100, 149, "warn"), (100, 100, "warn"), (100, 99, "FAIL")]
 )
