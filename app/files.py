@@ -32,10 +32,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
+        replace_file(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def replace_file(source: Path, path: Path) -> None:
+    """Rename a file of the same folder to `path`, in the place of what lay there, for good."""
+    os.replace(source, path)
+    _sync_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:

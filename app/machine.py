@@ -26,8 +26,12 @@ def available_memory_bytes() -> int:
     try:
         lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
         available = int(lines["MemAvailable"].split()[0]) * 1024
-        limit = int((group / "memory.max").read_text())
-        available = min(available, limit - int((group / "memory.current").read_text()))
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        used -= int(
+            stat["inactive_file"]
+        )  # files that were read and written: given up where memory is wanted
+        available = min(available, limit - used)
     except (OSError, KeyError, ValueError):
         pass  # another system, or no limit
     return max(available, 0)

@@ -53,17 +53,17 @@ def weights_run(experiment: Experiment) -> Run | None:
     return run
 
 
-def weights_file(experiment: Experiment) -> Path | None:
+def weights_file(experiment: Experiment, must_exist: bool = True) -> Path | None:
     """Return the file of published weights that an experiment starts from, if it names one.
 
     Raises:
-        UserError: There is no such file.
+        UserError: There is no such file, and it must exist.
     """
     weights = experiment.model.weights or ""
     if not weights.endswith(WEIGHT_FILES):
         return None
     path = project_root() / weights
-    if not path.is_file():
+    if must_exist and not path.is_file():
         raise UserError(
             f"model.weights: {weights}: no such file below {shown(project_root())}. It takes a run, a file "
             f"({', '.join(WEIGHT_FILES)}), or {IMAGENET}"

@@ -152,6 +152,7 @@ class EnvironmentRecord(Record):
     workers: Count = 1
     replicas: Count = 1
     overrides: list[str] | None = None
+    auto: list[str] | None = None  # keys of `training` that were; None in older runs
     resumes: list[dict[str, Any]] = []
 
 

@@ -30,6 +30,10 @@ EPOCHS = (
     "cannot be searched with a pruner, which compares trials at the same epoch, where those of fewer epochs "
     "are further in their schedule; set sweep.pruner: none"
 )
+AUTO_SHARE = (
+    "decides the number of epochs, which is auto, and a pruner compares trials at the same epoch; give "
+    "training.epochs as a number, or set sweep.pruner: none"
+)
 SOFTMAX = "changes the validation loss itself, which is the objective; set sweep.objective: val_accuracy"
 
 
@@ -136,11 +140,13 @@ def lookahead_findings(plain: dict[str, Any]) -> Iterator[Finding]:
         yield Finding(("training", "lookahead"), message, at_key=True)
 
 
-def search_findings(sweep: SweepConfig) -> Iterator[Finding]:
-    """Check which keys are searched, and whether the sampler can."""
+def search_findings(sweep: SweepConfig, epochs: int | str) -> Iterator[Finding]:
+    """Check which keys are searched in a training of so many epochs, and whether the sampler can."""
     refused = dict(REFUSED)
     if sweep.pruner != "none":
         refused["training.epochs"] = EPOCHS
+        if epochs == "auto":
+            refused["dataset.train_share"] = AUTO_SHARE
     if sweep.objective == "val_loss":
         refused["training.loss.softmax_before_loss"] = SOFTMAX
     reached = {

@@ -87,7 +87,7 @@ def check_space(experiment: Experiment, root: Node) -> None:
     sweep, file = experiment.sweep, experiments_dir() / f"{experiment.name}.yaml"
     assert sweep is not None
     findings = [Finding(("dataset", "validation"), TEST)] if experiment.dataset.validates_on_test else []
-    findings += search_findings(sweep)
+    findings += search_findings(sweep, experiment.training.epochs)
     unfit = {finding.path[2] for finding in findings if finding.path[:2] == ("sweep", "space")}
     space = {key: setting for key, setting in sweep.space.items() if key not in unfit}
     findings += _trial_findings(experiment, space)

@@ -105,6 +105,11 @@ class TrainingConfig(Section):
     )
 
     @property
+    def auto(self) -> list[str]:
+        """The keys of this section that are `auto`."""
+        return [key for key in ("epochs", "precision") if getattr(self, key) == "auto"]
+
+    @property
     def num_epochs(self) -> int:
         """The epochs of a run, whose `auto` is resolved (`Experiment.with_auto`)."""
         assert self.epochs != "auto"

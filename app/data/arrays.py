@@ -56,6 +56,14 @@ def source_of(
         if pair is not None:
             images, labels = _checked(*pair, len(names), f"{arrays.text}: {part}")
             splits[part] = whole_split(_converted(images, image_format, cache_folder), labels)
+    if len(names) < 2:
+        raise UserError(f"{arrays.text}: there is one class only; a classifier needs two")
+    shapes = {part: split.images.shape[1:] for part, split in splits.items()}
+    if len(set(shapes.values())) > 1:
+        raise UserError(
+            f"{arrays.text}: images of train have the shape {shapes['train']}, of test {shapes['test']}; set "
+            "dataset.image_size and dataset.channels, to which they are converted"
+        )
     return Source(names, splits["train"], None, splits.get("test"), arrays.text)
 
 
@@ -76,7 +84,7 @@ def _checked(
         raise UserError(
             f"{where}: labels from {labels.min()} to {labels.max()}; needed: 0 to {num_classes - 1}"
         )
-    return images, labels
+    return np.ascontiguousarray(images), labels  # Keras' CIFAR is a transposed view
 
 
 def _converted(images: np.ndarray, image_format: ImageFormat, cache_folder: Path) -> np.ndarray:

@@ -83,8 +83,12 @@ def _corrected(source: Source, config: DatasetConfig) -> Source:
             labels[position] = label
         text += f"; {len(suggested):,} training images relabelled by {printable(config.relabel)}"
     train = subset(dataclasses.replace(source.train, labels=labels), kept)
-    counts = np.bincount(train.labels, minlength=len(source.class_names))
-    if lost := [printable(name) for name, n in zip(source.class_names, counts, strict=True) if n == 0]:
+    before, after = (
+        np.bincount(each, minlength=len(source.class_names)) for each in (source.train.labels, train.labels)
+    )
+    if lost := [
+        printable(source.class_names[label]) for label in np.flatnonzero((before > 0) & (after == 0))
+    ]:
         raise UserError(f"dataset.exclude, dataset.relabel: no training image is left of: {', '.join(lost)}")
     return dataclasses.replace(source, train=train, text=text)
 

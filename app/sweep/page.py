@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from app.config import Experiment, trial_experiment
+from app.config import Experiment
 from app.config.sweep import SweepConfig
 from app.paths import runs_root
 from app.reports import html as page
 from app.reports.cells import percent
+from app.runs import Run, load_run_experiment
 from app.sweep.drawings import draw_importance, draw_progress, draw_slice, draw_trial_curves
 from app.sweep.finalists import FinalistsRecord, read_finalists
 from app.sweep.importance import LEAST_TRIALS, importances
@@ -136,7 +137,7 @@ def _winner(
     again = [command] if command else []
     if winner.run and (runs_root() / winner.run).is_dir():  # or it is on another machine
         again += [f"make train FROM={winner.run}"] * (command is None)
-        trained = trial_experiment(experiment, winner.settings)
+        trained = load_run_experiment(Run(runs_root() / winner.run))
         schedule = " SCHEDULE=stretch" * hasattr(trained.optimizer.learning_rate, "span_epochs")
         again.append(f"make resume RUN={winner.run} EPOCHS={2 * trained.training.num_epochs}{schedule}")
     if again:

@@ -18,7 +18,7 @@ from app.errors import UserError
 from app.files import atomic_path, write_json
 from app.reading import Row
 from app.runs import Run, write_history
-from app.training.checkpoint import Progress
+from app.training.checkpoint import Progress, best_candidate
 from app.training.history import best_row, is_complete
 from app.training.optimizers import follow_history
 from app.training.progress_display import Display
@@ -66,7 +66,7 @@ class Recorder(keras.callbacks.Callback):
         progress.epoch, progress.step, progress.train_seconds = epoch + 1, 0, 0.0
         is_best = best_row(progress.rows, training.monitor, training.mode) is row
         if is_best and job.is_chief:
-            with atomic_path(self.run.best_model) as temporary:
+            with atomic_path(best_candidate(self.run, epoch + 1)) as temporary:
                 self.model.save(temporary)
         self.display.summary(row, is_best)
         if job.is_chief:

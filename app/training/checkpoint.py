@@ -3,7 +3,8 @@
 A state is an uncompressed .npz: every variable of the model (weights, moving statistics, random
 generators), of the optimizer and of the metrics, and a JSON header with position and history. The
 zip format carries a CRC-32 of every member, so a torn or flipped file is recognised when it is read.
-Early stopping and the best epoch need no place here: both follow from the history rows.
+Early stopping and the best epoch need no place here: both follow from the history rows. The model of the
+best epoch takes its place once that epoch is in a state.
 """
 
 import json
@@ -16,7 +17,7 @@ import numpy as np
 
 from app.data.order import FLIP_STREAM, OLD_FLIP_STREAM
 from app.errors import UserError
-from app.files import atomic_path
+from app.files import atomic_path, replace_file
 from app.paths import shown
 from app.reading import Row, parse_record
 from app.records import StateHeader
@@ -103,6 +104,28 @@ def save_state(
     for old in _state_files(run)[:-KEPT_STATES]:
         old.unlink(missing_ok=True)
     return path
+
+
+def best_candidate(run: Run, epoch: int) -> Path:
+    """Return where the model of an epoch, from 1, that is the best so far waits for its state."""
+    return run.best_model.with_name(f"best-{epoch:05d}.keras")
+
+
+def settle_best(run: Run, epoch: int) -> None:
+    """Let the model that waits take the place of the best one, now that its epoch is in a state.
+
+    Until then the epoch may be lost, and its repetition need not be the best, or the same. Models of other
+    epochs that were lost are deleted.
+
+    Args:
+        run: The run.
+        epoch: Finished epochs in the newest state.
+    """
+    for waiting in run.best_model.parent.glob("best-*.keras"):
+        if waiting == best_candidate(run, epoch):
+            replace_file(waiting, run.best_model)
+        else:
+            waiting.unlink()
 
 
 def _state_files(run: Run) -> list[Path]:

@@ -18,7 +18,7 @@ from app.preflight import changed_data, check_resumable, refuse_or_force
 from app.reading import read_history, read_record
 from app.records import DatasetRecord, EnvironmentRecord
 from app.runs import Run, load_run_experiment, remove_temporaries
-from app.training.checkpoint import Progress, State, restore_state
+from app.training.checkpoint import Progress, State, restore_state, settle_best
 from app.training.optimizers import learning_rate_at
 from app.training.setup import Job
 from models.augmentation.color_layers import Recolour
@@ -111,6 +111,7 @@ def last_state(run: Run, job: Job, found: FoundState, force: bool, out: TextIO) 
         )
     if state:
         state.progress.resumed_epochs.append(state.progress.epoch + 1)
+    settle_best(run, state.progress.epoch if state else 0)
     remove_temporaries(run)
     _open_again(run, job.experiment)
     record(run, job, state.progress if state else Progress(), grave, environment)

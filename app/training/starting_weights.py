@@ -1,6 +1,7 @@
 """Training that starts from the weights of another run, or from published ones."""
 
 import hashlib
+import http.client
 import importlib.util
 import urllib.request
 from pathlib import Path
@@ -18,6 +19,7 @@ from app.files import atomic_path
 from app.paths import data_root, shown
 from app.preflight import IMAGENET, weights_file, weights_run
 from app.runs import Run
+from models.inspect import weighted_layers
 from models.network import MODELS, Network
 from models.pretrained.keras_files import read_keras_file
 from models.pretrained.matching import match
@@ -49,9 +51,9 @@ def constants_of(experiment: Experiment, dataset: Dataset) -> dict[str, Any]:
     Raises:
         UserError: Constants of published weights are asked for, but there are none or images are gray.
     """
-    published = published_weights(experiment)
     if experiment.normalization != "pretrained":
         return normalization_constants(experiment.normalization, dataset.train)
+    published = published_weights(experiment)
     if published is None:
         raise UserError(
             f"normalization: pretrained goes with model.weights: {IMAGENET}, or with a file of such weights"
@@ -74,7 +76,9 @@ def start_from(run: Run, network: keras.Model, class_names: tuple[str, ...]) -> 
             f"model.weights: {run.name} holds a {type(trained.network).__name__} with {len(theirs)} weights, "
             f"the experiment makes a {type(network).__name__} with {len(ours)}; both must be the same network"
         )
-    head = network.trainable_weights[-2:] if tuple(trained.class_names) != class_names else []
+    head = (
+        [*weighted_layers(network).values()][-1].weights if tuple(trained.class_names) != class_names else []
+    )
     new = [variable.path for variable in head]
     for source, variable in zip(theirs, ours, strict=True):
         if variable.path in new:
@@ -99,7 +103,7 @@ def published_weights(experiment: Experiment) -> Pretrained | None:
     Raises:
         UserError: There are none for its network with these arguments.
     """
-    model, file = experiment.model, weights_file(experiment)
+    model, file = experiment.model, weights_file(experiment, must_exist=False)  # a resume goes without it
     if model.weights != IMAGENET and file is None:
         return None
     layout = _layout(file) if file else None
@@ -185,23 +189,23 @@ def _published_file(offer: Pretrained) -> Path:
                 with open(temporary, "wb") as file:
                     while block := reply.read(2**20):
                         file.write(block)
-                _check_digest(temporary, offer)
-        except OSError as error:
+                if wrong := _wrong_digest(temporary, offer):
+                    raise OSError(f"what came was cut off, or another file: {wrong}")
+        except (OSError, http.client.HTTPException) as error:
             raise UserError(
                 f"model.weights: {url} cannot be downloaded ({error}); put the file at {shown(path)}"
             ) from error
         return path
-    _check_digest(path, offer)
+    if wrong := _wrong_digest(path, offer):
+        what = "install its package anew" if offer.package else "delete it, and it is fetched anew"
+        raise UserError(f"model.weights: {shown(path)} is not the published {offer.file}: {wrong}; {what}")
     return path
 
 
-def _check_digest(path: Path, offer: Pretrained) -> None:
+def _wrong_digest(path: Path, offer: Pretrained) -> str:
+    """Return what is wrong with a file's hash; nothing where it is the published file's."""
     digest = f"md5:{_hash(path, 'md5')}" if offer.digest.startswith("md5:") else _hash(path, "sha256")
-    if not digest.startswith(offer.digest):
-        raise UserError(
-            f"model.weights: {shown(path)} is not the published {offer.file}: its hash is {digest}, expected "
-            f"{offer.digest}; delete it, and it is fetched anew"
-        )
+    return "" if digest.startswith(offer.digest) else f"its hash is {digest}, expected {offer.digest}"
 
 
 def _hash(path: Path, kind: str) -> str:

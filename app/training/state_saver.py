@@ -14,7 +14,7 @@ import numpy as np
 from app.errors import Interrupted
 from app.runs import Run
 from app.training.callbacks import fail
-from app.training.checkpoint import Progress, save_state
+from app.training.checkpoint import Progress, save_state, settle_best
 from app.training.setup import Job
 from models.variables import metric_values, non_finite_variable, restore_metrics
 
@@ -90,6 +90,8 @@ class StateSaver(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Save the finished epoch; all its records are written by now."""
         self._save()
+        if self.job.is_chief:
+            settle_best(self.run, self.progress.epoch)
         self.batches_to_go = 1
         stop, _ = self._agree()
         if stop:
@@ -127,6 +129,7 @@ class StateSaver(keras.callbacks.Callback):
             epoch, step = progress.epoch + 1, progress.step
             if step == 0:  # the epoch before has just ended
                 epoch, step = progress.epoch, self.job.steps_per_epoch
+            settle_best(self.run, 0)  # what waits for this state holds such values too
             fail(self.run, self.job, f"{name} holds values that are not finite", epoch, step)
         self.replicas.average_statistics(self.model)
         save_state(self.run, self.model, self.progress, metrics, writes=self.job.is_chief)

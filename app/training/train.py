@@ -165,7 +165,7 @@ def _new_run(
         stack.enter_context(locked(run))
         write_text(run.experiment, dump_experiment(job.experiment))
         environment = job.describe_environment()
-        write_json(run.environment, environment | {"overrides": overrides})
+        write_json(run.environment, environment | {"overrides": overrides, "auto": experiment.training.auto})
         write_json(run.dataset, job.describe_dataset())
         write_text(run.summary, job.summary())
         group.all_gather("run", run.name)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import keras
 
 _Class = TypeVar("_Class", bound=type[keras.layers.Layer])
-_KERAS_LAYERS = ("RandomBrightness", "RandomGrayscale", "RandomHue", "RandomInvert")
+_KERAS_LAYERS = ("RandomBrightness", "RandomGrayscale", "RandomInvert")
 _NOT_COMPILED = "it cannot be compiled and would switch compilation off for the whole model"
 _LABELS = "it mixes images, but not the labels that belong to them here; use "
 _NO_DRAW = "it draws nothing: every training image would change in a way that evaluation never sees"

@@ -9,6 +9,7 @@ tone_layers.py for the others.
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 from keras import ops, random
 
 from models.augmentation import augmentation
@@ -108,6 +109,15 @@ class RandomContrast(RecolourByFactor):
 
     def _recolour(self, pixels):
         return contrasted(pixels, self._draw(pixels, (1 - self.factor[0], 1 + self.factor[1])))
+
+
+@augmentation
+class RandomHue(keras.layers.RandomHue):
+    """Keras' own, but that gray images stay as they are: they have no hue, which Keras' does not know."""
+
+    def call(self, data, training=True):
+        """Return images with another hue, in training."""
+        return data if data.shape[-1] != 3 else super().call(data, training=training)
 
 
 @augmentation

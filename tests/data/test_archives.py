@@ -89,6 +89,17 @@ def test_idx_and_npz_hold_the_same(load, data_root, suffix):
         load("mnist")
 
 
+def test_a_view_that_is_not_contiguous_is_taken(load, monkeypatch):
+    """Keras' CIFAR, once downloaded, is one: its files have the channels first."""
+    stored = RNG.integers(0, 256, (20, 3, 32, 32), dtype=np.uint8)
+    pair = (stored.transpose(0, 2, 3, 1), np.arange(20)[:, None] % 10)
+    monkeypatch.setattr("keras.datasets.cifar10.load_data", lambda: (pair, pair))
+    data = load("cifar10", validation="test")
+    np.testing.assert_array_equal(data.val.take(np.arange(20))[0], stored.transpose(0, 2, 3, 1))
+    assert len(data.fingerprint) == 64
+    assert load("cifar10", validation="test", image_size=(8, 8)).image_shape == (8, 8, 3)
+
+
 def test_npz_of_a_users_own(load, data_root):
     arrays = {"x_train": np.zeros((6, 4, 4, 3), np.uint8), "y_train": np.array([[0], [1], [2]] * 2)}
     path = data_root / "own.npz"
@@ -97,11 +108,18 @@ def test_npz_of_a_users_own(load, data_root):
     assert data.class_names == ("0", "1", "2") and data.test is None
     np.savez(path, class_names=["a", "b", "c"], **arrays)
     assert load(data_dir="data/own.npz").class_names == ("a", "b", "c")
+    np.savez(path, class_names=[b"a", "ü".encode(), b"c"], **arrays)  # as HDF5 has them
+    assert load(data_dir="data/own.npz").class_names == ("a", "ü", "c")
     for change, message in (
         ({"x_train": np.zeros((6, 4, 4, 3), np.float32)}, "images are float32"),
         ({"y_train": np.zeros(5, np.int64)}, "5 labels"),
         ({"x_train": np.array([object()] * 6)}, "pickled objects"),
         ({"x_test": np.zeros((1, 4, 4, 3), np.uint8)}, "needs the arrays"),
+        (
+            {"x_test": np.zeros((1, 4, 5, 3), np.uint8), "y_test": np.zeros(1, int)},
+            r"of test \(4, 5, 3\); set",
+        ),
+        ({"y_train": np.zeros(6, int)}, "one class only"),
     ):
         np.savez(path, **{**arrays, **change})
         with pytest.raises(UserError, match=message):

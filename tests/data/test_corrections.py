@@ -49,6 +49,13 @@ def test_excluded_and_relabelled_images_change_the_data(load, write_images, list
     assert load(exclude="a.csv").fingerprint == before.fingerprint
 
 
+def test_a_class_that_had_no_image_before_is_not_missed(data_root, load, listing):
+    arrays = {"x_train": np.zeros((12, 4, 4), np.uint8), "y_train": np.arange(12) % 2}
+    np.savez(data_root / "some.npz", class_names=["a", "b", "none"], **arrays)
+    keys = {"data_dir": "data/some.npz", "exclude": listing("image\n0\n", "a.csv")}
+    assert len(load(**keys, validation=0.25).train) + 3 == 11
+
+
 def test_images_without_files_are_named_by_their_number_in_the_data(data_root, load, listing):
     images = np.arange(12, dtype=np.uint8).repeat(16).reshape(12, 4, 4)
     arrays = {"x_train": images, "y_train": np.arange(12) % 2, "x_test": images, "y_test": np.arange(12) % 2}

@@ -155,6 +155,7 @@ COLOURS = {
         "brightness_factor": 0.2, "contrast_factor": 0.4, "saturation_factor": 0.9, "hue_factor": 0.3,
     },
     "random_contrast": {"factor": 0.9},
+    "random_hue": {"factor": 0.5},
     "random_posterization": {"factor": [1, 5]},
     "random_saturation": {"factor": 1.0},
     "random_sharpness": {"factor": 1.0},
@@ -175,7 +176,7 @@ def test_pixels_stay_in_their_range_whatever_it_is(name):
 def test_gray_images_are_taken(name):
     found = augmented(name, copies(RAMP[..., None]), **COLOURS[name])
     assert found.shape == (COPIES, 16, 16, 1)
-    if name in ("random_saturation", "random_color_degeneration"):
+    if name in ("random_hue", "random_saturation", "random_color_degeneration"):
         np.testing.assert_allclose(found, copies(RAMP[..., None]), atol=1e-3)
 
 

@@ -13,6 +13,7 @@ from app.files import read_json
 from app.runs import list_runs
 from app.training.averaging import averages_in
 from app.training.checkpoint import load_state
+from app.training.optimizers.variables import with_late
 from app.training.setup import prepare
 from models.inspect import count_macs
 from tests.conftest import TINY
@@ -114,6 +115,20 @@ def test_first_steps_of_adam_after_the_change_are_as_large_as_at_a_start(home, a
         job.classifier.fit(job.batches(1), steps_per_epoch=1, verbose=0, shuffle=False)
     step = np.abs(values(job.classifier.network.hidden)[0] - before)
     assert 0.9e-3 < step.max() < 1.01e-3
+
+
+def test_a_step_left_out_before_the_change_spoils_nothing():
+    """float16 leaves out steps whose gradients overflow; the optimizer then counts fewer than there were."""
+    early, late = keras.Variable([1.0], name="early"), keras.Variable([1.0], name="late")
+    optimizer = with_late(keras.optimizers.Adam, {id(late)}, steps_before=3)(0.01)
+    optimizer.build([early, late])
+    gradient = keras.ops.ones(1)
+    for _ in range(2):  # of three
+        optimizer.apply([gradient], [early])
+    optimizer.apply([gradient, gradient], [early, late])
+    optimizer.apply([gradient, gradient], [early, late])
+    assert np.isfinite(keras.ops.convert_to_numpy(late)).all()
+    assert 0.97 < float(late[0]) < 1.0
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Training that starts from published weights: what is taken, what is refused, what the run records."""
 
 import hashlib
+import http.client
 import io
 import json
 import shutil
@@ -106,6 +107,34 @@ def test_a_published_file_with_another_hash_is_refused(home):
     resnet = ["model={name: resnet, depth: 18, weights: imagenet}", "dataset.image_size=[32, 32]"]
     with pytest.raises(UserError, match="is not the published resnet18-f37072fd.pth: its hash is"):
         setup.prepare(load_experiment("tiny", [*resnet, "dataset.channels=3"]))
+
+
+@pytest.mark.parametrize("sent", [b"<html>", http.client.IncompleteRead(b"some")], ids=["page", "cut off"])
+def test_a_download_that_is_no_weights_says_where_to_put_the_file(home, monkeypatch, sent):
+    class Reply(io.BytesIO):
+        def read(self, size):
+            if isinstance(sent, Exception):
+                raise sent
+            return super().read(size)
+
+    reply = Reply(sent if isinstance(sent, bytes) else b"")
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: reply)
+    resnet = ["model={name: resnet, depth: 18, weights: imagenet}", "dataset.image_size=[32, 32]"]
+    with pytest.raises(
+        UserError, match=r"cannot be downloaded \(.*\); put the file at .*resnet18-f37072fd.pth"
+    ):
+        setup.prepare(load_experiment("tiny", [*resnet, "dataset.channels=3"]))
+    assert not list((home / "data" / "weights").iterdir())
+
+
+def test_constants_need_no_file_where_a_state_has_the_weights(home):
+    overrides = ["model={name: resnet, depth: 18, weights: gone.pth}", "dataset.image_size=[32, 32]"]
+    for normalization in ("per_channel", "pretrained"):
+        change = [f"normalization={normalization}", "dataset.channels=3"]
+        job = setup.prepare(load_experiment("tiny", [*overrides, *change]), from_state=True)
+        assert len(job.constants["mean"]) == 3
+    with pytest.raises(UserError, match="gone.pth: no such file"):
+        setup.prepare(load_experiment("tiny", [*overrides, "dataset.channels=3"]))
 
 
 def test_safetensors_are_read(home):

@@ -25,7 +25,13 @@ from app.training import setup as job
 from app.training.checkpoint import load_state
 from app.training.starting_weights import start_from
 from models import build_model
-from tests.training.stopped_runs import ROOT, assert_resumes_on_jax, assert_same_bits, comparable_history
+from tests.training.stopped_runs import (
+    ROOT,
+    assert_resumes_on_jax,
+    assert_same_bits,
+    comparable_history,
+    stopped_run,
+)
 
 
 def train(*overrides):
@@ -302,6 +308,46 @@ def test_new_head_where_the_classes_differ(home, straight):
         np.testing.assert_array_equal(ours, before)
     for ours, theirs in zip(network.weights[:-2], trained.weights[:-2], strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_head_without_bias_is_the_only_new_part(home):
+    """FastCifar10's: before it come offsets of normalisations, which belong to the backbone."""
+    overrides = ["model={name: fast_cifar10}", "dataset={name: digits, image_size: [32, 32], channels: 3}"]
+    run = train(*overrides, "training.epochs=1", "optimizer.learning_rate.warmup_epochs=0",
+                "dataset.train_share=0.2")  # fmt: skip
+    network = build_model("fast_cifar10", input_shape=(32, 32, 3), num_classes=4)
+    said = start_from(run, network, ("a", "b", "c", "d"))
+    assert said.endswith(f"new: {network.head.kernel.path} (4 classes instead of 10)")
+
+
+def test_best_model_waits_for_the_state_of_its_epoch(home):
+    experiment = load_experiment("tiny", ["training.monitor=loss", "training.epochs=3"])
+    run = stopped_run(experiment, 2, "on_epoch_end", kill=True)  # its best model is there, its state is not
+    waiting, lost = (run.best_model.with_name(f"best-0000{epoch}.keras") for epoch in (2, 7))
+    first, second = (
+        keras.saving.load_model(path).network.get_weights() for path in (run.best_model, waiting)
+    )
+    assert any((a != b).any() for a, b in zip(first, second, strict=True))
+    shutil.copy(waiting, lost)
+    runner.resume(run, io.StringIO())
+    assert [path.name for path in run.best_model.parent.glob("best*")] == ["best.keras"]
+    best = min(read_history(run.history), key=lambda row: row["loss"])
+    assert json.loads(run.metrics.read_text())["best"]["epoch"] == best["epoch"]
+
+
+def test_best_model_takes_its_place_where_only_that_was_missing(home, monkeypatch):
+    experiment = load_experiment("tiny", ["training.monitor=loss"])
+    monkeypatch.setattr("app.training.state_saver.settle_best", lambda *_: None)  # killed before it
+    run = stopped_run(experiment, 2, "on_epoch_begin", kill=True)
+    waiting = run.best_model.with_name("best-00001.keras")
+    content = waiting.read_bytes()
+    assert not run.best_model.exists()
+    monkeypatch.undo()
+    monkeypatch.setenv("TRAINER_HOME", str(home))
+    monkeypatch.setattr(runner, "callbacks_of", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        runner.resume(run, io.StringIO())
+    assert run.best_model.read_bytes() == content and not waiting.exists()
 
 
 def test_test_split_is_evaluated_once_with_the_best_checkpoint(home, tmp_path):

@@ -1,7 +1,6 @@
 """Published archives read as they are: CIFAR binary files, IDX and npz. Nothing is unpickled or extracted."""
 
 import gzip
-import io
 import math
 import struct
 import tarfile
@@ -124,13 +123,15 @@ def read_npz(path: Path) -> Arrays | None:
     """Read x_train, y_train, and x_test, y_test and class_names where present; None for other files."""
     if path.suffix != ".npz" or not path.is_file():
         return None
-    content = io.BytesIO(_read_bytes(path))
     try:
-        size = sum(member.file_size for member in zipfile.ZipFile(content).infolist())
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
         if size > available_memory_bytes():
             raise MemoryError(f"unpacks to {size:,} bytes, more than the memory that is free")
-        with np.load(content, allow_pickle=False) as file:
+        with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in (*NPZ_KEYS, "class_names") if key in file.files}
+    except OSError as error:
+        raise UserError(f"{shown(path)}: cannot be read: {error.strerror or error}") from error
     except Exception as error:  # whatever a damaged file makes the reader trip over
         raise UserError(
             f"{shown(path)}: damaged, too large, or holds pickled objects, which are never loaded: {error}"
@@ -141,10 +142,15 @@ def read_npz(path: Path) -> Arrays | None:
             f"{shown(path)}: needs the arrays {', '.join(NPZ_KEYS)} (the last two may both be left out)"
         )
     test = (arrays["x_test"], arrays["y_test"]) if "x_test" in arrays else None
-    names = tuple(map(str, arrays["class_names"].ravel())) if "class_names" in arrays else None
+    names = tuple(map(_text, arrays["class_names"].ravel())) if "class_names" in arrays else None
     if names and (len(set(names)) < len(names) or not all(name and name.isprintable() for name in names)):
         raise UserError(f"{shown(path)}: class_names must be plain text, each name once")
     return Arrays((arrays["x_train"], arrays["y_train"]), test, f"npz file, {shown(path)}", names)
+
+
+def _text(name: object) -> str:
+    """Return a class name, which HDF5 and TFDS write as bytes."""
+    return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -60,7 +60,7 @@ class Trainer:
         def watch(run: Run, rows: Sequence[Row]) -> None:
             nonlocal began
             began = True
-            ask = bool(rows) and not is_complete(experiment, rows)
+            ask = bool(rows) and not is_complete(experiment.with_epochs_for(len(dataset.train)), rows)
             values = [row[objective] for row in rows]
             send({"run": run.name, "values": values, "ask": ask}, self.answers)
             if not ask:

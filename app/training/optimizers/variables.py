@@ -128,7 +128,10 @@ def with_late(optimizer: type, late: Collection[int], steps_before: int) -> type
         @property
         def iterations(self):
             count = super().iterations
-            return count - self.updates_before if self.updates_before else count
+            if not self.updates_before:
+                return count
+            # float16 leaves out steps whose gradients overflow, so that there may have been fewer.
+            return keras.ops.maximum(count - self.updates_before, 0)
 
         def update_step(self, gradient, variable, learning_rate):
             if self.starts_late[self._get_variable_index(variable)]:
