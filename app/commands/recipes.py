@@ -41,7 +41,10 @@ def ablate(
             f"ablate: {experiment.name} has no piece that is taken out by default; name some, such as "
             'WITHOUT="optimizer.momentum normalization=unit"'
         )
-    variants = variants_of(experiment, pieces)
+    variants = [
+        each._replace(experiment=preflight.settle_weights(each.experiment))
+        for each in variants_of(experiment, pieces)
+    ]
     preflight.check_backend()
     from app import backend  # noqa: F401 - first: it keeps TensorFlow quiet while it comes up
     from app.ablation.ablate import ablate

@@ -101,7 +101,7 @@ class ProcessGroup:
         if error is not None and not isinstance(error, Interrupted) and not self._failed.is_set():
             reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             if isinstance(error, KeyboardInterrupt):
-                reason = "stopped before the training began"
+                reason = f"stopped; {self.advice}" if self.advice else "stopped before the training began"
             names_worker = reason.startswith("worker ")  # as a comparison of workers does
             message = {"failed": reason if names_worker else f"{self.name(self.index)}: {reason}"}
         for connection in self._connections.values():

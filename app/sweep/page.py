@@ -138,7 +138,9 @@ def _winner(
     if winner.run and (runs_root() / winner.run).is_dir():  # or it is on another machine
         again += [f"make train FROM={winner.run}"] * (command is None)
         trained = load_run_experiment(Run(runs_root() / winner.run))
-        schedule = " SCHEDULE=stretch" * hasattr(trained.optimizer.learning_rate, "span_epochs")
+        optimizer, others = trained.optimizer, trained.optimizer.others
+        rates = [optimizer.learning_rate, *([others.learning_rate] if others else [])]
+        schedule = " SCHEDULE=stretch" * any(hasattr(rate, "span_epochs") for rate in rates)
         again.append(f"make resume RUN={winner.run} EPOCHS={2 * trained.training.num_epochs}{schedule}")
     if again:
         yield page.paragraph(

@@ -81,7 +81,9 @@ def _ticks(dimension: Range | Choice) -> dict[float, str]:
     if dimension.log:
         powers = round(math.log10(dimension.high / dimension.low))
         places = np.geomspace(dimension.low, dimension.high, powers + 1 if 2 <= powers <= 6 else 5)
-    return {_height(dimension, at): f"{round(at) if dimension.integer else at:.3g}" for at in places}
+    if dimension.integer:
+        return {_height(dimension, at): f"{at}" for at in sorted({round(at) for at in places})}
+    return {_height(dimension, at): f"{at:.3g}" for at in places}
 
 
 def _coordinate(axes: "Axes", column: int, name: str, ticks: Mapping[float, str], room: float) -> None:

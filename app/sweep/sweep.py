@@ -22,7 +22,9 @@ from app.files import write_json
 from app.paths import data_root, shown
 from app.run_set import NOT_COMPARED, find_set
 from app.runs import Run, list_runs, locked
+from app.sweep.page import write_sweep
 from app.sweep.trials import SweepRecord, SweepSet
+from app.wording import counted
 
 SQLITE = "SQLite"
 
@@ -83,9 +85,19 @@ def sweep(
             Coordinator(ledger, jobs, logs).run()
             trials = ledger.write()
             ledger.display.table(trials)
-            finisher = study.finisher()
-        if finisher:
-            print(f"finalists are trained by {finisher}, which ended first", file=out, flush=True)
+            elsewhere = study.num_running(config.trials) if storage else 0
+            finisher = None if elsewhere else study.finisher()
+        if elsewhere:
+            words = f"{counted(elsewhere, 'trial')} under way on other machines, of which the last one"
+            print(f"{words} trains the finalists", file=out, flush=True)
+        elif finisher:
+            path = write_sweep(folder, final=True)
+            print(
+                f"page {shown(path)}\nfinalists are trained by {finisher}, which ended first. Should it be "
+                f"gone for good, one more trial (TRIALS={config.trials + 1}) lets this machine train them",
+                file=out,
+                flush=True,
+            )
         else:
             finish(folder, out)
 

@@ -1,17 +1,23 @@
 """What the engine of a sweep decides, on plain numbers: proposals, pruning, who has a trial, when it ends."""
 
+import io
 import itertools
 import json
 import math
+import queue
 
 import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
+from app.config import load_experiment
 from app.config.sweep import Choice, Range, SweepConfig
+from app.sweep.engine import worker, worker_process
 from app.sweep.engine.decisions import distributions, propose, prunes
 from app.sweep.engine.study import Study
+from app.sweep.parallel import _ticks
 from app.sweep.trials import read_trials, write_trials
+from tests.sweep.made_up import sweep_of
 
 FLIP = [{"random_flip": {"mode": "horizontal"}}]
 SPACE = {
@@ -155,6 +161,16 @@ def test_machines_that_share_a_storage_leave_each_other_their_trials(database):
     assert there.take(9) == other._replace(begun=True)
 
 
+def test_finalists_are_trained_by_the_first_to_end_until_more_trials_have(database):
+    here = open_study(database, owner="here:runs")
+    there = open_study(database, here.name, owner="there:runs")
+    here.end(here.take(9).number, "finished", value=0.5)
+    assert [study.finisher() for study in (here, there, here)] == [None, "here:runs", None]
+    there.end(there.take(9).number, "finished", value=0.6)  # the sweep was continued, here is gone
+    assert [study.finisher() for study in (there, here)] == [None, "there:runs"]
+    assert open_study(database).finisher() is None  # nobody shares it
+
+
 def test_a_trial_ends_once(database):
     study = open_study(database)
     number = study.take(1).number
@@ -200,6 +216,35 @@ def test_values_that_are_not_finite_are_kept_as_none(database, tmp_path):
     [trial] = read_trials(tmp_path)
     assert trial == study.view()[0]
     assert (trial.values, trial.value, trial.reason) == ((1.0, None, None), None, "the loss is nan")
+
+
+def test_whole_numbers_have_ticks_of_their_own():
+    ticks = _ticks(Range(1, 3, integer=True))
+    assert ticks == {0.0: "1", 0.5: "2", 1.0: "3"}
+    assert list(_ticks(Range(256, 2048, integer=True)).values())[-1] == "2048"
+
+
+def test_workers_use_no_gpu_where_all_are_hidden(monkeypatch):
+    for value, gpus in (("", ()), ("3,1", ("3", "1"))):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
+        worker_process._gpus.cache_clear()
+        assert worker_process._gpus() == gpus
+    assert worker_process._gpu_variables(1)["CUDA_VISIBLE_DEVICES"] == "1"
+    worker_process._gpus.cache_clear()
+
+
+def test_a_trial_of_epochs_that_follow_from_the_data(home, monkeypatch):
+    monkeypatch.setattr("app.config.schema.AUTO_EPOCHS", range(2, 101))
+    monkeypatch.setattr("app.config.schema.AUTO_IMAGES_SEEN", 100)
+    base = load_experiment("tiny", ["training.epochs=auto"]).model_copy(update={"sweep": sweep_of()})
+    monkeypatch.setattr(worker, "read_experiment", lambda folder: (base, []))
+    commands, answers = queue.Queue(), io.StringIO()
+    commands.put({"prune": False})  # asked once: after the first epoch, not after the last
+    trainer = worker.Trainer(home / "runs" / "tiny.sweep", commands, answers)
+    end = trainer.train({"settings": {"training.batch_size": 512}, "run": None})
+    assert end["end"] == "finished", end
+    said = [json.loads(line) for line in answers.getvalue().splitlines()]
+    assert [(len(each["values"]), each["ask"]) for each in said] == [(0, False), (1, True), (2, False)]
 
 
 def test_optuna_reads_the_storage(database):

@@ -1,5 +1,6 @@
 """Sweeps as a user runs them: killed and gone on with, workers that die, two at a time, a shared database."""
 
+import json
 import os
 import random
 import shutil
@@ -218,6 +219,7 @@ def test_machines_share_a_database_and_take_over_from_one_that_dies(postgresql, 
     assert processes[1].returncode == 0, output
     trials = trials_of(homes[1])
     assert len(trials) == 3 and {trial.state for trial in trials} <= {"finished", "pruned"}
+    assert len({json.dumps(trial.settings) for trial in trials}) == 3
     assert "another one goes on" in output or len(in_home(homes[1], list_runs, "tiny.sweep")) == 3, output
     assert "STORAGE" in refused(homes[1], "--trials", "3", "--space", space)
 

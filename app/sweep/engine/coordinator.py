@@ -15,6 +15,7 @@ from types import FrameType
 from app.config import Experiment, trial_experiment
 from app.errors import Interrupted, UserError
 from app.paths import shown
+from app.preflight import settle_weights
 from app.run_set import run_of
 from app.runs import Run
 from app.sweep.engine.ledger import Ledger
@@ -96,7 +97,7 @@ class Coordinator:
         """Take a trial and find its run; None where no trial is left."""
         while taken := self.study.take(self.sweep.trials):
             try:
-                experiment = trial_experiment(self.ledger.base, taken.settings)
+                experiment = settle_weights(trial_experiment(self.ledger.base, taken.settings))
             except UserError as error:
                 self.ledger.end(taken.number, "failed", reason=str(error))
                 if self.ledger.hopeless:
@@ -162,7 +163,7 @@ class Coordinator:
         taken, worker.trial = worker.trial, None
         if broken:
             self._release(worker)
-        if taken is None:
+        if taken is None or not self.study.holds(taken.number):
             return
         number, seconds, self.idle = taken.number, worker.seconds, False
         if end == "finished":
@@ -180,7 +181,7 @@ class Coordinator:
     def _mourn(self, worker: Worker, code: int) -> None:
         """Give back the trial of a worker that died; it has failed where trying again did not help."""
         taken, worker.trial = worker.trial, None
-        if taken is None:
+        if taken is None or not self.study.holds(taken.number):
             return
         number, self.idle = taken.number, False
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"

@@ -59,11 +59,12 @@ class Study:
     """
 
     def __init__(self, url: str, name: str, config: SweepConfig, seed: int, owner: str | None, epochs: int):
-        self.name, self.config, self.seed, self.owner, self.epochs = name, config, seed, owner, epochs
-        with quiet(), _one_at_a_time(url) as engine_kwargs:
+        self.url, self.name, self.config, self.seed = url, name, config, seed
+        self.owner, self.epochs = owner, epochs
+        with quiet(), _one_at_a_time(url):  # two that make the same tables disturb each other
             self.storage = optuna.storages.RDBStorage(
                 url,
-                engine_kwargs=engine_kwargs,
+                engine_kwargs=_engine_kwargs(url),
                 heartbeat_interval=HEARTBEAT_SECONDS if owner else None,
                 grace_period=GRACE_SECONDS if owner else None,
             )
@@ -106,19 +107,17 @@ class Study:
     def take(self, most: int) -> Taken | None:
         """Take a waiting trial, or a new one; None where there is none among the first `most`."""
         while True:
-            trials = self._frozen()
-            for trial in trials[:most]:
+            for trial in self._frozen()[:most]:
                 if trial.state == TrialState.WAITING and self._claim(trial.number):
-                    return Taken(
-                        trial.number,
-                        settings_of(trial.params, self.config.space),
-                        "owner" in trial.user_attrs,
-                    )
-            if len(trials) >= most or (params := propose(self.config, self.seed, trials)) is None:
-                return None
-            self.study.add_trial(
-                create_trial(state=TrialState.WAITING, params=params, distributions=self.distributions)
-            )
+                    settings = settings_of(trial.params, self.config.space)
+                    return Taken(trial.number, settings, "owner" in trial.user_attrs)
+            with _one_at_a_time(self.url):  # two that know the same trials propose the same
+                trials = self._frozen()
+                if len(trials) >= most or (params := propose(self.config, self.seed, trials)) is None:
+                    return None
+                self.study.add_trial(
+                    create_trial(state=TrialState.WAITING, params=params, distributions=self.distributions)
+                )
 
     def holds(self, number: int) -> bool:
         """Return whether a taken trial is still this process's: others take what shows no sign of life."""
@@ -181,12 +180,18 @@ class Study:
             self.storage.set_trial_state_values(trial_id, final, None if value is None else [value])
 
     def finisher(self) -> str | None:
-        """Return which machine trains the finalists: the first that asks; None if it is this one."""
+        """Return which machine trains the finalists; None if it is this one.
+
+        It is the first that asks, until more trials have ended.
+        """
         if self.owner is None:
             return None
-        if "finisher" not in self.storage.get_study_user_attrs(self._id):
-            self.storage.set_study_user_attr(self._id, "finisher", self.owner)
-        finisher = self.storage.get_study_user_attrs(self._id)["finisher"]
+        with _one_at_a_time(self.url):
+            ended = sum(trial.state.is_finished() for trial in self._frozen())
+            finisher, known = self.storage.get_study_user_attrs(self._id).get("finalists", ("", -1))
+            if ended > known:
+                finisher = self.owner
+                self.storage.set_study_user_attr(self._id, "finalists", [finisher, ended])
         return None if finisher == self.owner else str(finisher)
 
     @property
@@ -236,19 +241,19 @@ class Study:
         )
 
 
-@contextlib.contextmanager
-def _one_at_a_time(url: str) -> Iterator[dict[str, Any]]:
-    """Let one process at a time open a shared database: two that make the same tables disturb each other.
+def _engine_kwargs(url: str) -> dict[str, Any]:
+    """Return what SQLAlchemy is to know of a database."""
+    timeout = {"connect_args": {"connect_timeout": 10}} if url.startswith("postgresql") else {}  # seconds
+    return {"pool_pre_ping": True, **timeout}
 
-    Yields what SQLAlchemy is to know of it.
-    """
-    engine_kwargs: dict[str, Any] = {"pool_pre_ping": True}
-    if not url.startswith("postgresql"):
-        yield engine_kwargs
-        return
-    engine_kwargs["connect_args"] = {"connect_timeout": 10}  # seconds
-    engine = create_engine(url, **engine_kwargs)
-    with engine.begin() as connection:
-        connection.execute(text("SELECT pg_advisory_xact_lock(20261129)"))  # any number of ours
-        yield engine_kwargs
-    engine.dispose()
+
+@contextlib.contextmanager
+def _one_at_a_time(url: str) -> Iterator[None]:
+    """Let one process at a time, of all machines that share a database, do what follows."""
+    with contextlib.ExitStack() as stack:
+        if url.startswith("postgresql"):
+            engine = create_engine(url, **_engine_kwargs(url))
+            stack.callback(engine.dispose)
+            lock = text("SELECT pg_advisory_xact_lock(20261129)")  # any number of ours
+            stack.enter_context(engine.begin()).execute(lock)
+        yield

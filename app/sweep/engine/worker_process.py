@@ -79,8 +79,9 @@ class Worker:
 @functools.cache
 def _gpus() -> tuple[str, ...]:
     """Return the names of the GPUs that may be used."""
-    if named := os.environ.get("CUDA_VISIBLE_DEVICES"):
-        return tuple(named.split(","))
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:  # nothing in it hides all
+        return tuple(filter(None, named.split(",")))
     if not shutil.which("nvidia-smi"):
         return ()
     command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
@@ -90,6 +91,7 @@ def _gpus() -> tuple[str, ...]:
 
 def _gpu_variables(index: int) -> dict[str, str]:
     """Return the variables by which several workers share GPUs, and the memory of one."""
-    variables = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"} | os.environ
+    defaults = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    variables = {name: os.environ.get(name, value) for name, value in defaults.items()}
     gpus = _gpus()
     return variables | ({"CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]} if gpus else {})
