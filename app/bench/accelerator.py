@@ -33,7 +33,8 @@ def augmentation(tiny: bool) -> dict[str, Any]:
 def resnet18(tiny: bool, precision: str) -> dict[str, Any]:
     """Train an epoch; then measure the step beside plain Keras' and PyTorch's."""
     once = ["training.epochs=1", "optimizer.learning_rate.warmup_epochs=0", f"training.precision={precision}"]
-    experiment = load_experiment("resnet18_cifar10", [*once, f"training.batch_size={16 if tiny else 128}"])
+    size = ["training.batch_size=16", "dataset.train_share=0.01"] if tiny else []
+    experiment = load_experiment("resnet18_cifar10", [*once, *size])
     row = read_history(train.train(experiment).history)[0]
     against = ["keras", "torch"] if importlib.util.find_spec("torch") else ["keras"]
     found = read_json(bench.bench(experiment, against, 1 if tiny else 5, sys.stdout))
@@ -44,6 +45,7 @@ def resnet18(tiny: bool, precision: str) -> dict[str, Any]:
 def fast_cifar10(tiny: bool) -> dict[str, Any]:
     """Train the whole recipe; export what it made, and tell the classes of image files with it."""
     size = ["training.epochs=3", "optimizer.learning_rate.peak_epoch=1", "training.batch_size=32"]
+    size.append("dataset.train_share=0.01")
     experiment, began = load_experiment("fast_cifar10", size if tiny else []), time.monotonic()
     run = train.train(experiment)
     found = {"training, s": time.monotonic() - began} | read_json(run.metrics)["test_time_views"]
@@ -84,7 +86,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="a trial on a CPU")
     options = parser.parse_args()
     environment = startup.describe_environment(deterministic=False)
-    file = runs_root() / "bench" / f"accelerator-{environment['backend']}.json"
+    file = runs_root() / "bench" / f"accelerator-{environment['backend']}{'-tiny' * options.tiny}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     found = read_json(file) if file.exists() else {"environment": environment}
     for step in [step for step in options.steps if step not in found]:

@@ -60,8 +60,8 @@ class EvaluationConfig(Section):
     )
     views_below: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None,
-        description="Average the views only of images whose largest softmax probability without them is "
-        "below this; by default of all.",
+        description="Average the views only of images whose largest softmax probability without them, "
+        "before any temperature, is below this; by default of all.",
     )
 
     @field_validator("views_below")

@@ -85,7 +85,9 @@ class RangeTest(keras.callbacks.Callback):
         assert logs is not None
         self.ends.append(time.monotonic())
         self.losses.append(logs["loss"] if math.isfinite(logs["loss"]) else math.inf)
-        self.model.stop_training = float(np.mean(self.losses[-3:])) > DIVERGED * self.losses[0]
+        first = [loss for rate, loss in zip(self.rates, self.losses, strict=True) if rate <= 10 * LOWEST]
+        if len(first) < len(self.losses):  # before, a loss says nothing of the rates, and one batch little
+            self.model.stop_training = float(np.mean(self.losses[-3:])) > DIVERGED * np.median(first)
 
 
 def find_rate(experiment: Experiment, out: TextIO) -> RateRange | None:

@@ -125,6 +125,14 @@ def evaluations_on_test(run: Run) -> list[dict[str, Any]]:
     return [{"when": "at the end of training", "accuracy": test.accuracy}] if test else []
 
 
+def keep_test_evaluations(run: Run) -> None:
+    """Write down the evaluation of a finished run, which is to be trained further and evaluated again."""
+    path = run.evaluations / "test_evaluations.json"
+    if not path.is_file() and (evaluations := evaluations_on_test(run)):
+        run.evaluations.mkdir(exist_ok=True)
+        write_json(path, {"test_evaluations": evaluations})
+
+
 def count_test_evaluation(run: Run, accuracy: float, **settings: Any) -> int:
     """Record one more evaluation on the test split, and return how many there were."""
     evaluations = [

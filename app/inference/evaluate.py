@@ -24,6 +24,7 @@ from app.files import atomic_path
 from app.inference.load import CheckpointName, SplitName, batches_of, finite_logits, load_split, load_trained
 from app.paths import shown
 from app.runs import Run
+from app.training.freezing import Freezing
 from app.wording import aligned
 from models import ImageClassifier
 from models.inspect import named_layers
@@ -62,6 +63,7 @@ def evaluate(
     if below is not None:
         saved, total = passes_saved(plain, VIEWS[views], below), len(plain) * len(VIEWS[views])
         more |= {"views_below": below, "passes": total, "passes_saved": saved}
+    Freezing(experiment.model, classifier.network).hold(trained.epoch - 1)  # as that epoch had them
     if images := recalibrate(classifier, dataset.train, size, experiment.dataset.sampler):
         again = split_logits(classifier, chosen, size, VIEWS[views], below=below)
         more["recalibrated"] = {"training_images": images, **_compare(chosen.labels, logits, again)}
@@ -108,10 +110,11 @@ def recalibrate(
     `sampler` says how often classes appear, as in training.
 
     Returns:
-        How many images were used; 0 where the network has no batch normalisation.
+        How many images were used; 0 where the network has no batch normalisation that is trained.
     """
     all_layers = [layer for _, layer in named_layers(classifier.network)]
-    layers = [layer for layer in all_layers if isinstance(layer, keras.layers.BatchNormalization)]
+    norms = [layer for layer in all_layers if isinstance(layer, keras.layers.BatchNormalization)]
+    layers = [layer for layer in norms if layer.trainable]  # frozen ones keep theirs, as in training
     if not layers:
         return 0
     # With momentum 0 the moving statistics are those of the last batch.

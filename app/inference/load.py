@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import keras
 import numpy as np
 
 from app.classifier_files import load_classifier
@@ -69,8 +70,9 @@ def load_trained(
     startup.configure(
         seed=experiment.seed,
         precision=precision or experiment.training.precision,
-        devices=experiment.training.devices,
-        determinism=experiment.training.determinism,
+        # Wherever it was trained: a GPU, or strict determinism, may not be offered here.
+        devices="cpu" if experiment.training.devices == "cpu" else "auto",
+        determinism=None if keras.backend.backend() == "jax" else experiment.training.determinism,
     )
     classifier = load_classifier(run.best_model)
     names = tuple(data.class_names)
@@ -83,7 +85,7 @@ def load_trained(
     checkpoint = checkpoint or metrics.checkpoint
     chosen = metrics.final if checkpoint == "last" else best
     if checkpoint == "last" and best.epoch != chosen.epoch:
-        _give_last_weights(run, classifier)
+        _give_last_weights(run, classifier, chosen.epoch)
     calibrated = metrics.calibration.get(checkpoint)
     return Trained(run, experiment, classifier, checkpoint, chosen.epoch, data, calibrated)
 
@@ -96,13 +98,13 @@ def _first_difference(have: Sequence[str], want: Sequence[str]) -> str:
     return f"class {number} is {have[number]!r} against {want[number]!r}"
 
 
-def _give_last_weights(run: Run, classifier: ImageClassifier) -> None:
-    """Assign the last epoch's weights to a classifier that holds the best epoch's."""
-    state, _ = load_state(run)
-    if state is None:
-        raise UserError(
-            f"{shown(run.states)}: no state of the last epoch; CHECKPOINT=best uses {run.best_model.name}"
-        )
+def _give_last_weights(run: Run, classifier: ImageClassifier, epoch: int) -> None:
+    """Assign the weights of the last epoch, from 1, to a classifier that holds the best epoch's."""
+    state, damaged = load_state(run)
+    if state is None or damaged or (state.progress.epoch, state.progress.step) != (epoch, 0):
+        reasons = [line.partition("; using")[0] for line in damaged]
+        reason = "\n".join(reasons) or f"{shown(run.states)}: no state of the last epoch ({epoch})"
+        raise UserError(f"{reason}; CHECKPOINT=best uses {run.best_model.name}")
     have = [tuple(variable.shape) for variable in classifier.variables]
     stored = [value.shape for value in state.values["model"]]
     if have != stored:

@@ -12,6 +12,7 @@ from app.data.views import VIEWS
 from app.evaluation.calibration import calibrate, calibrated_metrics
 from app.evaluation.logits import passes_saved, split_logits
 from app.evaluation.metrics import chance_remark
+from app.evaluation.records import count_test_evaluation, evaluations_on_test
 from app.files import atomic_path, write_json
 from app.machine import peak_memory_megabytes
 from app.paths import shown
@@ -75,7 +76,7 @@ def write_results(run: Run, job: Job, classifier: keras.Model, progress: Progres
             views["views_below"] = below
             views["val_passes"] = len(plain) * len(VIEWS[kind])
             views["val_passes_saved"] = passes_saved(plain, VIEWS[kind], below)
-    test = None
+    test: dict[str, Any] | None = None
     if dataset.test is not None:
         logits = split_logits(selected, dataset.test, training.batch_size)
         loss = SparseCrossentropy(softmax_before_loss=training.loss.softmax_before_loss)
@@ -89,6 +90,8 @@ def write_results(run: Run, job: Job, classifier: keras.Model, progress: Progres
         if of_best := calibration.get("best"):
             of = of_best["temperature"], of_best["unsure_below"]
             test["calibrated"] = calibrated_metrics(dataset.test.labels, logits, *of)
+        if (run.evaluations / "test_evaluations.json").is_file():  # else metrics.json says of the only one
+            count_test_evaluation(run, test["accuracy"], checkpoint="best", epochs=len(progress.rows))
         if views:
             logits = split_logits(selected, dataset.test, training.batch_size, VIEWS[kind], logits, below)
             views["test_accuracy"] = _accuracy(logits, dataset.test)
@@ -151,7 +154,9 @@ def print_results(run: Run, out: TextIO) -> None:
             line += f"{views.val_passes_saved:,} of {views.val_passes:,} passes saved"
         lines.append(f"with test-time views ({views.views}): {line}")
     if metrics.test:
-        lines.append(f"test accuracy {metrics.test.accuracy:.4f} (best checkpoint, evaluated once)")
+        count = len(evaluations_on_test(run))
+        times = "once" if count == 1 else f"{count} times, which makes it optimistic"
+        lines.append(f"test accuracy {metrics.test.accuracy:.4f} (best checkpoint, evaluated {times})")
     if remark := chance_remark(run.path.parent.name, metrics, read_record(run.dataset, DatasetRecord)):
         lines.append(remark)
     lines += [f"curves {shown(run.curves)}", f"report {shown(run.report)}"]

@@ -12,6 +12,7 @@ from app.config import Experiment, dump_experiment, load_experiment
 from app.data.order import OLD_FLIP_STREAM
 from app.distributed.process_group import ProcessGroup
 from app.errors import UserError
+from app.evaluation.records import keep_test_evaluations
 from app.files import write_json, write_text
 from app.paths import experiments_dir
 from app.preflight import changed_data, check_resumable, refuse_or_force
@@ -125,6 +126,7 @@ def _open_again(run: Run, experiment: Experiment) -> None:
     kill in between leaves an unfinished run, which may be resumed with more epochs or without.
     """
     if run.finished:
+        keep_test_evaluations(run)
         os.replace(run.metrics, run.path / f"metrics-{len(read_history(run.history))}-epochs.json")
     if experiment != load_run_experiment(run):
         write_text(run.experiment, dump_experiment(experiment))

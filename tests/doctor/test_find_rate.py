@@ -100,6 +100,28 @@ def test_the_rates_of_muon_and_of_what_is_beside_it_rise_together(home):
         assert float(test.optimizer._learning_rate(step)) == pytest.approx(2.5 * rate, rel=1e-5)
 
 
+def test_a_first_batch_that_is_a_lucky_one_ends_nothing(home):
+    job = prepare(load_experiment("tiny"))
+    test = RangeTest(job)
+    test.set_model(job.classifier)
+    job.classifier.stop_training = False
+
+    def losses(rates, values):
+        for rate, value in zip(rates, values, strict=True):
+            test.rates.append(rate)
+            test.on_epoch_end(0, {"loss": value})
+            if test.model.stop_training:
+                return False
+        return True
+
+    timed = [LOWEST] * TIMED_STEPS
+    assert losses(timed, [0.01, 2.0, 1.0, 9.0, *[1.0] * (TIMED_STEPS - 4)])
+    assert test.plan()[0] >= 2
+    rising = [LOWEST, 3 * LOWEST, 9 * LOWEST, 30 * LOWEST, 90 * LOWEST]
+    assert losses(rising, [0.01, 1.0, 1.2, 1.0, 1.5])
+    assert not losses([300 * LOWEST], [9.0])
+
+
 class Broken(Network):
     """A network whose outputs are not numbers."""
 

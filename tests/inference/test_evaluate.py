@@ -63,6 +63,31 @@ def test_digits_have_no_test_split(digits_run, capsys):
     assert evaluations_on_test(digits_run) == []
 
 
+def test_a_damaged_last_state_is_not_replaced_by_the_one_before(digits_run, tmp_path):
+    copy = copy_of(digits_run, tmp_path)
+    metrics = read_json(copy.metrics)
+    metrics["best"]["epoch"] = 1  # whichever it was: of the last epoch, best.keras would serve for both
+    copy.metrics.write_text(json.dumps(metrics))
+    *_, before, last = sorted(copy.states.iterdir())
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 1
+    last.write_bytes(content)
+    with pytest.raises(UserError, match=f"{last.name}: damaged .*; CHECKPOINT=best uses best.keras") as error:
+        load_trained(copy, "last")
+    assert "using the state before" not in str(error.value)
+    last.unlink()
+    with pytest.raises(UserError, match="no state of the last epoch"):
+        load_trained(copy, "last")
+    assert before.is_file() and load_trained(copy, "best")
+
+
+def test_a_run_of_a_gpu_is_used_without_one(digits_run, tmp_path):
+    copy = copy_of(digits_run, tmp_path)
+    text = copy.experiment.read_text().replace("devices: auto", "devices: gpu")
+    copy.experiment.write_text(text)
+    assert load_trained(copy).experiment.training.devices == "gpu"
+
+
 def test_an_unfinished_run_is_refused(digits_run, tmp_path):
     copy = tmp_path / "digits" / "20260101-000000"
     shutil.copytree(digits_run.path, copy)
@@ -215,6 +240,17 @@ def test_recalibration_finds_the_mean_and_variance_of_the_training_images():
     np.testing.assert_allclose(norm.moving_mean.numpy(), pixels.mean(0), rtol=1e-5)
     np.testing.assert_allclose(norm.moving_variance.numpy(), pixels.var(0), rtol=1e-4)
     assert norm.momentum == 0.9 and Classifier.network.dropout.rate == 0.5
+
+
+def test_frozen_batch_normalisation_keeps_its_statistics():
+    class Classifier:
+        normalization = staticmethod(lambda pixels: pixels / 255.0)
+        network = OneNorm()
+
+    Classifier.network(np.zeros((1, 4, 4, 3), "float32"))
+    Classifier.network.norm.trainable = False
+    assert recalibrate(Classifier, Images(8), 4) == 0
+    assert not Classifier.network.norm.moving_mean.numpy().any()
 
 
 def test_a_network_without_batch_normalisation_is_left_alone():

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from app.classifier_files import load_classifier
+from app.data.images import ImageFormat, decode_file
 from app.errors import UserError
 from app.inference import export as export_module
 from app.inference.export import export
@@ -161,7 +162,18 @@ def test_without_the_data_random_images_are_used_and_said(folder_run, tmp_path):
     names = (folder / "class_names.txt").read_text(encoding="utf-8").splitlines()
     assert names == ['2, "two"', "10 $x^2$", "été"]
     crop = "image = ImageOps.fit(image, (16, 16), Image.Resampling.BICUBIC)"
-    assert crop in facts["how_to_run"] and 'convert("RGB")' in facts["how_to_run"][3]
+    assert crop in facts["how_to_run"] and 'image = image.convert("RGB")' in facts["how_to_run"]
+
+
+def test_what_is_transparent_shows_the_runs_background(folder_run, tmp_path):
+    _, facts, _ = exported(copy_of(folder_run, tmp_path), "keras")
+    pixels = np.zeros((9, 9, 4), np.uint8)
+    pixels[3:6, 3:6] = 40, 90, 200, 128
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    lines = [line.replace("photo.jpg", f"{tmp_path}/photo.png") for line in facts["how_to_run"]]
+    exec("\n".join(lines[: lines.index('image = image.convert("RGB")') + 1]), space := {})
+    wanted = decode_file(tmp_path / "photo.png", ImageFormat(None, 3))
+    np.testing.assert_array_equal(space["image"], wanted)
 
 
 def test_what_does_not_agree_is_refused_and_not_kept(digits_run, tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ import app.training.train as runner
 from app import cli
 from app.config import load_experiment
 from app.errors import Interrupted, UserError
+from app.evaluation.records import evaluations_on_test
 from app.files import read_json
 from app.reading import HISTORY_COLUMNS, read_history
 from app.reports.compare import newest_seeds
@@ -371,6 +372,13 @@ def test_test_split_is_evaluated_once_with_the_best_checkpoint(home, tmp_path):
     assert test["images"] == 10 and test["checkpoint"] == "best" and 0 <= test["accuracy"] <= 1
     with np.load(run.predictions) as stored:
         assert len(stored["labels"]) == 6
+
+    # Trained further, it is looked at again.
+    assert len(evaluations_on_test(run)) == 1
+    said = io.StringIO()
+    runner.resume(run, said, epochs=3, schedule="keep")
+    assert [each.get("epochs") for each in evaluations_on_test(run)] == [None, 3]
+    assert "(best checkpoint, evaluated 2 times, which makes it optimistic)" in said.getvalue()
 
 
 def test_run_paths(tmp_path):
