@@ -10,7 +10,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from app.paths import project_root
 from app.records import EnvironmentRecord
 
 _PACKAGES = ("tensorflow", "keras", "jax", "jaxlib", "numpy", "pillow", "scikit-learn", "matplotlib")
@@ -60,10 +59,10 @@ def package_versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """Return the checkout's commit, marked `+changes` where files differ from it."""
+    """Return the commit of this program's checkout, marked `+changes` where files differ from it."""
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(project_root()), *arguments]
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
     try:

@@ -14,7 +14,7 @@ from app.data.datasets import load_dataset
 from app.data.sources.published import local_path
 from app.errors import UserError
 from app.paths import data_root, project_root, runs_root, shown
-from app.reading import read_history, read_record
+from app.reading import read_record
 from app.records import DatasetRecord
 from app.runs import Run, find_run, load_run_experiment
 from app.wording import nearest, received, unknown_name
@@ -143,18 +143,10 @@ def check_resumable(run: Run, epochs: int | None) -> None:
     load_run_experiment(run, [f"training.epochs={epochs}"])  # the strict loader knows how many are too many
     if not run.finished:
         return
-    trained = len(read_history(run.history))
-    if trained < planned:
-        raise UserError(
-            f"EPOCHS={epochs}: {run.name} was stopped early after {trained} of {planned} epochs, because "
-            f"{training.monitor} no longer improved; more epochs would not be trained. "
-            f'Train anew: make train FROM={run.name} SET="training.epochs={epochs} '
-            'training.early_stopping=null"'
-        )
     if not any(run.states.glob("state-*.npz")):
         raise UserError(
             f"EPOCHS={epochs}: {run.name} has no state to go on from ({shown(run.states)}/ is empty). "
-            f'Train anew: make train FROM={run.name} SET="training.epochs={epochs}"'
+            f'Train anew: make train FROM={run.argument} SET="training.epochs={epochs}"'
         )
 
 
@@ -171,7 +163,7 @@ def refuse_or_force(run: Run, grave: Sequence[str], force: bool) -> None:
         raise UserError(
             "\n".join(f"{run.name}: {line}" for line in grave)
             + "\nRestore what has changed, or go on all the same with FORCE=1 (this is then recorded), "
-            f"or train anew with FROM={run.name}"
+            f"or train anew with FROM={run.argument}"
         )
 
 

@@ -123,7 +123,8 @@ def run_of(folder_name: str, experiment: Experiment) -> Run | None:
         if run.experiment.is_file() and run.dataset.is_file():
             trained, auto = _experiment_of(run.path, run.experiment.stat().st_mtime_ns)
             known = auto is None or auto == experiment.training.auto  # not a variant that names the value
-            if known and _same(trained, experiment.with_auto_of(trained)):
+            # Images may have moved: the set is one of images that are the same.
+            if known and _same(trained, experiment.with_auto_of(trained), {"dataset": {"data_dir"}}):
                 return run
     return None
 

@@ -6,6 +6,7 @@ import fcntl
 import io
 import json
 import os
+import shlex
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,6 +41,12 @@ class Run:
         self.tensorboard = path / "tensorboard"
         self.best_model = path / "checkpoints" / "best.keras"
         self.states = path / "checkpoints" / "last"
+
+    @property
+    def argument(self) -> str:
+        """What commands take as `RUN=`: its name, of a run elsewhere its path."""
+        inside = self.path.parents[1].resolve() == runs_root().resolve()
+        return self.name if inside else shlex.quote(str(self.path))
 
     @property
     def finished(self) -> bool:
@@ -136,13 +143,15 @@ def load_finished(run: Run) -> tuple[Experiment, MetricsRecord, DatasetRecord]:
         UserError: The run is not finished, or a file of it is missing or damaged.
     """
     if not run.finished:
-        raise UserError(f"{run.name}: this run is not finished; finish it first: make resume RUN={run.name}")
+        raise UserError(
+            f"{run.name}: this run is not finished; finish it first: make resume RUN={run.argument}"
+        )
     experiment = load_run_experiment(run)
     metrics, dataset = read_record(run.metrics, MetricsRecord), read_record(run.dataset, DatasetRecord)
     if not run.best_model.is_file():
         raise UserError(
             f"{shown(run.best_model)}: no such file; it holds the trained network. Restore it, or train "
-            f"anew: make train FROM={run.name}"
+            f"anew: make train FROM={run.argument}"
         )
     return experiment, metrics, dataset
 

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from app import cli, reading, runs
-from app.commands.options import COMMANDS, Exp
+from app.commands.options import COMMANDS, Exp, overrides_from
 from app.config import load_experiment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -127,6 +127,13 @@ def test_train_from_a_run_repeats_its_experiment(home, capsys):
     assert first.curves.read_bytes() == before
     assert cli.main(["resume", "--run", first.name]) == 2
     assert "is finished" in capsys.readouterr().err
+
+
+def test_a_folder_of_images_may_have_any_name(tmp_path):
+    for name in ("Fotos \U0001f4f7", "my 'own' \"photos\" #1: α", "\U00020000"):
+        (change,) = overrides_from((), str(tmp_path / name))
+        experiment = load_experiment("finetune_folder", [change])
+        assert experiment.dataset.data_dir == str(tmp_path / name)
 
 
 def test_full_disk_is_one_message(home, capsys, monkeypatch):

@@ -4,8 +4,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from app import cli, files, reading, runs
+from app.config import dump_experiment, load_experiment
 from app.errors import UserError
 from app.reports.results_table import END, START
+from app.run_set import run_of
+from tests.test_records import DATASET, ENVIRONMENT
 
 
 @pytest.fixture(autouse=True)
@@ -114,3 +117,30 @@ def test_unknown_run_names_the_newest_ones():
     with pytest.raises(UserError, match="EXP=x: no finished run .* train it first"):
         runs.newest_run("x", finished=True)
     assert runs.newest_run("x", finished=False).path == run.path
+
+
+def test_commands_are_told_the_path_of_a_run_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRAINER_HOME", str(tmp_path))
+    assert runs.Run(tmp_path / "runs" / "x" / "20260101-000000").argument == "x/20260101-000000"
+    copy = tmp_path / "my runs" / "x" / "20260101-000000"
+    assert runs.Run(copy).argument == f"'{copy}'"
+
+
+def test_a_run_of_a_set_is_found_again_where_its_images_moved_and_not_for_a_variant(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRAINER_HOME", str(tmp_path))
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "x.yaml").write_text(
+        "dataset: {name: image_folder, data_dir: photos}\nmodel: {name: lenet5}\n"
+        "optimizer: {name: adam, learning_rate: 1e-3}\ntraining: {epochs: auto, batch_size: 8}\n"
+    )
+    asked = load_experiment("x")
+    run = runs.create_run("x.ablation")
+    files.write_text(run.experiment, dump_experiment(asked.with_epochs_for(4_000)))
+    files.write_json(run.dataset, DATASET)
+    files.write_json(run.environment, ENVIRONMENT | {"auto": ["epochs"]})
+    moved = load_experiment("x", ["dataset.data_dir=elsewhere"])
+    assert run_of("x.ablation", asked).name == run_of("x.ablation", moved).name == run.name
+    assert (
+        run_of("x.ablation", load_experiment("x", ["training.epochs=25"])) is None
+    )  # the variant WITHOUT auto
+    assert run_of("x.ablation", load_experiment("x", ["seed=1"])) is None

@@ -24,7 +24,7 @@ import numpy as np
 from app.config import load_experiment
 from app.data.pipeline import num_steps
 from app.errors import UserError
-from app.paths import module_command, project_root
+from app.paths import module_command
 from app.reading import HISTORY_COLUMNS, read_history, read_record
 from app.records import DatasetRecord
 from app.runs import Run, find_run, load_run_experiment
@@ -95,7 +95,7 @@ def run_process(command: Sequence[str], kill: Kill | None = None) -> tuple[Run, 
     """
     program, environment = module_command("app", *command)
     with subprocess.Popen(
-        program, cwd=project_root(), env=environment,
+        program, env=environment,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     ) as process, contextlib.ExitStack() as stack:  # fmt: skip
         stack.callback(process.kill)  # must not outlive this process

@@ -6,7 +6,6 @@ defaults come from the signature, the command's help is the first line of its do
 
 import argparse
 import inspect
-import json
 import shlex
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, NoReturn, TypeVar
 
 from app.config import Experiment, load_experiment
+from app.config.loader import as_yaml
 from app.errors import UserError
 from app.runs import Run, find_run, list_runs, newest
 from app.wording import nearest
@@ -89,7 +89,7 @@ def overrides_from(set_: Sequence[str], data_dir: str | None = None) -> list[str
             folder = Path(data_dir).expanduser().resolve()
         except (OSError, ValueError, RuntimeError) as error:  # a circle of links, the home of nobody
             raise UserError(f"--data-dir {data_dir!r}: {error}") from error
-        pairs.append(f"dataset.data_dir={json.dumps(str(folder))}")
+        pairs.append(f"dataset.data_dir={as_yaml(str(folder))}")
     return pairs
 
 

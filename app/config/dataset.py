@@ -37,7 +37,9 @@ class DatasetConfig(Section):
     image_size: tuple[Pixels, Pixels] | None = Field(
         None, description="`[height, width]` in pixels; required where images differ in size."
     )
-    channels: Literal[1, 3] | None = Field(None, description="1 for gray, 3 for RGB; by default the images'.")
+    channels: Literal[1, 3] | None = Field(
+        None, description="1 for gray, 3 for RGB; by default the images', of class folders 3."
+    )
     interpolation: Literal["bilinear", "nearest", "bicubic", "lanczos", "area"] = Field(
         "bilinear", description="How images are resized."
     )

@@ -135,7 +135,7 @@ def load_split(trained: Trained, split: SplitName) -> tuple[Dataset, Split]:
         raise UserError(
             f"{trained.run.name}: the images have changed since it was trained ({dataset.source}; then: "
             f"{trained.data.source}); put the old ones back, or use other images with "
-            f"make predict RUN={trained.run.name} IMAGES=folder"
+            f"make predict RUN={trained.run.argument} IMAGES=folder"
         )
     if split == "validation":
         return dataset, dataset.val

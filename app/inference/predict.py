@@ -106,6 +106,10 @@ def predict(
         predictions += _predict_batch(trained, batch, pixels, dict(bad), unsure_below)
     good = [each for each in predictions if not each.problem]
     _report_bad_files([each for each in predictions if each.problem], len(paths), images, out)
+    print(*_table(good), sep="\n", file=out)
+    if unsure_below is not None:
+        number, limit = sum(bool(each.unsure) for each in good), f"below a probability of {unsure_below:.3f}"
+        print(f"unsure ({limit}): {number:,} of {len(good):,}", file=out)
     folder = new_folder(run.path / "predictions")
     write_text(folder / "predictions.csv", _csv(predictions))
     captions = [
@@ -118,10 +122,6 @@ def predict(
         drawn += f"; unsure: below {unsure_below:.3f}"
     title = f"Predicted classes and their probabilities\n{trained.title}; {drawn}"
     draw_grid(folder / "contact_sheet.png", thumbnails, captions, title)
-    print(*_table(good), sep="\n", file=out)
-    if unsure_below is not None:
-        number, limit = sum(bool(each.unsure) for each in good), f"below a probability of {unsure_below:.3f}"
-        print(f"unsure ({limit}): {number:,} of {len(good):,}", file=out)
     print(f"predictions {shown(folder / 'predictions.csv')}", file=out)
     print(f"contact sheet {shown(folder / 'contact_sheet.png')}", file=out)
     return folder

@@ -60,9 +60,10 @@ def write_labels(experiment_name: str, out: TextIO) -> list[Suspect]:
     labels, logits = read_predictions(found.predictions, "best", len(source.class_names))
     if not np.array_equal(labels, source.train.labels):
         raise UserError(f"{shown(found.predictions)} is of other images; {_command(found)} writes it again")
-    suspects = _suspects(source, probabilities(logits))
+    softmax = probabilities(logits)
+    suspects = _suspects(source, softmax)
     listing, path = found.folder / "labels.csv", found.folder / "labels.html"
-    text = _listing(suspects)
+    text = _listing(found, source, suspects, softmax)
     edited = listing.exists() and listing.read_bytes() != text.encode()
     if not edited:
         write_text(listing, text)
@@ -135,14 +136,27 @@ def _suspects(source: Source, softmax: np.ndarray) -> list[Suspect]:
     ]
 
 
-def _listing(suspects: list[Suspect]) -> str:
-    """Return the CSV file that `dataset.exclude` and `dataset.relabel` take."""
+def _listing(found: FoldSet, source: Source, suspects: list[Suspect], softmax: np.ndarray) -> str:
+    """Return the CSV file that `dataset.exclude` and `dataset.relabel` take.
+
+    It takes the place of the list that `relabel` names already, and keeps what of that is not suspected.
+    """
+    config, names = found.experiment.dataset, source.class_names
+    plain = (
+        load_source(config.model_copy(update={"relabel": None}), data_root()) if config.relabel else source
+    )
+    labels = dict(zip(image_names(plain.train), plain.train.labels, strict=True))
+    wanted = {each.position: each.suggested for each in suspects}
+    files = image_names(source.train)
+    for position, label in enumerate(source.train.labels):
+        if label != labels[files[position]]:
+            wanted.setdefault(position, names[label])
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CORRECTION_COLUMNS)
-    writer.writerows(
-        (each.name, each.given, each.suggested, f"{each.given_probability:.6f}") for each in suspects
-    )
+    for position, suggested in wanted.items():
+        label = labels[files[position]]
+        writer.writerow((files[position], names[label], suggested, f"{softmax[position, label]:.6f}"))
     return text.getvalue()
 
 
@@ -161,6 +175,10 @@ def _parts(found: FoldSet, source: Source, suspects: list[Suspect], accuracy: fl
         "train with the suggested classes, or leave the images out, by one of these lines in the experiment:"
     )
     yield page.code(f"dataset:\n  relabel: {listing}\n  # or\n  exclude: {listing}")
+    if earlier := found.experiment.dataset.relabel:
+        yield page.paragraph(f"The list holds the corrections of {earlier}, too, and takes its place.")
+    if earlier := found.experiment.dataset.exclude:
+        yield page.paragraph(f"The images of {earlier} are not in it: keep that line, or add its lines here.")
     yield page.heading("Images" if len(suspects) <= MOST_SHOWN else f"The first {MOST_SHOWN} images")
     shown_ones = suspects[:MOST_SHOWN]
     images = source.train.images_at(np.array([each.position for each in shown_ones], np.int64))

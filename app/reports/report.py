@@ -53,7 +53,7 @@ def write_report(run: Run, dataset: Dataset | None = None) -> Path:
     if not run.finished:
         raise UserError(
             f"{run.name}: this run is not finished, so there is nothing to report; its curves so far are in "
-            f"{shown(run.curves)}. Finish it with make resume RUN={run.name}"
+            f"{shown(run.curves)}. Finish it with make resume RUN={run.argument}"
         )
     experiment, metrics = load_run_experiment(run), read_record(run.metrics, MetricsRecord)
     if dataset is None:  # at the end of training they are drawn already
@@ -240,7 +240,7 @@ def _machine(metrics: MetricsRecord, environment: EnvironmentRecord) -> list[tup
 
 def _commands(run: Run, experiment: Experiment, environment: EnvironmentRecord) -> list[str]:
     """Return the commands that train the same once more."""
-    lines = [f"make train FROM={run.name}"]
+    lines = [f"make train FROM={run.argument}"]
     overrides = environment.overrides
     if overrides is not None:
         command = train_command(experiment.name, overrides)

@@ -42,22 +42,23 @@ class _Finished:
     environment: EnvironmentRecord
 
     @property
-    def epochs(self) -> int:
-        """Epochs that it was trained."""
-        return self.metrics.timing.epochs
+    def planned(self) -> int:
+        """The epochs of its training, which may have stopped early."""
+        return self.experiment.training.num_epochs
 
     @property
-    def kind(self) -> tuple[str, str]:
-        """What must be equal in runs of which a mean is taken."""
-        return self.experiment.training.precision, self.dataset.fingerprint
+    def kind(self) -> tuple[str, str, str]:
+        """What must be equal in runs of which means are taken."""
+        machine = describe_machine(self.environment)
+        return self.dataset.fingerprint, self.experiment.training.precision, machine
 
 
 def write_results_table() -> list[str]:
     """Write the tables into experiments/README.md, and into models/README.md where there is one.
 
-    An experiment's line comes from its finished runs with the most epochs, the newest of each seed, if they
-    trained the recipe that the file has now. A line that is already there stays where no run here has as
-    many epochs, or where as many have fewer seeds.
+    An experiment's line comes from its finished runs of the recipe that the file has now, the newest of each
+    seed: those of all its epochs, or else of the most. A line that is already there, of another machine
+    perhaps, stays where it has more of these epochs.
 
     Returns:
         What was taken and what was left out, for people.
@@ -78,12 +79,12 @@ def write_results_table() -> list[str]:
         if chosen:
             new, words = _result(experiment, chosen)
             runs = ", ".join(each.run.name for each in chosen)
-            if row is None or _length(new) >= _length(row):
+            (trained, planned), (known, planned_then) = _epochs(new), _epochs(row) if row else (0, 0)
+            if row and known > trained and planned_then == planned:
+                said.append(f"{name}: the line of {row['epochs']} epochs stays; {runs}: {trained}")
+            else:
                 row = new
                 said.append(f"{name}: {words} ({runs})")
-            else:
-                stays = f"the line of {row['epochs']} epochs, seeds: {row['seeds']}, stays"
-                said.append(f"{name}: {stays}; {runs} has fewer")
         if row is None:
             missing.append(f"`{name}`")
         else:
@@ -92,7 +93,7 @@ def write_results_table() -> list[str]:
     table = _table(HEADINGS, _RULE, rows)
     write_text(page, f"{before}{START}\n\n{table}{not_run}\n{END}{after}")
     if networks:
-        whole = [row for row in rows if len(set(row["epochs"].split(" of "))) == 1]
+        whole = [row for row in rows if len(set(_epochs(row))) == 1]
         rule = ("---",) * 4 + ("---:",) * 4
         table = _table(NETWORK_HEADINGS, rule, sorted(whole, key=lambda row: row["network"]))
         write_text(networks_page, f"{networks[0]}{START}\n\n{table}\n{END}{networks[2]}")
@@ -120,16 +121,16 @@ def _cells(line: str) -> _Cells | None:
     return dict(zip(HEADINGS, cells, strict=True)) if is_row else None
 
 
-def _length(row: _Cells) -> tuple[int, int]:
-    """Return how many epochs and seeds are behind a line."""
-    epochs, seeds = (re.match(r"\d+", row[key]) for key in ("epochs", "seeds"))
-    return int(epochs[0]) if epochs else 0, int(seeds[0]) if seeds else 0
+def _epochs(row: _Cells) -> tuple[int, int]:
+    """Return how many epochs a line's runs were to be trained, and how many the recipe has."""
+    match = re.fullmatch(r"(?:\d+ to )?(\d+) of (\d+)", row["epochs"].partition(",")[0])
+    return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def _choose(experiment: Experiment) -> tuple[list[_Finished], list[str]]:
     """Return the runs whose metrics count for an experiment, and a remark on each that is left out.
 
-    They have as many epochs, and data and number format of the newest of them.
+    They have the data, number format and machine of the newest of them, and as many epochs.
     """
     found, remarks = [], []
     for run in list_runs(experiment.name):
@@ -148,14 +149,29 @@ def _choose(experiment: Experiment) -> tuple[list[_Finished], list[str]]:
             continue
         trained = finished.experiment
         wanted = experiment.with_auto_of(trained)
-        if trained.model_dump(exclude=_FREE) != wanted.model_dump(exclude=_FREE):
+        free = _FREE | ({"model": {"weights"}} if (wanted.model.weights or "").endswith("/latest") else {})
+        if trained.model_dump(exclude=free) != wanted.model_dump(exclude=free):
             remarks.append(f"{run.name}: left out; it trained another recipe than the file has now")
         else:
             found.append(finished)
-    most = max((each.epochs for each in found), default=0)
-    longest = [each for each in found if each.epochs == most]
-    seeds = {each.experiment.seed: each for each in longest if each.kind == longest[-1].kind}
-    return list(seeds.values()), remarks
+    if not found:
+        return [], remarks
+    planned = experiment.with_epochs_for(found[-1].dataset.num_images.train).training.num_epochs
+    alike = [each for each in found if each.kind == found[-1].kind]
+    most = max((each.planned for each in alike), key=lambda epochs: (epochs == planned, epochs))
+    seeds: dict[int, _Finished] = {}
+    for each in alike:
+        if each.planned == most:
+            seeds.pop(each.experiment.seed, None)  # the newest is to be the last
+            seeds[each.experiment.seed] = each
+    chosen = list(seeds.values())
+    for each in found:
+        if each not in chosen:
+            why = (
+                "fewer epochs, or the same seed" if each.kind == found[-1].kind else "other images or machine"
+            )
+            remarks.append(f"{each.run.name}: left out; {why}, beside {chosen[-1].run.name}")
+    return chosen, remarks
 
 
 def _result(experiment: Experiment, chosen: Sequence[_Finished]) -> tuple[_Cells, str]:
@@ -163,7 +179,10 @@ def _result(experiment: Experiment, chosen: Sequence[_Finished]) -> tuple[_Cells
     newest = chosen[-1]
     metrics, counts = [each.metrics for each in chosen], newest.dataset.num_images
     planned = experiment.with_epochs_for(counts.train).training.num_epochs
-    epochs, split = f"{newest.epochs} of {planned}", newest.metrics.split
+    trained = sorted({each.timing.epochs for each in metrics})
+    stopped = f", stopped after {' to '.join(map(str, {trained[0]: 0, trained[-1]: 0}))}"
+    epochs = f"{newest.planned} of {planned}{stopped if trained != [newest.planned] else ''}"
+    split = newest.metrics.split
     seconds = f"{statistics.median(each.timing.seconds_per_epoch for each in metrics):,.0f}"
     last = _mean(each.final.val_accuracy for each in metrics)
     headline = _mean(each.headline.val_accuracy for each in metrics)

@@ -135,13 +135,14 @@ def _winner(
     yield page.paragraph(f"As an experiment, to be saved as experiments/{experiment.name}_best.yaml:")
     yield page.code(text)
     again = [command] if command else []
-    if winner.run and (runs_root() / winner.run).is_dir():  # or it is on another machine
+    if winner.run and Run(runs_root() / winner.run).experiment.is_file():  # or it is on another machine
         again += [f"make train FROM={winner.run}"] * (command is None)
         trained = load_run_experiment(Run(runs_root() / winner.run))
         optimizer, others = trained.optimizer, trained.optimizer.others
         rates = [optimizer.learning_rate, *([others.learning_rate] if others else [])]
         schedule = " SCHEDULE=stretch" * any(hasattr(rate, "span_epochs") for rate in rates)
-        again.append(f"make resume RUN={winner.run} EPOCHS={2 * trained.training.num_epochs}{schedule}")
+        if not trained.training.early_stopping:  # which may have ended it
+            again.append(f"make resume RUN={winner.run} EPOCHS={2 * trained.training.num_epochs}{schedule}")
     if again:
         yield page.paragraph(
             "Trained again, and its run trained further:" if len(again) > 1 else "Trained again:"

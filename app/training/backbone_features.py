@@ -103,7 +103,7 @@ def features_once(job: Job, run: Run, out: TextIO) -> Iterator[Job]:
         return
     began = time.monotonic()
     with (
-        message_on_stop(f"go on with: make resume RUN={run.name}", "before the first step"),
+        message_on_stop(f"go on with: make resume RUN={run.argument}", "before the first step"),
         progress("features of the frozen backbone", len(dataset.train) + len(dataset.val)) as advance,
     ):
         size = job.experiment.training.batch_size

@@ -149,7 +149,8 @@ def fail(run: Run, job: Job, what: str, epoch: int, step: int) -> NoReturn:
     raise UserError(
         f"{experiment.name}: {what} in epoch {epoch}, step {step} of {job.steps_per_epoch}; "
         f"training stopped.\nLikely causes: {'; '.join(causes)}.\n"
-        f"What was saved before is kept in {run.name}. In which layer it began: make doctor RUN={run.name}"
+        f"What was saved before is kept in {run.name}. In which layer it began: "
+        f"make doctor RUN={run.argument}"
     )
 
 

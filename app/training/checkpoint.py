@@ -151,7 +151,7 @@ def load_state(run: Run) -> tuple[State | None, list[str]]:
     if files:
         raise UserError(
             "\n".join(f"{shown(path)}: damaged, cannot be resumed" for path in files)
-            + f"\n`make train FROM={run.name}` trains the same experiment from the start"
+            + f"\n`make train FROM={run.argument}` trains the same experiment from the start"
         )
     return None, damaged
 

@@ -20,6 +20,7 @@ from app.reading import read_history, read_record
 from app.records import DatasetRecord, EnvironmentRecord
 from app.runs import Run, load_run_experiment, remove_temporaries
 from app.training.checkpoint import Progress, State, restore_state, settle_best
+from app.training.history import is_complete
 from app.training.optimizers import learning_rate_at
 from app.training.setup import Job
 from models.augmentation.color_layers import Recolour
@@ -45,6 +46,14 @@ def longer(run: Run, epochs: int, fate: ScheduleFate | None) -> Experiment:
     check_resumable(run, epochs)
     experiment = load_run_experiment(run)
     planned, optimizer = experiment.training.num_epochs, experiment.scaled_optimizer
+    rows = read_history(run.history)
+    if run.finished and is_complete(load_run_experiment(run, [f"training.epochs={epochs}"]), rows):
+        raise UserError(
+            f"EPOCHS={epochs}: {run.name} was stopped early after {len(rows)} of {planned} epochs, because "
+            f"{experiment.training.monitor} no longer improved; more epochs would not be trained. "
+            f'Train anew: make train FROM={run.argument} SET="training.epochs={epochs} '
+            'training.early_stopping=null"'
+        )
     changes = [f"training.epochs={epochs}"]
     schedules = {"optimizer": optimizer.learning_rate}
     if optimizer.others:

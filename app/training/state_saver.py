@@ -117,7 +117,7 @@ class StateSaver(keras.callbacks.Callback):
     def _stop(self, number: int) -> NoReturn:
         raise Interrupted(
             f"\nstopped in epoch {self.progress.epoch + 1} after step {self.progress.step}; "
-            f"the state is written. Go on with: make resume RUN={self.run.name}",
+            f"the state is written. Go on with: make resume RUN={self.run.argument}",
             number,
         )
 

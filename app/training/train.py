@@ -129,13 +129,13 @@ def train(
         if group.is_chief:
             with job.replicas.local_scope(), not_deleted(run):
                 with message_on_stop(
-                    f"the metrics are not written yet: make resume RUN={run.name} does that"
+                    f"the metrics are not written yet: make resume RUN={run.argument} does that"
                 ):
                     network = job.replicas.unreplicated(classifier)
                     write_results(run, job, network, progress)
                 if watch is None:
                     with message_on_stop(
-                        f"the training is whole; its page is not: make report RUN={run.name}"
+                        f"the training is whole; its page is not: make report RUN={run.argument}"
                     ):
                         write_report(run, job.dataset)
             if watch is None:
@@ -171,7 +171,7 @@ def _new_run(
         group.all_gather("run", run.name)
     else:
         run = Run(runs_root() / group.all_gather("run", None)[0])
-    group.advice = f"make resume RUN={run.name} goes on from its last state"
+    group.advice = f"make resume RUN={run.argument} goes on from its last state"
     print(f"{experiment.name}: {job.describe()}\nrun {run.name}", file=out, flush=True)
     for warning in job.warnings():
         print(warning, file=out, flush=True)
@@ -226,7 +226,7 @@ def resume(
             name, settings = group.all_gather("run", None)[0]
             run, experiment = Run(runs_root() / name), Experiment.model_validate_json(settings)
         out = out or progress_output(group, experiment.name)
-        group.advice = f"make resume RUN={run.name} goes on from its last state"
+        group.advice = f"make resume RUN={run.argument} goes on from its last state"
         job = prepare(experiment, group, dataset, from_state=loaded[0] is not None)
         state = last_state(run, job, loaded, force, out) if group.is_chief else None
         progress, metrics = agreed_position(group, state)

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,10 +14,11 @@ from sklearn.datasets import load_digits
 
 from app import cli
 from app.config import load_experiment
+from app.config.dataset import DatasetConfig
 from app.data.datasets import load_dataset, load_source
 from app.errors import UserError
 from app.labels.folds import list_fold_sets, train_folds
-from app.labels.wrong_labels import write_labels
+from app.labels.wrong_labels import Suspect, _listing, write_labels
 from app.paths import data_root, module_command
 from app.reading import read_predictions, read_record
 from app.records import DatasetRecord
@@ -228,3 +230,27 @@ def test_bad_input_is_one_message_and_nothing_is_written(tmp_path, monkeypatch, 
     assert cli.main(quoted) == 2
     assert words in capsys.readouterr().err
     assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_a_second_list_holds_the_corrections_of_the_first(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRAINER_HOME", str(tmp_path))
+    (tmp_path / "data").mkdir()
+    np.savez(
+        tmp_path / "data" / "some.npz", x_train=np.zeros((6, 4, 4), np.uint8), y_train=[0, 1, 0, 1, 0, 1]
+    )
+    (tmp_path / "first.csv").write_text("image,suggested\n1,0\n4,1\n")
+    config = DatasetConfig(name="mnist", data_dir="data/some.npz", relabel="first.csv")
+    source = load_source(config, data_root())
+    assert source.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    softmax = np.full((6, len(source.class_names)), 0.1)
+    suspects = [Suspect(1, "1", "0", "1", 0.2, 0.8), Suspect(2, "2", "0", "1", 0.3, 0.7)]
+    found = SimpleNamespace(experiment=SimpleNamespace(dataset=config))
+    text = _listing(found, source, suspects, softmax)
+    assert [line.split(",")[:3] for line in text.splitlines()[1:]] == [
+        ["1", "1", "1"],  # the first list was wrong: given is what the data say
+        ["2", "0", "1"],
+        ["4", "0", "1"],  # of the first list
+    ]
+    (tmp_path / "second.csv").write_text(text)
+    again = load_source(config.model_copy(update={"relabel": "second.csv"}), data_root())
+    assert again.train.labels.tolist() == [0, 1, 1, 1, 1, 1]

@@ -164,7 +164,7 @@ def test_figures_from_elsewhere_stay(home):
     write_results_table()
     assert line_of(home)["last epoch"] == "80.00 %"
     leave_run(2, 0.3)
-    assert "tiny: the line of 20 of 50 epochs, seeds: 1, stays" in "\n".join(write_results_table())
+    assert "tiny: the line of 20 of 50 epochs stays" in "\n".join(write_results_table())
     assert line_of(home)["last epoch"] == "80.00 %"
 
 
@@ -177,9 +177,47 @@ def test_seeds_are_mean_and_standard_deviation(home):
     line = line_of(home)
     assert (line["seeds"], line["epochs"]) == ("2", "50 of 50")
     assert (line["last epoch"], line["best epoch"]) == ("80.50 ± 0.71 %", "81.50 ± 0.71 %")
-    shutil.rmtree(home / "runs")
-    leave_run(50, 0.9, on_test=True)
-    assert "50 of 50 epochs, seeds: 2, stays" in "\n".join(write_results_table())
+
+
+def change_recipe(home, **changes):
+    file = home / "experiments" / "tiny.yaml"
+    content = yaml.safe_load(file.read_text())
+    content["training"] |= changes
+    file.write_text("# Tiny.\n#\n" + yaml.safe_dump(content))
+
+
+def test_a_line_of_the_recipe_before_gives_way(home):
+    leave_run(50, 0.8, on_test=True, seed=1)
+    leave_run(50, 0.7, on_test=True)
+    write_results_table()
+    change_recipe(home, batch_size=64)
+    run = leave_run(50, 0.6, on_test=True, batch_size=64)
+    assert run.name in "\n".join(write_results_table())
+    assert (line_of(home)["last epoch"], line_of(home)["seeds"]) == ("60.00 %", "1")
+    change_recipe(home, epochs=30)
+    leave_run(30, 0.5, on_test=True, batch_size=64)
+    write_results_table()
+    assert (line_of(home)["last epoch"], line_of(home)["epochs"]) == ("50.00 %", "30 of 30")
+
+
+def test_seeds_that_stopped_early_are_one_recipe(home):
+    change_recipe(home, early_stopping={"patience_epochs": 3})
+    for seed, (epochs, accuracy) in enumerate([(31, 0.7), (40, 0.8), (35, 0.72)]):
+        run = leave_run(50, accuracy, on_test=True, seed=seed, early_stopping={"patience_epochs": 3})
+        metrics = files.read_json(run.metrics)
+        files.write_json(run.metrics, metrics | {"timing": metrics["timing"] | {"epochs": epochs}})
+    write_results_table()
+    line = line_of(home)
+    assert (line["epochs"], line["seeds"]) == ("50 of 50, stopped after 31 to 40", "3")
+    assert line["last epoch"] == "74.00 ± 5.29 %"
+
+
+def test_the_newest_images_and_machine_count_and_the_rest_is_named(home):
+    slow, fast = leave_run(50, 0.8, seed=1), leave_run(50, 0.7)
+    cpu = {"model": "AMD EPYC 9B14", "count": 2}
+    files.write_json(fast.environment, files.read_json(fast.environment) | {"cpu": cpu})
+    assert f"{slow.name}: left out; other images or machine" in "\n".join(write_results_table())
+    assert (line_of(home)["seeds"], line_of(home)["machine"][:9]) == ("1", "2 x AMD E")
 
 
 def test_networks_page_has_what_was_trained_to_the_end(home):

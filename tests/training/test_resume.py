@@ -116,6 +116,11 @@ def test_run_that_stopped_early_is_not_extended(home):
     with pytest.raises(UserError, match="was stopped early after 2 of 5 epochs"):
         resume(run, epochs=9)
     assert run.finished
+    # Early stopping may also fall on the last epoch.
+    run = train(*CONSTANT, early, "training.epochs=2")
+    with pytest.raises(UserError, match="was stopped early after 2 of 2 epochs"):
+        resume(run, epochs=9)
+    assert load_run_experiment(run).training.epochs == 2
 
 
 def plant(path, **changes):
