@@ -98,8 +98,10 @@ class Replicas:
         classifier.test_function = self._compiled(classifier, test_step)
 
     def renew_step(self, classifier: ImageClassifier) -> None:
-        """Let the training step be compiled anew, where other variables are trained than before."""
+        """Let the steps be compiled anew, where other variables are trained than before."""
         classifier.train_function = self._compiled(classifier, train_step) if self.strategy else None
+        if self.strategy is None:  # JAX lists what is trained and what is not in that of validation, too
+            classifier.test_function = None
         self._average = None
 
     def _compiled(self, classifier: ImageClassifier, step: Any) -> Any:

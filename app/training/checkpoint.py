@@ -125,7 +125,7 @@ def settle_best(run: Run, epoch: int) -> None:
         if waiting == best_candidate(run, epoch):
             replace_file(waiting, run.best_model)
         else:
-            waiting.unlink()
+            waiting.unlink(missing_ok=True)
 
 
 def _state_files(run: Run) -> list[Path]:

@@ -129,7 +129,8 @@ class StateSaver(keras.callbacks.Callback):
             epoch, step = progress.epoch + 1, progress.step
             if step == 0:  # the epoch before has just ended
                 epoch, step = progress.epoch, self.job.steps_per_epoch
-            settle_best(self.run, 0)  # what waits for this state holds such values too
+            if self.job.is_chief:
+                settle_best(self.run, 0)  # what waits for this state holds such values too
             fail(self.run, self.job, f"{name} holds values that are not finite", epoch, step)
         self.replicas.average_statistics(self.model)
         save_state(self.run, self.model, self.progress, metrics, writes=self.job.is_chief)

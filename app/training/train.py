@@ -105,7 +105,9 @@ def train(
             watch(run, progress.rows)
             after_epoch = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: watch(run, progress.rows))
             callbacks.append(after_epoch)
-        with not_deleted(run), quick_inference(), features_once(job, run, out) as fed, saver, group.watched():
+        if group.is_chief:  # other machines may have no run folder at all
+            stack.enter_context(not_deleted(run))
+        with quick_inference(), features_once(job, run, out) as fed, saver, group.watched():
             val_ds, val_steps = fed.validation_batches()
             if half_epoch and progress.step == job.steps_per_epoch:
                 finish_validation(classifier, progress.epoch, val_ds, val_steps, callbacks)
@@ -127,7 +129,7 @@ def train(
         if job.ema:
             job.ema.put_in_place(True)
         if group.is_chief:
-            with job.replicas.local_scope(), not_deleted(run):
+            with job.replicas.local_scope():
                 with message_on_stop(
                     f"the metrics are not written yet: make resume RUN={run.argument} does that"
                 ):
