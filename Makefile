@@ -57,7 +57,7 @@ labels: with-labels ## list the training images of EXP whose labels are likely w
 check: ## check EXP, or every experiment, without training; SET, DATA_DIR, SHOW=1 (print it resolved)
 list: ## list the experiments
 models: ## list the networks beside their sources' sizes, or NETWORK layer by layer
-results: ## write the table of results in experiments/README.md from the run folders
+results: ## write the tables of results in experiments/README.md and models/README.md from the run folders
 
 with-torch: $(INSTALLED)
 	@case "$$AGAINST" in *torch*) $(BIN)/python -c "import torch" 2>/dev/null || $(PIP) --editable ".[torch]";; esac

@@ -195,7 +195,7 @@ def check_backend(environment: Mapping[str, str] = os.environ) -> None:
     if backend != BACKENDS[0] and not _installed(backend):
         raise UserError(
             f"{source}: {backend} is not installed here; leave it out to train on {BACKENDS[0]}, or install "
-            f"it: .venv/bin/python -m pip install {backend}"
+            f'it: .venv/bin/python -m pip install --constraint constraints.txt --editable ".[{backend}]"'
         )
     for library in ("keras", *BACKENDS[: backend == BACKENDS[0]]):
         if not _installed(library):

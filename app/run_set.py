@@ -22,7 +22,7 @@ from app.errors import UserError
 from app.files import check_folder, write_json
 from app.paths import runs_root, shown
 from app.reading import read_record
-from app.records import EnvironmentRecord, Record
+from app.records import DatasetRecord, EnvironmentRecord, Record
 from app.runs import Run, list_runs, load_run_experiment
 
 NOT_COMPARED = dict.fromkeys(("name", "description", "reference"), True)
@@ -121,19 +121,24 @@ def run_of(folder_name: str, experiment: Experiment) -> Run | None:
     """
     for run in reversed(list_runs(folder_name)):
         if run.experiment.is_file() and run.dataset.is_file():
-            trained, auto = _experiment_of(run.path, run.experiment.stat().st_mtime_ns)
+            trained, auto, num_images = _trained_by(run.path, run.experiment.stat().st_mtime_ns)
             known = auto is None or auto == experiment.training.auto  # not a variant that names the value
+            wanted = experiment.with_epochs_for(num_images).with_auto_of(trained)
             # Images may have moved: the set is one of images that are the same.
-            if known and _same(trained, experiment.with_auto_of(trained), {"dataset": {"data_dir"}}):
+            if known and _same(trained, wanted, {"dataset": {"data_dir"}}):
                 return run
     return None
 
 
 @functools.lru_cache(maxsize=1000)
-def _experiment_of(path: Path, changed_ns: int) -> tuple[Experiment, list[str] | None]:
-    """Return what a run trains and which keys were auto; sets of many runs are searched for each of them."""
+def _trained_by(path: Path, changed_ns: int) -> tuple[Experiment, list[str] | None, int]:
+    """Return what a run trains, which keys were auto, and the number of its training images.
+
+    Sets of many runs are searched for each of them.
+    """
     run = Run(path)
-    return load_run_experiment(run), read_record(run.environment, EnvironmentRecord).auto
+    auto = read_record(run.environment, EnvironmentRecord).auto
+    return load_run_experiment(run), auto, read_record(run.dataset, DatasetRecord).num_images.train
 
 
 def train_or_resume(

@@ -136,7 +136,7 @@ def test_a_run_of_a_set_is_found_again_where_its_images_moved_and_not_for_a_vari
     asked = load_experiment("x")
     run = runs.create_run("x.ablation")
     files.write_text(run.experiment, dump_experiment(asked.with_epochs_for(4_000)))
-    files.write_json(run.dataset, DATASET)
+    files.write_json(run.dataset, DATASET | {"num_images": {"train": 4_000, "val": 10}})
     files.write_json(run.environment, ENVIRONMENT | {"auto": ["epochs"]})
     moved = load_experiment("x", ["dataset.data_dir=elsewhere"])
     assert run_of("x.ablation", asked).name == run_of("x.ablation", moved).name == run.name

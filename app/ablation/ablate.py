@@ -22,7 +22,7 @@ from app.reading import read_record
 from app.records import MetricsRecord
 from app.reports.cells import percent
 from app.run_set import RunSet, find_set, run_of, train_or_fail, train_or_resume
-from app.runs import Run, list_runs, load_run_experiment, locked
+from app.runs import Run, list_runs, locked
 from app.wording import duration
 
 WHOLE = "whole recipe"
@@ -61,7 +61,7 @@ def ablate(experiment: Experiment, variants: Sequence[Variant], num_seeds: int, 
     seeds = range(experiment.seed, experiment.seed + num_seeds)
     print(
         f"beside the whole recipe: {', '.join(each.name for each in variants)}\n"
-        f"{_plan(found, every, seeds)}\n"
+        f"{_plan(found, every, seeds, len(dataset.train))}\n"
         f"runs in {shown(found.folder)}; the same command resumes them",
         file=out,
         flush=True,
@@ -90,7 +90,7 @@ def ablate(experiment: Experiment, variants: Sequence[Variant], num_seeds: int, 
     return results
 
 
-def _plan(found: AblationSet, variants: Sequence[Variant], seeds: Sequence[int]) -> str:
+def _plan(found: AblationSet, variants: Sequence[Variant], seeds: Sequence[int], num_images: int) -> str:
     """Return how many runs there are, how many have ended, and how long the others will take."""
     runs = [
         run_of(found.folder.name, each.experiment.model_copy(update={"seed": seed}))
@@ -107,7 +107,7 @@ def _plan(found: AblationSet, variants: Sequence[Variant], seeds: Sequence[int])
     ]
     if known and done < len(runs):
         timing = read_record(known[-1].metrics, MetricsRecord).timing
-        planned = variants[0].experiment.with_auto_of(load_run_experiment(known[-1])).training.num_epochs
+        planned = variants[0].experiment.with_epochs_for(num_images).training.num_epochs
         seconds = timing.seconds / timing.epochs * planned
         left = duration(seconds * (len(runs) - done))
         line += f"; the others take about {left}, as {known[-1].name} took {duration(timing.seconds)}"

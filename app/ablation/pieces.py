@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 from app.config import Experiment
 from app.config.arguments import split_layer
 from app.config.combinations import REFUSED
-from app.config.inheritance import merge, parse_overrides
 from app.config.loader import file_content
-from app.config.nodes import Mark, Problem, node_of
-from app.config.space import checked
+from app.config.nodes import Mark, node_of
+from app.config.space import changed_experiment, checked
 from app.errors import UserError
 
 AUGMENTATION = "augmentation"
@@ -83,14 +82,10 @@ def variants_of(experiment: Experiment, pieces: Sequence[str]) -> list[Variant]:
 def _variant(experiment: Experiment, piece: str) -> Variant:
     has_value = "=" in piece
     name = f"{'with' if has_value else 'without'} {piece}"
-    content = file_content(experiment)
-    root = node_of(content if has_value else _without(content, piece), Mark(name))
     if has_value:
-        problems: list[Problem] = []
-        root = merge(root, parse_overrides([piece], problems, "WITHOUT"))
-        if problems:
-            raise UserError("\n".join(map(str, problems)))
-    changed = checked(root, experiment)
+        changed = changed_experiment(experiment, [piece], "WITHOUT")
+    else:
+        changed = checked(node_of(_without(file_content(experiment), piece), Mark(name)), experiment)
     if changed == experiment:
         raise UserError(f"{piece}: changes nothing, as that is how it is")
     before, after = experiment.flat(), changed.flat()

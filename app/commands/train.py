@@ -23,7 +23,7 @@ from app.commands.options import (
     command,
     overrides_from,
 )
-from app.config import Experiment, load_experiment
+from app.config import Experiment, changed_experiment, load_experiment
 from app.distributed.cluster import find_group, is_alone
 from app.distributed.local_workers import local_workers
 from app.errors import UserError
@@ -56,7 +56,9 @@ def train(
     again = ["train", exp] if exp else ["train"]  # the command that other workers are started with
     if from_:
         run = find_run(from_)
-        experiment = load_run_experiment(run, overrides)
+        experiment = load_run_experiment(run)
+        if overrides:
+            experiment = changed_experiment(experiment, overrides)
         again += ["--from", str(run.path)]
     else:
         experiment = load_experiment(exp or DEFAULT_EXPERIMENT, overrides)

@@ -28,6 +28,8 @@ IDENTITY_KEYS = {
     ("optimizer", "others"): "name",
     ("optimizer", "others", "learning_rate"): "schedule",
 }
+# Mappings with keys of the user's own: an empty one takes the place of what is inherited.
+FREE_KEYS = {("optimizer", "rate_multipliers"), ("training", "class_weight")}
 
 
 def load_file(
@@ -105,12 +107,16 @@ def merge(parent: Node, child: Node, path: tuple[str, ...] = ()) -> Node:
     if identity in parent.value and identity in child.value:
         if parent.value[identity].plain() != child.value[identity].plain():
             return dataclasses.replace(child, replaced=parent)
+    if path in FREE_KEYS and not child.value:
+        return child
     merged = {
         key: merge(parent.value[key], value, (*path, key)) if key in parent.value else value
         for key, value in child.value.items()
     }
     mark = child.mark if child.mark.line else parent.mark  # an override cannot show where a key is missing
-    return Node(parent.value | merged, mark, parent.key_marks | child.key_marks, parent.replaced)
+    value = merged | {key: node for key, node in parent.value.items() if key not in merged}
+    value = value if path in FREE_KEYS else parent.value | merged  # the first pattern that fits counts
+    return Node(value, mark, parent.key_marks | child.key_marks, parent.replaced)
 
 
 def _parent_path(path: Path, value: Any) -> Path | str:

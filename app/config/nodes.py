@@ -202,7 +202,9 @@ class _Builder:
             is_scalar = isinstance(key_node, yaml.ScalarNode)
             if not is_scalar or key_node.tag != TAG + "str" or not name.isprintable():
                 shown = f"; got {clipped(name) or 'nothing'}" if is_scalar else ""
-                self.problems.append(Problem(place, key, f"a key must be a word{shown}"))
+                self.problems.append(
+                    Problem(place, key, f"a key must be a word, or a number in quotes{shown}")
+                )
                 continue
             dotted = f"{key}.{name}" if key else name
             if name == "<<" and key_node.style is None:

@@ -11,9 +11,9 @@ from typing import Any
 
 from app.config.arguments import Finding
 from app.config.combinations import lookahead_findings, schedule_findings, search_findings
-from app.config.inheritance import IDENTITY_KEYS, merge
+from app.config.inheritance import IDENTITY_KEYS, merge, parse_overrides
 from app.config.loader import file_content, message_of, read_experiment, validated
-from app.config.nodes import Mark, Node, node_of
+from app.config.nodes import Mark, Node, Problem, node_of
 from app.config.problems import locate, without_consequences
 from app.config.schema import Experiment
 from app.config.sweep import Choice, Range
@@ -61,6 +61,15 @@ def checked(changed: Node, base: Experiment) -> Experiment:
     if findings or experiment is None:
         raise UserError("\n".join(str(locate(changed, finding)) for finding in findings))
     return experiment
+
+
+def changed_experiment(base: Experiment, overrides: Sequence[str], option: str = "--set") -> Experiment:
+    """Return an experiment with overrides, strictly checked as a new run; see `load_experiment`."""
+    problems: list[Problem] = []
+    root = merge(_base(base, Mark(option)), parse_overrides(overrides, problems, option))
+    if problems:
+        raise UserError("\n".join(map(str, problems)))
+    return checked(root, base)
 
 
 def load_with_sweep(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Experiment:

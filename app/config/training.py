@@ -1,5 +1,6 @@
 """The section `training` of an experiment file."""
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -119,6 +120,16 @@ class TrainingConfig(Section):
     def weights(self) -> Literal["raw", "average"]:
         """Which weights are validated, evaluated and exported."""
         return "average" if self.ema else "raw"
+
+    @field_validator("class_weight", mode="before")
+    @classmethod
+    def _class_weight_is_a_word_or_factors(cls, value: object) -> object:
+        is_mapping = isinstance(value, dict) and all(
+            type(factor) in (int, float) and 0 <= factor < math.inf for factor in value.values()
+        )
+        if is_mapping or value in ("balanced", None):
+            return value
+        raise ValueError("must be 'balanced', or a mapping of class names to numbers from 0 on")
 
     @field_validator("epochs", mode="before")
     @classmethod

@@ -95,5 +95,5 @@ def _trial_checks(job: Job, images: np.ndarray, labels: np.ndarray) -> Iterator[
     except Exception as error:
         if not is_memory_error(error):
             raise
-        measured = "the accelerator's memory is too small for a training step"
+        measured = "the memory is too small for a training step"
         yield CheckResult("FAIL", "memory", measured, SMALLER)

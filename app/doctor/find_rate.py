@@ -27,7 +27,7 @@ LOWEST, HIGHEST = 1e-6, 10.0  # of the experiment's peak learning rate
 MOST_STEPS, LEAST_STEPS = 200, 60
 BUDGET_SECONDS = 90.0
 TIMED_STEPS = 5  # at the lowest rate beforehand; the first of them are slow
-DIVERGED = 2.0  # times the first loss, on average of the last three steps
+DIVERGED = 2.0  # times the median loss of the first decade, on average of the last three steps
 
 
 class RisingRate(keras.optimizers.schedules.LearningRateSchedule):

@@ -142,9 +142,8 @@ def _listing(found: FoldSet, source: Source, suspects: list[Suspect], softmax: n
     It takes the place of the list that `relabel` names already, and keeps what of that is not suspected.
     """
     config, names = found.experiment.dataset, source.class_names
-    plain = (
-        load_source(config.model_copy(update={"relabel": None}), data_root()) if config.relabel else source
-    )
+    uncorrected = config.model_copy(update={"relabel": None, "exclude": None})
+    plain = load_source(uncorrected, data_root()) if config.relabel else source
     labels = dict(zip(image_names(plain.train), plain.train.labels, strict=True))
     wanted = {each.position: each.suggested for each in suspects}
     files = image_names(source.train)
@@ -172,13 +171,17 @@ def _parts(found: FoldSet, source: Source, suspects: list[Suspect], accuracy: fl
     )
     yield page.paragraph(
         "Delete the lines of labels.csv whose labels are right after all, or correct what is suggested. Then "
-        "train with the suggested classes, or leave the images out, by one of these lines in the experiment:"
+        "train with the suggested classes, or leave the images out, by a line in the experiment:"
     )
-    yield page.code(f"dataset:\n  relabel: {listing}\n  # or\n  exclude: {listing}")
-    if earlier := found.experiment.dataset.relabel:
+    earlier = found.experiment.dataset.relabel
+    leave_out = "" if earlier else f"\n  # or\n  exclude: {listing}"
+    yield page.code(f"dataset:\n  relabel: {listing}{leave_out}")
+    if earlier:
         yield page.paragraph(f"The list holds the corrections of {earlier}, too, and takes its place.")
-    if earlier := found.experiment.dataset.exclude:
-        yield page.paragraph(f"The images of {earlier} are not in it: keep that line, or add its lines here.")
+    if excluded := found.experiment.dataset.exclude:
+        yield page.paragraph(
+            f"The images of {excluded} are not in it: keep that line, or add its lines here."
+        )
     yield page.heading("Images" if len(suspects) <= MOST_SHOWN else f"The first {MOST_SHOWN} images")
     shown_ones = suspects[:MOST_SHOWN]
     images = source.train.images_at(np.array([each.position for each in shown_ones], np.int64))

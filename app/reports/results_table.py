@@ -23,7 +23,7 @@ HEADINGS = (
     "source: last, best", "seconds an epoch", "machine",
 )  # fmt: skip
 _RULE = ("---",) * 4 + ("---:",) * 7 + ("---",)
-# The table of models/README.md: trainings that reached their last epoch, by network.
+# The table of models/README.md: whole trainings, by network.
 NETWORK_HEADINGS = ("network", "experiment", "data", "validated on", "epochs", "seeds", "last epoch", "test")
 
 
@@ -80,7 +80,8 @@ def write_results_table() -> list[str]:
             new, words = _result(experiment, chosen)
             runs = ", ".join(each.run.name for each in chosen)
             (trained, planned), (known, planned_then) = _epochs(new), _epochs(row) if row else (0, 0)
-            if row and known > trained and planned_then == planned:
+            longer = (known == planned, known) > (trained == planned, trained)
+            if row and longer and planned_then == planned:
                 said.append(f"{name}: the line of {row['epochs']} epochs stays; {runs}: {trained}")
             else:
                 row = new
@@ -157,19 +158,18 @@ def _choose(experiment: Experiment) -> tuple[list[_Finished], list[str]]:
     if not found:
         return [], remarks
     planned = experiment.with_epochs_for(found[-1].dataset.num_images.train).training.num_epochs
-    alike = [each for each in found if each.kind == found[-1].kind]
-    most = max((each.planned for each in alike), key=lambda epochs: (epochs == planned, epochs))
+    most = max((each.planned for each in found), key=lambda epochs: (epochs == planned, epochs))
+    longest = [each for each in found if each.planned == most]
     seeds: dict[int, _Finished] = {}
-    for each in alike:
-        if each.planned == most:
+    for each in longest:
+        if each.kind == longest[-1].kind:
             seeds.pop(each.experiment.seed, None)  # the newest is to be the last
             seeds[each.experiment.seed] = each
     chosen = list(seeds.values())
     for each in found:
         if each not in chosen:
-            why = (
-                "fewer epochs, or the same seed" if each.kind == found[-1].kind else "other images or machine"
-            )
+            alike = each.kind == longest[-1].kind
+            why = "other epochs, or the same seed" if alike else "other images or machine"
             remarks.append(f"{each.run.name}: left out; {why}, beside {chosen[-1].run.name}")
     return chosen, remarks
 

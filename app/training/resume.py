@@ -46,7 +46,7 @@ def longer(run: Run, epochs: int, fate: ScheduleFate | None) -> Experiment:
     check_resumable(run, epochs)
     experiment = load_run_experiment(run)
     planned, optimizer = experiment.training.num_epochs, experiment.scaled_optimizer
-    rows = read_history(run.history)
+    rows = read_history(run.history) if run.finished else []
     if run.finished and is_complete(load_run_experiment(run, [f"training.epochs={epochs}"]), rows):
         raise UserError(
             f"EPOCHS={epochs}: {run.name} was stopped early after {len(rows)} of {planned} epochs, because "

@@ -93,8 +93,10 @@ ONE_MISTAKE = {
     "layer_two_keys": ("# A", "augmentation: [{random_crop: , random_flip: }] #", ["1:16: augmentation[0]: must be a layer's name, or one name with a mapping of its arguments; got a mapping (keys: random_crop, random_flip)"]),
     "augmentation_not_list": ("# A", "augmentation: {random_flip: } #", ["1:15: augmentation: must be a list; got a mapping (keys: random_flip)"]),
     "reference_source": ("# A", "reference: {epochs: 3} #", ["1:12: reference.source: required key is missing"]),
+    "class_weight_factor": ("epochs: 10", 'epochs: 10\n  class_weight: {"1": -1}', ["11:17: training.class_weight: must be 'balanced', or a mapping of class names to numbers from 0 on; got a mapping (keys: 1)"]),
+    "class_weight_word": ("epochs: 10", "epochs: 10\n  class_weight: balance", ["11:17: training.class_weight: must be 'balanced', or a mapping of class names to numbers from 0 on; got 'balance'"]),
     "duplicate": ("epochs: 10", "epochs: 10\n  epochs: 3", ["11:3: training.epochs: duplicate key; it was given first at line 10"]),
-    "key_not_text": ("epochs: 10", "epochs: 10\n  3: 4", ["11:3: training: a key must be a word; got 3"]),
+    "key_not_text": ("epochs: 10", "epochs: 10\n  3: 4", ["11:3: training: a key must be a word, or a number in quotes; got 3"]),
     "custom_tag": ("# A", "seed: !dice 5 #", ["1:7: seed: tag !dice is not allowed"]),
 }  # fmt: skip
 

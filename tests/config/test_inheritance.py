@@ -2,8 +2,9 @@
 
 import pytest
 
-from app.config import dump_experiment, load_experiment
+from app.config import changed_experiment, dump_experiment, load_experiment
 from app.config.schedules import CosineSchedule
+from app.errors import UserError
 from tests.config.conftest import VALID
 
 # ---- extends
@@ -158,3 +159,35 @@ def test_a_run_may_be_shortened_below_its_warmup(write, errors, tmp_path):
     again = load_experiment(tmp_path / "experiment.yaml")
     assert again.optimizer.learning_rate.warmup_epochs == 5 and again.training.epochs == 2
     assert errors("x", ["optimizer.learning_rate.warmup_epochs=10"])
+
+
+def test_mappings_with_keys_of_ones_own_can_be_emptied_and_the_childs_patterns_come_first(write):
+    parent = VALID.replace("name: sgd", 'name: sgd\n  rate_multipliers: {"head.*": 10.0, "*/beta": 2.0}')
+    write(parent.replace("epochs: 10", 'epochs: 10\n  class_weight: {"1": 2.0}'), "parent")
+    write('extends: parent.yaml\noptimizer: {rate_multipliers: {"head.bias": 1.0, "*/beta": 3.0}}\n', "child")
+    multipliers = load_experiment("child").optimizer.rate_multipliers
+    assert list(multipliers.items()) == [("head.bias", 1.0), ("*/beta", 3.0), ("head.*", 10.0)]
+    none = load_experiment("parent", ["optimizer.rate_multipliers={}", "training.class_weight={}"])
+    assert not none.optimizer.rate_multipliers and not none.training.class_weight
+    more = load_experiment("parent", ["training.class_weight={cat: 3.0}"])
+    assert more.training.class_weight == {"1": 2.0, "cat": 3.0}
+
+
+def test_a_run_with_changes_is_checked_as_a_new_run(write):
+    write(VALID)
+    base = load_experiment("x")
+    for change, words in (
+        (
+            "optimizer.learning_rate={schedule: cosine, peak: 1, warmup_epochs: 10}",
+            "must be below training.epochs",
+        ),
+        (
+            "training={lookahead: {every_steps: 5, decay: 0.5}, early_stopping: {patience_epochs: 3}}",
+            "lookahead",
+        ),
+        ("training.epochs", "must be KEY=VALUE"),
+    ):
+        with pytest.raises(UserError, match=words) as error:
+            changed_experiment(base, [change])
+        assert "--set training" in str(error.value) or "--set optimizer" in str(error.value)
+    assert changed_experiment(base, ["training.epochs=3"]).training.epochs == 3

@@ -161,12 +161,12 @@ def test_machines_that_share_a_storage_leave_each_other_their_trials(database):
     assert there.take(9) == other._replace(begun=True)
 
 
-def test_finalists_are_trained_by_the_first_to_end_until_more_trials_have(database):
+def test_finalists_are_trained_by_the_first_to_end_until_more_trials_are_wanted(database):
     here = open_study(database, owner="here:runs")
     there = open_study(database, here.name, owner="there:runs")
-    here.end(here.take(9).number, "finished", value=0.5)
     assert [study.finisher() for study in (here, there, here)] == [None, "here:runs", None]
-    there.end(there.take(9).number, "finished", value=0.6)  # the sweep was continued, here is gone
+    more = config(trials=there.config.trials + 1)  # the sweep was continued, here is gone
+    there = open_study(database, here.name, sweep=more, owner="there:runs")
     assert [study.finisher() for study in (there, here)] == [None, "there:runs"]
     assert open_study(database).finisher() is None  # nobody shares it
 

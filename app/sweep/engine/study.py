@@ -182,16 +182,15 @@ class Study:
     def finisher(self) -> str | None:
         """Return which machine trains the finalists; None if it is this one.
 
-        It is the first that asks, until more trials have ended.
+        It is the first that asks, until more trials are wanted.
         """
         if self.owner is None:
             return None
         with _one_at_a_time(self.url):
-            ended = sum(trial.state.is_finished() for trial in self._frozen())
-            finisher, known = self.storage.get_study_user_attrs(self._id).get("finalists", ("", -1))
-            if ended > known:
+            finisher, known = self.storage.get_study_user_attrs(self._id).get("finalists", ("", 0))
+            if self.config.trials > known:
                 finisher = self.owner
-                self.storage.set_study_user_attr(self._id, "finalists", [finisher, ended])
+                self.storage.set_study_user_attr(self._id, "finalists", [finisher, self.config.trials])
         return None if finisher == self.owner else str(finisher)
 
     @property
