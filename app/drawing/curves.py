@@ -22,6 +22,8 @@ from app.drawing.canvas import (
     limit_values,
     new_figure,
     set_up_panel,
+    shortened,
+    text_inches,
 )
 from app.files import atomic_path
 from app.runs import Run
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FIGURE_INCHES = (1600 / DOTS_PER_INCH, 700 / DOTS_PER_INCH)
+SMALL_POINTS = 9.0  # of the line below the titles
 STRIP_INCHES = 200 / DOTS_PER_INCH  # below the panels, for the learning rate
 LEGEND_POINTS = 9.5
 COLUMNS = ("epoch", "accuracy", "loss", "val_accuracy", "val_loss", "learning_rate")
@@ -57,7 +60,8 @@ def draw_curves(
     strip_inches = STRIP_INCHES * has_rates
     figure = new_figure(width, height + strip_inches)
     mixed = "; training metrics are of mixed images" if experiment.mixes_images else ""
-    title = f"{experiment.name}: {experiment.model.name} on {experiment.dataset.name}{mixed}"
+    whole = f"{experiment.name}: {experiment.model.name} on {experiment.dataset.name}"
+    title = shortened(whole, 0.45 * width - text_inches(mixed, SMALL_POINTS), SMALL_POINTS) + mixed
     monitor = experiment.training.monitor
     best = _find_best(columns[monitor], experiment.training.mode)
     test = " (test)" if experiment.dataset.validates_on_test else ""
@@ -67,7 +71,7 @@ def draw_curves(
         axes = add_panel(figure, *place)
         for y, text, points, colour in (
             (0.945, f"Training and Validation {metric.capitalize()}", 13.5, BLACK),
-            (0.9, title, 9.0, GREY),
+            (0.9, title, SMALL_POINTS, GREY),
         ):
             up = (strip_inches + y * height) / (strip_inches + height)
             figure.text(
