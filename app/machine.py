@@ -27,9 +27,7 @@ def available_memory_bytes() -> int:
         available = int(lines["MemAvailable"].split()[0]) * 1024
         limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
         stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        used -= int(
-            stat["inactive_file"]
-        )  # files that were read and written: given up where memory is wanted
+        used -= int(stat["inactive_file"])  # files that were read: given up where memory is wanted
         available = min(available, limit - used)
     except (OSError, KeyError, ValueError):
         pass  # another system, or no limit

@@ -13,7 +13,7 @@ from app.data.dataset import Dataset
 from app.data.datasets import load_dataset
 from app.data.sources.published import local_path
 from app.errors import UserError
-from app.paths import data_root, project_root, runs_root, shown
+from app.paths import data_root, project_root, shown
 from app.reading import read_record
 from app.records import DatasetRecord
 from app.runs import Run, find_run, load_run_experiment
@@ -76,8 +76,7 @@ def settle_weights(experiment: Experiment) -> Experiment:
     run = weights_run(experiment)
     if run is None:
         return experiment
-    inside = run.path.parents[1] == runs_root().resolve()
-    model = experiment.model.model_copy(update={"weights": run.name if inside else str(run.path)})
+    model = experiment.model.model_copy(update={"weights": run.name_or_path})
     return experiment.model_copy(update={"model": model})
 
 

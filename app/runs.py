@@ -45,8 +45,13 @@ class Run:
     @property
     def argument(self) -> str:
         """What commands take as `RUN=`: its name, of a run elsewhere its path."""
+        return shlex.quote(self.name_or_path)
+
+    @property
+    def name_or_path(self) -> str:
+        """Its name, by which it is found in `runs/`; of a run elsewhere its path."""
         inside = self.path.parents[1].resolve() == runs_root().resolve()
-        return self.name if inside else shlex.quote(str(self.path))
+        return self.name if inside else str(self.path)
 
     @property
     def finished(self) -> bool:

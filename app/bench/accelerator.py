@@ -44,8 +44,8 @@ def resnet18(tiny: bool, precision: str) -> dict[str, Any]:
 
 def fast_cifar10(tiny: bool) -> dict[str, Any]:
     """Train the whole recipe; export what it made, and tell the classes of image files with it."""
-    size = ["training.epochs=3", "optimizer.learning_rate.peak_epoch=1", "training.batch_size=32"]
-    size.append("dataset.train_share=0.01")
+    size = ["training.epochs=3", "optimizer.learning_rate.peak_epoch=1", "training.batch_size=32",
+            "dataset.train_share=0.01"]  # fmt: skip
     experiment, began = load_experiment("fast_cifar10", size if tiny else []), time.monotonic()
     run = train.train(experiment)
     found = {"training, s": time.monotonic() - began} | read_json(run.metrics)["test_time_views"]
