@@ -114,8 +114,9 @@ def merge(parent: Node, child: Node, path: tuple[str, ...] = ()) -> Node:
         for key, value in child.value.items()
     }
     mark = child.mark if child.mark.line else parent.mark  # an override cannot show where a key is missing
-    value = merged | {key: node for key, node in parent.value.items() if key not in merged}
-    value = value if path in FREE_KEYS else parent.value | merged  # the first pattern that fits counts
+    value = parent.value | merged
+    if path in FREE_KEYS:  # the first pattern that fits counts: the child's come before
+        value = merged | value
     return Node(value, mark, parent.key_marks | child.key_marks, parent.replaced)
 
 
