@@ -30,7 +30,7 @@ def experiment_schema(catalogue: dict[str, Any]) -> dict[str, Any]:
 
 def editor_schema(catalogue: dict[str, Any]) -> dict[str, Any]:
     """Return the schema of experiment files, given the content of catalogue.json."""
-    schema = _without_required(experiment_schema(catalogue))
+    schema = _for_editors(experiment_schema(catalogue))
     for key in ("name", "description"):
         del schema["properties"][key]
     extends = {"type": "string", "description": "A file in this folder to inherit from."}
@@ -71,11 +71,13 @@ def _mapping(properties: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, **more, "additionalProperties": False}
 
 
-def _without_required(schema: Any) -> Any:
+def _for_editors(schema: Any) -> Any:
+    """Return the schema without required keys, which `extends` may give, and with draft-07's word for tuples."""
     if isinstance(schema, dict):
-        return {key: _without_required(value) for key, value in schema.items() if key != "required"}
+        words = {"prefixItems": "items"}
+        return {words.get(key, key): _for_editors(value) for key, value in schema.items() if key != "required"}
     if isinstance(schema, list):
-        return [_without_required(item) for item in schema]
+        return [_for_editors(item) for item in schema]
     return schema
 
 

@@ -120,3 +120,6 @@ def test_shipped_experiments_fit_the_editor_schema():
         assert list(validator.iter_errors(content | {"batch_size": 3}))
         misspelt = {"name": "sgd", "momentm": 0.9}
         assert list(validator.iter_errors(content | {"optimizer": misspelt}))
+        for size, fits in (([64, 96], True), ([64, "wide"], False), ([64, 96, 3], False)):
+            sized = content | {"dataset": content.get("dataset", {}) | {"image_size": size}}
+            assert (list(validator.iter_errors(sized)) == []) == fits
