@@ -40,11 +40,11 @@ train: ## train EXP (default: quickstart); SET="key=value ...", DATA_DIR=folder,
 preview: ## draw 24 augmentations of an image of EXP, and its learning rate, before any training
 resume: ## resume RUN, or the newest unfinished run of EXP; EPOCHS=n [SCHEDULE=keep|stretch] to train on; FORCE=1
 doctor: ## check EXP before a long run, or find the layer in which RUN became non-finite
-find-rate: ## train EXP for a minute or two while its learning rate rises, and suggest a peak
+find-rate: ## train EXP for 60 to 200 steps while its learning rate rises, and suggest a peak
 prove-resume: ## train EXP straight and with KILLS=5 kills, and compare the two runs bit by bit
 bench: with-torch ## measure how fast EXP trains here; AGAINST="keras torch" adds interleaved baselines, BESIDE="key=value ..." the same with one setting changed, WORKERS=2 shows how it scales; ROUNDS=7
-evaluate: ## evaluate RUN, or the newest run of EXP, class by class; SPLIT=test, VIEWS=flip, CHECKPOINT=last
-predict: ## predict the classes of IMAGES (a file, a folder, "*.jpg") with RUN, or the newest run of EXP; UNSURE=0.8 marks smaller probabilities
+evaluate: ## evaluate RUN, or the newest finished run of EXP, class by class; SPLIT=test, VIEWS=flip, CHECKPOINT=last
+predict: ## predict the classes of IMAGES (a file, a folder, "*.jpg") with RUN, or the newest finished run of EXP; UNSURE=0.8 marks smaller probabilities
 explain: ## draw the filters of the first layer of RUN and the Grad-CAM of IMAGES
 export: with-export ## write the network of RUN for other programs: FORMAT=keras, saved_model, onnx or tflite; UNSURE=0.8 as in predict
 report: ## write report.html of RUN, or of the newest run of EXP, again

@@ -33,7 +33,7 @@ class Option(NamedTuple):
 
 
 Exp = Annotated[str | None, Option(f"a name in experiments/ ({DEFAULT_EXPERIMENT})", positional=True)]
-Owner = Annotated[str | None, Option("an experiment: its newest run", positional=True)]
+Owner = Annotated[str | None, Option("an experiment: its newest finished run", positional=True)]
 RunName = Annotated[str | None, Option("a run: <experiment>/<timestamp> or its path", "RUN")]
 Set = Annotated[Sequence[str], Option("override keys", "KEY=VALUE ...")]
 DataDir = Annotated[str | None, Option("take the images from this folder", "DIR")]

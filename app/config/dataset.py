@@ -66,7 +66,9 @@ class DatasetConfig(Section):
         None, description="CSV file with training images that are of another class, `suggested` in it."
     )
     train_share: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        None, description="Train on this fraction of each class of the training images; by default on all."
+        None,
+        description="Train on fewer images: of each class this fraction of the training split, at most what "
+        "validation leaves.",
     )
     split_seed: Seed = Field(
         0, description="Draws validation images, folds and the fraction `train_share`; `seed` does not."
