@@ -1,5 +1,6 @@
 """Reads the arrays of Keras' weight files by the names of their layers."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from models.pretrained.published import KERAS_NORM
 
 _KERNEL = ("kernel", "bias")
+_HEADS = {"probs": "predictions", "fc1000": "predictions"}  # of older versions of keras.applications
 
 
 def read_keras_file(path: Path) -> dict[str, np.ndarray]:
@@ -22,19 +24,32 @@ def read_keras_file(path: Path) -> dict[str, np.ndarray]:
     """
     arrays: dict[str, np.ndarray] = {}
 
-    def keep(name: str, node: Any) -> None:
-        if isinstance(node, h5py.Dataset) and node.dtype.kind == "f":
-            layer, variable = name.split("/")[-2:]
-            if layer == "vars":  # Keras 3 numbers a layer's variables and notes its name beside them
-                names = KERAS_NORM if len(node.parent) == len(KERAS_NORM) else _KERNEL
-                layer, variable = str(node.parent.attrs.get("name")), names[int(variable)]
-            arrays[f"{layer}/{variable.removesuffix(':0')}"] = node[()]
+    def keep(layer: str, values: Sequence[np.ndarray]) -> None:
+        names = KERAS_NORM if len(values) == len(KERAS_NORM) else _KERNEL
+        for variable, value in zip(names, values, strict=False):
+            if value.dtype.kind == "f":  # not the state of a random generator
+                arrays[f"{_HEADS.get(layer, layer)}/{variable}"] = value
+
+    def keep_numbered(_: str, node: Any) -> None:
+        if isinstance(node, h5py.Group) and "vars" in node and len(node["vars"]):
+            numbered = node["vars"]
+            keep(str(numbered.attrs.get("name")), [numbered[key][()] for key in sorted(numbered, key=int)])
 
     try:
         with h5py.File(path, "r") as file:
-            file.visititems(keep)
+            layers = file.get("model_weights", file)
+            if "layer_names" in layers.attrs:  # Keras 2, whose arrays had several names over the years
+                for layer in map(_text, layers.attrs["layer_names"]):
+                    group = layers[layer]
+                    keep(layer, [group[_text(name)][()] for name in group.attrs["weight_names"]])
+            else:  # Keras 3 numbers a layer's variables and notes its name beside them
+                file.visititems(keep_numbered)
     except (OSError, RuntimeError, KeyError, IndexError) as error:
         raise ValueError(f"cannot be read as an HDF5 file: {error}") from error
     if not arrays:
         raise ValueError("holds no arrays")
     return arrays
+
+
+def _text(name: str | bytes) -> str:
+    return name.decode() if isinstance(name, bytes) else name

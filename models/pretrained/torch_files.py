@@ -6,14 +6,15 @@ ordered dictionaries, and everything else is refused by its name.
 """
 
 import collections
+import functools
 import io
 import math
 import pickle
-import pickletools
+import struct
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, ClassVar, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -32,6 +33,17 @@ _DTYPES: dict[str, Any] = {
     "ByteStorage": np.dtype("u1"),
     "BoolStorage": np.dtype("?"),
 }
+_READ: dict[int, Any] = pickle._Unpickler.dispatch
+_OPCODES = (  # what PyTorch's files are made of, in protocols 2 to 4
+    *(pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK, pickle.GLOBAL, pickle.STACK_GLOBAL),
+    *(pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE, pickle.BINGET, pickle.LONG_BINGET),
+    *(pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE, pickle.BINFLOAT),
+    *(pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.LONG1),
+    *(pickle.BINUNICODE, pickle.SHORT_BINUNICODE, pickle.BINSTRING, pickle.SHORT_BINSTRING),
+    *(pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3),
+    *(pickle.EMPTY_LIST, pickle.APPEND, pickle.APPENDS, pickle.EMPTY_DICT),
+    *(pickle.BINPERSID, pickle.REDUCE),
+)
 _LARGEST_PICKLE = 64 * 2**20  # bytes; names and shapes only, the numbers lie beside it
 
 
@@ -59,7 +71,7 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
         path: A state dictionary, or a dictionary that holds one under `state_dict` or `model`.
 
     Returns:
-        Arrays by name, in the file's order.
+        Arrays by name, in the file's order; read-only views of its storages.
 
     Raises:
         ValueError: The file is no such file, is cut off, or holds something else than tensors, ordered
@@ -77,7 +89,19 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
 
 
 # What a damaged pickle makes Python's own reader raise.
-_DAMAGE = (AttributeError, IndexError, KeyError, MemoryError, OverflowError, TypeError, UnicodeError)
+_DAMAGE = (
+    *(
+        AssertionError,
+        AttributeError,
+        IndexError,
+        KeyError,
+        MemoryError,
+        OverflowError,
+        TypeError,
+        UnicodeError,
+    ),
+    struct.error,
+)
 
 
 def _read_zip(file: IO[bytes]) -> dict[str, np.ndarray]:
@@ -86,6 +110,8 @@ def _read_zip(file: IO[bytes]) -> dict[str, np.ndarray]:
         if len(names) != 1:
             raise ValueError("cannot be read as a PyTorch file: the archive holds no data.pkl")
         folder = names[0].removesuffix("data.pkl")
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise ValueError("is compressed, which PyTorch never does: in memory it could be of any size")
         order = f"{folder}byteorder"
         if order in archive.namelist() and archive.read(order) != b"little":
             raise ValueError("is of a big-endian machine, which this reader does not know")
@@ -126,25 +152,34 @@ def _read_pickles(file: IO[bytes]) -> dict[str, np.ndarray]:
     return _arrays(tensors, lambda storage: contents[storage.key])
 
 
-class _TensorUnpickler(pickle.Unpickler):
-    """Knows tensors, parameters, ordered dictionaries and storages; anything else is refused by name."""
+class _TensorUnpickler(pickle._Unpickler):
+    """Knows tensors, parameters, ordered dictionaries and storages; anything else is refused by name.
+
+    This is Python's own reader in Python: the one in C would fill memory up to any place that a file names,
+    and would hash any key, which takes for ever with tuples of tuples.
+    """
+
+    stack: list[Any]
+    dispatch: ClassVar[dict[int, Any]] = {code[0]: _READ[code[0]] for code in _OPCODES}
 
     def __init__(self, file: IO[bytes]) -> None:
         super().__init__(file, encoding="utf-8")
-        self.file = file
         self.storages: dict[str, _Storage] = {}
 
-    def load(self) -> Any:
-        """Read one pickle, after a look at its opcodes: Python fills memory up to any place they name."""
-        start = self.file.tell()
-        try:
-            for number, (opcode, argument, _) in enumerate(pickletools.genops(self.file)):
-                if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and (argument or 0) > number:
-                    raise ValueError(f"it asks for memory place {argument}")
-        except ValueError as error:
-            raise pickle.UnpicklingError(str(error)) from error
-        self.file.seek(start)
-        return super().load()
+    def _setitem(self) -> None:
+        _check_keys(self.stack[-2:-1])
+        _READ[pickle.SETITEM[0]](self)
+
+    def _setitems(self) -> None:
+        _check_keys(self.stack[::2])
+        _READ[pickle.SETITEMS[0]](self)
+
+    def _build(self) -> None:
+        if not isinstance(self.stack[-2], collections.OrderedDict):
+            raise ValueError("gives attributes to something else than a dictionary")
+        _READ[pickle.BUILD[0]](self)
+
+    dispatch |= {pickle.SETITEM[0]: _setitem, pickle.SETITEMS[0]: _setitems, pickle.BUILD[0]: _build}
 
     def find_class(self, module: str, name: str) -> Any:
         """Return the stand-in of the few names that a file of weights needs."""
@@ -167,7 +202,7 @@ class _TensorUnpickler(pickle.Unpickler):
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
-    """Stand in for `torch._utils._rebuild_tensor_v2`."""
+    """Stand in for `torch._utils._rebuild_tensor` and `_rebuild_tensor_v2`."""
     whole = all(type(number) is int and number >= 0 for number in (offset, *shape, *strides))
     if not isinstance(storage, _Storage) or not whole or len(shape) != len(strides):
         raise ValueError("is damaged: it describes a tensor that is none")
@@ -178,13 +213,25 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Te
     return _Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
+def _ordered(pairs: Any = ()) -> collections.OrderedDict[Any, Any]:
+    """Stand in for `collections.OrderedDict`."""
+    _check_keys(key for key, _ in pairs)
+    return collections.OrderedDict(pairs)
+
+
+def _check_keys(keys: Iterable[Any]) -> None:
+    if not all(isinstance(key, str | int) for key in keys):
+        raise ValueError("is damaged: a key is neither a text nor a number")
+
+
 def _parameter(data: Any, *_: Any) -> Any:
     """Stand in for `torch._utils._rebuild_parameter`."""
     return data
 
 
 _STAND_INS: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("collections", "OrderedDict"): _ordered,
+    ("torch._utils", "_rebuild_tensor"): _tensor,  # until PyTorch 0.2: torchvision's VGG files
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_parameter"): _parameter,
 }
@@ -205,9 +252,11 @@ def _state_dict(content: Any) -> dict[str, _Tensor]:
 
 
 def _arrays(tensors: Mapping[str, _Tensor], numbers: Callable[[_Storage], bytes]) -> dict[str, np.ndarray]:
+    # Views without copies: many names of one storage take no more memory than the file.
+    read = functools.cache(lambda storage: np.frombuffer(numbers(storage), storage.dtype))
     arrays = {}
     for name, (storage, offset, shape, strides) in tensors.items():
-        flat = np.frombuffer(numbers(storage), storage.dtype)
         steps = [stride * storage.dtype.itemsize for stride in strides]
-        arrays[name] = np.lib.stride_tricks.as_strided(flat[offset:], shape, steps).copy()
+        flat = read(storage)[offset:]
+        arrays[name] = np.lib.stride_tricks.as_strided(flat, shape, steps, writeable=False)
     return arrays

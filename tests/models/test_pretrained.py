@@ -8,6 +8,7 @@ import types
 import zipfile
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -78,43 +79,61 @@ def test_nothing_in_a_file_is_run(tmp_path, monkeypatch, payload, name, wrapped)
     assert not (tmp_path / "ran").exists()
 
 
-def write_zip(path, shape, strides, size, stored):
-    """A file in PyTorch's format whose one tensor has this shape over a storage of this size."""
+class FloatStorage:
+    """Stands for PyTorch's, by whose name a file knows its numbers."""
+
+
+def _rebuild_tensor():
+    """Stands for PyTorch's, until version 0.2."""
+
+
+def _rebuild_tensor_v2():
+    """Stands for PyTorch's."""
+
+
+class TensorOf:
+    """Pickled as PyTorch pickles a tensor."""
+
+    def __init__(self, size, shape, strides, old=False):
+        self.size = size
+        self.call = (_rebuild_tensor, (self, 0, shape, strides))
+        if not old:
+            self.call = (_rebuild_tensor_v2, (self, 0, shape, strides, False, {}))
+
+    def __reduce__(self):
+        return self.call
+
+
+def pickled(content, monkeypatch):
+    """`content` in PyTorch's words, with the numbers of its tensors left out."""
     torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
-
-    class FloatStorage:
-        pass
-
-    def _rebuild_tensor_v2():
-        pass
-
-    for module, thing in ((torch, FloatStorage), (utils, _rebuild_tensor_v2)):
-        thing.__module__, thing.__qualname__ = module.__name__, thing.__name__
+    for module, thing in ((torch, FloatStorage), (utils, _rebuild_tensor), (utils, _rebuild_tensor_v2)):
+        monkeypatch.setattr(thing, "__module__", module.__name__)
         setattr(module, thing.__name__, thing)
-
-    class Tensor:
-        def __reduce__(self):
-            return _rebuild_tensor_v2, (storage, 0, shape, strides, False, {})
-
-    class Storage:
-        pass
-
-    storage = Storage()
     buffer = io.BytesIO()
-    pickler = pickle.Pickler(buffer, protocol=2)
 
     class Writer(pickle._Pickler):
-        def persistent_id(self, thing):
-            return ("storage", FloatStorage, "0", "cpu", size) if thing is storage else None
+        inside = None
 
-    sys.modules["torch"], sys.modules["torch._utils"] = torch, utils
-    try:
-        pickler = Writer(buffer, protocol=2)
-        pickler.dump({"weight": Tensor()})
-    finally:
-        del sys.modules["torch"], sys.modules["torch._utils"]
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("x/data.pkl", buffer.getvalue())
+        def persistent_id(self, thing):
+            if not isinstance(thing, TensorOf):
+                return None
+            if self.inside is thing:  # the storage among the tensor's own arguments
+                return ("storage", FloatStorage, "0", "cpu", thing.size)
+            self.inside = thing
+            return None
+
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "torch", torch)
+        patch.setitem(sys.modules, "torch._utils", utils)
+        Writer(buffer, protocol=2).dump(content)
+    return buffer.getvalue()
+
+
+def write_zip(path, content, stored, compression=zipfile.ZIP_STORED):
+    """A file in PyTorch's format with as many numbers in its one storage."""
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("x/data.pkl", content)
         archive.writestr("x/data/0", np.arange(stored, dtype="float32").tobytes())
 
 
@@ -129,9 +148,9 @@ def write_zip(path, shape, strides, size, stored):
         ((2, 3), (3, 1 << 50), 6, 6, "a tensor of shape"),
     ],
 )
-def test_tensors_lie_within_their_storage(tmp_path, shape, strides, size, stored, message):
+def test_tensors_lie_within_their_storage(tmp_path, monkeypatch, shape, strides, size, stored, message):
     path = tmp_path / "file.pth"
-    write_zip(path, shape, strides, size, stored)
+    write_zip(path, pickled({"weight": TensorOf(size, shape, strides)}, monkeypatch), stored)
     if message is None:
         np.testing.assert_array_equal(read_torch_file(path)["weight"], np.arange(6).reshape(2, 3))
     else:
@@ -139,11 +158,45 @@ def test_tensors_lie_within_their_storage(tmp_path, shape, strides, size, stored
             read_torch_file(path)
 
 
-def test_a_far_memory_place_is_refused(tmp_path):
-    path = tmp_path / "file.pth"
-    path.write_bytes(b"\x80\x02}r\xff\xff\xff\x7f.")  # Python's reader would fill 32 GiB
-    with pytest.raises(ValueError, match="it asks for memory place 2147483647"):
+def test_tensors_of_the_oldest_files_are_read(tmp_path, monkeypatch):
+    """torchvision's VGG files are of PyTorch 0.2."""
+    write_zip(tmp_path / "old.pth", pickled({"weight": TensorOf(6, (2, 3), (3, 1), True)}, monkeypatch), 6)
+    np.testing.assert_array_equal(read_torch_file(tmp_path / "old.pth")["weight"], np.arange(6).reshape(2, 3))
+
+
+def test_a_compressed_archive_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "small.pth"
+    write_zip(path, pickled({"weight": TensorOf(6, (6,), (1,))}, monkeypatch), 6, zipfile.ZIP_DEFLATED)
+    with pytest.raises(ValueError, match="is compressed, which PyTorch never does"):
         read_torch_file(path)
+
+
+def nested_tuples(depth):
+    """A key whose hash takes twice as long with each level, as each holds the one below it twice."""
+    content = b")"  # ()
+    for place in range(depth):
+        content += b"q" + bytes([place]) + b"h" + bytes([place]) + b"\x86"  # (it, it)
+    return content
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"}r\xff\xff\xff\x7f.",  # a memory place for which Python's reader in C would fill 32 GiB
+        b"\x96" + (1 << 40).to_bytes(8, "little") + b".",  # BYTEARRAY8 of a terabyte
+        b"}" + nested_tuples(60) + b"K\x01s.",
+        b"}(" + nested_tuples(60) + b"K\x01u.",
+        b"ccollections\nOrderedDict\n]]" + nested_tuples(60) + b"aK\x01aa\x85R.",
+        b"ctorch._utils\n_rebuild_tensor\n}b.",  # attributes for a function
+    ],
+    ids=["memory place", "bytes", "key", "keys", "ordered keys", "attributes"],
+)
+def test_a_small_file_cannot_ask_for_much(tmp_path, content):
+    path = tmp_path / "file.pth"
+    for protocol in (b"\x80\x02", b"\x80\x05"):
+        write_zip(path, protocol + content, 1)
+        with pytest.raises(ValueError, match=r"cannot be read|no tensors|is damaged|attributes"):
+            read_torch_file(path)
 
 
 @pytest.mark.parametrize("name", ["zip", "pickles"])
@@ -248,6 +301,30 @@ def test_keras_applications_layout_gives_its_logits(tmp_path, suffix):
     normalised = (pixels / 255 - np.array(offer.mean)) / np.array(offer.deviation)
     logits = network(normalised.astype("float32"), training=False)
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("kernel", "bias", "head"), [("W_1", "b_1", "predictions"), ("kernel", "bias", "probs")]
+)
+def test_older_names_of_keras_files_are_read(tmp_path, kernel, bias, head):
+    """The published VGG files name their arrays as Keras 1 did; the head of ResNets had another name once."""
+    with h5py.File(tmp_path / "file.h5", "w") as file:
+        layers = ["input_1", "block1_conv1", head]
+        file.attrs["layer_names"] = [layer.encode() for layer in layers]
+        for number, layer in enumerate(layers):
+            group = file.create_group(layer)
+            names = [f"{layer}_{kind}:0" for kind in (kernel, bias)] if number else []
+            group.attrs["weight_names"] = [name.encode() for name in names]
+            for place, name in enumerate(names):
+                group[name] = np.full(3, 10 * number + place, "float32")
+    arrays = read_keras_file(tmp_path / "file.h5")
+    found = {name: array[0] for name, array in arrays.items()}
+    assert found == {
+        "block1_conv1/kernel": 10,
+        "block1_conv1/bias": 11,
+        "predictions/kernel": 20,
+        "predictions/bias": 21,
+    }
 
 
 def test_a_damaged_keras_file_is_one_message(tmp_path):
