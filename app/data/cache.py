@@ -67,7 +67,8 @@ class ImageCache:
         if self._file:
             with contextlib.suppress(OSError):  # a file system without locks
                 fcntl.flock(self._file, fcntl.LOCK_UN)  # closing would not do: a mapping holds it, too
-            self._file.close()
+            with contextlib.suppress(OSError):  # what a full disk did not take
+                self._file.close()
 
     @property
     def known(self) -> bool:
@@ -122,7 +123,9 @@ class ImageCache:
     def images(self) -> np.ndarray:
         """Return all images, mapped into memory; zeros for those that are not there."""
         assert self._file
-        return np.memmap(self._file, np.uint8, "r", shape=self._shape)
+        # Not of the file object itself, in whose buffer a full disk may have left something.
+        with open(self._file.fileno(), "rb", closefd=False) as file:
+            return np.memmap(file, np.uint8, "r", shape=self._shape)
 
     def _open(self, mode: str) -> None:
         file = self._file = open(self.path, mode)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from app.wording import printable
 
@@ -19,6 +19,16 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")  # Pillow's other reader
 MAX_PIXELS = 178_000_000  # a file that declares more is refused before its pixels are decoded
 MAX_FILE_BYTES = 2**30  # the size of that many pixels of 16 bits and three channels
 MAX_LISTED = 20  # bad files named in a message
+_MOVE = Image.Transpose
+TURNS = {  # what each EXIF orientation but the upright one asks for
+    2: _MOVE.FLIP_LEFT_RIGHT,
+    3: _MOVE.ROTATE_180,
+    4: _MOVE.FLIP_TOP_BOTTOM,
+    5: _MOVE.TRANSPOSE,
+    6: _MOVE.ROTATE_270,
+    7: _MOVE.TRANSVERSE,
+    8: _MOVE.ROTATE_90,
+}
 RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -90,9 +100,7 @@ def decode_file(path: str | Path, image_format: ImageFormat) -> np.ndarray:
                 raise BadImageError(f"declares {image.width}x{image.height} pixels, more than {MAX_PIXELS:,}")
             _scale_transparent_colour(image)
             image.load()
-            if image.getexif():
-                ImageOps.exif_transpose(image, in_place=True)
-            return image_format.convert(image)
+            return image_format.convert(_upright(image))
     except BadImageError:
         raise
     except Image.DecompressionBombError:  # Pillow's own limit is hardly higher
@@ -101,6 +109,13 @@ def decode_file(path: str | Path, image_format: ImageFormat) -> np.ndarray:
         raise BadImageError("not an image" if content.getbuffer().nbytes else "empty file") from None
     except Exception as error:  # Pillow's readers raise whatever a damaged file makes them trip over
         raise BadImageError(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    turn = None
+    with contextlib.suppress(Exception):  # EXIF data that are damaged say nothing of the pixels
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    return image if turn is None else image.transpose(turn)
 
 
 def _scale_transparent_colour(image: Image.Image) -> None:

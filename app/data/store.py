@@ -92,8 +92,8 @@ def store_images(
             if not fits_in_memory:
                 raise UserError(
                     f"{shown(cache_folder)}: cannot keep {size} ({error.strerror}), which exceed "
-                    f"{MEMORY_FRACTION:.0%} of the available memory. Free the space, or choose a smaller "
-                    "dataset.image_size."
+                    f"{MEMORY_FRACTION:.0%} of the available memory. Free space (all that lies there may be "
+                    "deleted), or choose a smaller dataset.image_size."
                 ) from error
             remark(f"{shown(cache_folder)}: cannot keep {size} ({error.strerror}); they stay in memory alone")
             images = np.zeros(shape, np.uint8) if images is None else images

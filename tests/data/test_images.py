@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from app.data.images import BadImageError, ImageFormat, decode_file, quiet_pillow
 
@@ -138,6 +138,26 @@ def test_exif_orientation(tmp_path):
     exif[0x0112] = 6  # to be turned by 90 degrees clockwise
     Image.fromarray(picture()).save(tmp_path / "a.png", exif=exif)
     np.testing.assert_array_equal(decode_file(tmp_path / "a.png", RGB), np.rot90(picture(), -1))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_turned_as_pillow_does(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(picture()).save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as image:
+        upright = np.asarray(ImageOps.exif_transpose(image))
+    np.testing.assert_array_equal(decode_file(tmp_path / "a.png", RGB), upright)
+
+
+def test_damaged_exif_data_leave_the_pixels_as_they_are(tmp_path):
+    turned = struct.pack("<HHII", 0x0112, 3, 1, 6)  # tag, type, count and value
+    resolution = struct.pack("<HHI4s", 0x011A, 2, 3, b"72")  # as text, as some telephones write it
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + turned + resolution + bytes(4)
+    Image.fromarray(picture()).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(decode_file(tmp_path / "a.png", RGB), np.rot90(picture(), -1))
+    Image.fromarray(picture()).save(tmp_path / "b.png", exif=b"Exif\0\0garbage!")
+    np.testing.assert_array_equal(decode_file(tmp_path / "b.png", RGB), picture())
 
 
 def test_resizing():

@@ -87,7 +87,10 @@ def local_path(config: DatasetConfig, data_root: Path) -> Path:
         raise UserError(f"dataset.data_dir: cannot read {received(config.data_dir)}: {error}") from error
     if not exists:
         place = printable(shown(path))
-        raise UserError(f"dataset.data_dir: {place} does not exist; give the folder that holds the images")
+        raise UserError(
+            f"dataset.data_dir: {place} does not exist; give the folder that holds the images. If a run was "
+            "trained on it, put it back, or a link to where it is now"
+        )
     return path
 
 
