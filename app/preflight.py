@@ -15,7 +15,7 @@ from app.data.sources.published import local_path
 from app.errors import UserError
 from app.paths import data_root, project_root, shown
 from app.reading import read_record
-from app.records import DatasetRecord
+from app.records import DatasetRecord, EnvironmentRecord
 from app.runs import Run, find_run, load_run_experiment
 from app.wording import nearest, received, unknown_name
 
@@ -152,17 +152,22 @@ def check_resumable(run: Run, epochs: int | None) -> None:
 def changed_data(run: Run, dataset: Dataset) -> list[str]:
     """Return a line where a run's data are not those that it began with."""
     before, now = read_record(run.dataset, DatasetRecord).fingerprint, dataset.fingerprint
-    line = f"the data have changed: fingerprint {now[:12]}, recorded {before[:12]} in {shown(run.dataset)}"
+    line = (
+        f"the data have changed: fingerprint {now[:12]}, recorded {before[:12]} in {shown(run.dataset)}; "
+        "validation images may be among those that it was trained on"
+    )
     return [line] if before != now else []
 
 
 def refuse_or_force(run: Run, grave: Sequence[str], force: bool) -> None:
     """Raise a UserError if anything forbids going on and nobody forces it."""
     if grave and not force:
+        auto = read_record(run.environment, EnvironmentRecord).auto or []
+        keys = " ".join(f"training.{key}=auto" for key in auto)
         raise UserError(
             "\n".join(f"{run.name}: {line}" for line in grave)
             + "\nRestore what has changed, or go on all the same with FORCE=1 (this is then recorded), "
-            f"or train anew with FROM={run.argument}"
+            f"or train anew with FROM={run.argument}" + (f' SET="{keys}"' if keys else "")
         )
 
 

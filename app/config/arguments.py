@@ -209,7 +209,7 @@ def _check(path: tuple[str | int, ...], kind: str, name: str, arguments: dict[st
             for detail in error.errors(include_url=False):
                 errors[detail["loc"][0]].append(detail)
         for key, details in errors.items():
-            if kind == "optimizer" and key in KERAS_EMA:
+            if kind in ("optimizer", OTHERS) and key in KERAS_EMA:
                 message = (
                     "is refused: Keras averages without batch normalisation's statistics, validates the raw "
                     "weights and replaces them when a fit ends; use training.ema"

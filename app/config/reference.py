@@ -72,10 +72,12 @@ def _mapping(properties: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 def _for_editors(schema: Any) -> Any:
-    """Return the schema without required keys, which `extends` may give, and with draft-07's word for tuples."""
+    """Return a schema without required keys, which `extends` may give, and with tuples as in draft-07."""
     if isinstance(schema, dict):
         words = {"prefixItems": "items"}
-        return {words.get(key, key): _for_editors(value) for key, value in schema.items() if key != "required"}
+        return {
+            words.get(key, key): _for_editors(value) for key, value in schema.items() if key != "required"
+        }
     if isinstance(schema, list):
         return [_for_editors(item) for item in schema]
     return schema

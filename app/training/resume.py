@@ -102,6 +102,8 @@ def last_state(run: Run, job: Job, found: FoundState, force: bool, out: TextIO) 
     refuse_or_force(run, grave, force)
     if state:
         restore_state(job.classifier, state)
+        # With fewer images now the epoch under way may be over.
+        state.progress.step = min(state.progress.step, job.steps_per_epoch)
     for line in [*grave, *slight]:
         print(f"{run.name}: {line}; equal bits are not promised", file=out)
     if edited := edited_keys(run, job.experiment):

