@@ -60,8 +60,8 @@ def constants_of(experiment: Experiment, dataset: Dataset) -> dict[str, Any]:
         published = fitting[0] if len({(each.mean, each.deviation) for each in fitting}) == 1 else None
     if published is None:
         raise UserError(
-            f"normalization: pretrained goes with model.weights: {IMAGENET}, a file of such weights, or a run "
-            "of a network for which there is one kind of them"
+            f"normalization: pretrained goes with model.weights: {IMAGENET}, a file of such weights, or a "
+            "run of a network for which there is one kind of them"
         )
     if dataset.image_shape[-1] != 3:
         raise UserError("normalization: pretrained is for RGB images; set dataset.channels: 3")

@@ -164,7 +164,7 @@ def test_a_fine_tuned_run_can_be_fine_tuned_on(home, capsys):
     job = setup.prepare(load_experiment("tiny", again))
     assert "all 247 variables" in job.start.line
     assert job.constants["mean"] == [127 / 255] * 3
-    with pytest.raises(UserError, match="or a run of a network for which there is one kind"):
+    with pytest.raises(UserError, match="run of a network for which there is one kind"):
         setup.prepare(load_experiment("tiny", again[3:]))
 
 
