@@ -23,7 +23,6 @@ from app.drawing.canvas import (
     new_figure,
     set_up_panel,
     shortened,
-    text_inches,
 )
 from app.files import atomic_path
 from app.runs import Run
@@ -59,11 +58,11 @@ def draw_curves(
     width, height = FIGURE_INCHES
     strip_inches = STRIP_INCHES * has_rates
     figure = new_figure(width, height + strip_inches)
-    mixed = "; training metrics are of mixed images" if experiment.mixes_images else ""
-    whole = f"{experiment.name}: {experiment.model.name} on {experiment.dataset.name}"
-    title = shortened(whole, 0.45 * width - text_inches(mixed, SMALL_POINTS), SMALL_POINTS) + mixed
+    title = f"{experiment.name}: {experiment.model.name} on {experiment.dataset.name}"
+    title = shortened(title, 0.45 * width, SMALL_POINTS)
     monitor = experiment.training.monitor
     best = _find_best(columns[monitor], experiment.training.mode)
+    mixed = " (mixed)" if experiment.mixes_images else ""
     test = " (test)" if experiment.dataset.validates_on_test else ""
     for half, metric in enumerate(("accuracy", "loss")):
         left = 0.5 * half * width
@@ -77,7 +76,7 @@ def draw_curves(
             figure.text(
                 0.5 * half + 0.266, up, text, fontsize=points, color=colour, ha="center", parse_math=False
             )
-        _draw_panel(axes, metric, columns, test)
+        _draw_panel(axes, metric, columns, mixed, test)
         if axes.lines:
             if best is not None:
                 _mark_best(axes, metric, columns, best, monitor, test)
@@ -110,7 +109,7 @@ def _find_best(values: np.ndarray, mode: str) -> int | None:
     return int(np.nanargmax(values) if mode == "max" else np.nanargmin(values))
 
 
-def _draw_panel(axes: "Axes", metric: str, columns: Mapping[str, np.ndarray], test: str) -> None:
+def _draw_panel(axes: "Axes", metric: str, columns: Mapping[str, np.ndarray], mixed: str, test: str) -> None:
     """Draw the training and the validation curve of one metric."""
     epochs, curves = columns["epoch"], (columns[metric], columns[f"val_{metric}"])
     set_up_panel(axes, epochs)
@@ -118,7 +117,7 @@ def _draw_panel(axes: "Axes", metric: str, columns: Mapping[str, np.ndarray], te
     marker_step = 1 if len(epochs) <= MARKED_EPOCHS else len(epochs) // 20
     for curve, label, colour, style in zip(
         curves,
-        (f"Training {metric.capitalize()}", f"Validation {metric.capitalize()}{test}"),
+        (f"Training {metric.capitalize()}{mixed}", f"Validation {metric.capitalize()}{test}"),
         (BLUE, VERMILION),
         ("o-", "s--"),
         strict=True,
