@@ -110,29 +110,20 @@ def schedule_findings(plain: dict[str, Any]) -> Iterator[Finding]:
                 yield Finding((*path, "learning_rate", key), message)
 
 
-def freezing_findings(plain: dict[str, Any]) -> Iterator[Finding]:
-    """Check that what is to be unfrozen is frozen before."""
-    model = plain.get("model")
-    if isinstance(model, dict) and model.get("unfreeze_epoch") is not None and not model.get("freeze"):
+def conflict_findings(plain: dict[str, Any]) -> Iterator[Finding]:
+    """Check keys that need another one, or rule it out."""
+    parts = (plain.get("model"), plain.get("training"))
+    model, training = (part if isinstance(part, dict) else {} for part in parts)
+    if model.get("unfreeze_epoch") is not None and not model.get("freeze"):
         message = "belongs to model.freeze, which says what is frozen until then; leave it out"
         yield Finding(("model", "unfreeze_epoch"), message, at_key=True)
-
-
-def ema_findings(plain: dict[str, Any]) -> Iterator[Finding]:
-    """Check that the weights are averaged in one way alone."""
-    training = plain.get("training")
-    if isinstance(training, dict) and training.get("ema") and training.get("lookahead"):
+    if training.get("ema") and training.get("lookahead"):
         message = (
             "cannot be combined with training.lookahead, which replaces the weights by their average, while "
             "ema keeps one beside them; leave one of them out"
         )
         yield Finding(("training", "ema"), message, at_key=True)
-
-
-def lookahead_findings(plain: dict[str, Any]) -> Iterator[Finding]:
-    """Check that a lookahead reaches its end, where the weights become the average."""
-    training = plain.get("training")
-    if isinstance(training, dict) and training.get("lookahead") and training.get("early_stopping"):
+    if training.get("lookahead") and training.get("early_stopping"):
         message = (
             "cannot be combined with training.early_stopping: the weights become the average at the last of "
             "all epochs' steps, which a run that stops early does not reach; leave one of them out"

@@ -10,17 +10,18 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from app.config.arguments import OTHERS_KEYS, RESERVED_KEYS, Finding, name_and_argument_findings, split_layer
-from app.config.combinations import (
-    ema_findings,
-    freezing_findings,
-    lookahead_findings,
-    mixing_findings,
-    optimizer_findings,
-    schedule_findings,
+from app.config.arguments import (
+    OTHERS,
+    OTHERS_KEYS,
+    RESERVED_KEYS,
+    Finding,
+    known_names,
+    name_and_argument_findings,
+    split_layer,
 )
+from app.config.combinations import conflict_findings, mixing_findings, optimizer_findings, schedule_findings
 from app.config.inheritance import load_file, merge, parse_overrides
-from app.config.nodes import Node, Problem, add_resolvers, parse_yaml
+from app.config.nodes import Mark, Node, Problem, add_resolvers, parse_yaml
 from app.config.problems import locate, schema_findings, without_consequences
 from app.config.schedules import Section
 from app.config.schema import Experiment
@@ -85,8 +86,6 @@ def read_experiment(
     root = merge(root, changes)
     plain = root.plain()
     experiment, findings = validated(plain, path.stem, description)
-    if by_name:  # the runs of before that have both can still be read
-        findings += lookahead_findings(plain)
     if by_name and not changes.has("training", "epochs"):
         # A run shortened by an override, or such a run's own file, may well end inside its warm-up.
         findings += schedule_findings(plain)
@@ -100,10 +99,7 @@ def read_experiment(
 
 def validated(plain: dict[str, Any], name: str, description: str) -> tuple[Experiment | None, list[Finding]]:
     """Return the experiment that a file's content makes, None where it makes none, and what is wrong."""
-    checks = (
-        *(name_and_argument_findings, optimizer_findings, mixing_findings, ema_findings),
-        freezing_findings,
-    )
+    checks = (name_and_argument_findings, optimizer_findings, mixing_findings, conflict_findings)
     findings = [finding for check in checks for finding in check(plain)]
     experiment, content = None, _gathered(plain) | {"name": name, "description": description}
     try:
@@ -163,14 +159,30 @@ def _dumped(value: Any, **options: Any) -> str:
 
 
 def _with_marks(text: str, experiment: Experiment) -> str:
-    """Return an experiment's YAML with a comment on each line whose value is a default."""
+    """Return an experiment's YAML with a comment where a value is a default, or arguments have defaults."""
     root, lines = parse_yaml(text, "", []), text.splitlines(keepends=True)
+    assert root is not None
+
+    def note(mark: Mark, words: str) -> None:
+        lines[mark.line - 1] = lines[mark.line - 1].rstrip("\n") + f"  # {words}\n"
+
     for keys in _default_keys(experiment):
         node = root
         for key in keys:
-            assert node is not None
-            line, node = node.key_marks[key].line, node.value[key]
-        lines[line - 1] = lines[line - 1].rstrip("\n") + "  # default\n"
+            mark, node = node.key_marks[key], node.value[key]
+        note(mark, "default")
+    model, optimizer, layers = (root.value[key] for key in ("model", "optimizer", "augmentation"))
+    parts: list[tuple[str, Any, Node]] = [
+        *(("model", experiment.model, model), ("optimizer", experiment.optimizer, optimizer)),
+        *(("augmentation layer", *pair) for pair in zip(experiment.augmentation, layers.value, strict=True)),
+    ]
+    if experiment.optimizer.others:
+        parts.append((OTHERS, experiment.optimizer.others, optimizer.value["others"]))
+    for kind, part, node in parts:
+        options = {key: option.get("default") for key, option in known_names(kind)[part.name].items()}
+        left = {key: value for key, value in options.items() if key not in part.arguments}
+        if left := {key: value for key, value in left.items() if value is not None}:
+            note(node.key_marks.get("name", node.mark), f"defaults: {as_yaml(left)}")
     return "".join(lines)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from app.config.arguments import Finding
-from app.config.combinations import lookahead_findings, schedule_findings, search_findings
+from app.config.combinations import schedule_findings, search_findings
 from app.config.inheritance import IDENTITY_KEYS, merge, parse_overrides
 from app.config.loader import file_content, message_of, read_experiment, validated
 from app.config.nodes import Mark, Node, Problem, node_of
@@ -211,4 +211,4 @@ def _new_run(root: Node, base: Experiment) -> tuple[Experiment | None, list[Find
     """Return what a tree says of a new run that is called as `base`, and what is wrong with it."""
     plain = root.plain()
     experiment, findings = validated(plain, base.name, base.description)
-    return experiment, [*findings, *lookahead_findings(plain), *schedule_findings(plain)]
+    return experiment, [*findings, *schedule_findings(plain)]

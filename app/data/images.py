@@ -114,7 +114,7 @@ def decode_file(path: str | Path, image_format: ImageFormat) -> np.ndarray:
 def _upright(image: Image.Image) -> Image.Image:
     turn = None
     with contextlib.suppress(Exception):  # EXIF data that are damaged say nothing of the pixels
-        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     return image if turn is None else image.transpose(turn)
 
 

@@ -224,16 +224,11 @@ def _check_keys(keys: Iterable[Any]) -> None:
         raise ValueError("is damaged: a key is neither a text nor a number")
 
 
-def _parameter(data: Any, *_: Any) -> Any:
-    """Stand in for `torch._utils._rebuild_parameter`."""
-    return data
-
-
 _STAND_INS: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): _ordered,
     ("torch._utils", "_rebuild_tensor"): _tensor,  # until PyTorch 0.2: torchvision's VGG files
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
 }
 
 

@@ -3,7 +3,6 @@
 # ruff: noqa: E501 - a row of the table is one mistake and its line
 import pytest
 
-from app.config import load_experiment
 from app.config.arguments import catalogue
 from app.config.nodes import NO_ALIASES
 from tests.config.conftest import VALID
@@ -190,9 +189,3 @@ def test_files_that_cannot_be_read(write, errors, tmp_path):
     assert errors() == [f"{AT}: 100001 bytes; an experiment file has at most 100000"]
     assert errors(tmp_path / "no.yaml") == ["no.yaml: no such file"]
     assert errors(tmp_path / "experiments") == ["experiments: no such file"]
-
-
-def test_a_run_that_was_allowed_a_lookahead_with_early_stopping_is_still_read(write, errors):
-    both = "epochs: 10\n  early_stopping: {patience_epochs: 3}\n  lookahead: {every_steps: 5, decay: 0.5}"
-    path = write(VALID.replace("epochs: 10", both))
-    assert errors("x") and load_experiment(path).training.lookahead.every_steps == 5
