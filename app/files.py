@@ -121,11 +121,6 @@ def new_folder(parent: Path) -> Path:
             return path
 
 
-def is_timestamp(name: str) -> bool:
-    """Return whether a folder's name is one that `new_folder` gives."""
-    return _TIMESTAMP.fullmatch(name) is not None
-
-
 def timestamp_key(name: str) -> tuple[str, int]:
     """Return what to sort folders by: the time and number in the name; other names come first."""
     match = _TIMESTAMP.fullmatch(name)

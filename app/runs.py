@@ -14,7 +14,7 @@ from pathlib import Path
 
 from app.config import Experiment, load_experiment
 from app.errors import UserError
-from app.files import check_folder, is_timestamp, new_folder, timestamp_key, write_text
+from app.files import check_folder, new_folder, timestamp_key, write_text
 from app.paths import runs_root, shown
 from app.reading import HISTORY_COLUMNS, read_record
 from app.records import DatasetRecord, MetricsRecord
@@ -90,7 +90,7 @@ def list_runs(experiment_name: str) -> list[Run]:
     folder = runs_root() / experiment_name
     check_folder(folder)
     found = folder.iterdir() if os.path.isdir(folder) else ()  # false, too, for an impossible name
-    runs = [path for path in found if is_timestamp(path.name) and path.is_dir()]
+    runs = [path for path in found if timestamp_key(path.name)[0] and path.is_dir()]
     return [Run(path) for path in sorted(runs, key=lambda path: timestamp_key(path.name))]
 
 

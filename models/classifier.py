@@ -25,7 +25,6 @@ class ImageClassifier(keras.Model):
         normalization: Layer from raw pixels to the network's input.
         augmentation: Layers from images to images, applied in this order when training; neighbours that
             move pixels are composed, see `composed`. Those that mix images come last.
-        **kwargs: Arguments of `keras.Model`.
 
     Call arguments:
         images: (batch, height, width, channels), uint8, or float in [0, 255].

@@ -209,10 +209,6 @@ class Gelu(keras.layers.Layer):
     Hendrycks and Gimpel 2016, arXiv:1606.08415.
     """
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Make nothing; there are no weights."""
-        self.built = True
-
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Map each value; shape and dtype stay."""
         symbolic = isinstance(inputs, keras.KerasTensor)

@@ -191,13 +191,9 @@ def stochastic_depth(rate: float, unit: int, num_units: int) -> Drop:
         num_units: The network's units.
     """
     if not rate:
-        return _unchanged
+        return lambda branch: branch
     # One draw for an image, which all its pixels and channels share.
     return keras.layers.Dropout(rate * (unit + 1) / num_units, noise_shape=(None, 1, 1, 1), name="drop_path")
-
-
-def _unchanged(branch: Any) -> Any:
-    return branch
 
 
 MODELS: dict[str, type[Network]] = {}  # by the names that experiments use

@@ -18,7 +18,6 @@ class Normalization(keras.layers.Layer):
     Args:
         mean: Subtracted; one number, one a channel, or (height, width, channels), for pixels in [0, 1].
         deviation: Divided by; positive, shaped likewise.
-        **kwargs: Arguments of `keras.layers.Layer`.
 
     Raises:
         ValueError: A constant is not finite, or a deviation is not positive.
@@ -33,10 +32,6 @@ class Normalization(keras.layers.Layer):
             raise ValueError(f"mean must be finite. Received: {mean!r}")
         if not (np.isfinite(self.deviation) & (self.deviation > 0)).all():
             raise ValueError(f"deviation must be positive and finite. Received: {deviation!r}")
-
-    def build(self, input_shape):
-        """Make nothing; there are no weights."""
-        self.built = True
 
     def call(self, images):
         """Normalise `images` (batch, height, width, channels), uint8 or float in [0, 255]."""

@@ -20,7 +20,6 @@ class TorchConv2D(Conv2D):
         kernel_size: Side of the square kernel.
         strides: Stride in both directions.
         padding_pixels: Zeros on each side; by default half the kernel, which keeps the map at stride 1.
-        **kwargs: Further arguments of `keras.layers.Conv2D`.
     """
 
     def __init__(

@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import io
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -159,9 +159,10 @@ def _rows(key: str, path: str) -> list[tuple[int, dict[str, str]]]:
     try:
         columns = next(reader, [])
         if not set(required) <= set(columns) <= set(CORRECTION_COLUMNS) or len(set(columns)) < len(columns):
+            must, may = (", ".join(names) for names in (required, CORRECTION_COLUMNS))
             raise ValueError(
-                f"the columns must be {_listed(required)}, may be {_listed(CORRECTION_COLUMNS)}, with commas "
-                f"between them; got {received(','.join(columns))}"
+                f"the columns must be {must}, may be {may}, with commas between them; "
+                f"got {received(','.join(columns))}"
             )
         for cells in reader:
             if cells and len(cells) != len(columns):
@@ -171,7 +172,3 @@ def _rows(key: str, path: str) -> list[tuple[int, dict[str, str]]]:
     except (csv.Error, ValueError) as error:
         raise UserError(f"{where}:{max(reader.line_num, 1)}: {error}") from error
     return rows
-
-
-def _listed(columns: Sequence[str]) -> str:
-    return ", ".join(columns)

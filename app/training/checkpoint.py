@@ -66,7 +66,7 @@ def save_state(
     progress: Progress,
     metrics: Sequence[np.ndarray] | None = None,
     writes: bool = True,
-) -> Path:
+) -> None:
     """Write the state of training into `checkpoints/last/`, atomically, and delete old ones.
 
     The metrics of several workers are added up: each of them has to call this, though only the chief writes.
@@ -77,16 +77,13 @@ def save_state(
         progress: Where training stands.
         metrics: Values to store for the metric variables instead of their present ones.
         writes: Whether this worker writes the file.
-
-    Returns:
-        The file.
     """
     if keras.backend.backend() == "jax":
         model.jax_state_sync()  # inside fit the JAX trainer keeps the values outside the variables
     path = run.states / f"state-{progress.epoch:05d}-{progress.step:07d}.npz"
     metrics = metric_values(model) if metrics is None else metrics
     if not writes:
-        return path
+        return
     groups = variable_groups(model)
     header = {
         "format_version": FORMAT_VERSION,
@@ -103,7 +100,6 @@ def save_state(
         np.savez(temporary, allow_pickle=False, **arrays)
     for old in _state_files(run)[:-KEPT_STATES]:
         old.unlink(missing_ok=True)
-    return path
 
 
 def best_candidate(run: Run, epoch: int) -> Path:

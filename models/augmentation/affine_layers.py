@@ -26,7 +26,6 @@ class RandomAffine(Warp):
         fill: What lies outside the image: nearest (the border pixel goes on), constant (black) or
             reflect (d c b a | a b c d | d c b a).
         seed: Start of the random draws; None for a different one each time.
-        **kwargs: Arguments of `keras.layers.Layer`.
     """
 
     def __init__(

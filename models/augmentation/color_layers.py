@@ -25,7 +25,6 @@ class Recolour(PerImage):
     Args:
         value_range: The smallest and the largest value of a pixel.
         seed: Start of the random draws; None for a different one each time.
-        **kwargs: Arguments of `keras.layers.Layer`.
     """
 
     def __init__(self, value_range: Sequence[float] = (0, 255), seed: int | None = None, **kwargs: Any):
@@ -55,9 +54,6 @@ class RecolourByFactor(Recolour):
 
     Args:
         factor: The limits of the draw, or the upper one alone.
-        value_range: See `Recolour`.
-        seed: See `Recolour`.
-        **kwargs: Arguments of `keras.layers.Layer`.
     """
 
     def __init__(
@@ -125,7 +121,6 @@ class RandomColorJitter(Recolour):
     """Change brightness, contrast, saturation and hue, in this order; None leaves one of them as it is.
 
     Args:
-        value_range: See `Recolour`.
         brightness_factor: From -1 (black) to 1 (white), added: the limits of the draw, or one number for
             both sides of 0.
         contrast_factor: How far the contrast may fall below and rise above 1, each from 0 to 1, or one number
@@ -133,8 +128,6 @@ class RandomColorJitter(Recolour):
         saturation_factor: See `RandomSaturation`.
         hue_factor: From 0 (as it is) to 1 (half a turn of the colour wheel), to either side: the limits of
             the draw, or the upper one.
-        seed: See `Recolour`.
-        **kwargs: Arguments of `keras.layers.Layer`.
     """
 
     def __init__(

@@ -28,7 +28,6 @@ class RandomErasing(PerImage):
         fill: What comes in its place: random (each value uniform from 0 to 255), mean (each channel's of the
             image) or constant (black).
         seed: Start of the random draws; None for a different one each time.
-        **kwargs: Arguments of `keras.layers.Layer`.
     """
 
     def __init__(

@@ -45,7 +45,6 @@ class Mixing(PerImage):
         alpha: Both parameters of the Beta distribution of lambda; the smaller, the less is mixed.
         probability: Fraction of the images that the layer mixes.
         seed: Start of the random draws; None for a different one each time.
-        **kwargs: Arguments of `keras.layers.Layer`.
     """
 
     def __init__(

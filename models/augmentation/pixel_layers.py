@@ -37,10 +37,6 @@ class PerImage(keras.layers.Layer):
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def build(self, input_shape):
-        """Make nothing; there are no weights."""
-        self.built = True
-
     def call(self, images, training=False):
         """Change `images` (batch, height, width, channels), float or uint8, if `training`."""
         return self._augment(images) if training else images
@@ -66,7 +62,6 @@ class RandomCrop(PerImage):
         padding_pixels: Width of the border on every side.
         fill: What the border holds: constant (black) or mirror (d c b | a b c d | c b a).
         seed: Start of the random draws; None for a different one each time.
-        **kwargs: Arguments of `keras.layers.Layer`.
     """
 
     def __init__(
@@ -107,7 +102,6 @@ class RandomFlip(PerImage):
     Args:
         mode: horizontal (left and right change places), vertical or horizontal_and_vertical.
         seed: Start of the random draws; None for a different one each time.
-        **kwargs: Arguments of `keras.layers.Layer`.
     """
 
     def __init__(self, mode: Mode = "horizontal", seed: int | None = None, **kwargs: Any):

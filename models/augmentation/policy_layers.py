@@ -21,6 +21,7 @@ operations are composed into one interpolation. So no operation sees the filled 
 interpolated once. Levels are rounded at the end instead of after each operation.
 """
 
+import functools
 from typing import Annotated, Any
 
 from keras import ops, random
@@ -41,7 +42,6 @@ class Policy(PerImage):
         interpolation: bilinear or nearest.
         fill: What lies outside the image, see `Warp`.
         seed: Start of the random draws; None for a different one each time.
-        **kwargs: Arguments of `keras.layers.Layer`.
     """
 
     def __init__(
@@ -86,7 +86,8 @@ class Policy(PerImage):
         pixels, maps = ops.cast(images, "float32"), []
         for index in range(operations.shape[0]):
             pixels = recoloured(pixels, operations[index], strengths[index])
-            maps.append(_map(geometric_matrix(operations[index], strengths[index], height, width)))
+            matrix = geometric_matrix(operations[index], strengths[index], height, width)
+            maps.append(functools.partial(projected, matrix))
         return as_dtype(warped(pixels, maps, self.interpolation, self.fill), images.dtype)
 
 
@@ -100,7 +101,6 @@ class RandAugment(Policy):
         interpolation: bilinear or nearest.
         fill: What lies outside the image, see `Warp`.
         seed: Start of the random draws; None for a different one each time.
-        **kwargs: Arguments of `keras.layers.Layer`.
     """
 
     def __init__(
@@ -153,7 +153,3 @@ class TrivialAugment(Policy):
         operations, signs = self._draws(1, batch)
         magnitudes = random.randint((1, batch), 0, STEPS + 1, dtype="int32", seed=self.seed_generator)
         return self.changed(images, operations, ops.cast(magnitudes, "float32"), signs)
-
-
-def _map(matrix):
-    return lambda down, right: projected(matrix, down, right)

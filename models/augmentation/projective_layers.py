@@ -29,7 +29,6 @@ class RandomResizedCrop(Warp):
         aspect: Limits of its width in parts of its height, both in pixels, log-uniform.
         interpolation: bilinear or nearest.
         seed: Start of the random draws; None for a different one each time.
-        **kwargs: Arguments of `keras.layers.Layer`.
     """
 
     def __init__(
@@ -56,10 +55,6 @@ class RandomZoom(Warp):
 
     Args:
         scale: Limits of the magnification, uniform; above 1 the image grows and its margins are cut off.
-        interpolation: See `Warp`.
-        fill: See `Warp`.
-        seed: See `Warp`.
-        **kwargs: Arguments of `keras.layers.Layer`.
     """
 
     def __init__(
@@ -85,10 +80,6 @@ class RandomShear(Warp):
     Args:
         horizontal_degrees: Largest angle by which columns lean, to either side; the angle is uniform.
         vertical_degrees: The same of rows.
-        interpolation: See `Warp`.
-        fill: See `Warp`.
-        seed: See `Warp`.
-        **kwargs: Arguments of `keras.layers.Layer`.
     """
 
     def __init__(
@@ -119,10 +110,6 @@ class RandomPerspective(Warp):
 
     Args:
         distortion: Largest way of a corner, in parts of half a side, along each axis; uniform.
-        interpolation: See `Warp`.
-        fill: See `Warp`.
-        seed: See `Warp`.
-        **kwargs: Arguments of `keras.layers.Layer`.
     """
 
     def __init__(

@@ -54,9 +54,6 @@ class Solarization(Recolour):
     Args:
         addition_factor: From 0 to 1 (the whole range): the limits of the draw, or the upper one.
         threshold_factor: From 0 to 1 (the largest value): the limits of the draw, or the upper one.
-        value_range: See `Recolour`.
-        seed: See `Recolour`.
-        **kwargs: Arguments of `keras.layers.Layer`.
     """
 
     def __init__(

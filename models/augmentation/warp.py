@@ -28,7 +28,6 @@ class Warp(PerImage):
         fill: What lies outside the image: nearest (the border pixel goes on), constant (black) or
             reflect (d c b a | a b c d | d c b a).
         seed: Start of the random draws; None for a different one each time.
-        **kwargs: Arguments of `keras.layers.Layer`.
     """
 
     def __init__(
@@ -67,7 +66,6 @@ class ComposedWarps(keras.layers.Layer):
 
     Args:
         layers: In the order in which they are applied.
-        **kwargs: Arguments of `keras.layers.Layer`.
     """
 
     def __init__(self, layers: Sequence[Warp], **kwargs: Any):

@@ -28,7 +28,6 @@ class AlexNet8(Network):
         dropout: Fraction of values dropped after each hidden dense layer.
         bn_momentum: Momentum of the moving statistics.
         bn_epsilon: Added to the variance.
-        **kwargs: Arguments of `keras.Model`.
     """
 
     published = Published(

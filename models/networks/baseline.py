@@ -26,7 +26,6 @@ class Baseline(Network):
         dropout: Fraction of values dropped after the pooling and after the hidden dense layer.
         bn_momentum: Momentum of the moving statistics.
         bn_epsilon: Added to the variance.
-        **kwargs: Arguments of `keras.Model`.
     """
 
     published = Published(

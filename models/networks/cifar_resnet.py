@@ -87,7 +87,6 @@ class CifarResNet(Network):
         bn_epsilon: Added to the variance.
         drop_path: Probability of leaving out the last unit's branch in training, less before it; see
             `models.network.stochastic_depth`.
-        **kwargs: Arguments of `keras.Model`.
 
     Raises:
         ValueError: If the depth is not 6n + 2, or a plain network is to leave out branches.

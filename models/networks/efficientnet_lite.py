@@ -91,7 +91,6 @@ class EfficientNetLite0(Network):
         dropout: Fraction of the pooled values dropped in training.
         bn_momentum: Momentum of the moving statistics.
         bn_epsilon: Added to the variance.
-        **kwargs: Arguments of `keras.Model`.
     """
 
     published = Published(

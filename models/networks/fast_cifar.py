@@ -31,7 +31,6 @@ class WhiteningConv2D(keras.layers.Layer):
     Args:
         kernel_size: Side of the square patches, in pixels. There are 2 * kernel_size**2 * channels outputs.
         epsilon: Added to the variance of every component before dividing by its root.
-        **kwargs: Arguments of `keras.layers.Layer`.
     """
 
     def __init__(self, kernel_size: int = 2, epsilon: float = 5e-4, **kwargs: Any) -> None:
@@ -138,7 +137,6 @@ class FastCifar10(Network):
         bn_epsilon: Added to the variance.
         whitening: Whether the first kernel whitens patches; else it is trained from a random start.
         partial_identity: Whether the other convolutions start by passing their inputs on.
-        **kwargs: Arguments of `keras.Model`.
     """
 
     published = Published(

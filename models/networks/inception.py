@@ -73,7 +73,6 @@ class Inception10(Network):
         num_classes: Number of logits.
         bn_momentum: Momentum of the moving statistics.
         bn_epsilon: Added to the variance.
-        **kwargs: Arguments of `keras.Model`.
     """
 
     published = Published(

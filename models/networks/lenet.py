@@ -20,7 +20,6 @@ class LeNet5(Network):
 
     Args:
         num_classes: Number of logits.
-        **kwargs: Arguments of `keras.Model`.
     """
 
     published = Published(

@@ -61,7 +61,6 @@ class MiniModel(Network):
         dropout: Fraction of values dropped before the average pooling.
         bn_momentum: Momentum of the moving statistics.
         bn_epsilon: Added to the variance.
-        **kwargs: Arguments of `keras.Model`.
     """
 
     published = Published(

@@ -100,7 +100,6 @@ class ResNet(Network):
             depth 18 and 34 always have it on the first.
         drop_path: Probability of leaving out the last unit's branch in training, less before it; see
             `models.network.stochastic_depth`.
-        **kwargs: Arguments of `keras.Model`.
 
     Raises:
         ValueError: If the stride of basic units is to be in the middle.

@@ -69,7 +69,6 @@ class ResNet18(Network):
         bn_epsilon: Added to the variance.
         drop_path: Probability of leaving out the last unit's branch in training, less before it; see
             `models.network.stochastic_depth`.
-        **kwargs: Arguments of `keras.Model`.
     """
 
     published = Published(

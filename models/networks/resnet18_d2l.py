@@ -56,7 +56,6 @@ class ResNet18D2L(Network):
         bn_momentum: Momentum of the moving statistics (PyTorch's default 0.1 is 0.9 in Keras' sense).
         bn_epsilon: Added to the variance, except in the stem.
         stem_bn_epsilon: Added to the variance in the stem.
-        **kwargs: Arguments of `keras.Model`.
     """
 
     published = Published(

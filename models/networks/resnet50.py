@@ -62,7 +62,6 @@ class ResNet50(Network):
         num_classes: Number of logits.
         bn_momentum: Momentum of the moving statistics (PyTorch's default 0.1 is 0.9 in Keras' sense).
         bn_epsilon: Added to the variance.
-        **kwargs: Arguments of `keras.Model`.
     """
 
     published = Published(

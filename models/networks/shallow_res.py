@@ -55,7 +55,6 @@ class ShallowRes(Network):
         bn_momentum: Momentum of the moving statistics. The source's 0.99 needs several hundred steps to
             settle; take 0.9 for shorter runs.
         bn_epsilon: Added to the variance.
-        **kwargs: Arguments of `keras.Model`.
     """
 
     published = Published(

@@ -31,7 +31,6 @@ class VGG(Network):
         num_classes: Number of logits.
         depth: 16 or 19, the number of layers with weights.
         dropout: Fraction of values dropped after each hidden dense layer.
-        **kwargs: Arguments of `keras.Model`.
     """
 
     published = tuple(

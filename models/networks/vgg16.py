@@ -54,7 +54,6 @@ class VGG16(Network):
         dropout: Fraction of values dropped after every pooling and every hidden dense layer.
         bn_momentum: Momentum of the moving statistics.
         bn_epsilon: Added to the variance.
-        **kwargs: Arguments of `keras.Model`.
     """
 
     published = Published(

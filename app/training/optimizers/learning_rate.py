@@ -19,13 +19,13 @@ def learning_rate_at(
     """Return the learning rate of one step.
 
     Args:
-        schedule: A schedule of app.config, or its dict.
+        schedule: A schedule of app.config.
         step: Optimizer steps taken before, from 0.
         steps_per_epoch: Optimizer steps in an epoch.
         epochs: Epochs of the whole run.
         level: Of a `reduce_on_plateau`, the rate that follows from the epochs before; by default the peak.
     """
-    schedule = _as_dict(schedule)
+    schedule = schedule.model_dump()
     return float(_learning_rate(schedule, np.int64(step), steps_per_epoch, epochs, np, np.float64, level))
 
 
@@ -60,12 +60,11 @@ def follow_history(job: Any, rows: Sequence[Row]) -> None:
             assign(rate.level, np.asarray(level, np.float32))
 
 
-@keras.saving.register_keras_serializable("app")
 class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
     """`learning_rate_at` as a Keras schedule, in float32.
 
     Args:
-        schedule: A schedule of app.config, or its dict.
+        schedule: A schedule of app.config.
         steps_per_epoch: Optimizer steps in an epoch.
         epochs: Epochs of the whole run.
 
@@ -76,7 +75,7 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
     level: keras.Variable | None = None
 
     def __init__(self, schedule: Any, steps_per_epoch: int, epochs: int):
-        self.schedule = _as_dict(schedule)
+        self.schedule = schedule.model_dump()
         self.steps_per_epoch = steps_per_epoch
         self.epochs = epochs
 
@@ -85,10 +84,6 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
         step = ops.convert_to_tensor(step)
         level = None if self.level is None else ops.convert_to_tensor(self.level)
         return _learning_rate(self.schedule, step, self.steps_per_epoch, self.epochs, ops, _float32, level)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {"schedule": self.schedule, "steps_per_epoch": self.steps_per_epoch, "epochs": self.epochs}
 
 
 def _learning_rate(
@@ -133,8 +128,6 @@ def _learning_rate(
             rate = xp.where(step < peak_step, rising, falling)
         case "reduce_on_plateau":
             rate = peak if level is None else level
-        case unknown:
-            raise ValueError(f"schedule must be known. Received: {unknown!r}")
     if warmup_steps:
         rate = rate * xp.minimum(real(step + 1) / warmup_steps, 1.0)
     return rate
@@ -142,7 +135,3 @@ def _learning_rate(
 
 def _float32(value: Any) -> Any:
     return ops.cast(value, "float32")
-
-
-def _as_dict(schedule: Any) -> dict[str, Any]:
-    return dict(schedule) if isinstance(schedule, Mapping) else schedule.model_dump()
