@@ -15,6 +15,7 @@ from PIL import Image
 import app  # noqa: F401 - before any import of TensorFlow: the kernels that the program's processes have
 from app.commands.options import all_variables
 from app.config import load_experiment
+from app.runs import Run
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Set by make for its own children, or by a user for the program: neither may reach a test.
@@ -167,6 +168,19 @@ def train_digits(folder, *overrides):
 def digits_run(tmp_path_factory):
     """A finished run on digits of 16x16 pixels; nothing in it may be changed."""
     return train_digits(tmp_path_factory.mktemp("digits"))
+
+
+def copied(run, home):
+    """A copy of a run, in another project folder, that may be changed."""
+    copy = Run(home / "runs" / run.name)
+    shutil.copytree(run.path, copy.path)
+    return copy
+
+
+@pytest.fixture
+def own_run(digits_run, tmp_path):
+    """A copy of `digits_run` that may be changed."""
+    return copied(digits_run, tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,6 @@ from app.errors import UserError
 from app.inference import predict as prediction
 from app.inference.load import load_split, load_trained
 from app.inference.predict import COLUMNS, predict, read_images
-from app.runs import Run
 from tests.evaluation.test_image_sheets import drawn_texts, recorded_figures
 
 
@@ -38,14 +37,6 @@ def validation_rows(run):
 def rows_of(folder):
     with open(folder / "predictions.csv", encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
-
-
-@pytest.fixture
-def own_run(digits_run, tmp_path):
-    """A copy of the run that may be changed."""
-    path = tmp_path / "runs" / digits_run.name
-    shutil.copytree(digits_run.path, path)
-    return Run(path)
 
 
 def names_in(folder, text):

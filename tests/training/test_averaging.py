@@ -2,7 +2,6 @@
 
 import io
 import os
-import shutil
 import subprocess
 import sys
 
@@ -18,11 +17,10 @@ from app.inference.evaluate import evaluate
 from app.inference.load import load_trained
 from app.reading import read_history
 from app.reports.report import write_report
-from app.runs import Run
 from app.training.averaging import averages_in
 from app.training.checkpoint import load_state
 from app.training.setup import prepare
-from tests.conftest import TINY, on_jax
+from tests.conftest import TINY, copied, on_jax
 from tests.training.stopped_runs import ROOT, assert_resumes_on_jax, assert_same_bits, stopped_run
 
 EMA = "training.ema={decay: 0.8}"
@@ -177,8 +175,7 @@ def test_interrupted_run_resumes_to_the_same_bits(home, averaged, hook, call, ki
 
 @pytest.mark.slow
 def test_more_epochs_go_on_from_the_raw_weights(home, averaged):
-    run = Run(home / "runs" / "tiny" / averaged.path.name)
-    shutil.copytree(averaged.path, run.path)
+    run = copied(averaged, home)
     runner.resume(run, out=io.StringIO(), epochs=3)
     assert_same_bits(run, spoilt("training.epochs=3"))
 

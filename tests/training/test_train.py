@@ -26,6 +26,7 @@ from app.training import setup as job
 from app.training.checkpoint import load_state
 from app.training.starting_weights import start_from
 from models import build_model
+from tests.conftest import copied
 from tests.training.stopped_runs import (
     ROOT,
     assert_resumes_on_jax,
@@ -229,16 +230,9 @@ def test_functions_of_several_runs_are_no_reason_to_warn():
     assert [record.getMessage() for record in told] == ["something else"]
 
 
-def unfinished_copy(straight, home):
-    """The straight run again, as if it had been killed after its last epoch."""
-    run = Run(home / "runs" / "tiny" / straight.path.name)
-    shutil.copytree(straight.path, run.path)
-    run.metrics.unlink()
-    return run
-
-
 def test_damaged_state_is_named_and_the_one_before_it_used(home, straight):
-    run = unfinished_copy(straight, home)
+    run = copied(straight, home)
+    run.metrics.unlink()  # as if it had been killed after its last epoch
     newest = load_state(run)[0].path
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
