@@ -120,12 +120,18 @@ def on_jax(cache):
     }
 
 
+def set_project(patch, folder, **experiments):
+    """Make `folder` the project folder, with these experiments, until `patch` is undone."""
+    (folder / "experiments").mkdir()
+    for name, text in experiments.items():
+        (folder / "experiments" / f"{name}.yaml").write_text(text)
+    patch.setenv("TRAINER_HOME", str(folder))
+
+
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """A project folder of its own, with one experiment `tiny`."""
-    (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments" / "tiny.yaml").write_text(TINY)
-    monkeypatch.setenv("TRAINER_HOME", str(tmp_path))
+    set_project(monkeypatch, tmp_path, tiny=TINY)
     return tmp_path
 
 
@@ -134,11 +140,8 @@ def straight(tmp_path_factory):
     """A run of `tiny` that was never stopped."""
     from app.training import train as runner
 
-    root = tmp_path_factory.mktemp("straight")
-    (root / "experiments").mkdir()
-    (root / "experiments" / "tiny.yaml").write_text(TINY)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRAINER_HOME", str(root))
+        set_project(patch, tmp_path_factory.mktemp("straight"), tiny=TINY)
         return runner.train(load_experiment("tiny"), out=io.StringIO(), overrides=[])
 
 
@@ -157,10 +160,8 @@ def train_digits(folder, *overrides):
     """A finished run of DIGITS in a project folder of its own."""
     from app.training import train as runner
 
-    (folder / "experiments").mkdir()
-    (folder / "experiments" / "tiny_digits.yaml").write_text(DIGITS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRAINER_HOME", str(folder))
+        set_project(patch, folder, tiny_digits=DIGITS)
         return runner.train(load_experiment("tiny_digits", overrides), out=io.StringIO())
 
 
@@ -215,10 +216,8 @@ def folder_run(tmp_path_factory):
         (home / "images" / name).mkdir(parents=True)
         for number in range(10):
             Image.new("RGB", (20 + number, 20), colour).save(home / "images" / name / f"{number}.png")
-    (home / "experiments").mkdir()
-    (home / "experiments" / "colours.yaml").write_text(FOLDERS.format(folder=home / "images"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRAINER_HOME", str(home))
+        set_project(patch, home, colours=FOLDERS.format(folder=home / "images"))
         run = runner.train(load_experiment("colours"), out=io.StringIO())
     shutil.rmtree(home / "images")
     return run

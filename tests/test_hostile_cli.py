@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from app import cli
+from tests.conftest import set_project
 
 HANGS_AFTER_SECONDS = 60
 ROOT = Path(__file__).resolve().parents[1]
@@ -98,10 +99,6 @@ def test_a_broken_file_is_refused_by_the_program(command):
     ids=" ".join,
 )
 def test_names_that_cannot_be(arguments, name, tmp_path, monkeypatch, capsys):
-    (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments" / "quickstart.yaml").write_text(
-        (ROOT / "experiments/quickstart.yaml").read_text()
-    )
-    monkeypatch.setenv("TRAINER_HOME", str(tmp_path))
+    set_project(monkeypatch, tmp_path, quickstart=(ROOT / "experiments/quickstart.yaml").read_text())
     assert cli.main([*arguments, name]) == 2
     assert capsys.readouterr().out == "" and os.listdir(tmp_path) == ["experiments"]

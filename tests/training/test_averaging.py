@@ -20,7 +20,7 @@ from app.reports.report import write_report
 from app.training.averaging import averages_in
 from app.training.checkpoint import load_state
 from app.training.setup import prepare
-from tests.conftest import TINY, copied, on_jax
+from tests.conftest import TINY, copied, on_jax, set_project
 from tests.training.stopped_runs import ROOT, assert_resumes_on_jax, assert_same_bits, stopped_run
 
 EMA = "training.ema={decay: 0.8}"
@@ -127,11 +127,8 @@ def spoilt(*overrides):
 @pytest.fixture(scope="module")
 def averaged(tmp_path_factory):
     """A run with an average that was never stopped."""
-    root = tmp_path_factory.mktemp("averaged")
-    (root / "experiments").mkdir()
-    (root / "experiments" / "tiny.yaml").write_text(TINY)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRAINER_HOME", str(root))
+        set_project(patch, tmp_path_factory.mktemp("averaged"), tiny=TINY)
         return spoilt()
 
 
