@@ -93,6 +93,21 @@ def no_reports(monkeypatch):
         monkeypatch.setattr(runner, "write_report", lambda run, dataset: None)
 
 
+@pytest.fixture
+def figures(monkeypatch):
+    """Every figure that the test saves."""
+    from matplotlib.figure import Figure
+
+    saved, savefig = [], Figure.savefig
+
+    def spy(figure, *arguments, **keywords):
+        saved.append(figure)
+        return savefig(figure, *arguments, **keywords)
+
+    monkeypatch.setattr(Figure, "savefig", spy)
+    return saved
+
+
 TINY = """\
 # A small network on digits, with dropout and augmentation.
 seed: 3

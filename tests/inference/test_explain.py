@@ -16,7 +16,7 @@ from app.inference.load import load_trained
 from models import ImageClassifier, Normalization
 from models.network import Block, Network
 from tests.conftest import copied
-from tests.evaluation.test_image_sheets import assert_legible, drawn_texts, recorded_figures
+from tests.evaluation.test_image_sheets import assert_legible, drawn_texts
 
 
 def classify(network, shape, num_classes=2):
@@ -173,8 +173,7 @@ def test_images_are_spread_over_the_classes():
     assert many[0] == 0 and many[-1] == 99 and len(set(many)) == 12 and np.diff(many).min() == 9
 
 
-def test_explains_validation_images_in_a_new_folder(own_run, monkeypatch, capsys):
-    figures = recorded_figures(monkeypatch)
+def test_explains_validation_images_in_a_new_folder(own_run, figures, capsys):
     before = {path: path.read_bytes() for path in own_run.path.rglob("*") if path.is_file()}
     for _ in range(2):
         assert cli.main(["explain", "--run", str(own_run.path)]) == 0
@@ -196,8 +195,7 @@ def test_explains_validation_images_in_a_new_folder(own_run, monkeypatch, capsys
         assert_legible(figure)
 
 
-def test_what_is_told_is_what_the_network_says(own_run, monkeypatch):
-    figures = recorded_figures(monkeypatch)
+def test_what_is_told_is_what_the_network_says(own_run, figures):
     explain(own_run, None, None, io.StringIO())
     trained = load_trained(own_run)
     tiles = [np.asarray(axes.images[0].get_array()) for axes in figures[1].axes][::2]
@@ -212,8 +210,7 @@ def test_what_is_told_is_what_the_network_says(own_run, monkeypatch):
     assert crosses == [truth != names[label] for truth, label in zip(truths, logits.argmax(-1), strict=True)]
 
 
-def test_explains_files_under_their_names(folder_run, tmp_path, monkeypatch):
-    figures = recorded_figures(monkeypatch)
+def test_explains_files_under_their_names(folder_run, tmp_path, figures):
     run = copied(folder_run, tmp_path)
     images = tmp_path / "$new_{ images"
     images.mkdir()
