@@ -31,7 +31,7 @@ def values(variables):
 
 
 class Watch(keras.callbacks.Callback):
-    """Keeps the weights after each step."""
+    """Keeps the weights after each step, as the callbacks before it left them."""
 
     def __init__(self):
         super().__init__()
