@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,10 +22,9 @@ from app.runs import list_runs, load_run_experiment, locked
 from app.training import resume as resuming
 from app.training.checkpoint import load_state
 from tests.conftest import TINY, copied
-from tests.training.stopped_runs import assert_same_bits, comparable_history
+from tests.training.stopped_runs import ROOT, assert_same_bits, comparable_history
 from tests.training.test_train import train
 
-ROOT = Path(__file__).resolve().parents[2]
 CONSTANT = ("optimizer.learning_rate=0.003", "training.checkpoint_every_minutes=10")
 
 

@@ -20,7 +20,7 @@ from app.evaluation.records import evaluations_on_test
 from app.files import read_json
 from app.reading import HISTORY_COLUMNS, read_history
 from app.reports.compare import newest_seeds
-from app.runs import Run, list_runs, load_run_experiment
+from app.runs import list_runs, load_run_experiment
 from app.training import setup as job
 from app.training.checkpoint import load_state
 from app.training.starting_weights import start_from
@@ -32,6 +32,7 @@ from tests.training.stopped_runs import (
     comparable_history,
     stopped_run,
 )
+from tests.training.test_results import write_images
 
 
 def train(*overrides):
@@ -324,18 +325,9 @@ def test_best_model_takes_its_place_where_only_that_was_missing(home, monkeypatc
     assert run.best_model.read_bytes() == content and not waiting.exists()
 
 
-def test_test_split_is_evaluated_once_with_the_best_checkpoint(home, tmp_path):
+def test_test_split_is_evaluated_once_with_the_best_checkpoint(home):
     """A folder with train/ and test/: validation comes from train, the figure in metrics.json from test."""
-    from PIL import Image
-
-    generator = np.random.default_rng(0)
-    for split, number in (("train", 12), ("test", 5)):
-        for label, name in enumerate(("dark", "light")):
-            folder = tmp_path / "images" / split / name
-            folder.mkdir(parents=True)
-            for i in range(number):
-                pixels = generator.integers(0, 100, (12, 12, 3), dtype=np.uint8) + 150 * label
-                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
+    write_images(home / "images", {"train": 12, "test": 5})
     run = train(
         "dataset={name: image_folder, data_dir: images, validation: 0.25}",
         "training.batch_size=8",
@@ -352,10 +344,6 @@ def test_test_split_is_evaluated_once_with_the_best_checkpoint(home, tmp_path):
     runner.resume(run, said, epochs=3, schedule="keep")
     assert [each.get("epochs") for each in evaluations_on_test(run)] == [None, 3]
     assert "(best checkpoint, evaluated 2 times, which makes it optimistic)" in said.getvalue()
-
-
-def test_run_paths(tmp_path):
-    assert Run(tmp_path / "runs" / "x" / "20260101-000000").name == "x/20260101-000000"
 
 
 @pytest.mark.slow
