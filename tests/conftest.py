@@ -15,6 +15,7 @@ from PIL import Image
 import app  # noqa: F401 - before any import of TensorFlow: the kernels that the program's processes have
 from app.commands.options import all_variables
 from app.config import load_experiment
+from app.runs import Run
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Set by make for its own children, or by a user for the program: neither may reach a test.
@@ -92,6 +93,21 @@ def no_reports(monkeypatch):
         monkeypatch.setattr(runner, "write_report", lambda run, dataset: None)
 
 
+@pytest.fixture
+def figures(monkeypatch):
+    """Every figure that the test saves."""
+    from matplotlib.figure import Figure
+
+    saved, savefig = [], Figure.savefig
+
+    def spy(figure, *arguments, **keywords):
+        saved.append(figure)
+        return savefig(figure, *arguments, **keywords)
+
+    monkeypatch.setattr(Figure, "savefig", spy)
+    return saved
+
+
 TINY = """\
 # A small network on digits, with dropout and augmentation.
 seed: 3
@@ -119,12 +135,18 @@ def on_jax(cache):
     }
 
 
+def set_project(patch, folder, **experiments):
+    """Make `folder` the project folder, with these experiments, until `patch` is undone."""
+    (folder / "experiments").mkdir()
+    for name, text in experiments.items():
+        (folder / "experiments" / f"{name}.yaml").write_text(text)
+    patch.setenv("TRAINER_HOME", str(folder))
+
+
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """A project folder of its own, with one experiment `tiny`."""
-    (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments" / "tiny.yaml").write_text(TINY)
-    monkeypatch.setenv("TRAINER_HOME", str(tmp_path))
+    set_project(monkeypatch, tmp_path, tiny=TINY)
     return tmp_path
 
 
@@ -133,11 +155,8 @@ def straight(tmp_path_factory):
     """A run of `tiny` that was never stopped."""
     from app.training import train as runner
 
-    root = tmp_path_factory.mktemp("straight")
-    (root / "experiments").mkdir()
-    (root / "experiments" / "tiny.yaml").write_text(TINY)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRAINER_HOME", str(root))
+        set_project(patch, tmp_path_factory.mktemp("straight"), tiny=TINY)
         return runner.train(load_experiment("tiny"), out=io.StringIO(), overrides=[])
 
 
@@ -156,10 +175,8 @@ def train_digits(folder, *overrides):
     """A finished run of DIGITS in a project folder of its own."""
     from app.training import train as runner
 
-    (folder / "experiments").mkdir()
-    (folder / "experiments" / "tiny_digits.yaml").write_text(DIGITS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRAINER_HOME", str(folder))
+        set_project(patch, folder, tiny_digits=DIGITS)
         return runner.train(load_experiment("tiny_digits", overrides), out=io.StringIO())
 
 
@@ -167,6 +184,19 @@ def train_digits(folder, *overrides):
 def digits_run(tmp_path_factory):
     """A finished run on digits of 16x16 pixels; nothing in it may be changed."""
     return train_digits(tmp_path_factory.mktemp("digits"))
+
+
+def copied(run, home):
+    """A copy of a run, in another project folder, that may be changed."""
+    copy = Run(home / "runs" / run.name)
+    shutil.copytree(run.path, copy.path)
+    return copy
+
+
+@pytest.fixture
+def own_run(digits_run, tmp_path):
+    """A copy of `digits_run` that may be changed."""
+    return copied(digits_run, tmp_path)
 
 
 @pytest.fixture(scope="session")
@@ -201,10 +231,8 @@ def folder_run(tmp_path_factory):
         (home / "images" / name).mkdir(parents=True)
         for number in range(10):
             Image.new("RGB", (20 + number, 20), colour).save(home / "images" / name / f"{number}.png")
-    (home / "experiments").mkdir()
-    (home / "experiments" / "colours.yaml").write_text(FOLDERS.format(folder=home / "images"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRAINER_HOME", str(home))
+        set_project(patch, home, colours=FOLDERS.format(folder=home / "images"))
         run = runner.train(load_experiment("colours"), out=io.StringIO())
     shutil.rmtree(home / "images")
     return run

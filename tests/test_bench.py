@@ -22,6 +22,7 @@ from app.files import read_json
 from app.paths import module_command
 from models import build_model, processor, published_networks
 from models.inspect import count_weights
+from tests.conftest import set_project
 
 TINY = """\
 seed: 3
@@ -38,9 +39,7 @@ needs_torch = pytest.mark.skipif(
 
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
-    (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments" / "tiny.yaml").write_text(TINY)
-    monkeypatch.setenv("TRAINER_HOME", str(tmp_path))
+    set_project(monkeypatch, tmp_path, tiny=TINY)
     return load_experiment("tiny")
 
 

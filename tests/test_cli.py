@@ -15,6 +15,7 @@ import tensorflow as tf
 from app import cli, reading, runs
 from app.commands.options import COMMANDS, Exp, overrides_from
 from app.config import load_experiment
+from tests.conftest import set_project
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENT = """\
@@ -28,9 +29,7 @@ training: {epochs: 1, batch_size: 512}
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments" / "tiny.yaml").write_text(EXPERIMENT)
-    monkeypatch.setenv("TRAINER_HOME", str(tmp_path))
+    set_project(monkeypatch, tmp_path, tiny=EXPERIMENT)
     return tmp_path
 
 

@@ -8,6 +8,7 @@ from app.config import dump_experiment, load_experiment
 from app.errors import UserError
 from app.reports.results_table import END, START
 from app.run_set import run_of
+from tests.conftest import set_project
 from tests.test_records import DATASET, ENVIRONMENT
 
 
@@ -127,12 +128,11 @@ def test_commands_are_told_the_path_of_a_run_elsewhere(tmp_path, monkeypatch):
 
 
 def test_a_run_of_a_set_is_found_again_where_its_images_moved_and_not_for_a_variant(tmp_path, monkeypatch):
-    monkeypatch.setenv("TRAINER_HOME", str(tmp_path))
-    (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments" / "x.yaml").write_text(
+    text = (
         "dataset: {name: image_folder, data_dir: photos}\nmodel: {name: lenet5}\n"
         "optimizer: {name: adam, learning_rate: 1e-3}\ntraining: {epochs: auto, batch_size: 8}\n"
     )
+    set_project(monkeypatch, tmp_path, x=text)
     asked = load_experiment("x")
     run = runs.create_run("x.ablation")
     files.write_text(run.experiment, dump_experiment(asked.with_epochs_for(4_000)))

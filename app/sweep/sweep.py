@@ -22,8 +22,10 @@ from app.files import write_json
 from app.paths import data_root, shown
 from app.run_set import NOT_COMPARED, find_set
 from app.runs import Run, list_runs, locked
+from app.sweep.finalists import train_finalists
 from app.sweep.page import write_sweep
-from app.sweep.trials import SweepRecord, SweepSet
+from app.sweep.trials import SweepRecord, SweepSet, read_experiment, read_trials
+from app.sweep.verdict import finalist_sentences
 from app.wording import counted
 
 SQLITE = "SQLite"
@@ -54,7 +56,6 @@ def sweep(
     from app.sweep.engine.coordinator import Coordinator
     from app.sweep.engine.ledger import Ledger
     from app.sweep.engine.study import Study
-    from app.sweep.finish import finish
 
     experiment = preflight.settle_weights(experiment)
     config = experiment.sweep
@@ -100,6 +101,26 @@ def sweep(
             )
         else:
             finish(folder, out)
+
+
+def finish(folder: Path, out: TextIO) -> None:
+    """Train the finalists of a sweep, or resume that, write its page, and print what was found.
+
+    Args:
+        folder: Of the sweep, all of whose trials have ended.
+        out: Receives progress and the sentences.
+
+    Raises:
+        UserError: A file of the sweep is damaged, or a run cannot be trained.
+        Interrupted: As for a training; the same call goes on.
+    """
+    experiment, _ = read_experiment(folder)
+    assert experiment.sweep is not None
+    write_sweep(folder, final=True)  # to be looked at while the finalists are trained
+    record = train_finalists(folder, experiment, read_trials(folder), out)
+    path = write_sweep(folder, final=True)
+    sentences = finalist_sentences(record, experiment.sweep) if record else []
+    print(f"page {shown(path)}", *sentences, sep="\n", file=out, flush=True)
 
 
 def _data_of(experiment: Experiment) -> tuple[str, int]:

@@ -75,22 +75,13 @@ class _TrialsRecord(Record):
     trials: list[_TrialRecord]
 
 
-def read_sweep(folder: Path) -> SweepRecord:
-    """Return what sweep.json of a folder says.
-
-    Raises:
-        UserError: The file is missing or damaged.
-    """
-    return read_record(folder / "sweep.json", SweepRecord)
-
-
 def read_experiment(folder: Path) -> tuple[Experiment, list[str]]:
     """Return what the settings of trials change, and the `key=value` changes to its file that led to it.
 
     Raises:
         UserError: sweep.json is missing or damaged.
     """
-    record = read_sweep(folder)
+    record = read_record(folder / "sweep.json", SweepRecord)
     return SweepSet(folder, record).experiment, record.overrides
 
 

@@ -13,6 +13,7 @@ from app.paths import module_command
 from app.reading import read_record
 from app.records import MetricsRecord
 from app.runs import list_runs, load_run_experiment
+from tests.conftest import set_project
 
 EXPERIMENT = """\
 # A small network on digits.
@@ -27,9 +28,7 @@ ARGUMENTS = ("small", "--seeds", "2", "--without", "optimizer.nesterov optimizer
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments" / "small.yaml").write_text(EXPERIMENT)
-    monkeypatch.setenv("TRAINER_HOME", str(tmp_path))
+    set_project(monkeypatch, tmp_path, small=EXPERIMENT)
     return tmp_path
 
 

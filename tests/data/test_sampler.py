@@ -10,6 +10,7 @@ from app.data.dataset import Dataset, Split
 from app.data.datasets import load_dataset
 from app.data.order import epoch_order, flipped_images, flipped_places
 from app.data.pipeline import Shard, training_batches
+from tests.data.test_shard import arrays, assert_pieces
 
 COUNTS = {0: 60, 1: 25, 3: 9, 4: 1}  # images of each class; none of class 2
 LABELS = np.random.RandomState(0).permutation(np.repeat(list(COUNTS), list(COUNTS.values())))
@@ -98,10 +99,6 @@ def split():
     return Split(images, LABELS.astype(np.int32), np.arange(TOTAL))
 
 
-def arrays(stream):
-    return [tuple(np.asarray(each) for each in batch) for batch in stream]
-
-
 def test_a_stream_is_the_order_wherever_it_starts(split, backend):
     whole = arrays(training_batches(split, **STREAM))
     orders = [epoch_order(3, epoch, LABELS, "balanced") for epoch in range(3)]
@@ -118,12 +115,7 @@ def test_a_stream_is_the_order_wherever_it_starts(split, backend):
 def test_shards_are_the_batch(split, backend):
     whole = arrays(training_batches(split, **STREAM))
     pieces = arrays(training_batches(split, **STREAM, shard=Shard(3, range(3))))
-    assert len(pieces) == 3 * len(whole)
-    for place, batch in enumerate(whole):
-        parts = pieces[3 * place : 3 * place + 3]
-        for index in (0, 1):
-            joined = np.concatenate([part[index][part[2] > 0] for part in parts])
-            np.testing.assert_array_equal(joined, batch[index])
+    assert_pieces(pieces, whole, 3)
 
 
 def test_the_data_say_how_they_are_drawn(tmp_path):

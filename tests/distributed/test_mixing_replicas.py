@@ -1,13 +1,9 @@
 """mixup and CutMix on several replicas: each mixes its own shard, and its loss is of what it mixed."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
-from tests.distributed.test_replicas import BASELINE, ROOT
+from tests.distributed.test_replicas import BASELINE, run_program
 
 PROGRAM = """
 import sys
@@ -57,12 +53,7 @@ np.savez(Path(sys.argv[1]) / "found.npz", **found)
 
 @pytest.mark.slow
 def test_each_replica_mixes_its_own_shard(tmp_path):
-    (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments" / "baseline.yaml").write_text(BASELINE)
-    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
-    environment = os.environ | {"TRAINER_HOME": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_program(PROGRAM, tmp_path, {"baseline": BASELINE})
     with np.load(tmp_path / "found.npz") as stored:
         found = {key: stored[key] for key in stored.files}
     for number in range(17):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import models  # noqa: F401 - saved files name its classes
-from tests.conftest import on_jax
+from tests.conftest import on_jax, set_project
 
 ROOT = Path(__file__).resolve().parents[2]  # the checkout, where the subprocess finds the program
 
@@ -259,15 +259,20 @@ if part == "several":
 """
 
 
+def run_program(program, folder, experiments, *arguments, **environment):
+    """Run a program, given `folder`, in that project folder; return what it printed."""
+    command = [sys.executable, "-c", program, str(folder), *arguments]
+    with pytest.MonkeyPatch.context() as patch:
+        set_project(patch, folder, **experiments)
+        variables = os.environ | {"CUDA_VISIBLE_DEVICES": ""} | environment
+        done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
 def run_part(part, folder):
     """Run a part of the program in `folder`; return its JSON and the folder of its arrays."""
-    (folder / "experiments").mkdir()
-    for name, text in (("lenet", LENET), ("baseline", BASELINE)):
-        (folder / "experiments" / f"{name}.yaml").write_text(text)
-    command = [sys.executable, "-c", PROGRAM, str(folder), part]
-    environment = os.environ | {"TRAINER_HOME": str(folder), "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_program(PROGRAM, folder, {"lenet": LENET, "baseline": BASELINE}, part)
     return json.loads((folder / "results.json").read_text()), folder
 
 
@@ -391,8 +396,6 @@ def test_synchronised_layer_in_float64_is_the_single_one(several):
 @pytest.mark.slow
 def test_copies_on_jax_are_compared(tmp_path):
     pytest.importorskip("jax")
-    (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments" / "lenet.yaml").write_text(LENET)
     program = """
 import jax
 import numpy as np
@@ -417,17 +420,9 @@ except UserError as error:
     assert str(error).startswith(f"{variable.path}: one of the devices holds other values"), error
     print("results")
 """
-    environment = os.environ | {"TRAINER_HOME": str(tmp_path)} | on_jax(tmp_path / "jax")
+    environment = on_jax(tmp_path / "jax")
     environment["XLA_FLAGS"] += " --xla_force_host_platform_device_count=3"
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
-    assert done.stdout.endswith("results\n"), done.stderr[-3000:]
+    assert run_program(program, tmp_path, {"lenet": LENET}, **environment).endswith("results\n")
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from app.errors import UserError
 from app.paths import module_command
 from app.training.setup import prepare
 from models.augmentation.pixel_layers import RandomCrop
-from tests.evaluation.test_image_sheets import assert_legible, drawn_texts, recorded_figures
+from tests.evaluation.test_image_sheets import assert_legible, drawn_texts
 
 
 def run_preview(*overrides):
@@ -28,8 +28,7 @@ def legend_of(figure):
     return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
 
 
-def test_two_pictures_in_a_new_folder_and_nothing_else(home, monkeypatch, capsys):
-    figures = recorded_figures(monkeypatch)
+def test_two_pictures_in_a_new_folder_and_nothing_else(home, figures, capsys):
     assert cli.main(["preview", "tiny"]) == 0
     (folder,) = (home / "runs" / "previews").iterdir()
     pictures = [folder / "augmentation.png", folder / "schedule.png"]
@@ -52,8 +51,7 @@ def test_nothing_but_the_report_is_printed(home):
     assert done.returncode == 0 and done.stderr == ""  # no remark of TensorFlow's
 
 
-def test_the_first_tile_is_the_stored_image_of_the_first_step(home, monkeypatch):
-    figures = recorded_figures(monkeypatch)
+def test_the_first_tile_is_the_stored_image_of_the_first_step(home, figures):
     run_preview()
     job = prepare(load_experiment("tiny"))
     stored, labels = job.dataset.train.take(epoch_order(3, 0, job.dataset.train.labels)[:1])
@@ -94,8 +92,7 @@ def test_pixels_stay_within_their_range():
     assert (drawn == 255).all()
 
 
-def test_an_alternating_flip_mirrors_every_second_epoch(home, monkeypatch):
-    figures = recorded_figures(monkeypatch)
+def test_an_alternating_flip_mirrors_every_second_epoch(home, figures):
     run_preview("augmentation=[alternating_flip]")
     job = prepare(load_experiment("tiny"))
     position = epoch_order(3, 0, job.dataset.train.labels)[0]
@@ -109,8 +106,7 @@ def test_an_alternating_flip_mirrors_every_second_epoch(home, monkeypatch):
     assert not np.array_equal(shown[1], shown[2])
 
 
-def test_mixed_images_name_both_classes_and_their_weights(home, monkeypatch):
-    figures = recorded_figures(monkeypatch)
+def test_mixed_images_name_both_classes_and_their_weights(home, figures):
     run_preview("augmentation=[alternating_flip, {mixup: {probability: 0.5}}]")
     job = prepare(load_experiment("tiny"))
     train = job.dataset.train
@@ -167,8 +163,7 @@ def test_missing_data_leaves_nothing_behind(home):
          ["start: 0.1", "peak: 0.4 at epoch 3", "end: 0.02"]),
     ],
 )  # fmt: skip
-def test_schedule_says_warm_up_peak_and_end(home, monkeypatch, schedule, epochs, legend):
-    figures = recorded_figures(monkeypatch)
+def test_schedule_says_warm_up_peak_and_end(home, figures, schedule, epochs, legend):
     run_preview("augmentation=[]", f"optimizer.learning_rate={schedule}", f"training.epochs={epochs}")
     assert legend_of(figures[0]) == legend
     assert_legible(figures[0])
@@ -179,8 +174,7 @@ def test_schedule_says_warm_up_peak_and_end(home, monkeypatch, schedule, epochs,
         np.testing.assert_allclose(rates, 0.1 * np.where(passed < 2, 1, np.where(passed < 4, 0.1, 0.01)))
 
 
-def test_rate_multipliers_are_named(home, monkeypatch):
-    figures = recorded_figures(monkeypatch)
+def test_rate_multipliers_are_named(home, figures):
     run_preview('optimizer.rate_multipliers={"*/beta": 64}')
     assert any("*/beta 64 times this rate" in text.get_text() for text in drawn_texts(figures[1]))
 
@@ -200,8 +194,7 @@ def test_rate_multipliers_are_named(home, monkeypatch):
         ),
     ],
 )
-def test_schedule_says_what_it_cannot_draw(home, monkeypatch, optimizer, line):
-    figures = recorded_figures(monkeypatch)
+def test_schedule_says_what_it_cannot_draw(home, figures, optimizer, line):
     run_preview(f"optimizer={optimizer}", "augmentation=[]")
     assert_legible(figures[-1])
     assert line in "\n".join(text.get_text() for text in drawn_texts(figures[-1]))

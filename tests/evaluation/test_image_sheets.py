@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 from app.drawing import image_grid
 from app.drawing.canvas import VERMILION, percent_of, shortened
@@ -11,19 +10,6 @@ from app.evaluation.image_sheets import _with_files, draw_predictions
 from tests.drawing.test_curves import has_colour, pixels
 
 ODD_NAMES = ["$x_{ unclosed $", "two\nlines", "猫", "\udcff no unicode", "w" * 300, "", "a", "\\frac"]
-
-
-def recorded_figures(monkeypatch):
-    """Every figure that is saved from now on."""
-    figures = []
-    savefig = Figure.savefig
-
-    def spy(figure, *arguments, **keywords):
-        figures.append(figure)
-        return savefig(figure, *arguments, **keywords)
-
-    monkeypatch.setattr(Figure, "savefig", spy)
-    return figures
 
 
 def drawn_texts(figure):
@@ -92,8 +78,7 @@ def test_large_images_are_averaged(tmp_path):
     assert 120 < found.mean() < 135 and np.abs(found.astype(int) - 128).mean() < 10
 
 
-def test_wrong_ones_bear_a_cross_and_a_colour(tmp_path, monkeypatch):
-    figures = recorded_figures(monkeypatch)
+def test_wrong_ones_bear_a_cross_and_a_colour(tmp_path, figures):
     draw_grid(tmp_path / "right.png", [image(8, 8)] * 2, ["one\n1", "two\n2"], "t", wrong=[False, False])
     draw_grid(tmp_path / "wrong.png", [image(8, 8)] * 2, ["one\n1", "two\n2"], "t", wrong=[False, True])
     assert not has_colour(tmp_path / "right.png", VERMILION) and has_colour(tmp_path / "wrong.png", VERMILION)
@@ -102,8 +87,7 @@ def test_wrong_ones_bear_a_cross_and_a_colour(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("number", [0, 1, 5, 6, 7, 24])
-def test_sheets_of_any_size_are_legible(tmp_path, monkeypatch, number):
-    figures = recorded_figures(monkeypatch)
+def test_sheets_of_any_size_are_legible(tmp_path, figures, number):
     sizes = [(8, 8), (300, 200), (40, 600), (1, 1), (28, 28), (32, 32), (4, 90), (90, 4)]
     images = [image(*sizes[at % 8], 1 if at % 2 else 3, 10 * at) for at in range(number)]
     names = [f"truth: {ODD_NAMES[at % 8]}\npredicted: {ODD_NAMES[at // 8]}" for at in range(number)]
@@ -129,8 +113,8 @@ def answers(margins, right):
     return np.where(right, 0, 1), logits
 
 
-def test_mistakes_are_the_most_certain_ones_in_their_order(tmp_path, monkeypatch):
-    figures, take = recorded_figures(monkeypatch), Images()
+def test_mistakes_are_the_most_certain_ones_in_their_order(tmp_path, figures):
+    take = Images()
     margins = np.random.default_rng(0).permutation(80) / 20 + 0.05
     right = np.arange(80) % 2 == 0  # 40 mistakes: more than fit
     labels, logits = answers(margins, right)
@@ -148,8 +132,8 @@ def test_mistakes_are_the_most_certain_ones_in_their_order(tmp_path, monkeypatch
     assert_legible(figures[0])
 
 
-def test_doubts_are_the_least_certain_hits_in_their_order(tmp_path, monkeypatch):
-    figures, take = recorded_figures(monkeypatch), Images()
+def test_doubts_are_the_least_certain_hits_in_their_order(tmp_path, figures):
+    take = Images()
     margins = np.random.default_rng(1).permutation(30) / 20 + 0.05
     labels, logits = answers(margins, np.arange(30) < 10)
     draw_predictions(tmp_path / "d.png", take, labels, logits, ["ant", "bee"], "run", correct=True)
@@ -171,8 +155,8 @@ def test_equally_certain_ones_come_in_the_order_of_the_images(tmp_path):
     assert take.asked == [list(range(24))]
 
 
-def test_where_there_are_none_the_picture_says_so(tmp_path, monkeypatch):
-    figures, take = recorded_figures(monkeypatch), Images()
+def test_where_there_are_none_the_picture_says_so(tmp_path, figures):
+    take = Images()
     labels, logits = answers([1.0] * 5, [True] * 5)
     draw_predictions(tmp_path / "m.png", take, labels, logits, ["ant", "bee"], "run", correct=False)
     draw_predictions(tmp_path / "d.png", take, 1 - labels, logits, ["ant", "bee"], "run", correct=True)
@@ -182,8 +166,7 @@ def test_where_there_are_none_the_picture_says_so(tmp_path, monkeypatch):
     assert len(np.unique(pixels(tmp_path / "m.png"))) > 2  # something is written on it
 
 
-def test_the_only_class_has_no_second(tmp_path, monkeypatch):
-    figures = recorded_figures(monkeypatch)
+def test_the_only_class_has_no_second(tmp_path, figures):
     logits = np.ones((3, 1), np.float32)
     draw_predictions(tmp_path / "d.png", Images(), np.zeros(3, int), logits, ["ant"], "run", correct=True)
     assert texts_of(figures[0])[0] == "The 3 correct predictions, the least confident first"

@@ -13,7 +13,7 @@ from app.evaluation.metrics import (
 )
 from app.evaluation.plots import draw_classes, draw_confusion, draw_reliability
 from tests.drawing.test_curves import pixels
-from tests.evaluation.test_image_sheets import assert_legible, drawn_texts, recorded_figures
+from tests.evaluation.test_image_sheets import assert_legible, drawn_texts
 
 SIZES = [2, 5, 10, 20, 21, 100]
 
@@ -32,11 +32,6 @@ def figures_of(number, images=2000):
     logits[np.arange(images), labels] += generator.uniform(0.5, 6, number)[labels]
     found = classification_metrics(labels, logits, names_of(number))
     return found | {"confusion": confusion_matrix(labels, logits.argmax(-1), number)}
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    return recorded_figures(monkeypatch)
 
 
 def texts_of(figure):

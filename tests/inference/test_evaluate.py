@@ -14,7 +14,6 @@ from app.evaluation.records import PICTURES, evaluations_on_test
 from app.files import read_json
 from app.inference.evaluate import evaluate, recalibrate
 from app.inference.load import load_split, load_trained
-from app.runs import Run
 from models.layers import BatchNormalization
 
 
@@ -41,11 +40,10 @@ def test_the_last_epoch_is_not_the_best_one(digits_run):
     assert last["loss"] == pytest.approx(metrics["final"]["val_loss"], rel=1e-4)
 
 
-def test_scaled_probabilities_of_an_evaluation_are_those_of_training(digits_run, tmp_path):
+def test_scaled_probabilities_of_an_evaluation_are_those_of_training(digits_run, own_run):
     metrics, out = read_json(digits_run.metrics), io.StringIO()
-    copy = copy_of(digits_run, tmp_path)
     for checkpoint in ("best", "last"):
-        found = evaluate(copy, "validation", checkpoint, "none", out)["calibrated"]
+        found = evaluate(own_run, "validation", checkpoint, "none", out)["calibrated"]
         wanted = metrics["calibration"][checkpoint]
         assert found == wanted | {
             key: pytest.approx(wanted[key], abs=0.005)  # the logits differ in their last bits
@@ -53,8 +51,8 @@ def test_scaled_probabilities_of_an_evaluation_are_those_of_training(digits_run,
             if isinstance(wanted[key], float) and key not in ("temperature", "unsure_below")
         }
         assert f"unsure below a probability of {wanted['unsure_below']:.3f}: " in out.getvalue()
-    copy.metrics.write_text(json.dumps(metrics | {"calibration": {}}))
-    assert "calibrated" not in evaluate(copy, "validation", "best", "none", io.StringIO())
+    own_run.metrics.write_text(json.dumps(metrics | {"calibration": {}}))
+    assert "calibrated" not in evaluate(own_run, "validation", "best", "none", io.StringIO())
 
 
 def test_digits_have_no_test_split(digits_run, capsys):
@@ -63,71 +61,58 @@ def test_digits_have_no_test_split(digits_run, capsys):
     assert evaluations_on_test(digits_run) == []
 
 
-def test_a_damaged_last_state_is_not_replaced_by_the_one_before(digits_run, tmp_path):
-    copy = copy_of(digits_run, tmp_path)
-    metrics = read_json(copy.metrics)
+def test_a_damaged_last_state_is_not_replaced_by_the_one_before(own_run):
+    metrics = read_json(own_run.metrics)
     metrics["best"]["epoch"] = 1  # whichever it was: of the last epoch, best.keras would serve for both
-    copy.metrics.write_text(json.dumps(metrics))
-    *_, before, last = sorted(copy.states.iterdir())
+    own_run.metrics.write_text(json.dumps(metrics))
+    *_, before, last = sorted(own_run.states.iterdir())
     content = bytearray(last.read_bytes())
     content[len(content) // 2] ^= 1
     last.write_bytes(content)
     with pytest.raises(UserError, match=f"{last.name}: damaged .*; CHECKPOINT=best uses best.keras") as error:
-        load_trained(copy, "last")
+        load_trained(own_run, "last")
     assert "using the state before" not in str(error.value)
     last.unlink()
     with pytest.raises(UserError, match="no state of the last epoch"):
-        load_trained(copy, "last")
-    assert before.is_file() and load_trained(copy, "best")
+        load_trained(own_run, "last")
+    assert before.is_file() and load_trained(own_run, "best")
 
 
-def test_a_run_of_a_gpu_is_used_without_one(digits_run, tmp_path):
-    copy = copy_of(digits_run, tmp_path)
-    text = copy.experiment.read_text().replace("devices: auto", "devices: gpu")
-    copy.experiment.write_text(text)
-    assert load_trained(copy).experiment.training.devices == "gpu"
+def test_a_run_of_a_gpu_is_used_without_one(own_run):
+    text = own_run.experiment.read_text().replace("devices: auto", "devices: gpu")
+    own_run.experiment.write_text(text)
+    assert load_trained(own_run).experiment.training.devices == "gpu"
 
 
-def test_an_unfinished_run_is_refused(digits_run, tmp_path):
-    copy = tmp_path / "digits" / "20260101-000000"
-    shutil.copytree(digits_run.path, copy)
-    (copy / "metrics.json").unlink()
+def test_an_unfinished_run_is_refused(own_run):
+    own_run.metrics.unlink()
     with pytest.raises(UserError, match="not finished.*make resume"):
-        load_trained(Run(copy))
+        load_trained(own_run)
 
 
-def test_changed_data_and_foreign_files_are_refused(digits_run, tmp_path):
-    copy = Run(tmp_path / "digits" / "20260101-000000")
-    shutil.copytree(digits_run.path, copy.path)
-    facts = json.loads(copy.dataset.read_text())
-    copy.dataset.write_text(json.dumps(facts | {"fingerprint": "0" * 64}))
+def test_changed_data_and_foreign_files_are_refused(own_run):
+    facts = json.loads(own_run.dataset.read_text())
+    own_run.dataset.write_text(json.dumps(facts | {"fingerprint": "0" * 64}))
     with pytest.raises(UserError, match="the images have changed"):
-        load_split(load_trained(copy), "validation")
+        load_split(load_trained(own_run), "validation")
     names = facts["class_names"]
-    copy.dataset.write_text(json.dumps(facts | {"class_names": [names[1], names[0], *names[2:]]}))
+    own_run.dataset.write_text(json.dumps(facts | {"class_names": [names[1], names[0], *names[2:]]}))
     with pytest.raises(UserError, match=f"class 0 is '{names[0]}' against '{names[1]}'"):
-        load_trained(copy)
-    copy.best_model.write_bytes(b"nothing")
-    copy.dataset.write_text(json.dumps(facts))
+        load_trained(own_run)
+    own_run.best_model.write_bytes(b"nothing")
+    own_run.dataset.write_text(json.dumps(facts))
     with pytest.raises(UserError, match="damaged"):
-        load_trained(copy)
+        load_trained(own_run)
 
 
-def copy_of(run, folder):
-    copy = Run(folder / "runs" / "digits" / "20260101-000000")
-    shutil.copytree(run.path, copy.path)
-    return copy
-
-
-def test_figures_are_printed_where_they_cannot_be_kept(digits_run, tmp_path, capsys):
-    copy = copy_of(digits_run, tmp_path)
-    shutil.rmtree(copy.evaluations)
-    copy.evaluations.write_text("")  # nobody may write below a file, root neither
-    assert cli.main(["evaluate", "--run", str(copy.path)]) == 2
+def test_figures_are_printed_where_they_cannot_be_kept(own_run, capsys):
+    shutil.rmtree(own_run.evaluations)
+    own_run.evaluations.write_text("")  # nobody may write below a file, root neither
+    assert cli.main(["evaluate", "--run", str(own_run.path)]) == 2
     printed, error = capsys.readouterr()
     assert "   loss " in printed and "class  images  precision" in printed
     assert "validation-best: cannot be written" in error and error.count("\n") == 1
-    assert copy.evaluations.read_text() == ""
+    assert own_run.evaluations.read_text() == ""
 
 
 def _put(key, value):
@@ -175,10 +160,9 @@ TRAINED = ("evaluate", "predict", "explain", "export")
     ids=lambda value: value if isinstance(value, str) else None,
 )  # fmt: skip
 def test_edited_and_foreign_records_are_one_message(
-    digits_run, tmp_path, capsys, monkeypatch, verbs, file, damage, words
+    digits_run, own_run, tmp_path, capsys, monkeypatch, verbs, file, damage, words
 ):
-    copy = copy_of(digits_run, tmp_path)
-    damage(copy.path / file)
+    damage(own_run.path / file)
     monkeypatch.setenv("TRAINER_HOME", str(tmp_path))
     monkeypatch.setattr(cli.gc, "collect", lambda: 0)  # half a second each beside TensorFlow
     before = sorted(tmp_path.rglob("*"))
@@ -186,9 +170,8 @@ def test_edited_and_foreign_records_are_one_message(
         more = {"predict": ["--images", str(digits_run.curves)], "export": ["--format", "keras"]}.get(
             verb, []
         )
-        names = (
-            ["--runs", f"{copy.path} {digits_run.path}"] if verb == "compare" else ["--run", str(copy.path)]
-        )
+        path = str(own_run.path)
+        names = ["--runs", f"{path} {digits_run.path}"] if verb == "compare" else ["--run", path]
         assert cli.main([verb, *names, *more]) == 2, verb
         error = capsys.readouterr().err
         assert f"{file.rpartition('/')[2]}" in error and words in error and error.count("\n") == 1, (

@@ -1,7 +1,6 @@
 """Grad-CAM against sums done by hand, and the pictures of real runs."""
 
 import io
-import shutil
 
 import keras
 import numpy as np
@@ -14,10 +13,10 @@ from app.errors import UserError
 from app.inference.explain import explain, filter_tiles, overlay, spread_over_classes
 from app.inference.gradcam import first_kernel, grad_cam
 from app.inference.load import load_trained
-from app.runs import Run
 from models import ImageClassifier, Normalization
 from models.network import Block, Network
-from tests.evaluation.test_image_sheets import assert_legible, drawn_texts, recorded_figures
+from tests.conftest import copied
+from tests.evaluation.test_image_sheets import assert_legible, drawn_texts
 
 
 def classify(network, shape, num_classes=2):
@@ -174,16 +173,7 @@ def test_images_are_spread_over_the_classes():
     assert many[0] == 0 and many[-1] == 99 and len(set(many)) == 12 and np.diff(many).min() == 9
 
 
-@pytest.fixture
-def own_run(digits_run, tmp_path):
-    """A copy of the run that may be changed."""
-    path = tmp_path / "runs" / digits_run.name
-    shutil.copytree(digits_run.path, path)
-    return Run(path)
-
-
-def test_explains_validation_images_in_a_new_folder(own_run, monkeypatch, capsys):
-    figures = recorded_figures(monkeypatch)
+def test_explains_validation_images_in_a_new_folder(own_run, figures, capsys):
     before = {path: path.read_bytes() for path in own_run.path.rglob("*") if path.is_file()}
     for _ in range(2):
         assert cli.main(["explain", "--run", str(own_run.path)]) == 0
@@ -205,8 +195,7 @@ def test_explains_validation_images_in_a_new_folder(own_run, monkeypatch, capsys
         assert_legible(figure)
 
 
-def test_what_is_told_is_what_the_network_says(own_run, monkeypatch):
-    figures = recorded_figures(monkeypatch)
+def test_what_is_told_is_what_the_network_says(own_run, figures):
     explain(own_run, None, None, io.StringIO())
     trained = load_trained(own_run)
     tiles = [np.asarray(axes.images[0].get_array()) for axes in figures[1].axes][::2]
@@ -221,10 +210,8 @@ def test_what_is_told_is_what_the_network_says(own_run, monkeypatch):
     assert crosses == [truth != names[label] for truth, label in zip(truths, logits.argmax(-1), strict=True)]
 
 
-def test_explains_files_under_their_names(folder_run, tmp_path, monkeypatch):
-    figures = recorded_figures(monkeypatch)
-    run = Run(tmp_path / "runs" / folder_run.name)
-    shutil.copytree(folder_run.path, run.path)
+def test_explains_files_under_their_names(folder_run, tmp_path, figures):
+    run = copied(folder_run, tmp_path)
     images = tmp_path / "$new_{ images"
     images.mkdir()
     for number in range(30):
@@ -254,9 +241,7 @@ def test_nothing_is_written_where_it_cannot_be_done(folder_run, tmp_path):
 
 @pytest.mark.slow
 def test_a_network_trained_in_bfloat16(bfloat16_run, tmp_path):
-    run = Run(tmp_path / "runs" / bfloat16_run.name)
-    shutil.copytree(bfloat16_run.path, run.path)
-    folder = explain(run, None, "last", io.StringIO())
+    folder = explain(copied(bfloat16_run, tmp_path), None, "last", io.StringIO())
     assert (folder / "gradcam.png").is_file()
 
 

@@ -2,7 +2,6 @@ import importlib.util
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 import warnings
@@ -20,9 +19,9 @@ from app.inference import export as export_module
 from app.inference.export import export
 from app.inference.export_formats import FORMATS
 from app.inference.load import load_split, load_trained
-from app.runs import Run
 from models import ImageClassifier, Normalization, build_model, list_models
 from models.deployed import in_float32, with_probabilities
+from tests.conftest import copied
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,13 +34,6 @@ def needs_extra(format):
 # "resnet" and "vgg" are of the layers of resnet50 and vgg16.
 NETWORKS = [name for name in list_models() if name not in ("resnet", "vgg")]
 EVERY_FORMAT = [pytest.param(name, marks=needs_extra(name)) for name in FORMATS]
-
-
-def copy_of(run, folder):
-    """A copy of a run that may be changed."""
-    path = folder / "runs" / run.name
-    shutil.copytree(run.path, path)
-    return Run(path)
 
 
 def softmax(logits):
@@ -60,13 +52,10 @@ def exported(run, format, checkpoint=None, **options):
 
 
 @pytest.mark.parametrize("format", EVERY_FORMAT)
-def test_the_written_file_gives_the_probabilities_of_the_run(
-    format, digits_run, tmp_path, monkeypatch, capfd
-):
-    run = copy_of(digits_run, tmp_path)
-    folder, facts, said = exported(run, format, "best")
+def test_the_written_file_gives_the_probabilities_of_the_run(format, digits_run, own_run, monkeypatch, capfd):
+    folder, facts, said = exported(own_run, format, "best")
     assert capfd.readouterr() == ("", "")  # the converters' remarks are held back
-    assert folder.parent == run.path / "exports"
+    assert folder.parent == own_run.path / "exports"
     assert sorted(os.listdir(folder)) == sorted(["class_names.txt", "export.json", FORMATS[format].filename])
     assert os.listdir(folder.parent) == [folder.name]
     names = (folder / "class_names.txt").read_text(encoding="utf-8").splitlines()
@@ -78,7 +67,7 @@ def test_the_written_file_gives_the_probabilities_of_the_run(
     assert set(name.replace("_", "-") for name in FORMATS[format].modules) < set(facts["versions"])
     assert f"export {folder / FORMATS[format].filename}" in said and "64 validation images" in said
 
-    calibration = calibration_of(run)
+    calibration = calibration_of(own_run)
     assert abs(calibration["temperature"] - 1) > 0.05  # so that it shows
     assert facts["temperature"] == calibration["temperature"]
     assert facts["unsure_below"] == calibration["unsure_below"]
@@ -101,27 +90,26 @@ def test_the_written_file_gives_the_probabilities_of_the_run(
         assert said.endswith(f"\n{certainty}\n")
 
 
-def test_a_run_without_a_temperature_is_exported_as_before(digits_run, tmp_path):
-    run = copy_of(digits_run, tmp_path)
-    metrics = json.loads(run.metrics.read_text(encoding="utf-8"))
+def test_a_run_without_a_temperature_is_exported_as_before(digits_run, own_run):
+    metrics = json.loads(own_run.metrics.read_text(encoding="utf-8"))
     del metrics["calibration"]
-    run.metrics.write_text(json.dumps(metrics), encoding="utf-8")
-    run.predictions.unlink()
-    folder, facts, _ = exported(run, "keras", "best")
+    own_run.metrics.write_text(json.dumps(metrics), encoding="utf-8")
+    own_run.predictions.unlink()
+    folder, facts, _ = exported(own_run, "keras", "best")
     assert facts["temperature"] == 1.0 and facts["unsure_below"] is None
     assert not any("unsure" in line for line in facts["how_to_run"])
-    images = load_split(load_trained(run), "validation")[1].take(np.arange(3))[0]
+    images = load_split(load_trained(own_run), "validation")[1].take(np.arange(3))[0]
     with np.load(digits_run.predictions) as recorded:
         expected = softmax(recorded["best_logits"][:3])
     model = keras.saving.load_model(folder / "model.keras", compile=False)
     np.testing.assert_allclose(model(images), expected, atol=1e-4)
     assert [layer.name for layer in model.layers][-1] == "probabilities" and len(model.layers) == 3
-    assert exported(run, "keras", "best", unsure=0.25)[1]["unsure_below"] == 0.25
+    assert exported(own_run, "keras", "best", unsure=0.25)[1]["unsure_below"] == 0.25
 
 
 @pytest.mark.parametrize("format", EVERY_FORMAT)
 def test_a_bfloat16_network_is_exported_in_float32(format, bfloat16_run, tmp_path, monkeypatch):
-    run = copy_of(bfloat16_run, tmp_path)
+    run = copied(bfloat16_run, tmp_path)
     folder, facts, said = exported(run, format)
     assert facts["trained_in"] == "bfloat16" and facts["computes_in"] == "float32"
     assert said.startswith(
@@ -155,7 +143,7 @@ def test_every_part_of_a_mixed_network_computes_in_float32(bfloat16_run):
 
 
 def test_without_the_data_random_images_are_used_and_said(folder_run, tmp_path):
-    folder, facts, said = exported(copy_of(folder_run, tmp_path), "keras")
+    folder, facts, said = exported(copied(folder_run, tmp_path), "keras")
     assert facts["check"]["from"] == "random images" and facts["check"]["images"] == 64
     assert said.startswith("no validation images, so random ones are used for the check: ")
     assert "does not exist" in said.splitlines()[0]
@@ -166,7 +154,7 @@ def test_without_the_data_random_images_are_used_and_said(folder_run, tmp_path):
 
 
 def test_what_is_transparent_shows_the_runs_background(folder_run, tmp_path):
-    _, facts, _ = exported(copy_of(folder_run, tmp_path), "keras")
+    _, facts, _ = exported(copied(folder_run, tmp_path), "keras")
     pixels = np.zeros((9, 9, 4), np.uint8)
     pixels[3:6, 3:6] = 40, 90, 200, 128
     Image.fromarray(pixels).save(tmp_path / "photo.png")
@@ -176,30 +164,27 @@ def test_what_is_transparent_shows_the_runs_background(folder_run, tmp_path):
     np.testing.assert_array_equal(space["image"], wanted)
 
 
-def test_what_does_not_agree_is_refused_and_not_kept(digits_run, tmp_path, monkeypatch):
-    run = copy_of(digits_run, tmp_path)
+def test_what_does_not_agree_is_refused_and_not_kept(own_run, monkeypatch):
     monkeypatch.setattr(export_module, "TOLERANCE", -1.0)
     with pytest.raises(
         UserError, match="model.keras does not compute what the network does: on 64 validation"
     ):
-        export(run, "keras", None, io.StringIO())
-    assert not (run.path / "exports").exists()
+        export(own_run, "keras", None, io.StringIO())
+    assert not (own_run.path / "exports").exists()
 
 
-def test_a_network_that_gives_no_numbers_is_refused(digits_run, tmp_path):
-    run = copy_of(digits_run, tmp_path)
-    classifier = load_classifier(run.best_model)
+def test_a_network_that_gives_no_numbers_is_refused(own_run):
+    classifier = load_classifier(own_run.best_model)
     classifier.network.head.bias.assign(keras.ops.full((10,), np.nan))
-    classifier.save(run.best_model)
+    classifier.save(own_run.best_model)
     with pytest.raises(UserError, match="differ by up to nan"):
-        export(run, "keras", "best", io.StringIO())
-    assert not (run.path / "exports").exists()
+        export(own_run, "keras", "best", io.StringIO())
+    assert not (own_run.path / "exports").exists()
 
 
-def test_earlier_exports_stay(digits_run, tmp_path):
-    run = copy_of(digits_run, tmp_path)
-    first, second = exported(run, "keras")[0], exported(run, "keras")[0]
-    assert sorted(os.listdir(run.path / "exports")) == sorted([first.name, second.name])
+def test_earlier_exports_stay(own_run):
+    first, second = exported(own_run, "keras")[0], exported(own_run, "keras")[0]
+    assert sorted(os.listdir(own_run.path / "exports")) == sorted([first.name, second.name])
     assert first.name != second.name
 
 
@@ -249,14 +234,13 @@ def test_every_network_can_be_converted(name, format, tmp_path):
 
 
 @pytest.mark.slow
-def test_jax_writes_keras_files_and_refuses_the_others(digits_run, tmp_path):
-    run = copy_of(digits_run, tmp_path)
+def test_jax_writes_keras_files_and_refuses_the_others(own_run):
     code = (
         "import sys; from app.cli import main\n"
         "for format in ('keras', 'saved_model'):\n"
         "    print('code', main(['export', '--run', sys.argv[1], '--format', format]))\n"
     )
-    done = python(code, run.path, KERAS_BACKEND="jax")
+    done = python(code, own_run.path, KERAS_BACKEND="jax")
     assert "64 validation images" in done.stdout and "code 0\ncode 2\n" in done.stdout, done.stderr
     assert done.stderr.splitlines()[-1].startswith("FORMAT=saved_model: is written by TensorFlow")
-    assert len(os.listdir(run.path / "exports")) == 1
+    assert len(os.listdir(own_run.path / "exports")) == 1

@@ -12,6 +12,7 @@ from app import cli
 from app.classifier_files import load_classifier
 from app.runs import Run
 from models import ImageClassifier, Normalization
+from tests.conftest import set_project
 
 EXPERIMENT = """\
 dataset: {name: digits, image_size: [16, 16]}
@@ -74,9 +75,7 @@ BAD = {
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments" / "tiny.yaml").write_text(EXPERIMENT)
-    monkeypatch.setenv("TRAINER_HOME", str(tmp_path))
+    set_project(monkeypatch, tmp_path, tiny=EXPERIMENT)
     monkeypatch.chdir(tmp_path)
     run = Run(tmp_path / "runs" / "other" / "20260101-000000")
     run.best_model.parent.mkdir(parents=True)

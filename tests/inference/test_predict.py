@@ -19,8 +19,7 @@ from app.errors import UserError
 from app.inference import predict as prediction
 from app.inference.load import load_split, load_trained
 from app.inference.predict import COLUMNS, predict, read_images
-from app.runs import Run
-from tests.evaluation.test_image_sheets import drawn_texts, recorded_figures
+from tests.evaluation.test_image_sheets import drawn_texts
 
 
 def write_digit(path, number):
@@ -38,14 +37,6 @@ def validation_rows(run):
 def rows_of(folder):
     with open(folder / "predictions.csv", encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
-
-
-@pytest.fixture
-def own_run(digits_run, tmp_path):
-    """A copy of the run that may be changed."""
-    path = tmp_path / "runs" / digits_run.name
-    shutil.copytree(digits_run.path, path)
-    return Run(path)
 
 
 def names_in(folder, text):
@@ -148,7 +139,7 @@ def test_predictions_are_those_that_training_recorded(digits_run, own_run, tmp_p
         sheet.load()
 
 
-def test_a_threshold_of_the_user(own_run, digits_run, tmp_path, capsys, monkeypatch):
+def test_a_threshold_of_the_user(own_run, digits_run, tmp_path, capsys, figures):
     for number, row in enumerate(validation_rows(digits_run)[:20]):
         write_digit(tmp_path / "digits" / f"{number}.png", row)
     (tmp_path / "digits" / "broken.png").touch()
@@ -157,7 +148,6 @@ def test_a_threshold_of_the_user(own_run, digits_run, tmp_path, capsys, monkeypa
         assert cli.main([*command, f"--unsure={text}"]) == 2
         assert f"UNSURE={text}: must be a probability, from 0 to 1" in capsys.readouterr().err
     assert not (own_run.path / "predictions").exists()
-    figures = recorded_figures(monkeypatch)
     table = rows_of(predict(own_run, str(tmp_path / "digits"), None, io.StringIO(), unsure=0.9))
     probabilities = [float(row["probability"] or "nan") for row in table]
     assert min(probabilities) < 0.9 < max(probabilities)

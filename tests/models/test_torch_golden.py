@@ -8,13 +8,9 @@ import pytest
 
 from models import build_model
 from tests.models.golden_values import Values, images
+from tests.models.zoo import leaves
 
 GOLDENS = Path(__file__).with_name("torch_goldens.npz")
-
-
-def leaves(model: keras.Model) -> list[keras.layers.Layer]:
-    nested = [leaves(layer) if isinstance(layer, keras.Model) else [layer] for layer in model.layers]
-    return [layer for layers in nested for layer in layers]
 
 
 def fill(network: keras.Model, values: Values, last_map: tuple[int, int, int]) -> None:

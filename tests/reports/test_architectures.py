@@ -7,7 +7,7 @@ from app.reports.architectures import Bar, draw_architectures, shade, weighted_l
 from app.reports.networks import build_published
 from models import published_networks
 from tests.drawing.test_curves import has_colour
-from tests.evaluation.test_image_sheets import assert_legible, recorded_figures, texts_of
+from tests.evaluation.test_image_sheets import assert_legible, texts_of
 
 NETWORKS = {published.name: published for published in published_networks()[:10]}
 
@@ -20,8 +20,7 @@ def test_bars_are_the_layers_of_the_source():
     assert [bar.channels for bar in vgg] == [64] * 2 + [128] * 2 + [256] * 3 + [512] * 8 + [10]
 
 
-def test_heights_are_square_roots_of_sides_and_of_units(tmp_path, monkeypatch):
-    figures = recorded_figures(monkeypatch)
+def test_heights_are_square_roots_of_sides_and_of_units(tmp_path, figures):
     draw_architectures(tmp_path / "a.png", [NETWORKS["lenet5"]])
     image, *bars = figures[0].axes[0].patches
     assert image.get_height() == 1.0
@@ -45,8 +44,7 @@ def test_more_channels_are_darker_up_to_an_end():
     [("lenet5", "baseline", "resnet18_d2l"), pytest.param(tuple(NETWORKS), marks=pytest.mark.slow)],
     ids=["three", "ten"],
 )
-def test_all_is_legible_and_no_network_reaches_into_another(tmp_path, monkeypatch, names):
-    figures = recorded_figures(monkeypatch)
+def test_all_is_legible_and_no_network_reaches_into_another(tmp_path, figures, names):
     draw_architectures(tmp_path / "a.png", [NETWORKS[name] for name in names])
     (figure,) = figures
     assert_legible(figure)

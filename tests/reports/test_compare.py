@@ -10,6 +10,7 @@ import yaml
 from app import cli, files, reading, runs
 from app.reports import compare
 from app.reports.compare_groups import gather
+from tests.conftest import set_project
 from tests.drawing.test_curves import has_colour, pixels
 from tests.test_records import DATASET, METRICS
 
@@ -29,10 +30,7 @@ def home(tmp_path, monkeypatch):
 
 def set_up_home(tmp_path, monkeypatch):
     """Lay out three experiments in `tmp_path` and make it the program's home."""
-    monkeypatch.setenv("TRAINER_HOME", str(tmp_path))
-    (tmp_path / "experiments").mkdir()
-    for name in ("one", "two", "three"):
-        (tmp_path / "experiments" / f"{name}.yaml").write_text(EXPERIMENT)
+    set_project(monkeypatch, tmp_path, one=EXPERIMENT, two=EXPERIMENT, three=EXPERIMENT)
     return tmp_path
 
 

@@ -15,7 +15,6 @@ from app import cli
 from app.files import read_json
 from app.reports import html as page
 from app.reports.report import write_report
-from app.runs import Run
 
 
 class Page(HTMLParser):
@@ -56,56 +55,46 @@ def test_training_leaves_a_page_that_loads_nothing_from_outside(digits_run):
     assert "batch_size" in words and f"{metrics['parameters']['macs']:,}" in words
 
 
-def test_make_report_writes_it_again_from_the_folder(digits_run, tmp_path, monkeypatch, capsys):
-    copy = Run(tmp_path / "digits" / "20260101-000000")
-    shutil.copytree(digits_run.path, copy.path)
-    shutil.rmtree(copy.evaluations)
-    copy.report.unlink()
-    assert cli.main(["report", "--run", str(copy.path)]) == 0
+def test_make_report_writes_it_again_from_the_folder(digits_run, own_run, capsys):
+    shutil.rmtree(own_run.evaluations)
+    own_run.report.unlink()
+    assert cli.main(["report", "--run", str(own_run.path)]) == 0
     assert "report.html" in capsys.readouterr().out
-    assert copy.report.read_text().count("<img") == digits_run.report.read_text().count("<img")
+    assert own_run.report.read_text().count("<img") == digits_run.report.read_text().count("<img")
 
 
-def test_a_run_without_a_temperature_has_a_page_without_one(digits_run, tmp_path):
-    copy = Run(tmp_path / "digits" / "20260101-000000")
-    shutil.copytree(digits_run.path, copy.path)
-    shutil.rmtree(copy.evaluations)
-    metrics = read_json(copy.metrics)
+def test_a_run_without_a_temperature_has_a_page_without_one(digits_run, own_run):
+    shutil.rmtree(own_run.evaluations)
+    metrics = read_json(own_run.metrics)
     del metrics["calibration"]
-    copy.metrics.write_text(json.dumps(metrics))
-    text = write_report(copy).read_text()
+    own_run.metrics.write_text(json.dumps(metrics))
+    text = write_report(own_run).read_text()
     assert text.count("<img") == digits_run.report.read_text().count("<img")
     assert "expected calibration error" in text and "unsure" not in text and "temperature" not in text
 
 
-def test_changed_images_are_said_and_cost_only_their_pictures(digits_run, tmp_path):
-    copy = Run(tmp_path / "digits" / "20260101-000000")
-    shutil.copytree(digits_run.path, copy.path)
-    shutil.rmtree(copy.evaluations)
-    facts = json.loads(copy.dataset.read_text())
-    copy.dataset.write_text(json.dumps(facts | {"fingerprint": "0" * 64}))
-    text = write_report(copy).read_text()
+def test_changed_images_are_said_and_cost_only_their_pictures(own_run):
+    shutil.rmtree(own_run.evaluations)
+    facts = json.loads(own_run.dataset.read_text())
+    own_run.dataset.write_text(json.dumps(facts | {"fingerprint": "0" * 64}))
+    text = write_report(own_run).read_text()
     assert "the images have changed" in text and text.count("<img") == 1
 
 
-def test_damaged_predictions_and_a_missing_summary_cost_only_their_parts(digits_run, tmp_path):
-    copy = Run(tmp_path / "digits" / "20260101-000000")
-    shutil.copytree(digits_run.path, copy.path)
-    shutil.rmtree(copy.evaluations)
-    copy.predictions.write_bytes(b"junk")
-    copy.summary.unlink()
-    text = write_report(copy).read_text()
+def test_damaged_predictions_and_a_missing_summary_cost_only_their_parts(own_run):
+    shutil.rmtree(own_run.evaluations)
+    own_run.predictions.write_bytes(b"junk")
+    own_run.summary.unlink()
+    text = write_report(own_run).read_text()
     assert "predictions.npz is damaged" in text and text.count("<img") == 1
     assert "experiment.yaml, defaults included" in text and "summary.txt" not in text
 
 
-def test_predictions_of_other_images_are_said(digits_run, tmp_path):
-    copy = Run(tmp_path / "digits" / "20260101-000000")
-    shutil.copytree(digits_run.path, copy.path)
-    shutil.rmtree(copy.evaluations)
+def test_predictions_of_other_images_are_said(digits_run, own_run):
+    shutil.rmtree(own_run.evaluations)
     with np.load(digits_run.predictions) as stored:
-        np.savez(copy.predictions, **{name: stored[name][:-1] for name in stored})
-    text = write_report(copy).read_text()
+        np.savez(own_run.predictions, **{name: stored[name][:-1] for name in stored})
+    text = write_report(own_run).read_text()
     assert "predictions.npz is of other images" in text and text.count("<img") == 1
 
 
@@ -115,13 +104,11 @@ def test_damaged_pictures_are_said(tmp_path, content):
     assert "classes.png cannot be shown" in page.picture(tmp_path / "classes.png", "classes")
 
 
-def test_an_unfinished_run_has_no_page(digits_run, tmp_path, capsys):
-    copy = Run(tmp_path / "digits" / "20260101-000000")
-    shutil.copytree(digits_run.path, copy.path)
-    copy.metrics.unlink()
-    copy.report.unlink()
-    assert cli.main(["report", "--run", str(copy.path)]) == 2
-    assert "not finished" in capsys.readouterr().err and not copy.report.exists()
+def test_an_unfinished_run_has_no_page(own_run, capsys):
+    own_run.metrics.unlink()
+    own_run.report.unlink()
+    assert cli.main(["report", "--run", str(own_run.path)]) == 2
+    assert "not finished" in capsys.readouterr().err and not own_run.report.exists()
 
 
 def test_text_of_users_is_never_markup(tmp_path):

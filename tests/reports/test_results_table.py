@@ -8,6 +8,7 @@ import yaml
 from app import files, runs
 from app.errors import UserError
 from app.reports.results_table import END, HEADINGS, START, write_results_table
+from tests.conftest import set_project
 from tests.test_records import DATASET, ENVIRONMENT, METRICS
 
 EXPERIMENT = """\
@@ -23,9 +24,7 @@ reference: {source: A paper, last_val_accuracy: 0.9, best_val_accuracy: 0.915, b
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("TRAINER_HOME", str(tmp_path))
-    (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments" / "tiny.yaml").write_text(EXPERIMENT)
+    set_project(monkeypatch, tmp_path, tiny=EXPERIMENT)
     (tmp_path / "experiments" / "README.md").write_text(f"# Mine\n\n{START}\n{END}\n\nThe rest.\n")
     return tmp_path
 

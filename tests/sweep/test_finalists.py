@@ -10,7 +10,7 @@ from app.config.sweep import Choice, SweepConfig
 from app.evaluation.records import evaluations_on_test
 from app.runs import find_run, list_runs
 from app.sweep.finalists import read_finalists, train_finalists
-from app.sweep.finish import finish
+from app.sweep.sweep import finish
 from app.sweep.trials import Trial
 from tests.sweep.made_up import write_folder
 

@@ -2,7 +2,6 @@
 
 import io
 import os
-import shutil
 import subprocess
 import sys
 
@@ -18,11 +17,10 @@ from app.inference.evaluate import evaluate
 from app.inference.load import load_trained
 from app.reading import read_history
 from app.reports.report import write_report
-from app.runs import Run
 from app.training.averaging import averages_in
 from app.training.checkpoint import load_state
 from app.training.setup import prepare
-from tests.conftest import TINY, on_jax
+from tests.conftest import TINY, copied, on_jax, set_project
 from tests.training.stopped_runs import ROOT, assert_resumes_on_jax, assert_same_bits, stopped_run
 
 EMA = "training.ema={decay: 0.8}"
@@ -33,7 +31,7 @@ def values(variables):
 
 
 class Watch(keras.callbacks.Callback):
-    """Keeps the weights after each step."""
+    """Keeps the weights after each step, as the callbacks before it left them."""
 
     def __init__(self):
         super().__init__()
@@ -129,11 +127,8 @@ def spoilt(*overrides):
 @pytest.fixture(scope="module")
 def averaged(tmp_path_factory):
     """A run with an average that was never stopped."""
-    root = tmp_path_factory.mktemp("averaged")
-    (root / "experiments").mkdir()
-    (root / "experiments" / "tiny.yaml").write_text(TINY)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRAINER_HOME", str(root))
+        set_project(patch, tmp_path_factory.mktemp("averaged"), tiny=TINY)
         return spoilt()
 
 
@@ -177,8 +172,7 @@ def test_interrupted_run_resumes_to_the_same_bits(home, averaged, hook, call, ki
 
 @pytest.mark.slow
 def test_more_epochs_go_on_from_the_raw_weights(home, averaged):
-    run = Run(home / "runs" / "tiny" / averaged.path.name)
-    shutil.copytree(averaged.path, run.path)
+    run = copied(averaged, home)
     runner.resume(run, out=io.StringIO(), epochs=3)
     assert_same_bits(run, spoilt("training.epochs=3"))
 

@@ -16,7 +16,7 @@ from app.training.checkpoint import load_state
 from app.training.optimizers.variables import with_late
 from app.training.setup import prepare
 from models.inspect import count_macs
-from tests.conftest import TINY
+from tests.conftest import TINY, set_project
 from tests.training.stopped_runs import assert_resumes_on_jax, assert_same_bits, stopped_run
 
 BODY = ["conv", "norm", "hidden"]
@@ -134,11 +134,8 @@ def test_a_step_left_out_before_the_change_spoils_nothing():
 @pytest.fixture(scope="module")
 def rich(tmp_path_factory):
     """A run that was never stopped: frozen in its first epoch, averaged, with accumulated gradients."""
-    root = tmp_path_factory.mktemp("rich")
-    (root / "experiments").mkdir()
-    (root / "experiments" / "tiny.yaml").write_text(TINY)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRAINER_HOME", str(root))
+        set_project(patch, tmp_path_factory.mktemp("rich"), tiny=TINY)
         out = io.StringIO()
         run = runner.train(load_experiment("tiny", RICH), out=out)
         (run.path / "said").write_text(out.getvalue())

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 
-import keras
 import numpy as np
 import pytest
 
@@ -15,6 +14,7 @@ from app.files import read_json
 from app.training.setup import prepare
 from tests.conftest import on_jax
 from tests.training.stopped_runs import ROOT, assert_same_bits, stopped_run
+from tests.training.test_averaging import Watch, values
 
 FAST = """\
 # What fast_cifar10 is made of, in small.
@@ -43,21 +43,6 @@ evaluation: {test_time_views: flip_and_shift}
 def fast(home, bfloat16):
     (home / "experiments" / "fast.yaml").write_text(FAST)
     return home
-
-
-def values(variables):
-    return [keras.ops.convert_to_numpy(variable).copy() for variable in variables]
-
-
-class Watch(keras.callbacks.Callback):
-    """Keeps the weights after each step, as the callbacks before it left them."""
-
-    def __init__(self):
-        super().__init__()
-        self.seen = []
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.seen.append(values(self.model.network.weights))
 
 
 def test_weights_become_their_average_every_few_steps(fast):

@@ -21,9 +21,8 @@ from app.training.optimizers.muon import KernelSteps, kernels_of, orthogonalized
 from app.training.resume import longer
 from app.training.setup import prepare
 from tests.conftest import on_jax
-from tests.training.stopped_runs import assert_same_bits, stopped_run
+from tests.training.stopped_runs import ROOT, assert_same_bits, stopped_run
 
-ROOT = Path(__file__).resolve().parents[2]
 RATE = OneCycleSchedule(start=0.24, peak=0.24, end=0.02, peak_epoch=0.01)
 STEPS, EPOCHS = 3, 4
 MUON = """\
@@ -182,7 +181,6 @@ def test_singular_values_come_near_one(shape):
 
 def test_gradient_and_kernel_of_zeros_stay_finite():
     assert not keras.ops.convert_to_numpy(orthogonalized(keras.ops.zeros((3, 4)), 3)).any()
-    variables = [keras.Variable(np.zeros((2, 2)), name=name) for name in ("kernel", "head")]
     with keras.name_scope("net"):
         variables = [keras.Variable(np.zeros((2, 2)), name="kernel") for _ in range(2)]
     others = OtherOptimizer(name="sgd", learning_rate=ConstantSchedule(peak=0.1))

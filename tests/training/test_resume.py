@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,23 +18,20 @@ from app.config import load_experiment
 from app.data.order import FLIP_STREAM, OLD_FLIP_STREAM
 from app.errors import UserError
 from app.reading import read_history
-from app.runs import Run, list_runs, load_run_experiment, locked
+from app.runs import list_runs, load_run_experiment, locked
 from app.training import resume as resuming
 from app.training.checkpoint import load_state
-from tests.conftest import TINY
-from tests.training.stopped_runs import assert_same_bits, comparable_history, stopped_run
+from tests.conftest import TINY, copied
+from tests.training.stopped_runs import ROOT, assert_same_bits, comparable_history, stopped_run
 from tests.training.test_train import train
 
-ROOT = Path(__file__).resolve().parents[2]
 CONSTANT = ("optimizer.learning_rate=0.003", "training.checkpoint_every_minutes=10")
 
 
 @pytest.fixture
 def finished(straight, home):
     """A copy of the finished run in the test's own folder."""
-    run = Run(home / "runs" / "tiny" / straight.path.name)
-    shutil.copytree(straight.path, run.path)
-    return run
+    return copied(straight, home)
 
 
 @pytest.fixture

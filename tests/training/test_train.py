@@ -5,7 +5,6 @@ import logging
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 
@@ -21,18 +20,19 @@ from app.evaluation.records import evaluations_on_test
 from app.files import read_json
 from app.reading import HISTORY_COLUMNS, read_history
 from app.reports.compare import newest_seeds
-from app.runs import Run, list_runs, load_run_experiment
+from app.runs import list_runs, load_run_experiment
 from app.training import setup as job
 from app.training.checkpoint import load_state
 from app.training.starting_weights import start_from
 from models import build_model
+from tests.conftest import copied
 from tests.training.stopped_runs import (
-    ROOT,
     assert_resumes_on_jax,
     assert_same_bits,
     comparable_history,
     stopped_run,
 )
+from tests.training.test_results import write_images
 
 
 def train(*overrides):
@@ -103,27 +103,6 @@ def test_same_seed_gives_the_same_bits_another_seed_others(home, straight):
     assert comparable_history(train("seed=4")) != comparable_history(straight)
 
 
-@pytest.mark.slow  # the fast test of a kill is test_prove.py's
-def test_run_killed_in_the_middle_resumes_to_the_same_bits(home, straight):
-    """SIGKILL in the second epoch, then resume: nothing tells the run from one that never stopped."""
-    command = [sys.executable, "-m", "app", "train", "tiny"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 120
-        while not list((home / "runs").glob("tiny/2*/checkpoints/last/state-00001-000000[1-4].npz")):
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.005)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    (run,) = list_runs("tiny")
-    state, damaged = load_state(run)
-    assert not run.finished and not damaged and state.progress.epoch == 1 and state.progress.step > 0
-    runner.resume(run, out=io.StringIO())
-    assert_same_bits(run, straight)
-    assert json.loads(run.metrics.read_text())["timing"]["resumed_epochs"] == [2]
-
-
 @pytest.mark.parametrize(
     ("hook", "number"),
     [
@@ -157,6 +136,8 @@ def test_signal_stops_with_a_state_and_resumes_to_the_same_bits(home, straight, 
     (run,) = list_runs("tiny")
     runner.resume(run, out=io.StringIO())
     assert_same_bits(run, straight)
+    resumed = 2 if hook == "on_epoch_end" else 1
+    assert read_json(run.metrics)["timing"]["resumed_epochs"] == [resumed]
 
 
 def test_ignored_signals_stay_ignored_and_nobody_need_listen(home, straight, monkeypatch):
@@ -229,16 +210,9 @@ def test_functions_of_several_runs_are_no_reason_to_warn():
     assert [record.getMessage() for record in told] == ["something else"]
 
 
-def unfinished_copy(straight, home):
-    """The straight run again, as if it had been killed after its last epoch."""
-    run = Run(home / "runs" / "tiny" / straight.path.name)
-    shutil.copytree(straight.path, run.path)
-    run.metrics.unlink()
-    return run
-
-
 def test_damaged_state_is_named_and_the_one_before_it_used(home, straight):
-    run = unfinished_copy(straight, home)
+    run = copied(straight, home)
+    run.metrics.unlink()  # as if it had been killed after its last epoch
     newest = load_state(run)[0].path
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
@@ -351,18 +325,9 @@ def test_best_model_takes_its_place_where_only_that_was_missing(home, monkeypatc
     assert run.best_model.read_bytes() == content and not waiting.exists()
 
 
-def test_test_split_is_evaluated_once_with_the_best_checkpoint(home, tmp_path):
+def test_test_split_is_evaluated_once_with_the_best_checkpoint(home):
     """A folder with train/ and test/: validation comes from train, the figure in metrics.json from test."""
-    from PIL import Image
-
-    generator = np.random.default_rng(0)
-    for split, number in (("train", 12), ("test", 5)):
-        for label, name in enumerate(("dark", "light")):
-            folder = tmp_path / "images" / split / name
-            folder.mkdir(parents=True)
-            for i in range(number):
-                pixels = generator.integers(0, 100, (12, 12, 3), dtype=np.uint8) + 150 * label
-                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
+    write_images(home / "images", {"train": 12, "test": 5})
     run = train(
         "dataset={name: image_folder, data_dir: images, validation: 0.25}",
         "training.batch_size=8",
@@ -379,10 +344,6 @@ def test_test_split_is_evaluated_once_with_the_best_checkpoint(home, tmp_path):
     runner.resume(run, said, epochs=3, schedule="keep")
     assert [each.get("epochs") for each in evaluations_on_test(run)] == [None, 3]
     assert "(best checkpoint, evaluated 2 times, which makes it optimistic)" in said.getvalue()
-
-
-def test_run_paths(tmp_path):
-    assert Run(tmp_path / "runs" / "x" / "20260101-000000").name == "x/20260101-000000"
 
 
 @pytest.mark.slow
