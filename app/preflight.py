@@ -102,7 +102,7 @@ def check_dataset(experiment: Experiment, dataset: Dataset) -> None:
     if size > len(dataset.train):
         raise UserError(
             f"training.batch_size: received {size}, but there are only {len(dataset.train)} training images; "
-            "choose a batch no larger than that"
+            f"choose a batch no larger than that: SET=training.batch_size={len(dataset.train)}"
         )
     named = experiment.training.class_weight
     if named is None or named == "balanced":

@@ -11,6 +11,7 @@ import pytest
 from app import reading, runs
 from app.bench import prove
 from app.errors import UserError
+from tests.training.stopped_runs import EVERYTHING
 
 STATE = "state-00002-0000000.npz"
 
@@ -24,10 +25,11 @@ def proof(kills, *overrides, seed=1):
 
 
 @pytest.mark.slow
-def test_many_kills_with_augmentation_and_dropout(home):
+def test_many_kills_with_all_that_a_recipe_can_have(home):
     """Long enough for the kills to fall into different epochs, and one into the writing of a file."""
+    (home / "experiments" / "tiny.yaml").write_text(EVERYTHING)
     # The third kill waits for a file being written: this seed leaves it over half of the training for that.
-    lines = proof(3, "training.epochs=16", "dataset.image_size=[24, 24]", seed=4)
+    lines = proof(3, "training.epochs=12", seed=4)
     assert re.match(r"identical after [23] kills", lines[-1]), lines
     assert any("was written" in line for line in lines), lines
     straight, killed = runs.list_runs("tiny")

@@ -1,9 +1,10 @@
-"""mixup and CutMix on several replicas: each mixes its own shard, and its loss is of what it mixed."""
+"""Several replicas: each mixes its own shard, and all that a recipe can have trains at once."""
 
 import numpy as np
 import pytest
 
 from tests.distributed.test_replicas import BASELINE, run_program
+from tests.training.stopped_runs import EVERYTHING
 
 PROGRAM = """
 import sys
@@ -75,3 +76,30 @@ def test_each_replica_mixes_its_own_shard(tmp_path):
     # The last batch has two images for three replicas: the one without gets both, and loses nothing by them.
     assert [len(found[f"16 {replica} labels"]) for replica in range(3)] == [1, 1, 2]
     assert found["16 2 loss"] == 0 and (found["16 2 weights"] == 0).all()
+
+
+REPLICAS = """
+import tensorflow as tf
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 3)
+"""
+TRAINED = """
+import json
+import sys
+from app.config import load_experiment
+from app.training.train import resume, train
+from tests.training.stopped_runs import assert_same_bits, stopped_run
+
+experiment = load_experiment("tiny", ["dataset.train_share=0.3"])
+straight = train(experiment, out=sys.stderr)
+assert json.loads(straight.environment.read_text())["replicas"] == 3
+run = stopped_run(experiment, 6)  # in the second epoch
+resume(run, out=sys.stderr)
+assert_same_bits(straight, run)
+"""
+
+
+@pytest.mark.slow
+def test_all_that_a_recipe_can_have_resumes_on_replicas(tmp_path):
+    run_program(REPLICAS + TRAINED, tmp_path, {"tiny": EVERYTHING})

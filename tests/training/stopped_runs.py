@@ -20,6 +20,41 @@ from app.training.checkpoint import load_state
 
 ROOT = Path(__file__).resolve().parents[2]  # the checkout, where `python -m app` finds the program
 
+EVERYTHING = """\
+# All that a recipe can have at once.
+seed: 3
+dataset: {name: digits, image_size: [16, 16], sampler: square_root}
+augmentation:
+  - random_resized_crop: {area: [0.5, 1.0]}
+  - random_zoom: {scale: [0.8, 1.2]}
+  - random_shear: {horizontal_degrees: 10}
+  - random_perspective: {distortion: 0.2}
+  - trivial_augment
+  - rand_augment: {num_ops: 2, magnitude: 5}
+  - random_erasing
+  - mixup: {alpha: 0.2, probability: 0.4}
+  - cutmix: {alpha: 1.0, probability: 0.4}
+normalization: per_channel
+model: {name: cifar_resnet, depth: 8, drop_path: 0.2, freeze: ["stem*"], unfreeze_epoch: 2}
+optimizer:
+  name: muon
+  learning_rate: {schedule: cosine, peak: 0.05, warmup_epochs: 1, per_images: 256}
+  no_decay: norm_and_bias
+  others:
+    name: sgd
+    learning_rate: {schedule: reduce_on_plateau, peak: 0.05, factor: 0.5, patience_epochs: 1}
+    momentum: 0.9
+    weight_decay: 1e-3
+    decoupled: false
+training:
+  epochs: 2
+  batch_size: 128
+  class_weight: balanced
+  loss: {label_smoothing: 0.1, focal_gamma: 1.0}
+  ema: {decay: 0.9}
+evaluation: {test_time_views: flip, views_below: 0.7}
+"""
+
 
 class Killed(BaseException):
     """Stands for SIGKILL: nothing is written any more."""
