@@ -85,18 +85,9 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 3)
 """
 TRAINED = """
-import json
-import sys
-from app.config import load_experiment
-from app.training.train import resume, train
-from tests.training.stopped_runs import assert_same_bits, stopped_run
+from tests.training.stopped_runs import compare
 
-experiment = load_experiment("tiny", ["dataset.train_share=0.3"])
-straight = train(experiment, out=sys.stderr)
-assert json.loads(straight.environment.read_text())["replicas"] == 3
-run = stopped_run(experiment, 6)  # in the second epoch
-resume(run, out=sys.stderr)
-assert_same_bits(straight, run)
+compare(["dataset.train_share=0.3"], 6, backend="tensorflow", replicas=3)  # in the second epoch
 """
 
 

@@ -14,6 +14,7 @@ import pytest
 import app.training.train as runner
 from app.config import load_experiment
 from app.errors import Interrupted
+from app.files import read_json
 from app.reading import HISTORY_COLUMNS, read_history
 from app.training.callbacks import Recorder
 from app.training.checkpoint import load_state
@@ -108,11 +109,12 @@ def assert_resumes_on_jax(home, overrides, call, hook="on_train_batch_end"):
     subprocess.run([sys.executable, "-c", program], env=environment, check=True, cwd=ROOT)
 
 
-def compare(overrides, call, hook):
+def compare(overrides, call, hook="on_train_batch_end", backend="jax", replicas=1):
     """Compare a run that was never stopped with one that was."""
     experiment = load_experiment("tiny", overrides)
-    assert keras.backend.backend() == "jax"
-    straight = load_state(runner.train(experiment, out=io.StringIO()))[0]
+    run = runner.train(experiment, out=io.StringIO())
+    assert (keras.backend.backend(), read_json(run.environment)["replicas"]) == (backend, replicas)
+    straight = load_state(run)[0]
     run = stopped_run(experiment, call, hook)
     runner.resume(run, out=io.StringIO())
     resumed = load_state(run)[0]
