@@ -24,6 +24,7 @@ from app.training.history import is_complete
 from app.training.optimizers import learning_rate_at
 from app.training.setup import Job
 from models.augmentation.color_layers import Recolour
+from models.variables import assign
 
 ScheduleFate = Literal["keep", "stretch"]
 FoundState = tuple[State | None, list[str]]
@@ -104,6 +105,12 @@ def last_state(run: Run, job: Job, found: FoundState, force: bool, out: TextIO) 
         restore_state(job.classifier, state)
         # With fewer images now the epoch under way may be over.
         state.progress.step = min(state.progress.step, job.steps_per_epoch)
+        # Schedules go by the optimizer's count, which with other images is not that of this position; float16
+        # leaves out steps, so that its count is smaller by right.
+        if job.experiment.training.precision != "float16" or changed_data(run, job.dataset):
+            count = getattr(job.classifier.optimizer, "inner_optimizer", job.classifier.optimizer)._iterations
+            position = state.progress.epoch * job.steps_per_epoch + state.progress.step
+            assign(count, np.asarray(position, count.dtype))
     for line in [*grave, *slight]:
         print(f"{run.name}: {line}; equal bits are not promised", file=out)
     if edited := edited_keys(run, job.experiment):

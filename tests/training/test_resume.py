@@ -20,7 +20,8 @@ from app.errors import UserError
 from app.reading import read_history
 from app.runs import list_runs, load_run_experiment, locked
 from app.training import resume as resuming
-from app.training.checkpoint import load_state
+from app.training.checkpoint import load_state, restore_state
+from app.training.setup import prepare
 from tests.conftest import TINY, copied
 from tests.training.stopped_runs import ROOT, assert_same_bits, comparable_history, stopped_run
 from tests.training.test_train import train
@@ -152,6 +153,16 @@ def test_an_epoch_is_over_where_there_are_fewer_images_now(home):
         resume(run)
     resume(run, force=True)
     assert [row["epoch"] for row in read_history(run.history)] == [1, 2] and run.finished
+    # The schedule, which goes by the optimizer's count, has come to its end.
+    optimizer = restored(run).classifier.optimizer
+    assert float(optimizer.iterations) == 2 * 3
+    assert float(optimizer.learning_rate) == pytest.approx(0, abs=1e-8)
+
+
+def restored(run):
+    job = prepare(load_run_experiment(run), from_state=True)
+    restore_state(job.classifier, load_state(run)[0])
+    return job
 
 
 def test_other_settings_of_a_library_are_refused(unfinished):

@@ -169,6 +169,9 @@ def test_norm_and_bias_is_every_vector_of_every_network_and_nothing_else(name):
         (["weight_decay=0.1"], []),
     ],
 )
-def test_what_no_decay_cannot_do_is_said_before_training(home, given, lines):
-    job = prepare(load_experiment("tiny", [f"optimizer.{item}" for item in given]))
+@pytest.mark.parametrize(
+    "frozen", [(), ("model.freeze=backbone", "model.unfreeze_epoch=2")], ids=["", "late"]
+)
+def test_what_no_decay_cannot_do_is_said_before_training(home, given, lines, frozen):
+    job = prepare(load_experiment("tiny", [*frozen, *(f"optimizer.{item}" for item in given)]))
     assert list(job.warnings()) == lines

@@ -38,5 +38,5 @@ def optimizer_warnings(
     elif config.no_decay != NORM_AND_BIAS:  # which need not have all of its kinds
         names = variable_names(classifier.network)
         for pattern in config.no_decay:
-            if not fitting(pattern, classifier.trainable_variables, names):
+            if not fitting(pattern, optimizer._trainable_variables, names):
                 yield f"optimizer.no_decay: no variable's path fits {pattern!r}"
