@@ -50,7 +50,7 @@ class Run:
     @property
     def name_or_path(self) -> str:
         """Its name, by which it is found in `runs/`; of a run elsewhere its path."""
-        inside = self.path.parents[1].resolve() == runs_root().resolve()
+        inside = self.path.parent.parent.resolve() == runs_root().resolve()
         return self.name if inside else str(self.path)
 
     @property
@@ -138,7 +138,7 @@ def newest(experiment_name: str) -> Run:
 def load_run_experiment(run: Run, overrides: Sequence[str] = ()) -> Experiment:
     """Return the experiment that a run recorded, under the name of the folder that holds the run."""
     experiment = load_experiment(run.experiment, overrides)
-    return experiment.model_copy(update={"name": run.path.parent.name})
+    return experiment.model_copy(update={"name": run.path.parent.name or run.path.name})
 
 
 def load_finished(run: Run) -> tuple[Experiment, MetricsRecord, DatasetRecord]:

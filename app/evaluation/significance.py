@@ -1,5 +1,6 @@
 """Whether recipes differ by more than their seeds do: Welch's t-test, and Holm's rule for several at once."""
 
+import itertools
 import math
 import statistics
 import warnings
@@ -32,11 +33,20 @@ def welch(values: Sequence[float], first: Sequence[float]) -> Difference:
     return Difference(mean, float(interval.low), float(interval.high), float(result.pvalue))
 
 
-def welch_from_first(groups: Sequence[Sequence[float]]) -> list[Difference]:
-    """Return how each recipe but the first differs from that one."""
-    found = [welch(values, groups[0]) for values in groups[1:]]
+def welch_from_first(groups: Sequence[Sequence[float]], *, chosen: bool = False) -> list[Difference]:
+    """Return how each recipe but the first differs from that one.
+
+    Args:
+        groups: The values of each recipe.
+        chosen: Whether the first is first because it has the best of these values: choosing it looked at all
+            pairs, and all are counted.
+    """
+    pairs = [(groups[0], values) for values in groups[1:]]
+    pairs += itertools.combinations(groups[1:], 2) if chosen else ()
+    found = [welch(other, one) for one, other in pairs]
     verdicts = holm([each.p_value for each in found])
-    return [each._replace(significant=verdict) for each, verdict in zip(found, verdicts, strict=True)]
+    tested = list(zip(found, verdicts, strict=True))[: len(groups) - 1]
+    return [each._replace(significant=verdict) for each, verdict in tested]
 
 
 def holm(p_values: Sequence[float]) -> list[bool]:

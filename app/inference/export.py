@@ -225,6 +225,8 @@ def _how_to_run(trained: Trained, chosen: Format, unsure_below: float | None) ->
         "import numpy as np",
         "from PIL import Image, ImageOps",
         'image = ImageOps.exif_transpose(Image.open("photo.jpg"))',
+        'if image.mode.startswith("I;16"):',
+        '    image = Image.fromarray((np.asarray(image) >> 8).astype("uint8"))',
         "if image.has_transparency_data:",
         f'    canvas = Image.new("RGBA", image.size, {dataset.background_colour})',
         '    canvas.alpha_composite(image.convert("RGBA"))',

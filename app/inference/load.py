@@ -157,8 +157,9 @@ def finite_logits(logits: np.ndarray, run_name: str) -> np.ndarray:
     if np.isfinite(logits).all():
         return logits
     raise UserError(
-        f"{run_name}: the network's outputs are not all finite (NaN or infinity); its weights are broken. "
-        f"Try the other weights (CHECKPOINT=best or last), or find the layer: make doctor RUN={run_name}"
+        f"{run_name}: the network's outputs are not all finite (NaN or infinity): its weights are broken, or "
+        "values leave the range of training.precision. Try the other weights (CHECKPOINT=best or last), or "
+        "train in float32"
     )
 
 

@@ -8,6 +8,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -68,23 +69,28 @@ def chance_sentences(groups: Sequence[Group]) -> tuple[list[str], list[str]]:
                 break
         else:
             kinds.append([judged])
-    pairs: list[tuple[_Judged, _Judged]] = []  # the better network of each first
+    # All pairs are counted, the better of each first: which is the best shows in the same images.
+    pairs: list[tuple[_Judged, _Judged]] = []
+    recipes: list[tuple[Group, Group]] = []
+    best: list[_Judged | Group] = []
     for kind in kinds:
         ranked = sorted(kind, key=lambda each: -each.right.mean())
-        if len(groups) <= MOST_WITH_ALL_PAIRS:
-            pairs += itertools.combinations(ranked, 2)
-        else:
-            pairs += [(ranked[0], each) for each in ranked[1:]]
-    found = _mcnemar_sentences(pairs) + left_out
+        seeded = [each.group for each in kind if len(each.group.accuracies) >= LEAST_SEEDS]
+        seeded.sort(key=lambda each: -statistics.mean(each.accuracies))
+        pairs += itertools.combinations(ranked, 2)
+        recipes += itertools.combinations(seeded, 2)
+        best += [*ranked[:1], *seeded[:1]]
+
+    def said(pair: tuple[Any, Any]) -> bool:
+        return len(groups) <= MOST_WITH_ALL_PAIRS or any(pair[0] is each for each in best)
+
+    found = [text for pair, text in zip(pairs, _mcnemar_sentences(pairs), strict=True) if said(pair)]
+    found += left_out
     if len(kinds) > 1:
         sides = "; ".join(", ".join(each.name for each in kind) for kind in kinds)
         found.append(f"Not compared, for their validation images are not known to be the same: {sides}.")
-    recipes = [
-        (one.group, other.group)
-        for one, other in pairs
-        if min(len(one.group.accuracies), len(other.group.accuracies)) >= LEAST_SEEDS
-    ]
-    return found + _welch_sentences(recipes), _remarks(groups, pairs, len(recipes))
+    found += [text for pair, text in zip(recipes, _welch_sentences(recipes), strict=True) if said(pair)]
+    return found, _remarks(groups, pairs, len(recipes))
 
 
 def _judge(trial: Trial) -> tuple[np.ndarray, np.ndarray]:
@@ -119,8 +125,6 @@ def _mcnemar_sentences(pairs: Sequence[tuple[_Judged, _Judged]]) -> list[str]:
 
 def _welch_sentences(pairs: Sequence[tuple[Group, Group]]) -> list[str]:
     """Return what Welch's t-test says of pairs of recipes, each with several seeds."""
-    if not pairs:
-        return []
     p_values = [welch(one.accuracies, other.accuracies).p_value for one, other in pairs]
     found = []
     for both, p_value, verdict in zip(pairs, p_values, _verdicts(p_values), strict=True):
@@ -154,12 +158,14 @@ def _remarks(
     if any(on_test):
         remarks.append(f"The images {'' if all(on_test) else 'of some '}are the test split.")
     if len(pairs) > 1:
+        likewise = f"; of {num_recipes} pairs of recipes likewise" if num_recipes > 1 else ""
         remarks.append(
-            f"Of {len(pairs)} pairs the smallest p has to lie below {SIGNIFICANCE:g} / {len(pairs)}, the "
-            f"next below {SIGNIFICANCE:g} / {len(pairs) - 1}, and so on (Holm's rule)."
+            f"Of {len(pairs)} pairs of networks the smallest p has to lie below {SIGNIFICANCE:g} / "
+            f"{len(pairs)}, the next below {SIGNIFICANCE:g} / {len(pairs) - 1}, and so on (Holm's rule)"
+            f"{likewise}."
         )
     if len(groups) > MOST_WITH_ALL_PAIRS:
-        remarks.append("Each network is compared with the best one alone.")
+        remarks.append("Only pairs with the best one are named; all count, for the same images chose it.")
     words = "McNemar's test speaks of these two trained networks, not of their recipes"
     if any(len(group.trials) > 1 for group in compared):
         words += "; of several seeds it takes the first"

@@ -86,6 +86,7 @@ def _evaluate_validation(
     calibrated = metrics.calibration.get(metrics.checkpoint)
     of = run, metrics.checkpoint, epoch, metrics.weights, metrics.split
     content = evaluation_content(*of, dataset.val, logits, dataset.class_names, calibrated=calibrated)
+    (folder / "predictions.npz").unlink(missing_ok=True)  # perhaps of an epoch before
     write_evaluation(folder, content, dataset.val, logits, dataset.class_names)
     return None
 
@@ -124,15 +125,19 @@ def _parts(run: Run, experiment: Experiment, metrics: MetricsRecord, remark: str
             "the accuracy is about the heavier of an image's two labels."
         )
 
+    epochs = {"last": metrics.final.epoch, "best": (metrics.best or metrics.final).epoch}
     for folder, found in list_evaluations(run):
-        yield from _evaluation(folder, found)
+        if found.epoch == epochs.get(found.checkpoint):  # others are of before it was trained further
+            yield from _evaluation(folder, found)
     if remark:
         yield page.paragraph(f"No pictures of the validation images: {remark}")
 
     yield page.heading("Speed and machine")
     yield page.table(("", ""), _machine(metrics, environment))
     yield page.heading("The same again")
-    yield page.code("\n".join(_commands(run, experiment, environment)))
+    # Not the folder's name: a copy of a run may lie in another one.
+    name = str(metrics.content.get("experiment", experiment.name))
+    yield page.code("\n".join(_commands(run, name, environment)))
     yield page.folded("experiment.yaml, defaults included", page.code(read_text(run.experiment)))
     if run.summary.is_file():
         yield page.folded("summary.txt, the network's layers", page.code(read_text(run.summary)))
@@ -238,12 +243,12 @@ def _machine(metrics: MetricsRecord, environment: EnvironmentRecord) -> list[tup
     ]
 
 
-def _commands(run: Run, experiment: Experiment, environment: EnvironmentRecord) -> list[str]:
+def _commands(run: Run, experiment: str, environment: EnvironmentRecord) -> list[str]:
     """Return the commands that train the same once more."""
     lines = [f"make train FROM={run.argument}"]
     overrides = environment.overrides
     if overrides is not None:
-        command = train_command(experiment.name, overrides)
+        command = train_command(experiment, overrides)
         lines.append(f"{command}    # where this run's folder is not at hand")
     if environment.commit:
         lines.append(f"# commit {environment.commit}")

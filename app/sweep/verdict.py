@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 
 from app.config.sweep import SweepConfig
-from app.evaluation.significance import welch_from_first
+from app.evaluation.significance import Difference, welch_from_first
 from app.reports.cells import percent
 from app.sweep.finalists import FinalistsRecord
 from app.sweep.trials import Trial
@@ -27,9 +27,8 @@ def finalist_table(
         "from the best",
         "p",
     ]
-    tests = welch_from_first([each.values for each in record.finalists])
     rows = []
-    for each, test in zip(record.finalists, [None, *tests], strict=True):
+    for each, test in zip(record.finalists, [None, *_tests(record)], strict=True):
         gap = difference_text(each.mean - record.finalists[0].mean, sweep, signed=True) if test else ""
         rows.append(
             [
@@ -56,6 +55,11 @@ def finalist_sentences(record: FinalistsRecord, sweep: SweepConfig) -> list[str]
     return [*failures, _noise(record, sweep), *_flattery(record, sweep), *_unseen(record, sweep)]
 
 
+def _tests(record: FinalistsRecord) -> list[Difference]:
+    """Return how the finalists differ from the first, which these values chose."""
+    return welch_from_first([each.values for each in record.finalists], chosen=True)
+
+
 def _noise(record: FinalistsRecord, sweep: SweepConfig) -> str:
     """Return which finalists differ from the best one, in sentences."""
     best, *others = record.finalists
@@ -74,7 +78,9 @@ def _noise(record: FinalistsRecord, sweep: SweepConfig) -> str:
         "Not tested, for too few seeds finished or all end equal",
     )
     groups: dict[str, list[str]] = {name: [] for name in names}
-    for each, test in zip(others, welch_from_first([each.values for each in record.finalists]), strict=True):
+    for each, test in zip(
+        others, welch_from_first([each.values for each in record.finalists], chosen=True), strict=True
+    ):
         known = not math.isnan(test.p_value)
         name = names[0 if test.significant else 1 if known else 2]
         groups[name].append(f"trial {each.trial}" + (f" (p = {test.p_value:.2g})" if known else ""))
