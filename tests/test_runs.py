@@ -1,5 +1,6 @@
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -125,6 +126,7 @@ def test_commands_are_told_the_path_of_a_run_elsewhere(tmp_path, monkeypatch):
     assert runs.Run(tmp_path / "runs" / "x" / "20260101-000000").argument == "x/20260101-000000"
     copy = tmp_path / "my runs" / "x" / "20260101-000000"
     assert runs.Run(copy).argument == f"'{copy}'"
+    assert runs.Run(Path("/model")).argument == "/model"  # as a container may have it
 
 
 def test_a_run_of_a_set_is_found_again_where_its_images_moved_and_not_for_a_variant(tmp_path, monkeypatch):

@@ -153,15 +153,17 @@ def test_without_the_data_random_images_are_used_and_said(folder_run, tmp_path):
     assert crop in facts["how_to_run"] and 'image = image.convert("RGB")' in facts["how_to_run"]
 
 
-def test_what_is_transparent_shows_the_runs_background(folder_run, tmp_path):
+def test_images_are_read_as_the_run_read_them(folder_run, tmp_path):
     _, facts, _ = exported(copied(folder_run, tmp_path), "keras")
-    pixels = np.zeros((9, 9, 4), np.uint8)
-    pixels[3:6, 3:6] = 40, 90, 200, 128
-    Image.fromarray(pixels).save(tmp_path / "photo.png")
-    lines = [line.replace("photo.jpg", f"{tmp_path}/photo.png") for line in facts["how_to_run"]]
-    exec("\n".join(lines[: lines.index('image = image.convert("RGB")') + 1]), space := {})
-    wanted = decode_file(tmp_path / "photo.png", ImageFormat(None, 3))
-    np.testing.assert_array_equal(space["image"], wanted)
+    transparent = np.zeros((9, 9, 4), np.uint8)
+    transparent[3:6, 3:6] = 40, 90, 200, 128
+    sixteen_bits = np.arange(81, dtype=np.uint16).reshape(9, 9) * 800
+    for pixels in (transparent, sixteen_bits):
+        Image.fromarray(pixels).save(tmp_path / "photo.png")
+        lines = [line.replace("photo.jpg", f"{tmp_path}/photo.png") for line in facts["how_to_run"]]
+        exec("\n".join(lines[: lines.index('image = image.convert("RGB")') + 1]), space := {})
+        wanted = decode_file(tmp_path / "photo.png", ImageFormat(None, 3))
+        np.testing.assert_array_equal(space["image"], wanted)
 
 
 def test_what_does_not_agree_is_refused_and_not_kept(own_run, monkeypatch):

@@ -15,6 +15,7 @@ from app import cli
 from app.files import read_json
 from app.reports import html as page
 from app.reports.report import write_report
+from app.runs import Run
 
 
 class Page(HTMLParser):
@@ -96,6 +97,22 @@ def test_predictions_of_other_images_are_said(digits_run, own_run):
         np.savez(own_run.predictions, **{name: stored[name][:-1] for name in stored})
     text = write_report(own_run).read_text()
     assert "predictions.npz is of other images" in text and text.count("<img") == 1
+
+
+def test_evaluations_of_before_the_run_was_trained_further_are_left_out(own_run):
+    folder = own_run.evaluations / "validation-last"
+    shutil.copytree(own_run.evaluations / "validation-best", folder)
+    found = read_json(folder / "evaluation.json")
+    for epoch in (1, 2):  # of two
+        (folder / "evaluation.json").write_text(json.dumps(found | {"checkpoint": "last", "epoch": epoch}))
+        assert (f"last epoch ({epoch})" in write_report(own_run).read_text()) == (epoch == 2)
+
+
+def test_the_page_of_a_copy_names_the_experiment_that_was_trained(digits_run, tmp_path):
+    copy = Run(tmp_path / "the best" / digits_run.path.name)
+    shutil.copytree(digits_run.path, copy.path)
+    copy.environment.write_text(json.dumps(read_json(copy.environment) | {"overrides": ["seed=2"]}))
+    assert "make train EXP=digits SET=" in write_report(copy).read_text()
 
 
 @pytest.mark.parametrize("content", [b"", b"junk", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
