@@ -200,4 +200,11 @@ def train_or_fail(
 
 def _same(one: Experiment, other: Experiment, not_compared: Mapping[str, Any] | None = None) -> bool:
     exclude = {**NOT_COMPARED, **(not_compared or {})}
+    if multiplier_order(one) != multiplier_order(other):
+        return False
     return one.model_dump(exclude=exclude) == other.model_dump(exclude=exclude)
+
+
+def multiplier_order(experiment: Experiment) -> list[str]:
+    """Return the patterns of the rate multipliers: the first match counts, which equality does not see."""
+    return [*experiment.optimizer.rate_multipliers]
