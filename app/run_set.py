@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from app.config import Experiment
 from app.data.dataset import Dataset
-from app.errors import UserError
+from app.errors import Interrupted, UserError
 from app.files import check_folder, write_json
 from app.paths import runs_root, shown
 from app.reading import read_record
@@ -168,9 +168,12 @@ def train_or_resume(
     print(title, file=out, flush=True)
     from app.training.train import resume, train  # brings up the backend, which takes seconds
 
-    if run:
-        return resume(run, out, dataset=dataset)
-    return train(experiment.model_copy(update={"name": folder_name}), out, dataset=dataset)
+    try:
+        if run:
+            return resume(run, out, dataset=dataset)
+        return train(experiment.model_copy(update={"name": folder_name}), out, dataset=dataset)
+    except Interrupted as stop:  # whose words go on with this run alone, even to the test split
+        raise Interrupted(f"\n{title}: stopped; the same command goes on", stop.exit_code - 128) from stop
 
 
 def train_or_fail(

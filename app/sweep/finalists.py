@@ -60,7 +60,7 @@ class FinalistsRecord(Record):
     finalists: list[FinalistRecord]
     test: list[float]  # accuracies of the first one's runs on the test split
     no_test: str | None  # why there are none
-    tested: list[Count]  # all trials that the test split was evaluated for; more where a sweep was continued
+    tested: list[Count]  # all trials that the test split was evaluated for, in earlier calls or by hand too
 
 
 def read_finalists(folder: Path) -> FinalistsRecord | None:
@@ -115,7 +115,10 @@ def train_finalists(
     no_test = None if test else "no run with another seed finished" if has_test else "the data have none"
     before = read_finalists(folder)
     tested = set(before.tested) if before else set()
-    tested |= {finalists[0].trial} if test else set()
+    # A run that was evaluated by hand counts as well.
+    tested |= {
+        each.trial for each in finalists if any(evaluations_on_test(find_run(name)) for name in each.runs)
+    }
     record = FinalistsRecord(
         finished=len(best), finalists=finalists, test=test, no_test=no_test, tested=sorted(tested)
     )
