@@ -111,7 +111,9 @@ def train_finalists(
     finalists = [_finalist(trial, runs[trial.number], sweep) for trial in chosen]
     sign = -1 if sweep.direction == "maximize" else 1
     finalists.sort(key=lambda each: (len(each.failures), sign * each.mean, each.trial))
-    test = [_test_accuracy(find_run(name)) for name in finalists[0].runs if has_test]
+    settings = next(trial.settings for trial in chosen if trial.number == finalists[0].trial)
+    data = trial_experiment(experiment, settings).dataset  # runs may have found the images elsewhere
+    test = [_test_accuracy(find_run(name), data) for name in finalists[0].runs if has_test]
     no_test = None if test else "no run with another seed finished" if has_test else "the data have none"
     before = read_finalists(folder)
     tested = set(before.tested) if before else set()
@@ -149,7 +151,7 @@ def _finalist(trial: Trial, runs: Sequence[tuple[int, Run]], sweep: SweepConfig)
     )
 
 
-def _test_accuracy(run: Run) -> float:
+def _test_accuracy(run: Run, data: DatasetConfig) -> float:
     """Return the accuracy of a run's best checkpoint on the test split, which is evaluated only once."""
 
     def known() -> list[float]:
@@ -162,5 +164,5 @@ def _test_accuracy(run: Run) -> float:
     if not known():
         from app.inference.evaluate import evaluate
 
-        evaluate(run, "test", "best", "none", io.StringIO())
+        evaluate(run, "test", "best", "none", io.StringIO(), config=data)
     return known()[0]

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -111,7 +112,7 @@ def test_without_finalists_nothing_is_trained(sweep):
 
 
 @pytest.mark.slow
-def test_stopped_and_evaluated_by_hand(sweep, monkeypatch):
+def test_stopped_evaluated_by_hand_and_with_images_that_moved(sweep, home, monkeypatch):
     from app.training.callbacks import Recorder
 
     def stop(*arguments, **keywords):
@@ -133,3 +134,11 @@ def test_stopped_and_evaluated_by_hand(sweep, monkeypatch):
     evaluate(find_run(second.runs[0]), "test", None, "none", io.StringIO())
     again = train_finalists(folder, experiment, trials[:2], io.StringIO())
     assert again.tested == [0, 1] and again.test == record.test
+
+    shutil.rmtree(find_run(best.runs[0]).evaluations)  # as if stopped before it
+    (home / "noise").rename(home / "elsewhere")
+    data = experiment.dataset.model_copy(update={"data_dir": str(home / "elsewhere")})
+    moved = train_finalists(
+        folder, experiment.model_copy(update={"dataset": data}), trials[:2], io.StringIO()
+    )
+    assert moved == again and len(list_runs(folder.name)) == 2
