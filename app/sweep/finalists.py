@@ -25,7 +25,7 @@ from app.reading import read_record
 from app.records import Count, FailureRecord, MetricsRecord, Record
 from app.run_set import train_or_fail
 from app.runs import Run, find_run
-from app.sweep.trials import Trial
+from app.sweep.trials import Trial, check_images
 from app.sweep.values import ranked, value_of
 
 FILE = "finalists.json"
@@ -84,7 +84,8 @@ def train_finalists(
         The content of finalists.json; None where no trial finished or no finalists are asked for.
 
     Raises:
-        UserError: A run cannot be trained. Where its loss blew up, that is recorded instead.
+        UserError: The images have changed, or a run cannot be trained. Where its loss blew up, that is
+            recorded instead.
         Interrupted: As for a training; the same call goes on.
     """
     sweep = experiment.sweep
@@ -103,6 +104,7 @@ def train_finalists(
         one = trial_experiment(experiment, trial.settings).model_copy(update={"seed": seed})
         if dataset is None or dataset[0] != one.dataset:
             dataset = one.dataset, load_dataset(one.dataset, data_root())
+            check_images(folder, experiment, *dataset)
             has_test = dataset[1].test is not None
         # Without the test split, which would be evaluated at the end of each run.
         seen = dataclasses.replace(dataset[1], test=None)

@@ -10,9 +10,11 @@ import pytest
 
 from app.config import load_experiment
 from app.config.sweep import Choice, SweepConfig
-from app.errors import Interrupted
+from app.data.datasets import load_dataset
+from app.errors import Interrupted, UserError
 from app.evaluation.records import evaluations_on_test
 from app.inference.evaluate import evaluate
+from app.paths import data_root
 from app.runs import find_run, list_runs
 from app.sweep.finalists import read_finalists, train_finalists
 from app.sweep.sweep import finish
@@ -53,7 +55,8 @@ def sweep(home):
         for number, (rate, value) in enumerate(zip(RATES, VALUES, strict=True))
     ]
     folder = home / "runs" / "gray.sweep"
-    write_folder(folder, experiment, trials)
+    fingerprint = load_dataset(experiment.dataset, data_root()).fingerprint
+    write_folder(folder, experiment, trials, fingerprint=fingerprint)
     return folder, experiment, trials
 
 
@@ -100,6 +103,14 @@ def with_sweep(experiment, **options):
 
 def load_seed(name):
     return load_experiment(find_run(name).experiment).seed
+
+
+def test_images_that_changed_are_not_mixed_in(sweep):
+    folder, experiment, trials = sweep
+    write_folder(folder, experiment, trials, fingerprint="0")  # of the images that it began with
+    with pytest.raises(UserError, match="images .* have changed since this sweep began; put the old ones"):
+        train_finalists(folder, experiment, trials, io.StringIO())
+    assert not list_runs(folder.name)
 
 
 def test_without_finalists_nothing_is_trained(sweep):
