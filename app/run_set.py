@@ -125,7 +125,9 @@ def run_of(folder_name: str, experiment: Experiment) -> Run | None:
             known = auto is None or auto == experiment.training.auto  # not a variant that names the value
             wanted = experiment.with_epochs_for(num_images).with_auto_of(trained)
             # Images may have moved: the set is one of images that are the same.
-            if known and _same(trained, wanted, {"dataset": {"data_dir"}}):
+            same = known and _same(trained, wanted, {"dataset": {"data_dir"}})
+            # One that was trained further may have had its schedule stretched on the way.
+            if same and not any(run.path.glob("metrics-*-epochs.json")):
                 return run
     return None
 

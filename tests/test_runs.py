@@ -145,6 +145,8 @@ def test_a_run_of_a_set_is_found_again_where_its_images_moved_and_not_for_a_vari
         run_of("x.ablation", load_experiment("x", ["training.epochs=25"])) is None
     )  # the variant WITHOUT auto
     assert run_of("x.ablation", load_experiment("x", ["seed=1"])) is None
+    files.write_json(run.path / "metrics-10-epochs.json", {})  # it was trained further
+    assert run_of("x.ablation", asked) is None
 
 
 def test_the_order_of_rate_multipliers_tells_sets_and_runs_apart(tmp_path, monkeypatch):
