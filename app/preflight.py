@@ -162,13 +162,18 @@ def changed_data(run: Run, dataset: Dataset) -> list[str]:
 def refuse_or_force(run: Run, grave: Sequence[str], force: bool) -> None:
     """Raise a UserError if anything forbids going on and nobody forces it."""
     if grave and not force:
-        auto = read_record(run.environment, EnvironmentRecord).auto or []
-        keys = " ".join(f"training.{key}=auto" for key in auto)
         raise UserError(
             "\n".join(f"{run.name}: {line}" for line in grave)
-            + "\nRestore what has changed, or go on all the same with FORCE=1 (this is then recorded), "
-            f"or train anew with FROM={run.argument}" + (f' SET="{keys}"' if keys else "")
+            + f"\nRestore what has changed, or go on all the same: make resume RUN={run.argument} FORCE=1 "
+            f"(this is then recorded), or train anew: {train_again(run)}"
         )
+
+
+def train_again(run: Run) -> str:
+    """Return the command that trains a run's experiment from the start; in a set, its run is found there."""
+    auto = read_record(run.environment, EnvironmentRecord).auto or []
+    keys = " ".join(f"training.{key}=auto" for key in auto)
+    return f"make train FROM={run.argument}" + (f' SET="{keys}"' if keys else "")
 
 
 def check_backend(environment: Mapping[str, str] = os.environ) -> None:

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from app.config import Experiment
 from app.data.dataset import Dataset
-from app.errors import UserError
+from app.errors import Interrupted, UserError
 from app.files import check_folder, write_json
 from app.paths import runs_root, shown
 from app.reading import read_record
@@ -125,7 +125,9 @@ def run_of(folder_name: str, experiment: Experiment) -> Run | None:
             known = auto is None or auto == experiment.training.auto  # not a variant that names the value
             wanted = experiment.with_epochs_for(num_images).with_auto_of(trained)
             # Images may have moved: the set is one of images that are the same.
-            if known and _same(trained, wanted, {"dataset": {"data_dir"}}):
+            same = known and _same(trained, wanted, {"dataset": {"data_dir"}})
+            # One that was trained further may have had its schedule stretched on the way.
+            if same and not any(run.path.glob("metrics-*-epochs.json")):
                 return run
     return None
 
@@ -168,9 +170,12 @@ def train_or_resume(
     print(title, file=out, flush=True)
     from app.training.train import resume, train  # brings up the backend, which takes seconds
 
-    if run:
-        return resume(run, out, dataset=dataset)
-    return train(experiment.model_copy(update={"name": folder_name}), out, dataset=dataset)
+    try:
+        if run:
+            return resume(run, out, dataset=dataset)
+        return train(experiment.model_copy(update={"name": folder_name}), out, dataset=dataset)
+    except Interrupted as stop:  # whose words go on with this run alone, even to the test split
+        raise Interrupted(f"\n{title}: stopped; the same command goes on", stop.exit_code - 128) from stop
 
 
 def train_or_fail(
@@ -200,4 +205,11 @@ def train_or_fail(
 
 def _same(one: Experiment, other: Experiment, not_compared: Mapping[str, Any] | None = None) -> bool:
     exclude = {**NOT_COMPARED, **(not_compared or {})}
+    if multiplier_order(one) != multiplier_order(other):
+        return False
     return one.model_dump(exclude=exclude) == other.model_dump(exclude=exclude)
+
+
+def multiplier_order(experiment: Experiment) -> list[str]:
+    """Return the patterns of the rate multipliers: the first match counts, which equality does not see."""
+    return [*experiment.optimizer.rate_multipliers]

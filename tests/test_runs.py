@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from app import cli, files, reading, runs
+from app.ablation.ablate import AblationSet
 from app.config import dump_experiment, load_experiment
 from app.errors import UserError
 from app.reports.results_table import END, START
-from app.run_set import run_of
+from app.run_set import find_set, run_of
 from tests.conftest import set_project
 from tests.test_records import DATASET, ENVIRONMENT
 
@@ -146,3 +147,26 @@ def test_a_run_of_a_set_is_found_again_where_its_images_moved_and_not_for_a_vari
         run_of("x.ablation", load_experiment("x", ["training.epochs=25"])) is None
     )  # the variant WITHOUT auto
     assert run_of("x.ablation", load_experiment("x", ["seed=1"])) is None
+    files.write_json(run.path / "metrics-10-epochs.json", {})  # it was trained further
+    assert run_of("x.ablation", asked) is None
+
+
+def test_the_order_of_rate_multipliers_tells_sets_and_runs_apart(tmp_path, monkeypatch):
+    """The first pattern that matches counts."""
+    text = (
+        "dataset: {name: digits}\nmodel: {name: lenet5}\n"
+        "optimizer: {name: adam, learning_rate: 1e-3, rate_multipliers: {%s}}\n"
+        "training: {epochs: 2, batch_size: 8}\n"
+    )
+    patterns = '"*/bias": 2', '"*/*": 0.5'
+    orders = {"x": text % ", ".join(patterns), "y": text % ", ".join(reversed(patterns))}
+    set_project(monkeypatch, tmp_path, **orders)
+    one, other = (load_experiment(name).model_copy(update={"name": "x"}) for name in orders)
+    first, second = (find_set(each, "81", AblationSet).folder for each in (one, other))
+    assert first != second
+    assert [find_set(each, "81", AblationSet).folder for each in (one, other)] == [first, second]
+    run = runs.create_run(first.name)
+    files.write_text(run.experiment, dump_experiment(one))
+    files.write_json(run.dataset, DATASET)
+    files.write_json(run.environment, ENVIRONMENT)
+    assert run_of(first.name, one).name == run.name and run_of(first.name, other) is None

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from app.config.dataset import Sampler
+from app.config.dataset import DatasetConfig, Sampler
 from app.data.dataset import Split
 from app.data.order import epoch_order
 from app.data.views import VIEWS
@@ -40,11 +40,13 @@ def evaluate(
     views: Views,
     out: TextIO,
     below: float | None = None,
+    config: DatasetConfig | None = None,
 ) -> dict[str, Any]:
     """Evaluate a finished run's network, write metrics and pictures into its folder, and print a table.
 
     Logits are averaged over test-time `views`, see app/data/views.py. With `below`
-    only those of images whose largest probability is below it, see `split_logits`.
+    only those of images whose largest probability is below it, see `split_logits`. For `config` see
+    `load_split`.
 
     Returns:
         The content of evaluation.json.
@@ -53,7 +55,7 @@ def evaluate(
         UserError: The run is not finished, its files are damaged, or its data has changed or is missing.
     """
     trained = load_trained(run, checkpoint)
-    dataset, chosen = load_split(trained, split)
+    dataset, chosen = load_split(trained, split, config)
     experiment, classifier = trained.experiment, trained.classifier
     size = experiment.training.batch_size
     plain = finite_logits(split_logits(classifier, chosen, size), run.name)

@@ -9,6 +9,7 @@ import numpy as np
 
 from app.classifier_files import load_classifier
 from app.config import Experiment
+from app.config.dataset import DatasetConfig
 from app.data.dataset import Dataset, Split
 from app.data.datasets import load_dataset
 from app.errors import UserError
@@ -119,13 +120,20 @@ def _give_last_weights(run: Run, classifier: ImageClassifier, epoch: int) -> Non
             weight.assign(value)
 
 
-def load_split(trained: Trained, split: SplitName) -> tuple[Dataset, Split]:
+def load_split(
+    trained: Trained, split: SplitName, config: DatasetConfig | None = None
+) -> tuple[Dataset, Split]:
     """Load a run's data, and the images of one split.
+
+    Args:
+        trained: The run's network.
+        split: Which images.
+        config: Where the data are now; by default where the run found them.
 
     Raises:
         UserError: The data is missing or has changed since, or there is no such split.
     """
-    dataset = load_dataset(trained.experiment.dataset, data_root())
+    dataset = load_dataset(config or trained.experiment.dataset, data_root())
     if dataset.class_names != trained.classifier.class_names:
         raise UserError(
             f"{trained.run.name}: the data's classes have changed since it was trained: "

@@ -38,7 +38,7 @@ class Suspect(NamedTuple):
 
 
 def write_labels(experiment_name: str, out: TextIO) -> list[Suspect]:
-    """Write labels.csv and labels.html into the folder of an experiment's newest folds.
+    """Write labels.csv and labels.html into the folder of the folds that `make folds` began or joined last.
 
     Args:
         experiment_name: The experiment.
@@ -84,14 +84,15 @@ def _command(found: FoldSet) -> str:
 
 
 def _finished_folds(experiment_name: str) -> FoldSet:
-    """Return the newest folds of an experiment, where all of them are finished."""
+    """Return the folds that `make folds` began or joined last, where all of them are finished."""
     sets = list_fold_sets(experiment_name)
     if not sets:
         raise UserError(
             f"labels: {experiment_name} has no folds yet; train them: "
             f"make folds EXP={experiment_name} FOLDS=5"
         )
-    found = sets[-1]
+    # Both write the record; going back to older images or another number joins folds that were begun earlier.
+    found = max(sets, key=lambda each: each.path.stat().st_mtime_ns)
     runs = [found.run_of(index) for index in range(found.number)]
     if missing := [str(index + 1) for index, run in enumerate(runs) if not (run and run.finished)]:
         raise UserError(

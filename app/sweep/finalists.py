@@ -25,7 +25,7 @@ from app.reading import read_record
 from app.records import Count, FailureRecord, MetricsRecord, Record
 from app.run_set import train_or_fail
 from app.runs import Run, find_run
-from app.sweep.trials import Trial
+from app.sweep.trials import Trial, check_images
 from app.sweep.values import ranked, value_of
 
 FILE = "finalists.json"
@@ -60,7 +60,7 @@ class FinalistsRecord(Record):
     finalists: list[FinalistRecord]
     test: list[float]  # accuracies of the first one's runs on the test split
     no_test: str | None  # why there are none
-    tested: list[Count]  # all trials that the test split was evaluated for; more where a sweep was continued
+    tested: list[Count]  # all trials that the test split was evaluated for, in earlier calls or by hand too
 
 
 def read_finalists(folder: Path) -> FinalistsRecord | None:
@@ -84,7 +84,8 @@ def train_finalists(
         The content of finalists.json; None where no trial finished or no finalists are asked for.
 
     Raises:
-        UserError: A run cannot be trained. Where its loss blew up, that is recorded instead.
+        UserError: The images have changed, or a run cannot be trained. Where its loss blew up, that is
+            recorded instead.
         Interrupted: As for a training; the same call goes on.
     """
     sweep = experiment.sweep
@@ -103,6 +104,7 @@ def train_finalists(
         one = trial_experiment(experiment, trial.settings).model_copy(update={"seed": seed})
         if dataset is None or dataset[0] != one.dataset:
             dataset = one.dataset, load_dataset(one.dataset, data_root())
+            check_images(folder, experiment, *dataset)
             has_test = dataset[1].test is not None
         # Without the test split, which would be evaluated at the end of each run.
         seen = dataclasses.replace(dataset[1], test=None)
@@ -111,11 +113,16 @@ def train_finalists(
     finalists = [_finalist(trial, runs[trial.number], sweep) for trial in chosen]
     sign = -1 if sweep.direction == "maximize" else 1
     finalists.sort(key=lambda each: (len(each.failures), sign * each.mean, each.trial))
-    test = [_test_accuracy(find_run(name)) for name in finalists[0].runs if has_test]
+    settings = next(trial.settings for trial in chosen if trial.number == finalists[0].trial)
+    data = trial_experiment(experiment, settings).dataset  # runs may have found the images elsewhere
+    test = [_test_accuracy(find_run(name), data) for name in finalists[0].runs if has_test]
     no_test = None if test else "no run with another seed finished" if has_test else "the data have none"
     before = read_finalists(folder)
     tested = set(before.tested) if before else set()
-    tested |= {finalists[0].trial} if test else set()
+    # A run that was evaluated by hand counts as well.
+    tested |= {
+        each.trial for each in finalists if any(evaluations_on_test(find_run(name)) for name in each.runs)
+    }
     record = FinalistsRecord(
         finished=len(best), finalists=finalists, test=test, no_test=no_test, tested=sorted(tested)
     )
@@ -146,7 +153,7 @@ def _finalist(trial: Trial, runs: Sequence[tuple[int, Run]], sweep: SweepConfig)
     )
 
 
-def _test_accuracy(run: Run) -> float:
+def _test_accuracy(run: Run, data: DatasetConfig) -> float:
     """Return the accuracy of a run's best checkpoint on the test split, which is evaluated only once."""
 
     def known() -> list[float]:
@@ -159,5 +166,5 @@ def _test_accuracy(run: Run) -> float:
     if not known():
         from app.inference.evaluate import evaluate
 
-        evaluate(run, "test", "best", "none", io.StringIO())
+        evaluate(run, "test", "best", "none", io.StringIO(), config=data)
     return known()[0]

@@ -20,7 +20,7 @@ from app.data.datasets import load_dataset
 from app.errors import UserError
 from app.files import write_json
 from app.paths import data_root, shown
-from app.run_set import NOT_COMPARED, find_set
+from app.run_set import NOT_COMPARED, find_set, multiplier_order
 from app.runs import Run, list_runs, locked
 from app.sweep.finalists import train_finalists
 from app.sweep.page import write_sweep
@@ -58,12 +58,12 @@ def sweep(
     from app.sweep.engine.study import Study
 
     experiment = preflight.settle_weights(experiment)
-    config = experiment.sweep
-    assert config is not None
     url, database = _database(storage)
     fingerprint, num_images = _data_of(experiment)
     epochs = experiment.with_epochs_for(num_images).training.num_epochs
-    folder, record = _sweep_folder(experiment, overrides, fingerprint, database)
+    folder, record, experiment = _sweep_folder(experiment, overrides, fingerprint, database)
+    config = experiment.sweep
+    assert config is not None
     host = socket.gethostname()
     logs = folder / f"workers-{host}"
     logs.mkdir(exist_ok=True)
@@ -136,8 +136,8 @@ def _data_of(experiment: Experiment) -> tuple[str, int]:
 
 def _sweep_folder(
     experiment: Experiment, overrides: Sequence[str], fingerprint: str, database: str
-) -> tuple[Path, SweepRecord]:
-    """Return the folder of a sweep and its data, and what its sweep.json is to say from now on.
+) -> tuple[Path, SweepRecord, Experiment]:
+    """Return the folder of a sweep and its data, what its sweep.json is to say from now on, and its settings.
 
     Raises:
         UserError: Its trials are in another database.
@@ -149,15 +149,33 @@ def _sweep_folder(
             f"{shown(folder)}: the trials of this sweep are in {content['storage']}, not in {database}; "
             "name that one (STORAGE=), or delete the folder to begin anew"
         )
+    experiment = _as_recorded(found.experiment, experiment)
     content["settings"], content["overrides"] = experiment.model_dump(mode="json"), list(overrides)
-    content |= {"storage": database, "study": _study_name(experiment, fingerprint)}
-    return folder, SweepRecord(**content)
+    content["storage"] = database
+    content.setdefault("study", _study_name(experiment, fingerprint))
+    return folder, SweepRecord(**content), experiment
+
+
+def _as_recorded(kept: Experiment, wanted: Experiment) -> Experiment:
+    """Return the settings that a sweep began with, as they are spelt there, and what may differ as wanted.
+
+    Equal settings may be spelt otherwise, such as 1 and 1.0, but the trials have the recorded ones.
+    """
+    assert kept.sweep and wanted.sweep
+    free = {key: getattr(wanted.sweep, key) for key in SweepSet.not_compared["sweep"]}
+    return kept.model_copy(
+        update={
+            **{key: getattr(wanted, key) for key in NOT_COMPARED},
+            "dataset": kept.dataset.model_copy(update={"data_dir": wanted.dataset.data_dir}),
+            "sweep": kept.sweep.model_copy(update=free),
+        }
+    )
 
 
 def _study_name(experiment: Experiment, fingerprint: str) -> str:
     """Return the same name for the same sweep on every machine."""
     settings = experiment.model_dump(mode="json", exclude=NOT_COMPARED | SweepSet.not_compared)
-    content = json.dumps([settings, fingerprint], sort_keys=True)
+    content = json.dumps([settings, fingerprint, *multiplier_order(experiment)], sort_keys=True)
     return f"{experiment.name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
 

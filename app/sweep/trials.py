@@ -8,7 +8,11 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from pydantic import Field
 
 from app.config import Experiment
+from app.config.dataset import DatasetConfig
+from app.data.dataset import Dataset
+from app.errors import UserError
 from app.files import write_json
+from app.paths import shown
 from app.reading import read_record
 from app.records import Count, Record
 from app.run_set import RunSet, SetRecord
@@ -83,6 +87,30 @@ def read_experiment(folder: Path) -> tuple[Experiment, list[str]]:
     """
     record = read_record(folder / "sweep.json", SweepRecord)
     return SweepSet(folder, record).experiment, record.overrides
+
+
+class ChangedImagesError(UserError):
+    """The images are not those that a sweep began with."""
+
+
+def check_images(folder: Path, base: Experiment, config: DatasetConfig, dataset: Dataset) -> None:
+    """See that the images are those of a sweep; of a trial that prepares them otherwise nothing is known.
+
+    Args:
+        folder: Of the sweep.
+        base: What the settings of trials change.
+        config: The section `dataset` of a trial.
+        dataset: What was loaded for it.
+
+    Raises:
+        ChangedImagesError: They have changed, or sweep.json is damaged.
+    """
+    known = read_record(folder / "sweep.json", SweepRecord).fingerprint
+    if config == base.dataset and dataset.fingerprint != known:
+        raise ChangedImagesError(
+            f"{shown(folder)}: the images ({dataset.source}) have changed since this sweep began; put the "
+            "old ones back, and the same command goes on (with the new ones it begins anew in another folder)"
+        )
 
 
 def read_trials(folder: Path) -> list[Trial]:

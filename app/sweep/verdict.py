@@ -118,7 +118,7 @@ def _unseen(record: FinalistsRecord, sweep: SweepConfig) -> list[str]:
     if len(record.tested) > 1:
         names = ", ".join(map(str, record.tested))
         found.append(
-            f"The sweep was continued, and the test split was evaluated for {len(record.tested)} of its "
-            f"trials ({names}); a choice among these by their test accuracy would be optimistic."
+            f"The test split was evaluated for {len(record.tested)} of the sweep's trials ({names}); a "
+            "choice among these by their test accuracy would be optimistic."
         )
     return found

@@ -19,6 +19,7 @@ from app.data.order import FLIP_STREAM, OLD_FLIP_STREAM
 from app.errors import UserError
 from app.files import atomic_path, replace_file
 from app.paths import shown
+from app.preflight import train_again
 from app.reading import Row, parse_record
 from app.records import StateHeader
 from app.runs import Run
@@ -147,7 +148,7 @@ def load_state(run: Run) -> tuple[State | None, list[str]]:
     if files:
         raise UserError(
             "\n".join(f"{shown(path)}: damaged, cannot be resumed" for path in files)
-            + f"\n`make train FROM={run.argument}` trains the same experiment from the start"
+            + f"\n`{train_again(run)}` trains the same experiment from the start"
         )
     return None, damaged
 

@@ -17,11 +17,12 @@ from app.config import load_experiment
 from app.config.dataset import DatasetConfig
 from app.data.datasets import load_dataset, load_source
 from app.errors import UserError
-from app.labels.folds import list_fold_sets, train_folds
+from app.labels.folds import FoldSet, list_fold_sets, train_folds
 from app.labels.wrong_labels import Suspect, _listing, write_labels
 from app.paths import data_root, module_command
 from app.reading import read_predictions, read_record
 from app.records import DatasetRecord
+from app.run_set import find_set
 from app.runs import list_runs, load_run_experiment
 
 EXPERIMENT = """\
@@ -192,6 +193,18 @@ def test_folds_of_other_data_or_without_a_file_are_refused(home, capsys):
     shutil.rmtree(run.path)
     assert cli.main(["labels", "noisy"]) == 2
     assert " 2 is not finished" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_folds_that_were_gone_back_to_are_taken(home):
+    (older,) = list_fold_sets("noisy")
+    two = load_experiment("noisy", ["dataset.fold.of=2", "dataset.fold.index=0"])
+    begun = find_set(two, older.record.fingerprint, FoldSet, "2-")
+    with pytest.raises(UserError, match="of the 2 folds in"):
+        write_labels("noisy", io.StringIO())
+    train_folds(load_experiment("noisy", FOLD), io.StringIO())
+    write_labels("noisy", io.StringIO())
+    assert (older.folder / "labels.html").is_file() and not (begun.folder / "labels.html").exists()
 
 
 @pytest.mark.slow

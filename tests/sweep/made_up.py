@@ -54,7 +54,7 @@ def finished(*values):
     ]
 
 
-def write_folder(folder, experiment, trials, overrides=()):
+def write_folder(folder, experiment, trials, overrides=(), fingerprint="0"):
     """Write what the engine leaves in the folder of a sweep."""
     from app.sweep.trials import write_trials
 
@@ -64,7 +64,7 @@ def write_folder(folder, experiment, trials, overrides=()):
         "begun": "2026-01-01 00:00:00",
         "settings": experiment.model_dump(mode="json"),
         "overrides": list(overrides),
-        "fingerprint": "0",
+        "fingerprint": fingerprint,
         "storage": "SQLite",
         "study": "tiny",
     }

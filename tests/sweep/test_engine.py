@@ -12,12 +12,14 @@ from optuna.trial import TrialState, create_trial
 
 from app.config import load_experiment
 from app.config.sweep import Choice, Range, SweepConfig
+from app.data.datasets import load_dataset
+from app.paths import data_root
 from app.sweep.engine import worker, worker_process
 from app.sweep.engine.decisions import distributions, propose, prunes
 from app.sweep.engine.study import Study
 from app.sweep.parallel import _ticks
 from app.sweep.trials import read_trials, write_trials
-from tests.sweep.made_up import sweep_of
+from tests.sweep.made_up import sweep_of, write_folder
 
 FLIP = [{"random_flip": {"mode": "horizontal"}}]
 SPACE = {
@@ -237,14 +239,22 @@ def test_a_trial_of_epochs_that_follow_from_the_data(home, monkeypatch):
     monkeypatch.setattr("app.config.schema.AUTO_EPOCHS", range(2, 101))
     monkeypatch.setattr("app.config.schema.AUTO_IMAGES_SEEN", 100)
     base = load_experiment("tiny", ["training.epochs=auto"]).model_copy(update={"sweep": sweep_of()})
-    monkeypatch.setattr(worker, "read_experiment", lambda folder: (base, []))
+    fingerprint = load_dataset(base.dataset, data_root()).fingerprint
+    write_folder(folder := home / "runs" / "tiny.sweep", base, [], fingerprint=fingerprint)
     commands, answers = queue.Queue(), io.StringIO()
     commands.put({"prune": False})  # asked once: after the first epoch, not after the last
-    trainer = worker.Trainer(home / "runs" / "tiny.sweep", commands, answers)
+    trainer = worker.Trainer(folder, commands, answers)
     end = trainer.train({"settings": {"training.batch_size": 512}, "run": None})
     assert end["end"] == "finished", end
     said = [json.loads(line) for line in answers.getvalue().splitlines()]
     assert [(len(each["values"]), each["ask"]) for each in said] == [(0, False), (1, True), (2, False)]
+
+
+def test_images_that_changed_fail_no_trial(home):
+    base = load_experiment("tiny").model_copy(update={"sweep": sweep_of()})
+    write_folder(folder := home / "runs" / "tiny.sweep", base, [], fingerprint="0")
+    end = worker.Trainer(folder, queue.Queue(), io.StringIO()).train({"settings": {}, "run": None})
+    assert end["end"] == "refused" and "the images" in end["reason"]
 
 
 def test_optuna_reads_the_storage(database):

@@ -1,13 +1,20 @@
 """The best trials with other seeds: trained once, resumed, and evaluated on the test split once."""
 
 import io
+import os
+import shutil
+import signal
 
 import numpy as np
 import pytest
 
 from app.config import load_experiment
 from app.config.sweep import Choice, SweepConfig
+from app.data.datasets import load_dataset
+from app.errors import Interrupted, UserError
 from app.evaluation.records import evaluations_on_test
+from app.inference.evaluate import evaluate
+from app.paths import data_root
 from app.runs import find_run, list_runs
 from app.sweep.finalists import read_finalists, train_finalists
 from app.sweep.sweep import finish
@@ -48,7 +55,8 @@ def sweep(home):
         for number, (rate, value) in enumerate(zip(RATES, VALUES, strict=True))
     ]
     folder = home / "runs" / "gray.sweep"
-    write_folder(folder, experiment, trials)
+    fingerprint = load_dataset(experiment.dataset, data_root()).fingerprint
+    write_folder(folder, experiment, trials, fingerprint=fingerprint)
     return folder, experiment, trials
 
 
@@ -89,15 +97,59 @@ def test_finalists_are_trained_once_and_the_test_split_is_evaluated_once(sweep, 
     assert other.tested == sorted([best.trial, second.trial])
 
 
+def with_sweep(experiment, **options):
+    return experiment.model_copy(update={"sweep": experiment.sweep.model_copy(update=options)})
+
+
 def load_seed(name):
     return load_experiment(find_run(name).experiment).seed
 
 
+def test_images_that_changed_are_not_mixed_in(sweep):
+    folder, experiment, trials = sweep
+    write_folder(folder, experiment, trials, fingerprint="0")  # of the images that it began with
+    with pytest.raises(UserError, match="images .* have changed since this sweep began; put the old ones"):
+        train_finalists(folder, experiment, trials, io.StringIO())
+    assert not list_runs(folder.name)
+
+
 def test_without_finalists_nothing_is_trained(sweep):
     folder, experiment, trials = sweep
-    none = experiment.sweep.model_copy(update={"finalists": 0})
     out = io.StringIO()
-    assert train_finalists(folder, experiment.model_copy(update={"sweep": none}), trials, out) is None
+    assert train_finalists(folder, with_sweep(experiment, finalists=0), trials, out) is None
     failed = [trial._replace(state="failed", value=None, reason="no memory") for trial in trials]
     assert train_finalists(folder, experiment, failed, out) is None
     assert not list_runs(folder.name) and not out.getvalue()
+
+
+@pytest.mark.slow
+def test_stopped_evaluated_by_hand_and_with_images_that_moved(sweep, home, monkeypatch):
+    from app.training.callbacks import Recorder
+
+    def stop(*arguments, **keywords):
+        original(*arguments, **keywords)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    original = Recorder.on_train_batch_end
+    folder, experiment, trials = sweep
+    experiment = with_sweep(experiment, finalists=2, seeds=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "on_train_batch_end", stop)
+        with pytest.raises(Interrupted, match="finalist run 1 of 2.*the same command goes on") as stopped:
+            train_finalists(folder, experiment, trials[:2], io.StringIO())
+    assert "make" not in str(stopped.value) and stopped.value.exit_code == 128 + signal.SIGTERM
+    record = train_finalists(folder, experiment, trials[:2], io.StringIO())
+    best, second = record.finalists
+    assert len(list_runs(folder.name)) == 2 and record.tested == [best.trial]
+
+    evaluate(find_run(second.runs[0]), "test", None, "none", io.StringIO())
+    again = train_finalists(folder, experiment, trials[:2], io.StringIO())
+    assert again.tested == [0, 1] and again.test == record.test
+
+    shutil.rmtree(find_run(best.runs[0]).evaluations)  # as if stopped before it
+    (home / "noise").rename(home / "elsewhere")
+    data = experiment.dataset.model_copy(update={"data_dir": str(home / "elsewhere")})
+    moved = train_finalists(
+        folder, experiment.model_copy(update={"dataset": data}), trials[:2], io.StringIO()
+    )
+    assert moved == again and len(list_runs(folder.name)) == 2

@@ -71,7 +71,7 @@ def test_a_small_loss_is_flattered_downwards():
         (record(BEST, finalist(1, 0.6, [0.6] * 3)), {}, "trial 1"),
         (record(finalist(0, 0.6, [0.62] * 3), finalist(1, 0.6, [0.62] * 3)), {}, "did not flatter it"),
         (record(BEST, test=(), no_test="the data have no test split"), {}, "the data have no test split"),
-        (record(BEST, tested=(0, 4)), {}, "2 of its trials (0, 4)"),
+        (record(BEST, tested=(0, 4)), {}, "2 of the sweep's trials (0, 4)"),
         (record(finalist(0, 0.6, [], ["seed 4: nan"]), test=(), no_test="none"), {}, "seed 4: nan"),
     ],
 )  # fmt: skip

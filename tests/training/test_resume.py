@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 
 import app.training.train as runner
+from app import cli
 from app.config import load_experiment
 from app.data.order import FLIP_STREAM, OLD_FLIP_STREAM
 from app.errors import UserError
 from app.reading import read_history
-from app.runs import list_runs, load_run_experiment, locked
+from app.run_set import run_of
+from app.runs import Run, list_runs, load_run_experiment, locked
 from app.training import resume as resuming
 from app.training.checkpoint import load_state, restore_state
 from app.training.setup import prepare
@@ -127,7 +129,9 @@ def plant(path, **changes):
 def test_other_versions_are_refused_unless_forced(unfinished, straight):
     versions = json.loads(unfinished.environment.read_text())["versions"]
     plant(unfinished.environment, versions=versions | {"keras": "3.0.0"})
-    with pytest.raises(UserError, match=rf"keras: {versions['keras']} here, 3.0.0 when .*\n.*FORCE=1"):
+    with pytest.raises(
+        UserError, match=rf"keras: {versions['keras']} here, 3.0.0 when .*\n.*make resume RUN=tiny/.* FORCE=1"
+    ):
         resume(unfinished)
     assert "equal bits are not promised" in resume(unfinished, force=True)
     (entry,) = json.loads(unfinished.environment.read_text())["resumes"]
@@ -389,6 +393,22 @@ def test_more_epochs_that_cannot_be_trained_leave_the_run_as_it_was(finished, sp
     with pytest.raises(UserError, match=words):
         resume(finished, epochs=epochs, schedule="stretch")
     assert content(finished) == before
+
+
+def test_a_damaged_run_of_a_set_is_trained_anew_as_its_message_says(straight, home):
+    run = Run(home / "runs" / "tiny.ablation" / straight.path.name)
+    shutil.copytree(straight.path, run.path)
+    run.metrics.unlink()
+    with_damaged_states(run)
+    plant(run.environment, auto=["precision"])
+    asked = load_experiment("tiny", ["training.precision=auto"])
+    assert run_of("tiny.ablation", asked).name == run.name
+    with pytest.raises(UserError, match="damaged, cannot be resumed") as refused:
+        resume(run)
+    command = re.search('make train FROM=(.*) SET="(.*)"', str(refused.value))
+    assert cli.main(["train", "--from", command[1], "--set", command[2]]) == 0
+    found = run_of("tiny.ablation", asked)
+    assert found.finished and found.name != run.name
 
 
 def test_kill_while_a_finished_run_is_opened_again_leaves_one_to_resume(finished, straight, monkeypatch):

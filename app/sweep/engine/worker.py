@@ -28,7 +28,7 @@ from app.paths import data_root
 from app.process import stoppable
 from app.reading import Row
 from app.runs import Run, locked
-from app.sweep.trials import read_experiment
+from app.sweep.trials import ChangedImagesError, check_images, read_experiment
 
 Command = dict[str, Any]  # a trial, or the answer to a history; None in the queue is the end of the input
 
@@ -86,6 +86,8 @@ class Trainer:
             return {"end": "pruned"}
         except Interrupted:
             return {"end": "waiting"}
+        except ChangedImagesError as error:
+            return {"end": "refused", "reason": str(error)}
         except UserError as error:
             # What ran once can be trained: something else has changed, which is not the settings' fault.
             return {"end": "failed" if began or not run else "refused", "reason": str(error)}
@@ -102,6 +104,7 @@ class Trainer:
         if self.loaded is None or self.loaded[0] != experiment.dataset:
             self.loaded = None  # before others take its memory
             dataset = load_dataset(experiment.dataset, data_root())
+            check_images(self.folder, self.base, experiment.dataset, dataset)
             self.loaded = experiment.dataset, dataclasses.replace(dataset, test=None)
         return self.loaded[1]
 
