@@ -19,8 +19,15 @@ takes = $(if $(filter-out $(1),$(GIVEN)),$(error make $@: takes no variable $(fi
 COMMANDS := train preview resume doctor prove-resume bench evaluate predict explain export curves report compare \
 	check list models results folds labels sweep ablate find-rate
 
+TARGETS := help install schema notebooks test test-all lint clean with-torch with-export with-labels with-sweep $(COMMANDS)
+
 .DEFAULT_GOAL := help
-.PHONY: help install schema notebooks test test-all lint clean with-torch with-export with-labels with-sweep $(COMMANDS)
+.PHONY: $(TARGETS)
+
+# Refused before anything starts: make would first train, and find the word that is no target afterwards.
+STRAY := $(firstword $(filter-out $(TARGETS) $(INSTALLED) $(DEV_INSTALLED),$(MAKECMDGOALS)))
+$(if $(STRAY),$(error make has no target $(STRAY); `make` lists them. An experiment is named with EXP=name, \
+	without spaces around the sign))
 
 help: ## show this list
 	@$(call takes,)

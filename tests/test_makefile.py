@@ -62,6 +62,16 @@ def test_targets_refuse_variables_that_they_do_not_take(make):
     assert make("test", "ARGS=x", program="echo ran").stdout == "ran\n"
 
 
+@pytest.mark.parametrize("word", ["resnet18_cifar10", "experiments/x.yaml"])
+def test_a_word_that_is_no_target_is_refused_before_anything_runs(make, tmp_path, word):
+    """Also the name of a file that is there, which make takes for a target that is made already."""
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "x.yaml").touch()
+    result = make("train", word, program="echo ran")
+    assert result.returncode == 2 and f"no target {word}; " in result.stderr
+    assert "EXP=" in result.stderr and result.stdout == ""
+
+
 def test_installation_without_its_python_is_one_message(make):
     result = make("list", "BIN=nowhere", program="echo ran")
     assert result.returncode == 2 and result.stdout == ""
