@@ -43,6 +43,27 @@ def make(tmp_path):
     return call
 
 
+@pytest.fixture
+def python(tmp_path, make):
+    """Write stand-ins for Pythons: they log `calls`, run code as a version, and `-m venv` copies them."""
+    for stamp in (".installed", ".installed-dev"):
+        (tmp_path / ".venv" / stamp).unlink()
+
+    def write(name, version):
+        path = tmp_path / name
+        path.write_text(f"""#!/bin/sh
+echo "{version} $*" >>calls
+case "$1 $2" in
+-c*) exec {sys.executable} -c "import sys; sys.version_info = {version}; sys.modules['pip'] = sys; $2";;
+"-m venv") sleep 1; cp "$0" .venv/bin/python;;
+esac
+""")
+        path.chmod(0o755)
+        return f"PYTHON={path}"
+
+    return write
+
+
 def test_values_arrive_word_for_word_whatever_they_hold(make):
     value = """it's "a" `b` $HOME $(shell touch made) #c \\ * =;&|"""
     result = make("train", f"SET={value}", "exp=x", program='printf "%s\\n" "$*" "$SET" "$GIVEN"')
@@ -76,6 +97,18 @@ def test_installation_without_its_python_is_one_message(make):
     result = make("list", "BIN=nowhere", program="echo ran")
     assert result.returncode == 2 and result.stdout == ""
     assert result.stderr.startswith(".venv is not whole. `make clean install` makes it anew\n")
+
+
+@pytest.mark.skipif(shutil.which("flock") is None, reason="there is no flock here, so make locks nothing")
+def test_of_two_that_would_install_the_second_one_waits(tmp_path, python):
+    command = ["make", "list", python("python3.11", (3, 11)), """A=it's "a" $HOME $(shell touch made) \\ *"""]
+    both = [subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    told = [process.communicate(timeout=60)[0] for process in both]
+    calls = (tmp_path / "calls").read_text()
+    assert [process.returncode for process in both] == [0, 0]
+    assert "".join(told).count("installing into .venv") == 1
+    assert calls.count("-m venv") == 1 and calls.count("-m app --from-make list") == 2
+    assert not (tmp_path / "made").exists()
 
 
 @pytest.mark.parametrize(
