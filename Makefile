@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEV_INSTALLED := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-compile --constraint constraints.txt
+# Whether the environment is there, and of a Python that the program runs on.
+SUITS = $(BIN)/python -c 'import pip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' >/dev/null 2>&1
 # Nothing where a system has no flock, or a file system no locks. It keeps no process that a signal would have to pass.
 LOCK = $(shell flock --no-fork --nonblock --conflict-exit-code 0 constraints.txt true 2>/dev/null \
 	&& echo flock --no-fork constraints.txt)
@@ -121,11 +123,11 @@ else
 # A stamp is written last and removed first, so a half-finished installation never passes for a whole one.
 $(INSTALLED):
 	@rm -f $@ $(DEV_INSTALLED)
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
+	@$(SUITS) || $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
 		echo "Python 3.11, 3.12 or 3.13 is needed; $(PYTHON) is: $$($(PYTHON) --version 2>&1)."; \
 		echo "Name another one: make install PYTHON=python3.12"; exit 1; }
 	@echo "installing into $(VENV) (a few minutes the first time)"
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@$(SUITS) || $(PYTHON) -m venv --clear $(VENV)
 	@if nvidia-smi >/dev/null 2>&1; then extras="gpu,pretrained"; else extras="pretrained"; fi; \
 		$(PIP) --editable ".[$$extras]"
 	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true

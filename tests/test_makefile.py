@@ -112,6 +112,22 @@ def test_of_two_that_would_install_the_second_one_waits(tmp_path, python):
 
 
 @pytest.mark.parametrize(
+    ("there", "given", "kept"),
+    [((3, 10), (3, 12), False), ((3, 11), (3, 10), True), ((3, 10), (3, 10), None)],
+)
+def test_an_environment_is_made_anew_where_its_own_python_does_not_fit(tmp_path, python, there, given, kept):
+    """Not where the one that would make it does not: that one is only asked where it is needed."""
+    python(".venv/bin/python", there)
+    result = subprocess.run(
+        ["make", "install", python("another", given)], cwd=tmp_path, capture_output=True, text=True
+    )
+    made = [call for call in (tmp_path / "calls").read_text().splitlines() if "-m venv --clear .venv" in call]
+    assert made == ([f"{given} -m venv --clear .venv"] if kept is False else [])
+    assert result.returncode == (2 if kept is None else 0)
+    assert ("Python 3.11, 3.12 or 3.13 is needed" in result.stdout) == (kept is None)
+
+
+@pytest.mark.parametrize(
     ("name", "given", "words"),
     [
         ("train", {"epochs": "2"}, r"takes no variable epochs \(did you mean EPOCHS\?\)"),
