@@ -63,9 +63,18 @@ def free_disk_bytes(folder: Path) -> int:
 
 
 def peak_memory_megabytes() -> int:
-    """Return the largest resident memory of this process so far."""
+    """Return the largest resident memory of this process so far, or since `forget_peak_memory`."""
+    with contextlib.suppress(OSError, KeyError):  # another system
+        lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return round(int(lines["VmHWM"].split()[0]) / 1e3)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1e6 if sys.platform == "darwin" else 1e3))  # bytes there, kilobytes elsewhere
+
+
+def forget_peak_memory() -> None:
+    """Let what this process held before no longer count as its peak, where the system can do that."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def package_versions() -> dict[str, str]:

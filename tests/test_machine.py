@@ -1,8 +1,10 @@
 """What the machine has: the memory that a control group leaves, and the most that was used."""
 
+import os
+
 import pytest
 
-from app.machine import available_memory_bytes
+from app.machine import available_memory_bytes, forget_peak_memory, peak_memory_megabytes
 
 GROUPS = {
     2: ("", ("memory.max", "memory.current", "inactive_file"), "max"),
@@ -34,3 +36,14 @@ def test_the_limit_of_any_group_around_the_process_counts(tmp_path, version, lim
 
 def test_a_system_that_says_nothing_has_the_memory_that_is_built_in(tmp_path):
     assert available_memory_bytes(tmp_path) > 100_000_000
+
+
+@pytest.mark.skipif(
+    not os.access("/proc/self/clear_refs", os.W_OK), reason="the peak cannot be forgotten here"
+)
+def test_the_peak_of_an_earlier_run_is_forgotten():
+    held = bytearray(b"x") * 200_000_000
+    before = peak_memory_megabytes()
+    del held
+    forget_peak_memory()
+    assert peak_memory_megabytes() < before - 150
