@@ -6,6 +6,11 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEV_INSTALLED := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-compile --constraint constraints.txt
+# Whether the environment is there, and of a Python that the program runs on.
+SUITS = $(BIN)/python -c 'import pip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' >/dev/null 2>&1
+# Nothing where a system has no flock, or a file system no locks. It keeps no process that a signal would have to pass.
+LOCK = $(shell flock --no-fork --nonblock --conflict-exit-code 0 constraints.txt true 2>/dev/null \
+	&& echo flock --no-fork constraints.txt)
 
 # What a user passes goes to the program word for word: taken unexpanded ($(value)) and handed over in the
 # environment. The program maps EXP, SET, ... to its options, and refuses variables that a target does not take.
@@ -19,8 +24,15 @@ takes = $(if $(filter-out $(1),$(GIVEN)),$(error make $@: takes no variable $(fi
 COMMANDS := train preview resume doctor prove-resume bench evaluate predict explain export curves report compare \
 	check list models results folds labels sweep ablate find-rate
 
+TARGETS := help install schema notebooks test test-all lint clean with-torch with-export with-labels with-sweep $(COMMANDS)
+
 .DEFAULT_GOAL := help
-.PHONY: help install schema notebooks test test-all lint clean with-torch with-export with-labels with-sweep $(COMMANDS)
+.PHONY: $(TARGETS)
+
+# Refused before anything starts: make would first train, and find the word that is no target afterwards.
+STRAY := $(firstword $(filter-out $(TARGETS) $(INSTALLED) $(DEV_INSTALLED),$(MAKECMDGOALS)))
+$(if $(STRAY),$(error make has no target $(STRAY); `make` lists them. An experiment is named with EXP=name, \
+	without spaces around the sign))
 
 help: ## show this list
 	@$(call takes,)
@@ -60,17 +72,17 @@ models: ## list the networks beside their sources' sizes, or NETWORK layer by la
 results: ## write the tables of results in experiments/README.md and models/README.md from the run folders
 
 with-torch: $(INSTALLED)
-	@case "$$AGAINST" in *torch*) $(BIN)/python -c "import torch" 2>/dev/null || $(PIP) --editable ".[torch]";; esac
+	@case "$$AGAINST" in *torch*) $(BIN)/python -c "import torch" 2>/dev/null || $(LOCK) $(PIP) --editable ".[torch]";; esac
 
 with-export: $(INSTALLED)
 	@case "$$FORMAT" in onnx|tflite) $(BIN)/python -c "import onnxruntime, tf2onnx, ai_edge_litert" 2>/dev/null \
-		|| $(PIP) --editable ".[export]";; esac
+		|| $(LOCK) $(PIP) --editable ".[export]";; esac
 
 with-labels: $(INSTALLED)
-	@$(BIN)/python -c "import cleanlab" 2>/dev/null || $(PIP) --editable ".[labels]"
+	@$(BIN)/python -c "import cleanlab" 2>/dev/null || $(LOCK) $(PIP) --editable ".[labels]"
 
 with-sweep: $(INSTALLED)
-	@$(BIN)/python -c "import optuna, psycopg" 2>/dev/null || $(PIP) --editable ".[sweep]"
+	@$(BIN)/python -c "import optuna, psycopg" 2>/dev/null || $(LOCK) $(PIP) --editable ".[sweep]"
 
 schema: $(INSTALLED) ## write the catalogue of legal names and the editors' schema again
 	@$(call takes,)
@@ -99,22 +111,32 @@ clean: ## delete .venv and caches; never runs/ or data/
 	@rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	@find app models tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# A stamp is written last and removed first, so a half-finished installation never passes for a whole one.
 $(INSTALLED): pyproject.toml constraints.txt
+$(DEV_INSTALLED): $(INSTALLED)
+
+ifndef INSTALLING
+# Of two that would install at the same time the second one waits, and then finds the stamp.
+$(INSTALLED) $(DEV_INSTALLED):
+	@test -z "$(LOCK)" || flock --nonblock constraints.txt true || echo "another make installs into $(VENV); waiting for it"
+	@$(LOCK) $(MAKE) --silent INSTALLING=1 $@
+else
+# A stamp is written last and removed first, so a half-finished installation never passes for a whole one.
+$(INSTALLED):
 	@rm -f $@ $(DEV_INSTALLED)
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
+	@$(SUITS) || $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
 		echo "Python 3.11, 3.12 or 3.13 is needed; $(PYTHON) is: $$($(PYTHON) --version 2>&1)."; \
 		echo "Name another one: make install PYTHON=python3.12"; exit 1; }
 	@echo "installing into $(VENV) (a few minutes the first time)"
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@$(SUITS) || $(PYTHON) -m venv --clear $(VENV)
 	@if nvidia-smi >/dev/null 2>&1; then extras="gpu,pretrained"; else extras="pretrained"; fi; \
 		$(PIP) --editable ".[$$extras]"
 	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	@touch $@
 
-$(DEV_INSTALLED): $(INSTALLED)
+$(DEV_INSTALLED):
 	@rm -f $@
 	@echo "installing the development tools into $(VENV)"
 	@$(PIP) --editable ".[dev]"
 	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	@touch $@
+endif

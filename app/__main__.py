@@ -10,4 +10,7 @@ if __name__ == "__main__":
     except ImportError as error:
         print(not_whole(error), file=sys.stderr)
         sys.exit(UserError.exit_code)
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        sys.exit(130)
     sys.exit(main())

@@ -8,7 +8,8 @@ import resource
 import shutil
 import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 from app.records import EnvironmentRecord
 
@@ -17,21 +18,41 @@ CPU_FLAGS = (
     "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "asimdhp", "sve", "bf16",
 )  # fmt: skip
 
+_GROUP_NAMES = {  # limit, use, and of that files that were read: given up where memory is wanted
+    "": ("memory.max", "memory.current", "inactive_file"),
+    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
 
-def available_memory_bytes() -> int:
-    """Return how much memory can be had: the machine's, or what is left of a container's limit."""
+
+def available_memory_bytes(root: Path = Path("/")) -> int:
+    """Return how much memory can be had: the machine's, or what is left of a container's or a job's limit.
+
+    What the system says is read below `root`.
+    """
     available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    meminfo, group = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
-    try:
-        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+    with contextlib.suppress(OSError, KeyError, ValueError):  # another system
+        lines = dict(line.split(":", 1) for line in (root / "proc/meminfo").read_text().splitlines())
         available = int(lines["MemAvailable"].split()[0]) * 1024
-        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
-        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        used -= int(stat["inactive_file"])  # files that were read: given up where memory is wanted
-        available = min(available, limit - used)
-    except (OSError, KeyError, ValueError):
-        pass  # another system, or no limit
-    return max(available, 0)
+    return max(min([available, *_left_in_groups(root)]), 0)
+
+
+def _left_in_groups(root: Path) -> Iterator[int]:
+    """Yield what is left of the limit of each control group around this process, of both versions."""
+    lines = []
+    with contextlib.suppress(OSError):
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    for line in lines:  # number:controllers:path; version 2 names no controllers
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        limit, use, files = _GROUP_NAMES["memory" if controllers else ""]
+        group = PurePosixPath(path.lstrip("/"))
+        for each in (group, *group.parents):
+            folder = root / "sys/fs/cgroup" / ("memory" if controllers else "") / each
+            with contextlib.suppress(OSError, KeyError, ValueError):  # no limit here, or not to be seen
+                left = int((folder / limit).read_text()) - int((folder / use).read_text())
+                stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                yield left + int(stat[files])
 
 
 def free_disk_bytes(folder: Path) -> int:
@@ -42,9 +63,18 @@ def free_disk_bytes(folder: Path) -> int:
 
 
 def peak_memory_megabytes() -> int:
-    """Return the largest resident memory of this process so far."""
+    """Return the largest resident memory of this process so far, or since `forget_peak_memory`."""
+    with contextlib.suppress(OSError, KeyError):  # another system
+        lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return round(int(lines["VmHWM"].split()[0]) / 1e3)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1e6 if sys.platform == "darwin" else 1e3))  # bytes there, kilobytes elsewhere
+
+
+def forget_peak_memory() -> None:
+    """Let what this process held before no longer count as its peak, where the system can do that."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def package_versions() -> dict[str, str]:

@@ -93,7 +93,8 @@ def stoppable() -> Iterator[None]:
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    """Unwind; a second SIGTERM ends the process at once."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # shell and system send one each
+    """Unwind, once: make and the system send a SIGTERM each, shell and system a SIGHUP."""
+    for each in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(each) is _stop:
+            signal.signal(each, lambda *_: None)
     raise Stopped(number)

@@ -231,10 +231,13 @@ def test_every_twin_is_known_without_pytorch():
 
 @pytest.mark.slow
 def test_a_folder_of_photographs_is_measured(tmp_path):
+    theirs = tmp_path / "data" / "cifar10" / "x"
+    theirs.parent.mkdir(parents=True)
+    theirs.touch()
     command, environment = module_command("app.bench.large_folder", str(tmp_path), "32", "--images", "60")
     subprocess.run(command, env=environment, check=True, capture_output=True)
     found = read_json(tmp_path / "measured.json")
     whole = [values for name, values in found.items() if name != "killed"]
     assert len(whole) == 4 and all(each["images"] + each["bad"] == 60 for each in whole)
     suffixes = {path.suffix for path in (tmp_path / "photos").rglob("*.*")}
-    assert suffixes == {".jpg", ".png", ".webp"}
+    assert suffixes == {".jpg", ".png", ".webp"} and theirs.exists()

@@ -197,6 +197,16 @@ def test_a_python_without_the_libraries_is_told_which_one_has_them():
     assert result.returncode == 2 and "No module named" in line and "make" in line
 
 
+def test_ctrl_c_while_the_command_line_is_imported_is_one_word(tmp_path):
+    (tmp_path / "cli.py").write_text("raise KeyboardInterrupt")
+    program = (
+        "import app, runpy, sys; app.__path__[:0] = sys.argv[1:]; runpy.run_module('app', None, '__main__')"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "\nstopped\n")
+
+
 @pytest.mark.parametrize("name", ["no such folder", "experiments/tiny.yaml"])
 def test_a_home_that_is_no_folder(home, capsys, monkeypatch, name):
     monkeypatch.setenv("TRAINER_HOME", str(home / name))
@@ -207,7 +217,7 @@ def test_a_home_that_is_no_folder(home, capsys, monkeypatch, name):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_before_training_unwinds(home, capsys, monkeypatch, number):
-    """Temporary files are removed on the way; a closed terminal sends SIGHUP twice."""
+    """Temporary files are removed on the way; make sends SIGTERM again, the shell SIGHUP."""
     unwound = []
 
     def decode(exp: Exp = None):
@@ -215,8 +225,7 @@ def test_a_signal_before_training_unwinds(home, capsys, monkeypatch, number):
             os.kill(os.getpid(), number)
             time.sleep(60)
         finally:
-            if number == signal.SIGHUP:
-                os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number)
             unwound.append(number)
 
     monkeypatch.setitem(COMMANDS, "train", decode)

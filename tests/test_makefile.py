@@ -43,6 +43,27 @@ def make(tmp_path):
     return call
 
 
+@pytest.fixture
+def python(tmp_path, make):
+    """Write stand-ins for Pythons: they log `calls`, run code as a version, and `-m venv` copies them."""
+    for stamp in (".installed", ".installed-dev"):
+        (tmp_path / ".venv" / stamp).unlink()
+
+    def write(name, version):
+        path = tmp_path / name
+        path.write_text(f"""#!/bin/sh
+echo "{version} $*" >>calls
+case "$1 $2" in
+-c*) exec {sys.executable} -c "import sys; sys.version_info = {version}; sys.modules['pip'] = sys; $2";;
+"-m venv") sleep 1; cp "$0" .venv/bin/python;;
+esac
+""")
+        path.chmod(0o755)
+        return f"PYTHON={path}"
+
+    return write
+
+
 def test_values_arrive_word_for_word_whatever_they_hold(make):
     value = """it's "a" `b` $HOME $(shell touch made) #c \\ * =;&|"""
     result = make("train", f"SET={value}", "exp=x", program='printf "%s\\n" "$*" "$SET" "$GIVEN"')
@@ -62,10 +83,48 @@ def test_targets_refuse_variables_that_they_do_not_take(make):
     assert make("test", "ARGS=x", program="echo ran").stdout == "ran\n"
 
 
+@pytest.mark.parametrize("word", ["resnet18_cifar10", "experiments/x.yaml"])
+def test_a_word_that_is_no_target_is_refused_before_anything_runs(make, tmp_path, word):
+    """Also the name of a file that is there, which make takes for a target that is made already."""
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "x.yaml").touch()
+    result = make("train", word, program="echo ran")
+    assert result.returncode == 2 and f"no target {word}; " in result.stderr
+    assert "EXP=" in result.stderr and result.stdout == ""
+
+
 def test_installation_without_its_python_is_one_message(make):
     result = make("list", "BIN=nowhere", program="echo ran")
     assert result.returncode == 2 and result.stdout == ""
     assert result.stderr.startswith(".venv is not whole. `make clean install` makes it anew\n")
+
+
+@pytest.mark.skipif(shutil.which("flock") is None, reason="there is no flock here, so make locks nothing")
+def test_of_two_that_would_install_the_second_one_waits(tmp_path, python):
+    command = ["make", "list", python("python3.11", (3, 11)), """A=it's "a" $HOME $(shell touch made) \\ *"""]
+    both = [subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    told = [process.communicate(timeout=60)[0] for process in both]
+    calls = (tmp_path / "calls").read_text()
+    assert [process.returncode for process in both] == [0, 0]
+    assert "".join(told).count("installing into .venv") == 1
+    assert calls.count("-m venv") == 1 and calls.count("-m app --from-make list") == 2
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(
+    ("there", "given", "kept"),
+    [((3, 10), (3, 12), False), ((3, 11), (3, 10), True), ((3, 10), (3, 10), None)],
+)
+def test_an_environment_is_made_anew_where_its_own_python_does_not_fit(tmp_path, python, there, given, kept):
+    """Not where the one that would make it does not: that one is only asked where it is needed."""
+    python(".venv/bin/python", there)
+    result = subprocess.run(
+        ["make", "install", python("another", given)], cwd=tmp_path, capture_output=True, text=True
+    )
+    made = [call for call in (tmp_path / "calls").read_text().splitlines() if "-m venv --clear .venv" in call]
+    assert made == ([f"{given} -m venv --clear .venv"] if kept is False else [])
+    assert result.returncode == (2 if kept is None else 0)
+    assert ("Python 3.11, 3.12 or 3.13 is needed" in result.stdout) == (kept is None)
 
 
 @pytest.mark.parametrize(

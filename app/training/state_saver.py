@@ -54,13 +54,15 @@ class StateSaver(keras.callbacks.Callback):
             signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Ask for a stop at the next batch; a second signal ends the process at once."""
+        """Ask for a stop at the next batch; from then on ctrl-C ends the process at once, the others nothing.
+
+        Two come for one stop: SIGTERM from the system and from make, SIGHUP from the system and the shell.
+        """
         self.stop_signal = number
-        for each in self.previous_handlers:
-            signal.signal(each, signal.SIG_DFL)  # Python's own handler would wait for the step to end
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # of a closed terminal there come two: shell and system
+        for each in self.previous_handlers:  # Python's own for SIGINT would wait for the step to end
+            signal.signal(each, signal.SIG_DFL if each == signal.SIGINT else lambda *_: None)
         with contextlib.suppress(OSError):  # of the terminal that was closed
-            print("\nstopping at the next batch; again to stop at once ...", file=sys.stderr, flush=True)
+            print("\nstopping at the next batch; ctrl-C now stops at once ...", file=sys.stderr, flush=True)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Put back the metrics of a half-finished epoch; `fit` has just reset them."""

@@ -16,6 +16,7 @@ from app.distributed.local_workers import progress_output
 from app.distributed.process_group import ProcessGroup
 from app.errors import UserError
 from app.files import write_json, write_text
+from app.machine import forget_peak_memory
 from app.paths import runs_root
 from app.preflight import check_resumable, settle_weights
 from app.reading import Row
@@ -81,6 +82,7 @@ def train(
         UserError: Something that the user can mend.
         Interrupted: SIGINT or SIGTERM; the state is written.
     """
+    forget_peak_memory()  # of the runs that this process trained before
     with group or find_group() as group, contextlib.ExitStack() as stack:
         same_program(group)
         begin = begin or functools.partial(_new_run, experiment, out, overrides, dataset)
@@ -97,10 +99,8 @@ def train(
                 write_records(run, progress, experiment)
 
         # Epochs
-        half_epoch = progress.step > 0
-        saver = StateSaver(run, job, progress, metrics if half_epoch else None)
-        callbacks = callbacks_of(run, job, progress, out)
-        callbacks.append(saver)  # last: it saves what the others have done
+        saver = StateSaver(run, job, progress, metrics if progress.step else None)  # of a half-finished epoch
+        callbacks = [*callbacks_of(run, job, progress, out), saver]  # last: saves what the others have done
         if watch:
             watch(run, progress.rows)
             after_epoch = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: watch(run, progress.rows))
@@ -109,7 +109,7 @@ def train(
             stack.enter_context(not_deleted(run))
         with quick_inference(), features_once(job, run, out) as fed, saver, group.watched():
             val_ds, val_steps = fed.validation_batches()
-            if half_epoch and progress.step == job.steps_per_epoch:
+            if progress.step == job.steps_per_epoch:
                 finish_validation(classifier, progress.epoch, val_ds, val_steps, callbacks)
             while not is_complete(experiment, progress.rows):
                 whole, until = progress.step == 0, job.begin(progress.epoch)

@@ -445,3 +445,12 @@ def test_a_stopped_worker_is_noticed_by_its_silence(processes, stopped):
     assert_ended(children[1 - stopped], f"{names[stopped]} is gone: nothing was heard of it for 1 s")
     children[stopped].send_signal(signal.SIGCONT)  # and one that wakes up is not left behind
     assert_ended(children[stopped], "worker ")
+
+
+def test_workers_that_were_paused_together_go_on_together(processes):
+    children, _ = processes(3, beat_seconds=0.1, lost_seconds=2.0)
+    for number, seconds in ((signal.SIGSTOP, 3.0), (signal.SIGCONT, 3.0)):
+        for child in children:
+            child.send_signal(number)
+        time.sleep(seconds)  # each longer than a worker may be silent
+    assert [child.poll() for child in children] == [None] * 3

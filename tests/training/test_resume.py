@@ -284,7 +284,7 @@ runner.train(load_experiment("tiny"), out=sys.stderr)
     ) as process:
         assert process.stdout.readline() == "step\n"
         process.send_signal(signal.SIGINT)
-        while "again to stop at once" not in process.stderr.readline():
+        while "ctrl-C now stops at once" not in process.stderr.readline():
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == -signal.SIGINT
