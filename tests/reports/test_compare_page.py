@@ -406,7 +406,7 @@ def test_several_seeds_speak_of_recipes(home):
     found, remarks = chance_sentences(gather(chosen))
     assert found[0].startswith("one (seed 0) gets 0 of 100 images right that two (seed 0) gets wrong")
     assert found[1] == (
-                    "two (3 seeds): 92.00 % on average; one (3 seeds): 82.00 % on average: significant at 5 % "
+        "two (3 seeds): 92.00 % on average; one (3 seeds): 82.00 % on average: significant at 5 % "
         "(Welch's t-test over seeds, p = 0.0036)."
     )
     assert remarks[-1].endswith("not of their recipes; of several seeds it takes the first.")
