@@ -225,11 +225,10 @@ class Coordinator:
 
         def note(number: int, frame: FrameType | None) -> None:
             self.signal = number
-            for each in before:
-                signal.signal(each, signal.SIG_DFL)  # a second one ends the process at once
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # of a closed terminal there come two
+            for each in before:  # of SIGTERM and SIGHUP two come for one stop, see StateSaver
+                signal.signal(each, signal.SIG_DFL if each == signal.SIGINT else lambda *_: None)
             with contextlib.suppress(OSError):
-                message = "\nstopping: the trials write their states; again to stop at once ..."
+                message = "\nstopping: the trials write their states; ctrl-C now stops at once ..."
                 print(message, file=sys.stderr, flush=True)
 
         for each in before:
