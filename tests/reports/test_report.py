@@ -101,7 +101,7 @@ def test_predictions_of_other_images_are_said(digits_run, own_run):
 
 def test_evaluations_of_before_the_run_was_trained_further_are_left_out(own_run):
     folder = own_run.evaluations / "validation-last"
-    shutil.copytree(own_run.evaluations / "validation-best", folder)
+    shutil.copytree(own_run.evaluations / "validation-best", folder, dirs_exist_ok=True)
     found = read_json(folder / "evaluation.json")
     for epoch in (1, 2):  # of two
         (folder / "evaluation.json").write_text(json.dumps(found | {"checkpoint": "last", "epoch": epoch}))
@@ -112,7 +112,7 @@ def test_the_page_of_a_copy_names_the_experiment_that_was_trained(digits_run, tm
     copy = Run(tmp_path / "the best" / digits_run.path.name)
     shutil.copytree(digits_run.path, copy.path)
     copy.environment.write_text(json.dumps(read_json(copy.environment) | {"overrides": ["seed=2"]}))
-    assert "make train EXP=digits SET=" in write_report(copy).read_text()
+    assert f"make train EXP={digits_run.path.parent.name} SET=" in write_report(copy).read_text()
 
 
 @pytest.mark.parametrize("content", [b"", b"junk", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
