@@ -59,7 +59,7 @@ evaluate: ## evaluate RUN, or the newest finished run of EXP, class by class; SP
 predict: ## predict the classes of IMAGES (a file, a folder, "*.jpg") with RUN, or the newest finished run of EXP; UNSURE=0.8 marks smaller probabilities
 explain: ## draw the filters of the first layer of RUN and the Grad-CAM of IMAGES
 export: with-export ## write the network of RUN for other programs: FORMAT=keras, saved_model, onnx or tflite; UNSURE=0.8 as in predict
-report: ## write report.html of RUN, or of the newest run of EXP, again
+report: ## write report.html of RUN, or of the newest finished run of EXP, again
 curves: ## draw the curves of RUN, or of the newest finished run of EXP, again
 compare: ## compare RUNS="a/latest b/latest", or the newest runs of EXPS="a b": picture and page
 ablate: ## train EXP without each of its pieces (WITHOUT="training.ema ..."), with SEEDS=3, or resume that, and compare

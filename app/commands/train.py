@@ -71,10 +71,9 @@ def train(
     check_folder(runs_root() / experiment.name)
     dataset = None
     if is_alone():
-        settled = preflight.settle_weights(
-            experiment
-        )  # one run does that for itself: see that they are there
-        experiment = settled if seeds > 1 else experiment  # with several, "latest" would be the seed before
+        # One run settles its weights for itself; for the second of several seeds "latest" would be the first.
+        settled = preflight.settle_weights(experiment)
+        experiment = settled if seeds > 1 else experiment
         dataset = preflight.load_images(experiment) if workers == 1 else None
     with local_workers(workers, [*again, "--set", shlex.join(overrides)], experiment.name) as group:
         from app.training.train import train  # brings up the backend, which takes seconds

@@ -78,9 +78,7 @@ def _noise(record: FinalistsRecord, sweep: SweepConfig) -> str:
         "Not tested, for too few seeds finished or all end equal",
     )
     groups: dict[str, list[str]] = {name: [] for name in names}
-    for each, test in zip(
-        others, welch_from_first([each.values for each in record.finalists], chosen=True), strict=True
-    ):
+    for each, test in zip(others, _tests(record), strict=True):
         known = not math.isnan(test.p_value)
         name = names[0 if test.significant else 1 if known else 2]
         groups[name].append(f"trial {each.trial}" + (f" (p = {test.p_value:.2g})" if known else ""))

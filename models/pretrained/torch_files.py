@@ -90,16 +90,14 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
 
 # What a damaged pickle makes Python's own reader raise.
 _DAMAGE = (
-    *(
-        AssertionError,
-        AttributeError,
-        IndexError,
-        KeyError,
-        MemoryError,
-        OverflowError,
-        TypeError,
-        UnicodeError,
-    ),
+    AssertionError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    MemoryError,
+    OverflowError,
+    TypeError,
+    UnicodeError,
     struct.error,
 )
 
