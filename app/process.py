@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, NoReturn, TextIO, cast
 
@@ -98,3 +98,34 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
         if signal.getsignal(each) is _stop:
             signal.signal(each, lambda *_: None)
     raise Stopped(number)
+
+
+@contextlib.contextmanager
+def stop_noted(note: Callable[[int], None], what: str) -> Iterator[None]:
+    """Hand the signals that ask for a stop to `note`, so that the block ends when it can; see `stoppable`.
+
+    Two come for one stop: SIGTERM from the system and from make, SIGHUP from the system and the shell. After
+    the first one ctrl-C ends the process at once, and the others do nothing.
+
+    Args:
+        note: Called with the number of the signal.
+        what: What goes on until the stop; it is printed.
+    """
+    previous: dict[int, Any] = {}
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        note(number)
+        for each in previous:  # Python's own handler of SIGINT would wait for the step to end
+            signal.signal(each, signal.SIG_DFL if each == signal.SIGINT else lambda *_: None)
+        with contextlib.suppress(OSError):  # of the terminal that was closed
+            print(f"\n{what}; ctrl-C now stops at once ...", file=sys.stderr, flush=True)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            with contextlib.suppress(ValueError):  # not the main thread: who runs the thread handles signals
+                previous[number] = signal.signal(number, on_signal)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

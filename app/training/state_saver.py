@@ -1,12 +1,8 @@
 """When states are saved and when training stops: on a signal, when it is time, together on all workers."""
 
-import contextlib
-import signal
-import sys
 import time
 from collections.abc import Mapping, Sequence
-from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import keras
 import numpy as np
@@ -22,7 +18,7 @@ AGREE_SECONDS = 0.25  # several workers ask each other so often
 
 
 class StateSaver(keras.callbacks.Callback):
-    """Writes states for an exact resume, turns a signal into a clean stop. Must be the last callback."""
+    """Writes states for an exact resume, also at a stop. Must be the last callback."""
 
     def __init__(
         self, run: Run, job: Job, progress: Progress, resumed_metrics: Sequence[np.ndarray] | None = None
@@ -35,34 +31,10 @@ class StateSaver(keras.callbacks.Callback):
         self.saved_at = self.agreed_at = time.monotonic()
         self.batches_to_go = self.batches_between = 1  # from one agreement of the workers to the next
         self.stop_signal = 0
-        self.previous_handlers: dict[int, Any] = {}
 
-    def __enter__(self) -> "StateSaver":
-        """Take over SIGINT, SIGTERM and SIGHUP, but for those that are ignored, as under nohup."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is signal.SIG_IGN:
-                continue
-            try:
-                self.previous_handlers[number] = signal.signal(number, self._on_signal)
-            except ValueError:  # not the main thread: whoever runs the thread handles signals
-                break
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Give the signals back."""
-        for number, handler in self.previous_handlers.items():
-            signal.signal(number, handler)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Ask for a stop at the next batch; from then on ctrl-C ends the process at once, the others nothing.
-
-        Two come for one stop: SIGTERM from the system and from make, SIGHUP from the system and the shell.
-        """
+    def ask_to_stop(self, number: int) -> None:
+        """Stop at the next batch, for the signal of this number."""
         self.stop_signal = number
-        for each in self.previous_handlers:  # Python's own for SIGINT would wait for the step to end
-            signal.signal(each, signal.SIG_DFL if each == signal.SIGINT else lambda *_: None)
-        with contextlib.suppress(OSError):  # of the terminal that was closed
-            print("\nstopping at the next batch; ctrl-C now stops at once ...", file=sys.stderr, flush=True)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Put back the metrics of a half-finished epoch; `fit` has just reset them."""

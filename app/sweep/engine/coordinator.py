@@ -3,19 +3,16 @@
 It alone speaks with the storage, holds no TensorFlow, and outlives whatever becomes of a worker.
 """
 
-import contextlib
 import selectors
 import signal
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 
 from app.config import Experiment, trial_experiment
 from app.errors import Interrupted, UserError
 from app.paths import shown
 from app.preflight import settle_weights
+from app.process import stop_noted
 from app.run_set import run_of
 from app.runs import Run
 from app.sweep.engine.ledger import Ledger
@@ -53,7 +50,7 @@ class Coordinator:
             UserError: The sweep cannot go on.
         """
         try:
-            with self._signals():
+            with stop_noted(self._ask_to_stop, "stopping: the trials write their states"):
                 while self._hand_out() or self.workers.get_map():
                     self.ledger.draw()  # while the workers train
                     for key, _ in self.workers.select(TICK_SECONDS):
@@ -215,26 +212,5 @@ class Coordinator:
         self.ledger.keep_time()
         self.ledger.display.show(self.study.view())
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Turn SIGINT, SIGTERM and SIGHUP into a stop, but for those that are ignored, as under nohup."""
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = {
-            each: signal.getsignal(each) for each in numbers if signal.getsignal(each) != signal.SIG_IGN
-        }
-
-        def note(number: int, frame: FrameType | None) -> None:
-            self.signal = number
-            for each in before:  # of SIGTERM and SIGHUP two come for one stop, see StateSaver
-                signal.signal(each, signal.SIG_DFL if each == signal.SIGINT else lambda *_: None)
-            with contextlib.suppress(OSError):
-                message = "\nstopping: the trials write their states; ctrl-C now stops at once ..."
-                print(message, file=sys.stderr, flush=True)
-
-        for each in before:
-            signal.signal(each, note)
-        try:
-            yield
-        finally:
-            for each, handler in before.items():
-                signal.signal(each, handler)
+    def _ask_to_stop(self, number: int) -> None:
+        self.signal = number
