@@ -111,7 +111,7 @@ def stop_noted(note: Callable[[int], None], what: str) -> Iterator[None]:
         note: Called with the number of the signal.
         what: What goes on until the stop; it is printed.
     """
-    previous: dict[int, Any] = {}
+    previous: dict[signal.Signals, Any] = {}
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         note(number)
