@@ -23,7 +23,7 @@ from app.files import check_folder, write_json
 from app.paths import runs_root, shown
 from app.reading import read_record
 from app.records import DatasetRecord, EnvironmentRecord, Record
-from app.runs import Run, list_runs, load_run_experiment
+from app.runs import Run, detour, list_runs, load_run_experiment
 
 NOT_COMPARED = dict.fromkeys(("name", "description", "reference"), True)
 
@@ -126,8 +126,7 @@ def run_of(folder_name: str, experiment: Experiment) -> Run | None:
             wanted = experiment.with_epochs_for(num_images).with_auto_of(trained)
             # Images may have moved: the set is one of images that are the same.
             same = known and _same(trained, wanted, {"dataset": {"data_dir"}})
-            # One that was trained further may have had its schedule stretched on the way.
-            if same and not any(run.path.glob("metrics-*-epochs.json")):
+            if same and detour(run, trained) is None:
                 return run
     return None
 
@@ -204,12 +203,4 @@ def train_or_fail(
 
 
 def _same(one: Experiment, other: Experiment, not_compared: Mapping[str, Any] | None = None) -> bool:
-    exclude = {**NOT_COMPARED, **(not_compared or {})}
-    if multiplier_order(one) != multiplier_order(other):
-        return False
-    return one.model_dump(exclude=exclude) == other.model_dump(exclude=exclude)
-
-
-def multiplier_order(experiment: Experiment) -> list[str]:
-    """Return the patterns of the rate multipliers: the first match counts, which equality does not see."""
-    return [*experiment.optimizer.rate_multipliers]
+    return one.agrees_with(other, {**NOT_COMPARED, **(not_compared or {})})

@@ -17,7 +17,7 @@ from app.errors import UserError
 from app.files import check_folder, new_folder, timestamp_key, write_text
 from app.paths import runs_root, shown
 from app.reading import HISTORY_COLUMNS, read_record
-from app.records import DatasetRecord, MetricsRecord
+from app.records import DatasetRecord, EnvironmentRecord, MetricsRecord
 
 
 class Run:
@@ -139,6 +139,21 @@ def load_run_experiment(run: Run, overrides: Sequence[str] = ()) -> Experiment:
     """Return the experiment that a run recorded, under the name of the folder that holds the run."""
     experiment = load_experiment(run.experiment, overrides)
     return experiment.model_copy(update={"name": run.path.parent.name or run.path.name})
+
+
+def detour(run: Run, experiment: Experiment) -> str | None:
+    """Return why a run is not what a training of its experiment from the start gives; None where it is.
+
+    Its resumes may have gone on with other images (`FORCE=1`), or with a schedule for more epochs.
+    """
+    if run.dataset.is_file() and read_record(run.dataset, DatasetRecord).fingerprints_before:
+        return "it was trained on other images before"
+    if not experiment.depends_on_epochs:
+        return None
+    resumes = read_record(run.environment, EnvironmentRecord).resumes if run.environment.is_file() else []
+    if any("epochs_before" in each for each in resumes) or any(run.path.glob("metrics-*-epochs.json")):
+        return "its schedule was one for fewer epochs before"
+    return None
 
 
 def load_finished(run: Run) -> tuple[Experiment, MetricsRecord, DatasetRecord]:

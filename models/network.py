@@ -183,7 +183,8 @@ def stochastic_depth(rate: float, unit: int, num_units: int) -> Drop:
 
     In training the branch of each image is left out with a probability that rises linearly with depth, and
     divided by 1 minus that probability where it stays; in inference nothing happens. At a rate of 0 there is
-    no layer at all. Huang et al. 2016, arXiv:1603.09382, equation 4; the paper scales in inference instead.
+    no layer at all. Huang et al. 2016, arXiv:1603.09382, equation 4; the paper draws once for a whole batch,
+    and scales in inference instead.
 
     Args:
         rate: Probability at the last unit.

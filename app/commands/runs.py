@@ -14,7 +14,7 @@ from app.drawing.curves import draw_curves
 from app.errors import UserError
 from app.paths import shown
 from app.reading import read_history, read_record
-from app.records import MetricsRecord
+from app.records import EnvironmentRecord, MetricsRecord
 from app.reports.compare import compare as compare_runs
 from app.reports.compare import newest_seeds
 from app.runs import Run, find_run, load_finished, load_run_experiment
@@ -108,7 +108,10 @@ def curves(exp: Owner = None, run: RunName = None) -> None:
     """Draw the curves again from history.csv."""
     chosen = chosen_run("curves", exp, run)
     experiment = load_run_experiment(chosen)
-    resumed = read_record(chosen.metrics, MetricsRecord).timing.resumed_epochs if chosen.finished else []
+    if chosen.finished:
+        resumed = read_record(chosen.metrics, MetricsRecord).timing.resumed_epochs
+    else:
+        resumed = [each["epoch"] for each in read_record(chosen.environment, EnvironmentRecord).resumes]
     draw_curves(chosen, experiment, read_history(chosen.history), resumed)
     print(f"curves {shown(chosen.curves)}")
 

@@ -4,7 +4,7 @@ The sections mirror the YAML file, with one difference: the further keys of `mod
 augmentation layer, which are constructor arguments, are gathered under `arguments` by the loader.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -138,6 +138,24 @@ class Experiment(Section):
             scaled = optimizer.others.learning_rate.for_batches_of(size)
             rates["others"] = optimizer.others.model_copy(update={"learning_rate": scaled})
         return optimizer.model_copy(update=rates)
+
+    @property
+    def depends_on_epochs(self) -> bool:
+        """Whether the learning rate of a step, or lookahead's decay, is another one in a longer training."""
+        optimizers = [self.optimizer, self.optimizer.others]
+        spans = [getattr(each.learning_rate, "span_epochs", 0) for each in optimizers if each]
+        lookahead = self.training.lookahead
+        return None in spans or bool(lookahead and lookahead.power)
+
+    def agrees_with(self, other: "Experiment", exclude: Mapping[str, Any] | set[str]) -> bool:
+        """Return whether two experiments say the same, `exclude` aside.
+
+        The patterns of rate multipliers are in the same order, too, as the first match counts.
+        """
+        one, two = (
+            (each.model_dump(exclude=exclude), [*each.optimizer.rate_multipliers]) for each in (self, other)
+        )
+        return one == two
 
     def flat(self, exclude: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the settings as JSON values by dotted key, arguments beside their `name` as in a file."""

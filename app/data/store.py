@@ -89,17 +89,24 @@ def store_images(
                 fill(cache.write, np.setdiff1d(np.flatnonzero(~cache.present), list(bad)))
         except OSError as error:
             size = f"{math.prod(shape) / 1e9:.1f} GB of decoded images"
-            if not fits_in_memory:
+            rest = np.setdiff1d(np.flatnonzero(~cache.present), [*bad, *done])
+            if fits_in_memory:
+                remark(
+                    f"{shown(cache_folder)}: cannot keep {size} ({error.strerror}); they stay in memory alone"
+                )
+                images = np.zeros(shape, np.uint8) if images is None else images
+                if cache.present.any():
+                    images[cache.present] = cache.images()[cache.present]
+                fill(images.__setitem__, rest)
+            elif cache.present.any() and len(rest) <= BLOCK_IMAGES:
+                fill(lambda *_: None, rest)  # nothing has to be kept where all of them are bad
+                rest = np.setdiff1d(rest, list(bad))
+            if not fits_in_memory and len(rest):
                 raise UserError(
                     f"{shown(cache_folder)}: cannot keep {size} ({error.strerror}), which exceed "
                     f"{MEMORY_FRACTION:.0%} of the available memory. Free space (all that lies there may be "
                     "deleted), or choose a smaller dataset.image_size."
                 ) from error
-            remark(f"{shown(cache_folder)}: cannot keep {size} ({error.strerror}); they stay in memory alone")
-            images = np.zeros(shape, np.uint8) if images is None else images
-            if cache.present.any():
-                images[cache.present] = cache.images()[cache.present]
-            fill(images.__setitem__, np.setdiff1d(np.flatnonzero(~cache.present), [*bad, *done]))
         check(bad)
         return (cache.images(), cache.hashes, bad) if images is None else (images, None, bad)
 

@@ -32,6 +32,15 @@ def preview(experiment: Experiment, out: TextIO) -> Path:
     """
     job = prepare(experiment)
     folder = new_folder(runs_root() / "previews")
+    if sampler := experiment.dataset.sampler:
+        labels = job.dataset.train.labels
+        drawn = labels[epoch_order(experiment.seed, 0, labels, sampler)]
+        stored, seen = np.bincount(labels), np.bincount(drawn)
+        print(
+            f"sampler {sampler}: classes have {stored.min():,} to {stored.max():,} images; "
+            f"an epoch shows {seen.min():,} to {seen.max():,} of each",
+            file=out,
+        )
     if experiment.augmentation:
         _draw_augmentation(folder / "augmentation.png", job)
         print(f"augmentation {shown(folder / 'augmentation.png')}", file=out)
@@ -125,9 +134,9 @@ def _draw_schedule(path: Path, job: Job) -> None:
     ]
     if others := optimizer.others:
         rate = others.learning_rate
-        lines.append(
-            f"this is the rate of kernels; {others.name} trains the rest: {rate.schedule}, {rate.peak:g}"
-        )
+        values = rate.model_dump(exclude={"schedule"}, exclude_defaults=True)
+        words = ", ".join(f"{name} {value}" for name, value in values.items())
+        lines.append(f"this is the rate of kernels; the rest, {others.name}: {rate.schedule}, {words}")
     if schedule.schedule == "reduce_on_plateau":
         lines.append(
             f"its reductions follow from the training: {schedule.factor:g} times after "

@@ -63,7 +63,9 @@ def draw_curves(
     monitor = experiment.training.monitor
     best = _find_best(columns[monitor], experiment.training.mode)
     mixed = " (mixed)" if experiment.mixes_images else ""
-    test = " (test)" if experiment.dataset.validates_on_test else ""
+    on_test = experiment.dataset.validates_on_test
+    notes = ["test"] * on_test + ["averaged weights"] * bool(experiment.training.ema)
+    validated = f" ({', '.join(notes)})" if notes else ""
     for half, metric in enumerate(("accuracy", "loss")):
         left = 0.5 * half * width
         place = (left + 0.053 * width, strip_inches + 0.115 * height, 0.425 * width, 0.66 * height)
@@ -76,10 +78,10 @@ def draw_curves(
             figure.text(
                 0.5 * half + 0.266, up, text, fontsize=points, color=colour, ha="center", parse_math=False
             )
-        _draw_panel(axes, metric, columns, mixed, test)
+        _draw_panel(axes, metric, columns, mixed, validated)
         if axes.lines:
             if best is not None:
-                _mark_best(axes, metric, columns, best, monitor, test)
+                _mark_best(axes, metric, columns, best, monitor, on_test)
             _add_legend(axes, resumed_epochs)
     if has_rates:
         strip = add_panel(figure, 0.053 * width, 0.3, 0.925 * width, STRIP_INCHES - 0.6)
@@ -109,7 +111,9 @@ def _find_best(values: np.ndarray, mode: str) -> int | None:
     return int(np.nanargmax(values) if mode == "max" else np.nanargmin(values))
 
 
-def _draw_panel(axes: "Axes", metric: str, columns: Mapping[str, np.ndarray], mixed: str, test: str) -> None:
+def _draw_panel(
+    axes: "Axes", metric: str, columns: Mapping[str, np.ndarray], mixed: str, validated: str
+) -> None:
     """Draw the training and the validation curve of one metric."""
     epochs, curves = columns["epoch"], (columns[metric], columns[f"val_{metric}"])
     set_up_panel(axes, epochs)
@@ -117,7 +121,7 @@ def _draw_panel(axes: "Axes", metric: str, columns: Mapping[str, np.ndarray], mi
     marker_step = 1 if len(epochs) <= MARKED_EPOCHS else len(epochs) // 20
     for curve, label, colour, style in zip(
         curves,
-        (f"Training {metric.capitalize()}{mixed}", f"Validation {metric.capitalize()}{test}"),
+        (f"Training {metric.capitalize()}{mixed}", f"Validation {metric.capitalize()}{validated}"),
         (BLUE, VERMILION),
         ("o-", "s--"),
         strict=True,
@@ -176,14 +180,14 @@ def _draw_learning_rate(axes: "Axes", epochs: np.ndarray, rates: np.ndarray) -> 
 
 
 def _mark_best(
-    axes: "Axes", metric: str, columns: Mapping[str, np.ndarray], best: int, monitor: str, test: str
+    axes: "Axes", metric: str, columns: Mapping[str, np.ndarray], best: int, monitor: str, on_test: bool
 ) -> None:
     """Put a star at the best epoch, with its value in the legend, on the curve of the monitored kind."""
     validation = monitor.startswith("val_")
     epoch, value = columns["epoch"][best], columns[f"val_{metric}" if validation else metric][best]
     if np.isnan(value):
         return
-    words = "best on test" if validation and test else "best"
+    words = "best on test" if validation and on_test else "best"
     if monitor.endswith(metric):
         label = f"{words}: {value:.4f} at epoch {epoch:.0f}"
     else:

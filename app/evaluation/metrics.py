@@ -32,7 +32,8 @@ def classification_metrics(
 
     Returns:
         `images`; `loss`, the mean negative log-likelihood in nats; `accuracy`; `top5_accuracy`, None for
-        five classes or fewer; `macro_f1`; `expected_calibration_error` and the `reliability` it comes from;
+        five classes or fewer; `macro_f1`, the mean
+        over the classes that occur; `expected_calibration_error` and the `reliability` it comes from;
         `classes`, each with `name`, `images`, `precision`, `recall`, `f1`; and `confusion`, the cells of the
         confusion matrix that are not 0, as lists of `true_class`, `predicted_class` and `images`. A fraction
         of nothing is 0.
@@ -57,7 +58,7 @@ def classification_metrics(
         "top5_accuracy": float(top_k_accuracy_score(labels, logits, k=5, labels=classes))
         if has_top5
         else None,
-        "macro_f1": float(f1.mean()),
+        "macro_f1": float(f1[(counts > 0) | np.isin(classes, predicted)].mean()),
         "expected_calibration_error": expected_calibration_error(bins),
         "classes": [
             {"name": name, "images": int(count), "precision": float(p), "recall": float(r), "f1": float(f)}

@@ -15,7 +15,7 @@ from app.paths import shown
 from app.reading import Row, read_history, read_record
 from app.records import DatasetRecord, MetricsRecord
 from app.reports.cells import FREE_SETTINGS
-from app.runs import Run, load_run_experiment
+from app.runs import Run, detour, load_run_experiment
 
 # What may differ between the seeds of one recipe; their epochs must be the same.
 _SEED_ONLY = FREE_SETTINGS | {"seed": True, "training": FREE_SETTINGS["training"] - {"epochs"}}
@@ -140,7 +140,8 @@ def same_but_for_seed(one: Trial, other: Trial) -> bool:
         and other.finished
         and one.experiment.name == other.experiment.name
         and (one.dataset and one.dataset.fingerprint) == (other.dataset and other.dataset.fingerprint)
-        and one.experiment.model_dump(exclude=_SEED_ONLY) == other.experiment.model_dump(exclude=_SEED_ONLY)
+        and one.experiment.agrees_with(other.experiment, _SEED_ONLY)
+        and not any(detour(each.run, each.experiment) for each in (one, other))
     )
 
 

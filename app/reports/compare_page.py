@@ -166,7 +166,7 @@ def _tiles(groups: Sequence[Group]) -> list[tuple[str, str]]:
         least = min(finished, key=lambda group: group.metrics("parameters", "total"))
         found.append((_count("parameters", "total")(least), f"fewest parameters: {least.label}"))
     if timed := [group for group in groups if group.first.seconds]:
-        quick = min(timed, key=lambda group: group.first.seconds)
+        quick = min(timed, key=lambda group: statistics.mean(trial.seconds for trial in group.trials))
         found.append((f"{_seconds(quick)} s", f"shortest epoch: {quick.label}"))
     return found
 

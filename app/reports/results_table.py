@@ -14,7 +14,7 @@ from app.paths import experiments_dir, project_root, shown
 from app.reading import read_record
 from app.records import DatasetRecord, EnvironmentRecord, MetricsRecord
 from app.reports.cells import FREE_SETTINGS, data_name, percent, source_cell
-from app.runs import Run, list_runs, load_run_experiment
+from app.runs import Run, detour, list_runs, load_run_experiment
 
 START = "<!-- make results writes from here -->"
 END = "<!-- to here -->"
@@ -90,7 +90,7 @@ def write_results_table() -> list[str]:
             missing.append(f"`{name}`")
         else:
             rows.append(row)
-    not_run = f"\nNot run yet: {', '.join(missing)}.\n" if missing else ""
+    not_run = f"\nNot run as they are: {', '.join(missing)}.\n" if missing else ""
     table = _table(HEADINGS, _RULE, rows)
     write_text(page, f"{before}{START}\n\n{table}{not_run}\n{END}{after}")
     if networks:
@@ -151,7 +151,9 @@ def _choose(experiment: Experiment) -> tuple[list[_Finished], list[str]]:
         trained = finished.experiment
         wanted = experiment.with_auto_of(trained)
         free = _FREE | ({"model": {"weights"}} if (wanted.model.weights or "").endswith("/latest") else {})
-        if trained.model_dump(exclude=free) != wanted.model_dump(exclude=free):
+        if why := detour(run, trained):
+            remarks.append(f"{run.name}: left out; {why}")
+        elif not trained.agrees_with(wanted, free):
             remarks.append(f"{run.name}: left out; it trained another recipe than the file has now")
         else:
             found.append(finished)

@@ -20,7 +20,7 @@ from app.data.datasets import load_dataset
 from app.errors import UserError
 from app.files import write_json
 from app.paths import data_root, shown
-from app.run_set import NOT_COMPARED, find_set, multiplier_order
+from app.run_set import NOT_COMPARED, find_set
 from app.runs import Run, list_runs, locked
 from app.sweep.finalists import train_finalists
 from app.sweep.page import write_sweep
@@ -175,7 +175,7 @@ def _as_recorded(kept: Experiment, wanted: Experiment) -> Experiment:
 def _study_name(experiment: Experiment, fingerprint: str) -> str:
     """Return the same name for the same sweep on every machine."""
     settings = experiment.model_dump(mode="json", exclude=NOT_COMPARED | SweepSet.not_compared)
-    content = json.dumps([settings, fingerprint, *multiplier_order(experiment)], sort_keys=True)
+    content = json.dumps([settings, fingerprint, *experiment.optimizer.rate_multipliers], sort_keys=True)
     return f"{experiment.name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
 

@@ -34,7 +34,7 @@ def winner_file(
         found, _ = read_experiment(experiment.name, changes)
     except UserError:
         found = None
-    if found is None or found.model_dump(exclude=_NOT_COMPARED) != wanted.model_dump(exclude=_NOT_COMPARED):
+    if found is None or not found.agrees_with(wanted, _NOT_COMPARED):
         return dump_experiment(wanted.model_copy(update={"description": comment})), None
     content = parse_overrides(changes, []).plain()
     if found.sweep is not None:

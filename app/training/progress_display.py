@@ -34,6 +34,7 @@ class Display(keras.callbacks.Callback):
     def __init__(self, progress: Progress, experiment: Experiment, steps_per_epoch: int, out: TextIO):
         super().__init__()
         self.progress, self.training = progress, experiment.training
+        self.accuracy = "accuracy (mixed)" if experiment.mixes_images else "accuracy"
         self.steps_per_epoch, self.out = steps_per_epoch, out
         console = Console(file=out, force_terminal=True) if out.isatty() else None
         self.console = None if console and console.is_dumb_terminal else console
@@ -60,7 +61,7 @@ class Display(keras.callbacks.Callback):
             epoch=f"epoch {self.progress.epoch + 1}/{self.training.num_epochs}",
             step=f"step {done}/{self.steps_per_epoch}",
             loss=f"loss {logs['loss']:.4f}",
-            accuracy=f"accuracy {logs['accuracy']:.4f}",
+            accuracy=f"{self.accuracy} {logs['accuracy']:.4f}",
             speed=f"{self.training.batch_size / seconds_per_step:,.0f} images/s",
             left=f"{duration(left * seconds_per_step)} left",
         )
@@ -75,7 +76,7 @@ class Display(keras.callbacks.Callback):
         digits = len(str(self.training.num_epochs))
         self._write(
             f"epoch {row['epoch']:>{digits}}/{self.training.num_epochs}  "
-            f"loss {row['loss']:.4f}  accuracy {row['accuracy']:.4f}  "
+            f"loss {row['loss']:.4f}  {self.accuracy} {row['accuracy']:.4f}  "
             f"val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}  "
             f"lr {row['learning_rate']:.3g}  {row['seconds']:.1f} s  "
             f"{row['images_per_second']:,.0f} images/s{'  best so far' if best else ''}\n"

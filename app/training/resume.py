@@ -132,13 +132,15 @@ def last_state(run: Run, job: Job, found: FoundState, force: bool, out: TextIO) 
         state.progress.resumed_epochs.append(state.progress.epoch + 1)
     settle_best(run, state.progress.epoch if state else 0)
     remove_temporaries(run)
-    _open_again(run, job.experiment)
-    record(run, job, state.progress if state else Progress(), grave, environment)
+    planned = _open_again(run, job.experiment)
+    record(run, job, state.progress if state else Progress(), grave, environment, planned)
     return state
 
 
-def _open_again(run: Run, experiment: Experiment) -> None:
+def _open_again(run: Run, experiment: Experiment) -> int:
     """Write an experiment that has more epochs now into its run, which is no longer finished.
+
+    Returns how many it had before.
 
     The metrics of a finished run stay beside the new ones as metrics-<epochs>-epochs.json. They go first: a
     kill in between leaves an unfinished run, which may be resumed with more epochs or without.
@@ -146,8 +148,10 @@ def _open_again(run: Run, experiment: Experiment) -> None:
     if run.finished:
         keep_test_evaluations(run)
         os.replace(run.metrics, run.path / f"metrics-{len(read_history(run.history))}-epochs.json")
-    if experiment != load_run_experiment(run):
+    before = load_run_experiment(run)
+    if experiment != before:
         write_text(run.experiment, dump_experiment(experiment))
+    return before.training.num_epochs
 
 
 def agreed_position(group: ProcessGroup, state: State | None) -> tuple[Progress, list[np.ndarray] | None]:
@@ -196,12 +200,19 @@ def differences(run: Run, job: Job, environment: Mapping[str, Any]) -> tuple[lis
 
 
 def record(
-    run: Run, job: Job, progress: Progress, forced: Sequence[str], environment_now: Mapping[str, Any]
+    run: Run,
+    job: Job,
+    progress: Progress,
+    forced: Sequence[str],
+    environment_now: Mapping[str, Any],
+    epochs_before: int,
 ) -> None:
     """Add this resume to environment.json, and changed data to dataset.json."""
     environment = read_record(run.environment, EnvironmentRecord).content
     entry = {"time": time.strftime("%F %T"), "epoch": progress.epoch + 1, "step": progress.step}
     entry |= {name: environment_now[name] for name in ("commit", "workers", "replicas")}
+    if epochs_before != job.experiment.training.num_epochs:
+        entry["epochs_before"] = epochs_before
     environment.setdefault("resumes", []).append(entry | ({"forced": list(forced)} if forced else {}))
     write_json(run.environment, environment)
     dataset = read_record(run.dataset, DatasetRecord)

@@ -119,9 +119,14 @@ def published_weights(experiment: Experiment) -> Pretrained | None:
         raise UserError(
             f"model.weights: {model.weights} fits {model.name} only with one of: {'; '.join(sets)}"
         )
-    known = ", ".join(name for name, cls in MODELS.items() if cls.pretrained)
+    kind = f" in {file.suffix} files" if file else ""
+    known = ", ".join(
+        name
+        for name, cls in MODELS.items()
+        if any(file is None or each.layout == _layout(file) for each in cls.pretrained)
+    )
     raise UserError(
-        f"model.weights: no published weights fit {model.name}; there are some for {known}. "
+        f"model.weights: no published weights{kind} fit {model.name}; there are some for {known}. "
         "A run of this program can be named for every network"
     )
 

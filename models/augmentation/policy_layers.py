@@ -4,7 +4,8 @@ RandAugment: E. D. Cubuk, B. Zoph, J. Shlens, Q. V. Le (2019), arXiv:1909.13719.
 TrivialAugment: S. G. Müller, F. Hutter (2021), arXiv:2103.10158, table 5, the wide search space.
 
 The strength of an operation goes from its first to its second value in 30 equal steps, magnitude 0 to 30, as
-in torchvision; where there is a ±, the sign is a coin's.
+in torchvision; where there is a ±, the sign is a coin's. The code of RandAugment's authors, and so timm's,
+has 10 steps: their magnitude 9 is 27 here.
 
 | operation | rand_augment | trivial_augment |
 |---|---|---|
@@ -18,7 +19,8 @@ in torchvision; where there is a ±, the sign is a coin's.
 
 Differences from the sources: the colours are changed first, in the order of the draws, and then all geometric
 operations are composed into one interpolation. So no operation sees the filled border, and images are
-interpolated once. Levels are rounded at the end instead of after each operation.
+interpolated once. Levels are rounded at the end instead of after each operation. RandAugment's
+authors fill the border with gray 128.
 """
 
 import functools

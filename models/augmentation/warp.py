@@ -64,6 +64,9 @@ class Warp(PerImage):
 class ComposedWarps(keras.layers.Layer):
     """Layers that follow each other and fill and interpolate alike, in one interpolation.
 
+    So only what lies outside the stored image is filled: what one layer moves out of sight, and the next one
+    back, is seen.
+
     Args:
         layers: In the order in which they are applied.
     """

@@ -19,7 +19,7 @@ from keras import ops
 from models.depthwise import DepthwiseConv2D
 from models.layers import BatchNormalization
 from models.limits import BelowOne, Positive
-from models.network import Block, Network, Norm, Published, network
+from models.network import Block, Drop, Network, Norm, Published, network, stochastic_depth
 from models.pretrained.published import Layout, Pretrained, PublishedLayer
 
 # Units, kernel size, stride of the first, expansion, filters: Table 1 of the paper, stages 2 to 8.
@@ -32,6 +32,7 @@ STAGES = (
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
+NUM_UNITS = sum(num_units for num_units, *_ in STAGES)
 
 
 class InvertedResidual(Block):
@@ -44,13 +45,23 @@ class InvertedResidual(Block):
         strides: Stride of the depthwise convolution.
         expansion: Factor from the input's channels to the depthwise ones; at 1 there is no first convolution.
         norm: Makes a normalisation layer.
+        drop: What is done to the branch where the input is added.
     """
 
     def __init__(
-        self, inputs: int, filters: int, kernel_size: int, strides: int, expansion: int, norm: Norm
+        self,
+        inputs: int,
+        filters: int,
+        kernel_size: int,
+        strides: int,
+        expansion: int,
+        norm: Norm,
+        drop: Drop,
     ) -> None:
         super().__init__()
         self.adds_input = strides == 1 and inputs == filters
+        if self.adds_input:
+            self.drop = drop
         self.expands = expansion > 1
         if self.expands:
             self.expand_conv, self.expand_norm = _conv(expansion * inputs, 1), norm()
@@ -79,7 +90,7 @@ class InvertedResidual(Block):
             x = ops.relu6(self.expand_norm(self.expand_conv(x)))
         x = ops.relu6(self.depthwise_norm(self.depthwise_conv(x)))
         x = self.project_norm(self.project_conv(x))
-        return x + inputs if self.adds_input else x
+        return self.drop(x) + inputs if self.adds_input else x
 
 
 @network("efficientnet_lite0")
@@ -91,6 +102,8 @@ class EfficientNetLite0(Network):
         dropout: Fraction of the pooled values dropped in training.
         bn_momentum: Momentum of the moving statistics.
         bn_epsilon: Added to the variance.
+        drop_path: Probability of leaving out the last unit's branch in training, less before it; see
+            `models.network.stochastic_depth`.
     """
 
     published = Published(
@@ -122,18 +135,22 @@ class EfficientNetLite0(Network):
         dropout: BelowOne = 0.2,
         bn_momentum: BelowOne = 0.99,
         bn_epsilon: Positive = 1e-3,
+        drop_path: BelowOne = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         norm = functools.partial(BatchNormalization, momentum=bn_momentum, epsilon=bn_epsilon)
         self.stem_conv = _conv(32, 3, 2)
         self.stem_norm = norm()
-        self.units = []
+        self.units: list[InvertedResidual] = []
         inputs = 32
         for num_units, kernel_size, strides, expansion, filters in STAGES:
             for unit in range(num_units):
                 stride = strides if unit == 0 else 1
-                self.units.append(InvertedResidual(inputs, filters, kernel_size, stride, expansion, norm))
+                drop = stochastic_depth(drop_path, len(self.units), NUM_UNITS)
+                self.units.append(
+                    InvertedResidual(inputs, filters, kernel_size, stride, expansion, norm, drop)
+                )
                 inputs = filters
         self.head_conv = _conv(1280, 1)
         self.head_norm = norm()

@@ -8,6 +8,7 @@ Differences from the source: logits instead of a softmax at the end (the loss ap
 """
 
 import functools
+import itertools
 from typing import Any
 
 import keras
@@ -15,7 +16,7 @@ from keras import ops
 
 from models.layers import BatchNormalization, Conv2D
 from models.limits import BelowOne, Positive
-from models.network import Block, Network, Norm, Published, network
+from models.network import Block, Drop, Network, Norm, Published, network, stochastic_depth
 
 
 class MiniModelUnit(Block):
@@ -24,6 +25,7 @@ class MiniModelUnit(Block):
     Args:
         filters: Channels of both convolutions.
         norm: Makes a normalisation layer.
+        drop: What is done to the branch before the sum.
         halve: Whether the unit halves the map and changes the channels.
     """
 
@@ -31,9 +33,11 @@ class MiniModelUnit(Block):
         self,
         filters: int,
         norm: Norm,
+        drop: Drop,
         halve: bool = False,
     ) -> None:
         super().__init__()
+        self.drop = drop
         self.halve = halve
         if halve:
             self.pool = keras.layers.MaxPooling2D(2, strides=2)
@@ -48,7 +52,7 @@ class MiniModelUnit(Block):
         x = self.pool(inputs) if self.halve else inputs
         shortcut = self.shortcut_conv(inputs) if self.halve else inputs
         x = self.conv1(ops.relu(self.norm1(x)))
-        x = self.conv2(ops.relu(self.norm2(x)))
+        x = self.drop(self.conv2(ops.relu(self.norm2(x))))
         return x + shortcut
 
 
@@ -61,6 +65,8 @@ class MiniModel(Network):
         dropout: Fraction of values dropped before the average pooling.
         bn_momentum: Momentum of the moving statistics.
         bn_epsilon: Added to the variance.
+        drop_path: Probability of leaving out the last unit's branch in training, less before it; see
+            `models.network.stochastic_depth`.
     """
 
     published = Published(
@@ -76,6 +82,7 @@ class MiniModel(Network):
         dropout: BelowOne = 0.25,
         bn_momentum: BelowOne = 0.99,
         bn_epsilon: Positive = 1e-3,
+        drop_path: BelowOne = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -83,9 +90,10 @@ class MiniModel(Network):
         self.stem = Conv2D(32, 3, padding="same")
         self.units = [
             # The first unit of stages 2 to 4 halves the map.
-            MiniModelUnit(filters, norm, halve=filters > 32 and unit == 0)
-            for filters in (32, 64, 128, 256)
-            for unit in range(3)
+            MiniModelUnit(
+                filters, norm, stochastic_depth(drop_path, number, 12), halve=filters > 32 and unit == 0
+            )
+            for number, (filters, unit) in enumerate(itertools.product((32, 64, 128, 256), range(3)))
         ]
         self.norm = norm()
         self.pool_dropout = keras.layers.Dropout(dropout)

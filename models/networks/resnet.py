@@ -35,6 +35,7 @@ STAGE_UNITS: dict[Depth, tuple[int, ...]] = {  # units in each of the four stage
 STAGE_FILTERS = (64, 128, 256, 512)
 HE = "He et al. 2015, arXiv:1512.03385"
 MIDDLE = {"stride_on": "middle"}
+FIRST = {"stride_on": "first"}
 MIT = "MIT (Kaiming He)"
 V1_5 = "ResNet v1.5, Goyal et al. 2017, arXiv:1706.02677"
 
@@ -127,9 +128,9 @@ class ResNet(Network):
         torchvision("resnet50", "0676ba61", depth=50, **MIDDLE),
         torchvision("resnet101", "63fe2227", depth=101, **MIDDLE),
         torchvision("resnet152", "394f9c45", depth=152, **MIDDLE),
-        keras_application("resnet50", "resnet", "2cb95161c43110f7111970584f804107", MIT, depth=50),
-        keras_application("resnet101", "resnet", "f1aeb4b969a6efcfb50fad2f0c20cfc5", MIT, depth=101),
-        keras_application("resnet152", "resnet", "100835be76be38e30d865e96f2aaae62", MIT, depth=152),
+        keras_application("resnet50", "resnet", "2cb95161c43110f7111970584f804107", MIT, depth=50, **FIRST),
+        keras_application("resnet101", "resnet", "f1aeb4b969a6efcfb50fad2f0c20cfc5", MIT, depth=101, **FIRST),
+        keras_application("resnet152", "resnet", "100835be76be38e30d865e96f2aaae62", MIT, depth=152, **FIRST),
     )
 
     def __init__(

@@ -9,6 +9,7 @@ Differences from the source: none known.
 """
 
 import functools
+import itertools
 from typing import Any
 
 import keras
@@ -16,7 +17,7 @@ from keras import ops
 
 from models.layers import BatchNormalization
 from models.limits import BelowOne, Positive
-from models.network import Block, Network, Norm, Published, network
+from models.network import Block, Drop, Network, Norm, Published, network, stochastic_depth
 from models.torch_layers import TorchConv2D, TorchDense
 
 
@@ -26,11 +27,13 @@ class ResidualD2L(Block):
     Args:
         filters: Channels of both convolutions.
         norm: Makes a normalisation layer.
+        drop: What is done to the branch before the sum.
         strides: Stride of the first convolution and of the projection.
     """
 
-    def __init__(self, filters: int, norm: Norm, strides: int = 1) -> None:
+    def __init__(self, filters: int, norm: Norm, drop: Drop, strides: int = 1) -> None:
         super().__init__()
+        self.drop = drop
         self.strides = strides
         self.conv1 = TorchConv2D(filters, 3, strides, use_bias=False)
         self.norm1 = norm()
@@ -42,7 +45,7 @@ class ResidualD2L(Block):
     def call(self, inputs: Any) -> Any:
         """Map (batch, height, width, channels) to (batch, height / strides, width / strides, filters)."""
         x = ops.relu(self.norm1(self.conv1(inputs)))
-        x = ops.relu(self.norm2(self.conv2(x)))
+        x = self.drop(ops.relu(self.norm2(self.conv2(x))))
         shortcut = self.shortcut_conv(inputs) if self.strides > 1 else inputs
         return ops.relu(x + shortcut)
 
@@ -56,6 +59,8 @@ class ResNet18D2L(Network):
         bn_momentum: Momentum of the moving statistics (PyTorch's default 0.1 is 0.9 in Keras' sense).
         bn_epsilon: Added to the variance, except in the stem.
         stem_bn_epsilon: Added to the variance in the stem.
+        drop_path: Probability of leaving out the last unit's branch in training, less before it; see
+            `models.network.stochastic_depth`.
     """
 
     published = Published(
@@ -71,6 +76,7 @@ class ResNet18D2L(Network):
         bn_momentum: BelowOne = 0.9,
         bn_epsilon: Positive = 1e-5,
         stem_bn_epsilon: Positive = 1e-3,
+        drop_path: BelowOne = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -81,9 +87,13 @@ class ResNet18D2L(Network):
         self.stem_pool = keras.layers.MaxPooling2D(3, strides=2)
         self.blocks = [
             # The first block of stages 2 to 4 halves the map.
-            ResidualD2L(filters, norm, strides=2 if filters > 64 and block == 0 else 1)
-            for filters in (64, 128, 256, 512)
-            for block in range(2)
+            ResidualD2L(
+                filters,
+                norm,
+                stochastic_depth(drop_path, number, 8),
+                strides=2 if filters > 64 and block == 0 else 1,
+            )
+            for number, (filters, block) in enumerate(itertools.product((64, 128, 256, 512), range(2)))
         ]
         self.pool = keras.layers.AveragePooling2D(3)
         self.flatten = keras.layers.Flatten()

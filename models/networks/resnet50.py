@@ -16,7 +16,7 @@ from keras import ops
 
 from models.layers import BatchNormalization
 from models.limits import BelowOne, Positive
-from models.network import Block, Network, Norm, Published, network
+from models.network import Block, Drop, Network, Norm, Published, network, stochastic_depth
 from models.torch_layers import TorchConv2D, TorchDense, torch_kernel_initializer
 
 STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))  # filters of the narrow convolutions, number of blocks
@@ -28,12 +28,16 @@ class BottleneckBlock(Block):
     Args:
         filters: Channels of the first two convolutions; the block puts out four times as many.
         norm: Makes a normalisation layer.
+        drop: What is done to the branch before the sum.
         strides: Stride of the first convolution and of the projection.
         projection: Whether the shortcut is a 1x1 convolution with normalisation instead of the identity.
     """
 
-    def __init__(self, filters: int, norm: Norm, strides: int = 1, projection: bool = False) -> None:
+    def __init__(
+        self, filters: int, norm: Norm, drop: Drop, strides: int = 1, projection: bool = False
+    ) -> None:
         super().__init__()
+        self.drop = drop
         self.projection = projection
         self.conv1 = _conv(filters, 1, strides)
         self.norm1 = norm()
@@ -49,7 +53,7 @@ class BottleneckBlock(Block):
         """Map (batch, height, width, channels) to (batch, height / strides, width / strides, outputs)."""
         x = ops.relu(self.norm1(self.conv1(inputs)))
         x = ops.relu(self.norm2(self.conv2(x)))
-        x = self.norm3(self.conv3(x))
+        x = self.drop(self.norm3(self.conv3(x)))
         shortcut = self.shortcut_norm(self.shortcut_conv(inputs)) if self.projection else inputs
         return ops.relu(x + shortcut)
 
@@ -62,6 +66,8 @@ class ResNet50(Network):
         num_classes: Number of logits.
         bn_momentum: Momentum of the moving statistics (PyTorch's default 0.1 is 0.9 in Keras' sense).
         bn_epsilon: Added to the variance.
+        drop_path: Probability of leaving out the last unit's branch in training, less before it; see
+            `models.network.stochastic_depth`.
     """
 
     published = Published(
@@ -71,20 +77,29 @@ class ResNet50(Network):
     smallest_pixels = 37  # Keras' adaptive pooling cannot compile for a last map of one pixel
 
     def __init__(
-        self, num_classes: int = 4, bn_momentum: BelowOne = 0.9, bn_epsilon: Positive = 1e-5, **kwargs: Any
+        self,
+        num_classes: int = 4,
+        bn_momentum: BelowOne = 0.9,
+        bn_epsilon: Positive = 1e-5,
+        drop_path: BelowOne = 0.0,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         norm = functools.partial(BatchNormalization, momentum=bn_momentum, epsilon=bn_epsilon)
         self.stem_conv = _conv(64, 7, 2)
         self.stem_norm = norm()
         self.stem_pool = keras.layers.MaxPooling2D(3, strides=2)
+        blocks = [(filters, block) for filters, num_blocks in STAGES for block in range(num_blocks)]
         self.blocks = [
             # Every stage starts with a projection; stages 2 to 4 halve the map there.
             BottleneckBlock(
-                filters, norm, strides=2 if block == 0 and filters > 64 else 1, projection=block == 0
+                filters,
+                norm,
+                stochastic_depth(drop_path, number, len(blocks)),
+                strides=2 if block == 0 and filters > 64 else 1,
+                projection=block == 0,
             )
-            for filters, num_blocks in STAGES
-            for block in range(num_blocks)
+            for number, (filters, block) in enumerate(blocks)
         ]
         self.pool = keras.layers.AdaptiveAveragePooling2D(7)  # changes nothing at 224 pixels
         self.flatten = keras.layers.Flatten()

@@ -15,7 +15,7 @@ from keras import ops
 
 from models.layers import BatchNormalization, Conv2D
 from models.limits import BelowOne, Positive
-from models.network import Block, Network, Norm, Published, network
+from models.network import Block, Drop, Network, Norm, Published, network, stochastic_depth
 
 
 class ShallowResBlock(Block):
@@ -24,11 +24,13 @@ class ShallowResBlock(Block):
     Args:
         filters: Channels of both convolutions.
         norm: Makes a normalisation layer.
+        drop: What is done to the branch before the sum.
         strides: Stride of the first convolution and of the projection.
     """
 
-    def __init__(self, filters: int, norm: Norm, strides: int = 1) -> None:
+    def __init__(self, filters: int, norm: Norm, drop: Drop, strides: int = 1) -> None:
         super().__init__()
+        self.drop = drop
         self.strides = strides
         self.conv1 = Conv2D(filters, 3, strides=strides, padding="same")
         self.norm1 = norm()
@@ -41,7 +43,7 @@ class ShallowResBlock(Block):
     def call(self, inputs: Any) -> Any:
         """Map (batch, height, width, channels) to (batch, height / strides, width / strides, filters)."""
         x = ops.relu(self.norm1(self.conv1(inputs)))
-        x = self.norm2(self.conv2(x))
+        x = self.drop(self.norm2(self.conv2(x)))
         shortcut = self.shortcut_norm(self.shortcut_conv(inputs)) if self.strides > 1 else inputs
         return ops.relu(x + shortcut)
 
@@ -55,6 +57,8 @@ class ShallowRes(Network):
         bn_momentum: Momentum of the moving statistics. The source's 0.99 needs several hundred steps to
             settle; take 0.9 for shorter runs.
         bn_epsilon: Added to the variance.
+        drop_path: Probability of leaving out the last unit's branch in training, less before it; see
+            `models.network.stochastic_depth`.
     """
 
     published = Published(
@@ -64,17 +68,23 @@ class ShallowRes(Network):
     )  # fmt: skip
 
     def __init__(
-        self, num_classes: int = 10, bn_momentum: BelowOne = 0.99, bn_epsilon: Positive = 1e-3, **kwargs: Any
+        self,
+        num_classes: int = 10,
+        bn_momentum: BelowOne = 0.99,
+        bn_epsilon: Positive = 1e-3,
+        drop_path: BelowOne = 0.0,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         norm = functools.partial(BatchNormalization, momentum=bn_momentum, epsilon=bn_epsilon)
         self.stem_conv = Conv2D(64, 7, strides=2, padding="same")
         self.stem_norm = norm()
         self.stem_pool = keras.layers.MaxPooling2D(3, strides=2, padding="same")
-        self.stage1 = ShallowResBlock(64, norm)
-        self.stage2 = ShallowResBlock(128, norm, strides=2)
-        self.stage3 = ShallowResBlock(256, norm, strides=2)
-        self.stage4 = ShallowResBlock(512, norm, strides=2)
+        drops = [stochastic_depth(drop_path, number, 4) for number in range(4)]
+        self.stage1 = ShallowResBlock(64, norm, drops[0])
+        self.stage2 = ShallowResBlock(128, norm, drops[1], strides=2)
+        self.stage3 = ShallowResBlock(256, norm, drops[2], strides=2)
+        self.stage4 = ShallowResBlock(512, norm, drops[3], strides=2)
         self.pool = keras.layers.GlobalAveragePooling2D()
         self.head = keras.layers.Dense(num_classes, dtype="float32")
 

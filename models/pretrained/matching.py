@@ -86,7 +86,9 @@ def match(
     wrong += [f"array {name} of shape {arrays[name].shape} finds no variable" for name in sorted(unused)]
     if wrong:
         more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise ValueError(f"is not of this network with these arguments: {'; '.join(wrong[:5])}{more}")
+        raise ValueError(
+            f"is not of this network with these arguments and this image size: {'; '.join(wrong[:5])}{more}"
+        )
     return Match(values, new)
 
 

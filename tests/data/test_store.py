@@ -181,6 +181,17 @@ def test_a_repaired_file_is_all_that_is_decoded(load_again, write_images, on_dis
     assert load_again()[1] == ["dog/1.png"]
 
 
+def test_a_bad_image_does_not_make_a_cache_useless_that_cannot_be_written(
+    load_again, write_images, monkeypatch, on_disk
+):
+    folder = write_images("image_folder")
+    (folder / "dog" / "1.png").write_bytes(b"")
+    written, _ = load_again(on_bad_image="skip")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    again, names = load_again(on_bad_image="skip")
+    assert again.fingerprint == written.fingerprint and set(names) == {"dog/1.png"}
+
+
 def test_what_a_power_cut_may_leave(load_again, write_images, data_root, on_disk):
     write_images("image_folder")
     whole, _ = load_again()

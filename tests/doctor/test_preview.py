@@ -188,9 +188,9 @@ def test_rate_multipliers_are_named(home, figures):
             "its reductions follow from the training: 0.5 times after 9 epochs without a better val_accuracy",
         ),
         (
-            "{name: muon, learning_rate: 0.02, others: "
-            "{name: sgd, learning_rate: {schedule: cosine, peak: 0.5}}}",
-            "this is the rate of kernels; sgd trains the rest: cosine, 0.5",
+            "{name: muon, learning_rate: 0.02, others: {name: sgd, learning_rate: "
+            "{schedule: one_cycle, start: 0.25, peak: 0.5, end: 0.01, peak_epoch: 0.2}}}",
+            "kernels; the rest, sgd: one_cycle, peak 0.5, start 0.25, end 0.01, peak_epoch 0.2",
         ),
     ],
 )
@@ -198,3 +198,14 @@ def test_schedule_says_what_it_cannot_draw(home, figures, optimizer, line):
     run_preview(f"optimizer={optimizer}", "augmentation=[]")
     assert_legible(figures[-1])
     assert line in "\n".join(text.get_text() for text in drawn_texts(figures[-1]))
+
+
+def test_what_a_sampler_shows_of_the_classes_is_printed(home):
+    job = prepare(load_experiment("tiny"))
+    counts = np.bincount(job.dataset.train.labels)
+    even = len(job.dataset.train) / len(counts)
+    _, printed = run_preview("dataset.sampler=balanced", "augmentation=[]")
+    assert printed.splitlines()[0] == (
+        f"sampler balanced: classes have {counts.min()} to {counts.max()} images; "
+        f"an epoch shows {np.floor(even):.0f} to {np.ceil(even):.0f} of each"
+    )

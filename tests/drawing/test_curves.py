@@ -17,7 +17,13 @@ FILES = ("curves.png", "accuracy.png", "loss.png")
 
 
 def draw_curves(
-    rows, folder, title="a run", monitor="val_accuracy", validation_name="validation", resumed_epochs=()
+    rows,
+    folder,
+    title="a run",
+    monitor="val_accuracy",
+    validation_name="validation",
+    resumed_epochs=(),
+    **training,
 ):
     """Draw the curves of an experiment of this name."""
     experiment = Experiment(
@@ -25,7 +31,7 @@ def draw_curves(
         dataset={"name": "digits", "validation": "test" if validation_name == "test" else 0.1},
         model={"name": "lenet5"},
         optimizer={"name": "sgd", "learning_rate": {"schedule": "constant", "peak": 0.1}},
-        training={"epochs": max(1, len(rows)), "batch_size": 1, "monitor": monitor},
+        training={"epochs": max(1, len(rows)), "batch_size": 1, "monitor": monitor, **training},
     )
     plots.draw_curves(Run(folder), experiment, rows, resumed_epochs)
 
@@ -246,3 +252,8 @@ def test_a_learning_rate_of_nought_or_of_one_epoch_is_drawn(tmp_path, panels, nu
 def test_no_learning_rate_no_strip(tmp_path, panels):
     draw_curves(with_rates(3, lambda epoch: math.nan), tmp_path)
     assert len(panels[0].figure.axes) == 2
+
+
+def test_legend_says_which_weights_are_validated(tmp_path, panels):
+    draw_curves(history(9), tmp_path, validation_name="test", ema={"decay": 0.9})
+    assert legend_texts(panels[1])[:2] == ["Training Loss", "Validation Loss (test, averaged weights)"]

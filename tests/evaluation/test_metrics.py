@@ -53,6 +53,13 @@ def test_a_class_that_never_occurs_or_is_never_guessed_has_shares_of_zero():
     assert found["classes"][1] == {"name": "bee", "images": 0, "precision": 0.0, "recall": 0.0, "f1": 0.0}
 
 
+def test_mean_f1_is_of_the_classes_that_occur():
+    logits = 9.0 * np.eye(6)[[0, 1, 2]]
+    assert classification_metrics(np.array([0, 1, 2]), logits, list("abcdef"))["macro_f1"] == 1.0
+    wrong = 9.0 * np.eye(6)[[0, 1, 5]]
+    assert classification_metrics(np.array([0, 1, 2]), wrong, list("abcdef"))["macro_f1"] == 0.5
+
+
 def test_calibration_error_is_the_mean_distance_of_confidence_and_accuracy():
     # Four images at 0.9, three of them right; one at 0.6, right: |0.9 - 0.75| and |0.6 - 1|.
     shares = np.array([[0.9, 0.1]] * 4 + [[0.6, 0.4]])

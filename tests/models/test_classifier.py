@@ -257,9 +257,9 @@ def test_low_precision_keeps_pixels_and_logits_in_float32(bfloat16):
 
 @pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="this is the run on JAX")
-def test_this_file_and_augmentations_pass_on_jax():
-    names = ("test_classifier.py", "test_augmentation.py", "test_color_layers.py", "test_mixing.py")
-    files = [str(Path(__file__).with_name(name)) for name in names]
+def test_this_file_and_pieces_of_recipes_pass_on_jax():
+    pieces = ("augmentation", "color_layers", "mixing", "policies", "warps", "erasing", "drop_path", "losses")
+    files = [str(Path(__file__).with_name(f"test_{name}.py")) for name in ("classifier", *pieces)]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", *files]
     quick = {"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_backend_optimization_level=0"}  # to compile
     done = subprocess.run(command, env=os.environ | quick, capture_output=True, text=True)

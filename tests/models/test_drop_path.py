@@ -9,38 +9,45 @@ from models import ImageClassifier, Normalization, build_model
 from models.network import MODELS, stochastic_depth
 from tests.models.zoo import leaves
 
-NETWORKS = [
-    ("resnet", {"depth": 18, "stem": "cifar"}, 8),
-    ("cifar_resnet", {"depth": 20}, 9),
-    ("cifar_resnet", {"depth": 8, "preactivation": True}, 3),
-    ("resnet18", {}, 8),
+NETWORKS = [  # with the units that have a shortcut, counted from 1
+    ("resnet", {"depth": 18, "stem": "cifar"}, 8, range(1, 9)),
+    ("cifar_resnet", {"depth": 20}, 8, range(1, 10)),
+    ("cifar_resnet", {"depth": 8, "preactivation": True}, 8, range(1, 4)),
+    ("resnet18", {}, 8, range(1, 9)),
+    ("shallow_res", {}, 32, range(1, 5)),
+    ("resnet50", {}, 37, range(1, 17)),
+    ("resnet18_d2l", {}, 71, range(1, 9)),
+    ("minimodel", {"dropout": 0.0}, 32, range(1, 13)),
+    ("efficientnet_lite0", {"dropout": 0.0}, 32, [3, 5, 7, 8, 10, 11, 13, 14, 15]),
 ]
-every_network = pytest.mark.parametrize(("name", "arguments", "units"), NETWORKS)
+every_network = pytest.mark.parametrize(("name", "arguments", "pixels", "units"), NETWORKS)
+NUM_UNITS = {"efficientnet_lite0": 16}  # of others the last unit has a shortcut
 
 
 def dropouts(network):
-    return [layer for layer in leaves(network) if isinstance(layer, keras.layers.Dropout)]
+    return [layer for layer in leaves(network) if layer.name == "drop_path"]
 
 
 @every_network
-def test_probability_rises_linearly_to_that_of_the_last_unit(name, arguments, units):
-    network = build_model(name, (8, 8, 3), 4, drop_path=0.4, **arguments)
+def test_probability_rises_linearly_to_that_of_the_last_unit(name, arguments, pixels, units):
+    network = build_model(name, (pixels, pixels, 3), 4, drop_path=0.4, **arguments)
     rates = [layer.rate for layer in dropouts(network)]
-    np.testing.assert_allclose(rates, 0.4 * np.arange(1, units + 1) / units)
+    np.testing.assert_allclose(rates, 0.4 * np.array(units) / NUM_UNITS.get(name, units[-1]))
 
 
 @every_network
-def test_nothing_by_default_and_in_inference(name, arguments, units):
-    images = np.random.RandomState(0).standard_normal((3, 8, 8, 3)).astype("float32")
-    plain = build_model(name, (8, 8, 3), 4, **arguments)
+def test_nothing_by_default_and_in_inference(name, arguments, pixels, units):
+    shape = (pixels, pixels, 3)
+    images = np.random.RandomState(0).standard_normal((3, *shape)).astype("float32")
+    plain = build_model(name, shape, 4, **arguments)
     assert not dropouts(plain)
-    assert not any("seed" in variable.path for variable in plain.variables)
+    assert not any("drop_path" in variable.path for variable in plain.variables)
     config = plain.get_config()
     assert config.pop("drop_path") == 0.0
     older = MODELS[name].from_config(config)  # of a file saved before there was such an argument
     assert older.get_config()["drop_path"] == 0.0
 
-    network = build_model(name, (8, 8, 3), 4, drop_path=0.9, **arguments)
+    network = build_model(name, shape, 4, drop_path=0.9, **arguments)
     network.set_weights(plain.get_weights())
     logits = [keras.ops.convert_to_numpy(each(images, training=False)) for each in (plain, network)]
     np.testing.assert_array_equal(*logits)

@@ -1,5 +1,6 @@
 """Several runs in one picture, and which of them are seeds of one recipe."""
 
+import itertools
 import subprocess
 import sys
 
@@ -8,11 +9,13 @@ import pytest
 import yaml
 
 from app import cli, files, reading, runs
+from app.drawing.curves import draw_curves
+from app.records import DatasetRecord
 from app.reports import compare
 from app.reports.compare_groups import gather
 from tests.conftest import set_project
 from tests.drawing.test_curves import has_colour, pixels
-from tests.test_records import DATASET, METRICS
+from tests.test_records import DATASET, ENVIRONMENT, METRICS
 
 EXPERIMENT = """\
 # Tiny.
@@ -44,7 +47,7 @@ def leave_run(name, num_epochs=3, accuracy=None, seed=0, images="same", **sectio
     content["optimizer"]["learning_rate"] = 0.001
     for section, changes in sections.items():
         content[section] = content.get(section, {}) | changes
-    files.write_text(run.experiment, "# Tiny.\n" + yaml.safe_dump(content))
+    files.write_text(run.experiment, "# Tiny.\n" + yaml.safe_dump(content, sort_keys=False))
     height = 0.5 if accuracy is None else accuracy
     rows = [
         dict.fromkeys(reading.HISTORY_COLUMNS, 0.5)
@@ -186,6 +189,19 @@ def test_only_seeds_of_one_finished_recipe_belong_together(home):
     assert [len(group.trials) for group in gather([first, *others, same])] == [2, *[1] * 5]
 
 
+def test_runs_that_were_trained_another_way_stay_alone(home):
+    runs = [leave_run("one", accuracy=0.6, seed=seed) for seed in range(3)]
+    forced = leave_run("one", accuracy=0.6, seed=3)
+    content = reading.read_record(forced.dataset, DatasetRecord).content
+    files.write_json(forced.dataset, content | {"fingerprints_before": ["others"]})
+    orders = [
+        leave_run("one", accuracy=0.6, seed=seed, optimizer={"rate_multipliers": dict(pairs)})
+        for seed, pairs in enumerate(itertools.permutations([("*/bias", 2.0), ("*/*", 0.5)]))
+    ]
+    assert [len(group.trials) for group in gather([*runs, forced, *orders])] == [3, 1, 1, 1]
+    assert [run.name for run in compare.newest_seeds("one")] == [orders[-1].name]
+
+
 def test_runs_that_repeat_a_seed_stay_alone(home):
     three = [leave_run("one", accuracy=0.6, seed=seed) for seed in (0, 0, 1)]
     assert [group.label for group in gather(three)] == [run.name for run in three]
@@ -203,6 +219,15 @@ def test_newest_seeds_of_an_experiment(home):
     assert [run.name for run in compare.newest_seeds("one")] == [newest.name, second.name, third.name]
     leave_run("two"), leave_run("two", seed=1)
     assert [run.name for run in compare.newest_seeds("two")] == [runs.list_runs("two")[-1].name]
+
+
+def test_curves_drawn_again_mark_where_an_unfinished_run_was_resumed(home):
+    run = leave_run("one", 5)
+    files.write_json(run.environment, ENVIRONMENT | {"resumes": [{"epoch": 3}]})
+    assert cli.main(["curves", "--run", run.name]) == 0
+    drawn = pixels(run.curves)
+    draw_curves(run, runs.load_run_experiment(run), reading.read_history(run.history), [3])
+    np.testing.assert_array_equal(pixels(run.curves), drawn)
 
 
 def test_the_seeds_of_one_experiment_are_enough(home, capsys):

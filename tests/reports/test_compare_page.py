@@ -1,6 +1,7 @@
 """The page of a comparison: its tables, and what it says of chance."""
 
 import html
+import json
 import re
 
 import numpy as np
@@ -132,6 +133,18 @@ def test_seeds_show_mean_and_spread(home):
     ]  # fmt: skip
     assert "<b>15.10</b>" in page  # the root of (14**2 + 16**2 + 2**2) / 2
     assert "There are no two to compare." in page
+
+
+def test_the_shortest_epoch_is_the_one_that_is_shown(home):
+    runs_of = [leave_run("one", accuracy=0.6, seed=seed) for seed in range(3)] + [
+        leave_run("two", accuracy=0.6)
+    ]
+    for run, seconds in zip(runs_of, (10.0, 30.0, 30.0, 15.0), strict=True):
+        content = json.loads(run.metrics.read_text())
+        content["timing"]["seconds_per_epoch"] = seconds
+        files.write_json(run.metrics, content)
+    compare(runs_of)
+    assert re.search(r"<b>15 s</b>.{0,30}shortest epoch: two", page_of(home), re.DOTALL)
 
 
 def test_only_the_settings_that_differ_are_listed(home):

@@ -7,6 +7,8 @@ import yaml
 
 from app import files, runs
 from app.errors import UserError
+from app.reading import read_record
+from app.records import DatasetRecord, EnvironmentRecord
 from app.reports.results_table import END, HEADINGS, START, write_results_table
 from tests.conftest import set_project
 from tests.test_records import DATASET, ENVIRONMENT, METRICS
@@ -107,6 +109,37 @@ def test_most_epochs_of_the_same_recipe_count(home):
     assert line_of(home)["last epoch"] == "85.00 %"
 
 
+def test_a_run_that_came_to_its_settings_another_way_is_left_out(home):
+    """Trained on other images before, on a shorter schedule, or with the first match another one."""
+    factors = "rate_multipliers: {'*/bias': 2.0, '*/*': 0.5}"
+    schedule = "{schedule: cosine, peak: 1e-3}"
+    text = EXPERIMENT.replace("learning_rate: 1e-3", f"learning_rate: {schedule}, {factors}")
+    (home / "experiments" / "tiny.yaml").write_text(text)
+
+    def leave(seed, order=1):
+        run = leave_run(50, 0.8, seed=seed)
+        content = yaml.safe_load(text) | {"seed": seed}
+        pairs = list(content["optimizer"]["rate_multipliers"].items())
+        content["optimizer"]["rate_multipliers"] = dict(pairs[::order])
+        files.write_text(run.experiment, yaml.safe_dump(content, sort_keys=False))
+        return run
+
+    leave(0)
+    forced, stretched, longer, reversed_one = leave(1), leave(2), leave(3), leave(4, order=-1)
+    files.write_json(
+        forced.dataset, read_record(forced.dataset, DatasetRecord).content | {"fingerprints_before": ["x"]}
+    )
+    environment = read_record(stretched.environment, EnvironmentRecord).content
+    files.write_json(stretched.environment, environment | {"resumes": [{"epoch": 11, "epochs_before": 10}]})
+    (longer.path / "metrics-10-epochs.json").touch()
+    said = "\n".join(write_results_table())
+    assert line_of(home)["seeds"] == "1"
+    assert f"{forced.name}: left out; it was trained on other images before" in said
+    for run in (stretched, longer):
+        assert f"{run.name}: left out; its schedule was one for fewer epochs before" in said
+    assert f"{reversed_one.name}: left out; it trained another recipe" in said
+
+
 def test_run_of_a_format_that_was_chosen_counts(home):
     run = leave_run(20, 0.8, precision="bfloat16")
     assert "another recipe" in "\n".join(write_results_table())
@@ -158,7 +191,7 @@ def test_figures_from_elsewhere_stay(home):
     (home / "experiments" / "never.yaml").write_text(EXPERIMENT)
     leave_run(20, 0.8)
     write_results_table()
-    assert "Not run yet: `never`." in (home / "experiments" / "README.md").read_text()
+    assert "Not run as they are: `never`." in (home / "experiments" / "README.md").read_text()
     shutil.rmtree(home / "runs")
     write_results_table()
     assert line_of(home)["last epoch"] == "80.00 %"

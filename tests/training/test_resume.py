@@ -20,7 +20,7 @@ from app.data.order import FLIP_STREAM, OLD_FLIP_STREAM
 from app.errors import UserError
 from app.reading import read_history
 from app.run_set import run_of
-from app.runs import Run, list_runs, load_run_experiment, locked
+from app.runs import Run, detour, list_runs, load_run_experiment, locked
 from app.training import resume as resuming
 from app.training.checkpoint import load_state, restore_state
 from app.training.setup import prepare
@@ -83,6 +83,7 @@ def test_stretched_schedule_goes_on_as_the_longer_one(home, finished):
     longer = train("training.epochs=4")
     kept = comparable_history(finished)
     resume(finished, epochs=4, schedule="stretch")
+    assert "fewer epochs before" in (detour(finished, load_run_experiment(finished)) or "")
     assert comparable_history(finished)[:2] == kept
     rates = [[row["learning_rate"] for row in read_history(run.history)[2:]] for run in (finished, longer)]
     assert rates[0] == rates[1]

@@ -70,7 +70,15 @@ def test_a_file_of_ones_own(home):
         (["normalization=pretrained"], "normalization: pretrained goes with model.weights: imagenet"),
         (
             ["model={name: resnet, depth: 34, weights: file.h5}", "dataset.image_size=[32, 32]"],
-            "file.h5 fits resnet only with one of: depth: 50; depth: 101; depth: 152",
+            "file.h5 fits resnet only with one of: depth: 50, stride_on: first; depth: 101, stride_on: first",
+        ),
+        (
+            ["model={name: resnet, depth: 50, stride_on: middle, weights: file.h5}"],
+            "file.h5 fits resnet only with one of: depth: 50, stride_on: first",
+        ),
+        (
+            [*LITE0, "model.weights=file.h5"],
+            "no published weights in .h5 files fit efficientnet_lite0; there are some for resnet, vgg. ",
         ),
         ([*LITE0[:2], "model.weights=imagenet", "normalization=pretrained"], "set dataset.channels: 3"),
         ([*LITE0, "model.weights=file.pth"], "file.pth: cannot be read as a PyTorch file"),
