@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "models": set(),
     "app.errors": set(),
     "app.paths": {"app.errors"},
+    "app.process": {"app.errors"},
     "app.wording": set(),
     "app.files": {"app.errors", "app.paths", "app.wording"},
     "app.machine": {"app.paths", "app.records"},
@@ -48,7 +49,16 @@ MAY_IMPORT = {
     "app.distributed": GROUND | RUNS | {"app.config", "app.data", "models"},
     "app.training": GROUND
     | RUNS
-    | {"app.config", "app.data", "app.drawing", "app.evaluation", "app.reports", "app.distributed", "models"},
+    | {
+        "app.config",
+        "app.data",
+        "app.drawing",
+        "app.evaluation",
+        "app.reports",
+        "app.distributed",
+        "app.process",
+        "models",
+    },
     "app": {"app", "models"},
 }
 QUICK = (

@@ -1,5 +1,7 @@
 """When states are saved and when training stops: on a signal, when it is time, together on all workers."""
 
+import contextlib
+import functools
 import time
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
@@ -8,6 +10,7 @@ import keras
 import numpy as np
 
 from app.errors import Interrupted
+from app.process import stop_noted
 from app.runs import Run
 from app.training.callbacks import fail
 from app.training.checkpoint import Progress, save_state, settle_best
@@ -32,9 +35,9 @@ class StateSaver(keras.callbacks.Callback):
         self.batches_to_go = self.batches_between = 1  # from one agreement of the workers to the next
         self.stop_signal = 0
 
-    def ask_to_stop(self, number: int) -> None:
-        """Stop at the next batch, for the signal of this number."""
-        self.stop_signal = number
+    def stoppable(self) -> contextlib.AbstractContextManager[None]:
+        """Let a signal in the block stop the training at the next batch."""
+        return stop_noted(functools.partial(setattr, self, "stop_signal"), "stopping at the next batch")
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Put back the metrics of a half-finished epoch; `fit` has just reset them."""

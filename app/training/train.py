@@ -19,7 +19,6 @@ from app.files import write_json, write_text
 from app.machine import forget_peak_memory
 from app.paths import runs_root
 from app.preflight import check_resumable, settle_weights
-from app.process import stop_noted
 from app.reading import Row
 from app.reports.report import write_report
 from app.runs import Run, create_run, load_run_experiment, locked
@@ -108,8 +107,7 @@ def train(
             callbacks.append(after_epoch)
         if group.is_chief:  # other machines may have no run folder at all
             stack.enter_context(not_deleted(run))
-        noted = stop_noted(saver.ask_to_stop, "stopping at the next batch")
-        with quick_inference(), features_once(job, run, out) as fed, noted, group.watched():
+        with quick_inference(), features_once(job, run, out) as fed, saver.stoppable(), group.watched():
             val_ds, val_steps = fed.validation_batches()
             if progress.step == job.steps_per_epoch:
                 finish_validation(classifier, progress.epoch, val_ds, val_steps, callbacks)

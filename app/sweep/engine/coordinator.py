@@ -3,6 +3,7 @@
 It alone speaks with the storage, holds no TensorFlow, and outlives whatever becomes of a worker.
 """
 
+import functools
 import selectors
 import signal
 import time
@@ -50,7 +51,9 @@ class Coordinator:
             UserError: The sweep cannot go on.
         """
         try:
-            with stop_noted(self._ask_to_stop, "stopping: the trials write their states"):
+            with stop_noted(
+                functools.partial(setattr, self, "signal"), "stopping: the trials write their states"
+            ):
                 while self._hand_out() or self.workers.get_map():
                     self.ledger.draw()  # while the workers train
                     for key, _ in self.workers.select(TICK_SECONDS):
@@ -211,6 +214,3 @@ class Coordinator:
             self.ledger.display.say(f"trial {number}: its machine shows no sign of life; another one goes on")
         self.ledger.keep_time()
         self.ledger.display.show(self.study.view())
-
-    def _ask_to_stop(self, number: int) -> None:
-        self.signal = number
