@@ -87,7 +87,7 @@ class ImageClassifier(keras.Model):
             self.optimizer = optimizer
 
     def get_compile_config(self) -> None:
-        """Keep the loss, which the `models` package does not know, out of saved files."""
+        """Keep loss, optimizer and metrics out of saved files."""
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments, the parts serialised."""

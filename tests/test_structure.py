@@ -187,7 +187,9 @@ def test_files_fit_one_sitting(module):
 
 
 @pytest.mark.parametrize(
-    "folder", sorted({path.parent for path in SOURCES.values()}), ids=lambda path: path.name
+    "folder",
+    sorted({path.parent for path in SOURCES.values()} - {ROOT / "models" / "networks"}),  # one file a network
+    ids=lambda path: path.name,
 )
 def test_folders_stay_small(folder):
     num_files = len(list(folder.glob("*.py")))

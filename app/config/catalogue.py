@@ -55,7 +55,7 @@ POSITIVE = (
     "clip_threshold", "clipnorm", "clipvalue", "epsilon", "epsilon_1", "epsilon_2", "global_clipnorm",
     "loss_scale_factor",
 )  # fmt: skip
-LIMITS: dict[str, dict[str, Any]] = {  # by argument, where the annotation has none
+LIMITS: dict[str, dict[str, Any]] = {  # by argument, beside what an annotation says
     **dict.fromkeys(POSITIVE, {"exclusiveMinimum": 0}),
     **dict.fromkeys(("beta_1", "beta_2", "rho"), {"minimum": 0, "exclusiveMaximum": 1}),
     **dict.fromkeys(("initial_accumulator_value", "weight_decay"), {"minimum": 0}),

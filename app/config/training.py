@@ -44,7 +44,7 @@ class Lookahead(Section):
     power: NotNegative = Field(0.0, description="Exponent of t / T in the decay at step t of T.")
 
 
-class MovingAverage(Section):
+class Ema(Section):
     """An exponential moving average of the weights beside those that are trained."""
 
     decay: Annotated[float, Field(ge=0, lt=1)] = Field(
@@ -89,7 +89,7 @@ class TrainingConfig(Section):
     lookahead: Lookahead | None = Field(
         None, description="Replace the weights by their moving average; not with `early_stopping`."
     )
-    ema: MovingAverage | None = Field(
+    ema: Ema | None = Field(
         None,
         description="Average the weights over the steps, and validate, save, evaluate and export the "
         "average; not with `lookahead`.",

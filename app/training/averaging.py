@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from app.config.training import Ema, Lookahead
 from app.distributed.replicas import Replicas, moving_statistics
 from app.training.checkpoint import State
 from app.training.freezing import Freezing
@@ -40,7 +41,7 @@ class MovingAverage(keras.callbacks.Callback):
         replicas: Each averages its own copies of the weights.
     """
 
-    def __init__(self, classifier: ImageClassifier, config: Any, replicas: Replicas):
+    def __init__(self, classifier: ImageClassifier, config: Ema, replicas: Replicas):
         """Make the average, equal to the weights; in buffers of its own, as JAX gives each away in a step."""
         super().__init__()
         self.config, self.classifier = config, classifier
@@ -133,7 +134,7 @@ class LookaheadAverage(keras.callbacks.Callback):
     def __init__(
         self,
         classifier: ImageClassifier,
-        config: Any,
+        config: Lookahead,
         total_steps: int,
         replicas: Replicas,
         freezing: Freezing,

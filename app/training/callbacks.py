@@ -1,4 +1,4 @@
-"""What happens beside the training steps: records, the best model, stops, states.
+"""What happens beside the training steps: records, the best model, an early stop, the finite loss.
 
 The callbacks keep nothing of their own that a resumed run would miss: they read and write `Progress`, and
 early stopping and the best epoch follow from its history rows.
@@ -122,7 +122,7 @@ class SyncReplicas(keras.callbacks.Callback):
 
 
 class FiniteLoss(keras.callbacks.Callback):
-    """Stops a run whose loss or weights are no longer numbers, and leaves failure.json for the doctor."""
+    """Stops a run whose loss is no longer a number, and leaves failure.json for the doctor."""
 
     def __init__(self, run: Run, job: Job, progress: Progress):
         super().__init__()

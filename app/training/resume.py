@@ -32,7 +32,7 @@ _DECISIVE = ("tensorflow", "keras", "jax", "jaxlib", "numpy")  # another version
 
 
 def longer(run: Run, epochs: int, fate: ScheduleFate | None) -> Experiment:
-    """Return the experiment of a run with more epochs; nothing is changed yet, see `last_state`.
+    """Return the experiment of a run with more epochs; nothing is changed yet, see `restore_last_state`.
 
     Args:
         run: The run, finished or not.
@@ -85,7 +85,7 @@ def longer(run: Run, epochs: int, fate: ScheduleFate | None) -> Experiment:
     return load_run_experiment(run, changes)
 
 
-def last_state(run: Run, job: Job, found: FoundState, force: bool, out: TextIO) -> State | None:
+def restore_last_state(run: Run, job: Job, found: FoundState, force: bool, out: TextIO) -> State | None:
     """Put the last whole state of a run into its classifier, and record that it goes on.
 
     Everything that could forbid it is looked at before anything in the run folder is changed.

@@ -25,7 +25,7 @@ from app.training import startup
 from app.training.averaging import LookaheadAverage, MovingAverage
 from app.training.freezing import Freezing
 from app.training.optimizers import build_optimizer, optimizer_warnings, scheduled_rate
-from app.training.starting_weights import Start, constants_of, start_of
+from app.training.starting_weights import StartingWeights, constants_of, start_of
 from models import ImageClassifier, Normalization, augmentation_layer, build_model
 from models.losses import SparseCrossentropy
 
@@ -42,7 +42,7 @@ class Job:
     replicas: Replicas
     deterministic: bool
     freezing: Freezing
-    start: Start = Start()
+    start: StartingWeights = StartingWeights()
     lookahead: LookaheadAverage | None = None
     ema: MovingAverage | None = None
     flip_stream: int = FLIP_STREAM
@@ -183,7 +183,7 @@ def prepare(
     steps_per_epoch = num_steps(len(dataset.train), training.batch_size)
     with replicas.scope():
         parts = _make_parts(experiment, dataset, constants)
-    start = Start()
+    start = StartingWeights()
     if replicas.group.is_chief and not from_state:
         with replicas.local_scope():  # the others receive its values
             start = start_of(experiment, parts["network"], dataset.class_names)

@@ -30,20 +30,20 @@ from models.registry import model_arguments
 from models.variables import assign
 
 
-class Start(NamedTuple):
+class StartingWeights(NamedTuple):
     """What a training started from: a line on it, and file, hash and licence of published weights."""
 
     line: str = ""
     record: dict[str, Any] = {}
 
 
-def start_of(experiment: Experiment, network: Network, class_names: tuple[str, ...]) -> Start:
+def start_of(experiment: Experiment, network: Network, class_names: tuple[str, ...]) -> StartingWeights:
     """Put the weights that an experiment names into its network, if it names any."""
     if published := published_weights(experiment):
         return start_from_published(experiment, published, network)
     if run := weights_run(experiment):
-        return Start(start_from(run, network, class_names))
-    return Start()
+        return StartingWeights(start_from(run, network, class_names))
+    return StartingWeights()
 
 
 def constants_of(experiment: Experiment, dataset: Dataset) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def published_weights(experiment: Experiment) -> Pretrained | None:
     )
 
 
-def start_from_published(experiment: Experiment, offer: Pretrained, network: Network) -> Start:
+def start_from_published(experiment: Experiment, offer: Pretrained, network: Network) -> StartingWeights:
     """Put published weights into `network`; its head stays new where their number of classes is another.
 
     Returns:
@@ -154,7 +154,7 @@ def start_from_published(experiment: Experiment, offer: Pretrained, network: Net
     record = {"file": path.name, "sha256": digest, "licence": "not known" if given else offer.licence}
     new = f"; new: {', '.join(matched.new)} (other classes)" if matched.new else ""
     count = f"{len(matched.values)} of {len(network.weights)} variables{new}"
-    return Start(f"starts from {path.name} (licence: {record['licence']}): {count}", record)
+    return StartingWeights(f"starts from {path.name} (licence: {record['licence']}): {count}", record)
 
 
 def _fitting(experiment: Experiment, offers: Iterable[Pretrained]) -> list[Pretrained]:

@@ -30,7 +30,7 @@ from app.training.history import is_complete
 from app.training.interruptions import message_on_stop, not_deleted
 from app.training.progress_display import Display
 from app.training.results import print_results, write_results
-from app.training.resume import ScheduleFate, agreed_position, last_state, longer
+from app.training.resume import ScheduleFate, agreed_position, longer, restore_last_state
 from app.training.setup import Job, prepare
 from app.training.state_saver import StateSaver
 from models.layers import quick_inference
@@ -230,7 +230,7 @@ def resume(
         out = out or progress_output(group, experiment.name)
         group.advice = f"make resume RUN={run.argument} goes on from its last state"
         job = prepare(experiment, group, dataset, from_state=loaded[0] is not None)
-        state = last_state(run, job, loaded, force, out) if group.is_chief else None
+        state = restore_last_state(run, job, loaded, force, out) if group.is_chief else None
         progress, metrics = agreed_position(group, state)
         job.flip_stream = progress.flip_stream
         job.replicas.broadcast(job.classifier)
