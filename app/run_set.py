@@ -6,11 +6,10 @@ settings and data lead to the same folder again, others to one with a further nu
 
 import functools
 import itertools
-import json
 import re
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, TextIO, TypeVar
 
@@ -45,7 +44,8 @@ class RunSet:
     """A folder with runs; each kind is a class."""
 
     kind: ClassVar[str]
-    not_compared: ClassVar[dict[str, Any]] = {}  # further settings by which a set is not found
+    # Further settings by which a set is not found; images may move, and other machines have theirs elsewhere.
+    not_compared: ClassVar[dict[str, Any]] = {"dataset": {"data_dir"}}
 
     folder: Path
     record: SetRecord
@@ -59,7 +59,7 @@ class RunSet:
     def experiment(self) -> Experiment:
         """The settings of the record."""
         try:
-            return Experiment.model_validate_json(json.dumps(self.record.settings))
+            return Experiment.from_json(self.record.settings)
         except ValidationError as error:
             raise UserError(
                 f"{shown(self.path)}: settings: not those of an experiment "
@@ -85,6 +85,8 @@ def list_sets(experiment_name: str, kind: type[SetType]) -> list[SetType]:
 def find_set(experiment: Experiment, fingerprint: str, kind: type[SetType], prefix: str = "") -> SetType:
     """Return the newest set of an experiment and its data; its folder is made where there is none.
 
+    Images may have moved: the settings of the set have the folder where they are now.
+
     Args:
         experiment: The settings that the set is found by.
         fingerprint: Of the data.
@@ -93,7 +95,10 @@ def find_set(experiment: Experiment, fingerprint: str, kind: type[SetType], pref
     """
     for found in reversed(list_sets(experiment.name, kind)):
         if found.record.fingerprint == fingerprint and _same(found.experiment, experiment, kind.not_compared):
-            return found
+            settings = found.record.settings
+            dataset = settings["dataset"] | {"data_dir": experiment.dataset.data_dir}
+            record = found.record.model_copy(update={"settings": settings | {"dataset": dataset}})
+            return replace(found, record=record)
     first = runs_root() / f"{experiment.name}.{prefix}{kind.kind}"
     runs_root().mkdir(parents=True, exist_ok=True)
     for number in itertools.count(1):
@@ -114,32 +119,41 @@ def find_set(experiment: Experiment, fingerprint: str, kind: type[SetType], pref
     return made
 
 
-def run_of(folder_name: str, experiment: Experiment) -> Run | None:
+def run_of(folder_name: str, experiment: Experiment, fingerprint: str | None) -> Run | None:
     """Return the newest run of an experiment in a folder of runs, None where there is none to resume.
 
-    The name of the experiment does not matter; its `model.weights` are those of `settle_weights`.
+    Args:
+        folder_name: Its name below `runs/`.
+        experiment: Its name does not matter; its `model.weights` are those of `settle_weights`.
+        fingerprint: Of its data; None where they are not loaded.
     """
+    return next((run for run, why in _runs_of(folder_name, experiment, fingerprint) if why is None), None)
+
+
+def _runs_of(
+    folder_name: str, experiment: Experiment, fingerprint: str | None
+) -> Iterator[tuple[Run, str | None]]:
+    """Yield the runs of an experiment, newest first, each with the reason why it does not count."""
     for run in reversed(list_runs(folder_name)):
         if run.experiment.is_file() and run.dataset.is_file():
-            trained, auto, num_images = _trained_by(run.path, run.experiment.stat().st_mtime_ns)
+            trained, auto, data = _trained_by(run.path, run.experiment.stat().st_mtime_ns)
             known = auto is None or auto == experiment.training.auto  # not a variant that names the value
-            wanted = experiment.with_epochs_for(num_images).with_auto_of(trained)
+            wanted = experiment.with_epochs_for(data.num_images.train).with_auto_of(trained)
             # Images may have moved: the set is one of images that are the same.
             same = known and _same(trained, wanted, {"dataset": {"data_dir"}})
-            if same and detour(run, trained) is None:
-                return run
-    return None
+            if same and fingerprint in (None, data.fingerprint):
+                yield run, detour(run, trained)
 
 
 @functools.lru_cache(maxsize=1000)
-def _trained_by(path: Path, changed_ns: int) -> tuple[Experiment, list[str] | None, int]:
-    """Return what a run trains, which keys were auto, and the number of its training images.
+def _trained_by(path: Path, changed_ns: int) -> tuple[Experiment, list[str] | None, DatasetRecord]:
+    """Return what a run trains, which keys were auto, and its data.
 
     Sets of many runs are searched for each of them.
     """
     run = Run(path)
     auto = read_record(run.environment, EnvironmentRecord).auto
-    return load_run_experiment(run), auto, read_record(run.dataset, DatasetRecord).num_images.train
+    return load_run_experiment(run), auto, read_record(run.dataset, DatasetRecord)
 
 
 def train_or_resume(
@@ -162,7 +176,12 @@ def train_or_resume(
         UserError: As for a training.
         Interrupted: As for a training; the same call goes on.
     """
-    run = run_of(folder_name, experiment)
+    run = None
+    for each, why in _runs_of(folder_name, experiment, dataset.fingerprint if dataset else None):
+        if why is None:
+            run = each
+            break
+        print(f"{title}: {each.name} does not count: {why}", file=out, flush=True)
     if run and run.finished:
         print(f"{title}: {run.name} is finished", file=out, flush=True)
         return run
@@ -188,14 +207,15 @@ def train_or_fail(
 
     Such a run is not trained again: it would fail again.
     """
-    run = run_of(folder_name, experiment)
+    fingerprint = dataset.fingerprint if dataset else None
+    run = run_of(folder_name, experiment, fingerprint)
     if run and run.failure.is_file():
         print(f"{title}: {run.name} has failed", file=out, flush=True)
         return run
     try:
         return train_or_resume(folder_name, experiment, dataset, out, title)
     except UserError as error:
-        run = run_of(folder_name, experiment)
+        run = run_of(folder_name, experiment, fingerprint)
         if not (run and run.failure.is_file()):
             raise
         print(error, file=out, flush=True)

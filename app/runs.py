@@ -148,12 +148,11 @@ def detour(run: Run, experiment: Experiment) -> str | None:
     """
     if run.dataset.is_file() and read_record(run.dataset, DatasetRecord).fingerprints_before:
         return "it was trained on other images before"
-    if not experiment.depends_on_epochs:
-        return None
     resumes = read_record(run.environment, EnvironmentRecord).resumes if run.environment.is_file() else []
-    if any("epochs_before" in each for each in resumes) or any(run.path.glob("metrics-*-epochs.json")):
-        return "its schedule was one for fewer epochs before"
-    return None
+    stretched = any("epochs_before" in each for each in resumes)
+    if experiment.training.num_epochs in experiment.schedule_epochs:  # older runs did not record it
+        stretched = stretched or any(run.path.glob("metrics-*-epochs.json"))
+    return "its schedule was one for fewer epochs before" if stretched else None
 
 
 def load_finished(run: Run) -> tuple[Experiment, MetricsRecord, DatasetRecord]:

@@ -1,11 +1,13 @@
 """Every shipped experiment builds and trains: one step of each on a few tiny images."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
 from PIL import Image
 
-from app.config import list_experiments, load_experiment
+from app.config import Experiment, list_experiments, load_experiment
 from app.data.sources.cifar import CIFAR10
 from app.training.setup import prepare
 
@@ -26,6 +28,14 @@ def _fill(folder, shape, rng):
     folder.mkdir(parents=True)
     for number in range(3):
         Image.fromarray(rng.integers(0, 256, shape(), dtype=np.uint8)).save(folder / f"{number}.png")
+
+
+def test_the_record_of_a_set_or_of_a_worker_gives_the_same_experiment():
+    overrides = ["dataset.background=[0, 90, 255]", 'optimizer.rate_multipliers={"*/bias": 2}']
+    for each in [*map(load_experiment, list_experiments()), load_experiment("finetune_folder", overrides)]:
+        text = json.dumps(each.model_dump(mode="json"))
+        again = Experiment.from_json(json.loads(text))
+        assert again == each and again.agrees_with(each, {})
 
 
 @pytest.mark.slow

@@ -1,3 +1,4 @@
+import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,6 +9,7 @@ from app import cli, files, reading, runs
 from app.ablation.ablate import AblationSet
 from app.config import dump_experiment, load_experiment
 from app.errors import UserError
+from app.labels.folds import FoldSet
 from app.reports.results_table import END, START
 from app.run_set import find_set, run_of
 from tests.conftest import set_project
@@ -142,13 +144,53 @@ def test_a_run_of_a_set_is_found_again_where_its_images_moved_and_not_for_a_vari
     files.write_json(run.dataset, DATASET | {"num_images": {"train": 4_000, "val": 10}})
     files.write_json(run.environment, ENVIRONMENT | {"auto": ["epochs"]})
     moved = load_experiment("x", ["dataset.data_dir=elsewhere"])
-    assert run_of("x.ablation", asked).name == run_of("x.ablation", moved).name == run.name
-    assert (
-        run_of("x.ablation", load_experiment("x", ["training.epochs=25"])) is None
-    )  # the variant WITHOUT auto
-    assert run_of("x.ablation", load_experiment("x", ["seed=1"])) is None
-    files.write_json(run.path / "metrics-10-epochs.json", {})  # it was trained further
-    assert run_of("x.ablation", asked) is None
+    assert run_of("x.ablation", asked, None).name == run_of("x.ablation", moved, None).name == run.name
+    without_auto = load_experiment("x", ["training.epochs=25"])
+    assert run_of("x.ablation", without_auto, None) is None
+    assert run_of("x.ablation", load_experiment("x", ["seed=1"]), None) is None
+    others = runs.create_run("x.ablation")  # a newer one, by `make train FROM=... DATA_DIR=elsewhere`
+    shutil.copytree(run.path, others.path, dirs_exist_ok=True)
+    files.write_json(
+        others.dataset, DATASET | {"num_images": {"train": 4_000, "val": 10}, "fingerprint": "others"}
+    )
+    assert run_of("x.ablation", asked, DATASET["fingerprint"]).name == run.name
+    assert run_of("x.ablation", asked, "others").name == others.name
+
+
+def test_a_run_of_a_set_does_not_count_once_its_schedule_was_stretched(tmp_path, monkeypatch):
+    text = (
+        "dataset: {name: digits}\nmodel: {name: lenet5}\n"
+        "optimizer: {name: adam, learning_rate: %s}\ntraining: {epochs: 20, batch_size: 8}\n"
+    )
+    spans = {"constant": "1e-3", "kept": "{schedule: cosine, peak: 1e-3, span_epochs: 10}",
+             "cosine": "{schedule: cosine, peak: 1e-3}"}  # fmt: skip
+    set_project(monkeypatch, tmp_path, **{name: text % rate for name, rate in spans.items()})
+    for name in spans:
+        asked, run = load_experiment(name), runs.create_run(f"{name}.ablation")
+        files.write_text(run.experiment, dump_experiment(asked))
+        files.write_json(run.dataset, DATASET)
+        files.write_json(run.environment, ENVIRONMENT)
+        assert run_of(f"{name}.ablation", asked, None).name == run.name
+        files.write_json(run.path / "metrics-10-epochs.json", {})  # it was trained further
+        found = run_of(f"{name}.ablation", asked, None)
+        assert found is None if name == "cosine" else found.name == run.name
+        files.write_json(run.environment, ENVIRONMENT | {"resumes": [{"epoch": 11, "epochs_before": 10}]})
+        assert run_of(f"{name}.ablation", asked, None) is None
+
+
+def test_a_set_is_found_again_where_its_images_moved(tmp_path, monkeypatch):
+    text = (
+        "dataset: {name: image_folder, data_dir: %s}\nmodel: {name: lenet5}\n"
+        "optimizer: {name: adam, learning_rate: 1e-3}\ntraining: {epochs: 2, batch_size: 8}\n"
+        "augmentation: [random_resized_crop: {area: [0.5, 1.0]}]\n"
+    )
+    set_project(monkeypatch, tmp_path, x=text % "here", y=text % "there")
+    here, there = (load_experiment(name).model_copy(update={"name": "x"}) for name in "xy")
+    for kind in (AblationSet, FoldSet):
+        folder = find_set(here, "81", kind).folder
+        found = find_set(there, "81", kind)
+        assert found.folder == folder and found.experiment.dataset.data_dir == "there"
+        assert find_set(there, "82", kind).folder != folder
 
 
 def test_the_order_of_rate_multipliers_tells_sets_and_runs_apart(tmp_path, monkeypatch):
@@ -169,4 +211,4 @@ def test_the_order_of_rate_multipliers_tells_sets_and_runs_apart(tmp_path, monke
     files.write_text(run.experiment, dump_experiment(one))
     files.write_json(run.dataset, DATASET)
     files.write_json(run.environment, ENVIRONMENT)
-    assert run_of(first.name, one).name == run.name and run_of(first.name, other) is None
+    assert run_of(first.name, one, None).name == run.name and run_of(first.name, other, None) is None

@@ -93,7 +93,11 @@ def ablate(experiment: Experiment, variants: Sequence[Variant], num_seeds: int, 
 def _plan(found: AblationSet, variants: Sequence[Variant], seeds: Sequence[int], num_images: int) -> str:
     """Return how many runs there are, how many have ended, and how long the others will take."""
     runs = [
-        run_of(found.folder.name, each.experiment.model_copy(update={"seed": seed}))
+        run_of(
+            found.folder.name,
+            each.experiment.model_copy(update={"seed": seed}),
+            found.record.fingerprint if each.experiment.dataset == variants[0].experiment.dataset else None,
+        )
         for seed in seeds
         for each in variants
     ]

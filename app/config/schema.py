@@ -114,6 +114,15 @@ class Experiment(Section):
         None, description="A search over these settings (`make sweep`); a training ignores it."
     )
 
+    @classmethod
+    def from_json(cls, settings: Any) -> Self:
+        """Return the experiment of `model_dump(mode="json")`, with tuples for its lists as from a file.
+
+        Raises:
+            ValidationError: The settings are none of an experiment.
+        """
+        return cls.model_validate(_with_tuples(settings))
+
     @property
     def alternating_flip(self) -> bool:
         """Whether images are flipped in alternate epochs as they are read: the augmentation's first item."""
@@ -140,12 +149,12 @@ class Experiment(Section):
         return optimizer.model_copy(update=rates)
 
     @property
-    def depends_on_epochs(self) -> bool:
-        """Whether the learning rate of a step, or lookahead's decay, is another one in a longer training."""
-        optimizers = [self.optimizer, self.optimizer.others]
-        spans = [getattr(each.learning_rate, "span_epochs", 0) for each in optimizers if each]
-        lookahead = self.training.lookahead
-        return None in spans or bool(lookahead and lookahead.power)
+    def schedule_epochs(self) -> list[int]:
+        """Over how many epochs what has an end is laid out: learning rates, and lookahead's average."""
+        epochs = self.training.num_epochs
+        rates = [each.learning_rate for each in (self.optimizer, self.optimizer.others) if each]
+        spans = [rate.span_epochs or epochs for rate in rates if hasattr(rate, "span_epochs")]
+        return [*spans, epochs] if self.training.lookahead else spans
 
     def agrees_with(self, other: "Experiment", exclude: Mapping[str, Any] | set[str]) -> bool:
         """Return whether two experiments say the same, `exclude` aside.
@@ -184,3 +193,9 @@ class Experiment(Section):
     def with_auto_of(self, trained: Self) -> Self:
         """Return the experiment with the values that its keys `auto` came to in a run."""
         return self.with_auto(precision=trained.training.precision, epochs=trained.training.epochs)
+
+
+def _with_tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_tuples(inner) for key, inner in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value

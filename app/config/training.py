@@ -143,7 +143,9 @@ class TrainingConfig(Section):
     def _mode_fits_monitor(cls, value: str, info: ValidationInfo) -> str:
         monitor = info.data.get("monitor")
         if monitor and value != best_mode(monitor):
-            raise ValueError(f"must be '{best_mode(monitor)}' with monitor '{monitor}', or be left out")
+            raise ValueError(
+                f"must be '{best_mode(monitor)}' with monitor '{monitor}'; give both, or no mode"
+            )
         return value
 
 

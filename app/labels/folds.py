@@ -41,7 +41,7 @@ class FoldSet(RunSet):
 
     def run_of(self, index: int) -> Run | None:
         """Return the newest run of a fold, None where there is none that could be resumed."""
-        return run_of(self.folder.name, with_fold(self.experiment, index))
+        return run_of(self.folder.name, with_fold(self.experiment, index), self.record.fingerprint)
 
 
 def list_fold_sets(experiment_name: str) -> list[FoldSet]:

@@ -166,7 +166,6 @@ def _as_recorded(kept: Experiment, wanted: Experiment) -> Experiment:
     return kept.model_copy(
         update={
             **{key: getattr(wanted, key) for key in NOT_COMPARED},
-            "dataset": kept.dataset.model_copy(update={"data_dir": wanted.dataset.data_dir}),
             "sweep": kept.sweep.model_copy(update=free),
         }
     )

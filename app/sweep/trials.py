@@ -55,7 +55,7 @@ class SweepSet(RunSet):
 
     kind = "sweep"
     not_compared: ClassVar[dict[str, Any]] = {
-        "dataset": {"data_dir"},  # each machine's own; the fingerprint says whether the images are the same
+        **RunSet.not_compared,
         "sweep": {"trials", "budget_minutes", "finalists", "seeds"},
     }
 

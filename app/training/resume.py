@@ -132,15 +132,17 @@ def restore_last_state(run: Run, job: Job, found: FoundState, force: bool, out: 
         state.progress.resumed_epochs.append(state.progress.epoch + 1)
     settle_best(run, state.progress.epoch if state else 0)
     remove_temporaries(run)
-    planned = _open_again(run, job.experiment)
-    record(run, job, state.progress if state else Progress(), grave, environment, planned)
+    before = _open_again(run, job.experiment)
+    stretched = state and before.schedule_epochs != job.experiment.schedule_epochs
+    epochs_before = before.training.num_epochs if stretched else None
+    record(run, job, state.progress if state else Progress(), grave, environment, epochs_before)
     return state
 
 
-def _open_again(run: Run, experiment: Experiment) -> int:
+def _open_again(run: Run, experiment: Experiment) -> Experiment:
     """Write an experiment that has more epochs now into its run, which is no longer finished.
 
-    Returns how many it had before.
+    Returns the one before.
 
     The metrics of a finished run stay beside the new ones as metrics-<epochs>-epochs.json. They go first: a
     kill in between leaves an unfinished run, which may be resumed with more epochs or without.
@@ -151,7 +153,7 @@ def _open_again(run: Run, experiment: Experiment) -> int:
     before = load_run_experiment(run)
     if experiment != before:
         write_text(run.experiment, dump_experiment(experiment))
-    return before.training.num_epochs
+    return before
 
 
 def agreed_position(group: ProcessGroup, state: State | None) -> tuple[Progress, list[np.ndarray] | None]:
@@ -205,13 +207,13 @@ def record(
     progress: Progress,
     forced: Sequence[str],
     environment_now: Mapping[str, Any],
-    epochs_before: int,
+    epochs_before: int | None,
 ) -> None:
     """Add this resume to environment.json, and changed data to dataset.json."""
     environment = read_record(run.environment, EnvironmentRecord).content
     entry = {"time": time.strftime("%F %T"), "epoch": progress.epoch + 1, "step": progress.step}
     entry |= {name: environment_now[name] for name in ("commit", "workers", "replicas")}
-    if epochs_before != job.experiment.training.num_epochs:
+    if epochs_before:  # the schedule was laid out over these
         entry["epochs_before"] = epochs_before
     environment.setdefault("resumes", []).append(entry | ({"forced": list(forced)} if forced else {}))
     write_json(run.environment, environment)

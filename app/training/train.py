@@ -223,10 +223,10 @@ def resume(
             check_resumable(run, epochs)
             experiment = load_run_experiment(run) if epochs is None else longer(run, epochs, schedule)
             loaded = load_state(run)
-            group.all_gather("run", [run.name, experiment.model_dump_json()])
+            group.all_gather("run", [run.name, experiment.model_dump(mode="json")])
         else:
             name, settings = group.all_gather("run", None)[0]
-            run, experiment = Run(runs_root() / name), Experiment.model_validate_json(settings)
+            run, experiment = Run(runs_root() / name), Experiment.from_json(settings)
         out = out or progress_output(group, experiment.name)
         group.advice = f"make resume RUN={run.argument} goes on from its last state"
         job = prepare(experiment, group, dataset, from_state=loaded[0] is not None)

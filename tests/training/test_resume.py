@@ -403,12 +403,12 @@ def test_a_damaged_run_of_a_set_is_trained_anew_as_its_message_says(straight, ho
     with_damaged_states(run)
     plant(run.environment, auto=["precision"])
     asked = load_experiment("tiny", ["training.precision=auto"])
-    assert run_of("tiny.ablation", asked).name == run.name
+    assert run_of("tiny.ablation", asked, None).name == run.name
     with pytest.raises(UserError, match="damaged, cannot be resumed") as refused:
         resume(run)
     command = re.search('make train FROM=(.*) SET="(.*)"', str(refused.value))
     assert cli.main(["train", "--from", command[1], "--set", command[2]]) == 0
-    found = run_of("tiny.ablation", asked)
+    found = run_of("tiny.ablation", asked, None)
     assert found.finished and found.name != run.name
 
 

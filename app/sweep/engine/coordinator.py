@@ -103,7 +103,9 @@ class Coordinator:
                 if self.ledger.hopeless:
                     return None
                 continue
-            run = run_of(self.ledger.folder.name, experiment) if taken.begun else None
+            same = experiment.dataset == self.ledger.base.dataset
+            fingerprint = self.ledger.record.fingerprint if same else None
+            run = run_of(self.ledger.folder.name, experiment, fingerprint) if taken.begun else None
             if run and run.finished:  # killed between its last file and the storage
                 self.ledger.finish(taken.number, run)
                 continue
