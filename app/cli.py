@@ -79,7 +79,7 @@ def _words(error: OSError) -> str:
     if error.errno in _FULL_OR_FORBIDDEN:
         return (
             f"{where or 'a file of the run'}: cannot be read or written ({reason}); what was written before "
-            "is intact. Free some space or make the folder writable; `make resume` then goes on from the "
-            "last state"
+            "is intact. Free some space or make the folder writable, and give the command again; a training "
+            "goes on from its last state by `make resume`"
         )
     return f"{where}: {reason}" if where else f"the system refused something: {reason}"

@@ -17,7 +17,7 @@ from app.paths import data_root, project_root, shown
 from app.reading import read_record
 from app.records import DatasetRecord, EnvironmentRecord
 from app.runs import Run, find_run, load_run_experiment
-from app.wording import nearest, received, unknown_name
+from app.wording import install_extra, nearest, received, unknown_name
 
 BACKENDS = ("tensorflow", "jax")
 WEIGHT_FILES = (".pth", ".pt", ".safetensors", ".h5")
@@ -150,13 +150,23 @@ def check_resumable(run: Run, epochs: int | None) -> None:
 
 
 def changed_data(run: Run, dataset: Dataset) -> list[str]:
-    """Return a line where a run's data are not those that it began with."""
-    before, now = read_record(run.dataset, DatasetRecord).fingerprint, dataset.fingerprint
+    """Return a line where a run's data are not those that it began with.
+
+    Raises:
+        UserError: The classes are others, which the outputs of its network do not stand for.
+    """
+    data = read_record(run.dataset, DatasetRecord)
+    if (names := data.class_names) != (now := [*dataset.class_names]):
+        raise UserError(
+            f"{run.name}: its classes are {', '.join(names[:20])}; the data have {', '.join(now[:20])} now. "
+            f"Give the folders their old names, or train anew: {train_again(run)}"
+        )
+    before, after = data.fingerprint, dataset.fingerprint
     line = (
-        f"the data have changed: fingerprint {now[:12]}, recorded {before[:12]} in {shown(run.dataset)}; "
+        f"the data have changed: fingerprint {after[:12]}, recorded {before[:12]} in {shown(run.dataset)}; "
         "validation images may be among those that it was trained on"
     )
-    return [line] if before != now else []
+    return [line] if before != after else []
 
 
 def refuse_or_force(run: Run, grave: Sequence[str], force: bool) -> None:
@@ -204,7 +214,7 @@ def check_backend(environment: Mapping[str, str] = os.environ) -> None:
     if backend != BACKENDS[0] and not _installed(backend):
         raise UserError(
             f"{source}: {backend} is not installed here; leave it out to train on {BACKENDS[0]}, or install "
-            f'it: .venv/bin/python -m pip install --constraint constraints.txt --editable ".[{backend}]"'
+            f"it: {install_extra(backend)}"
         )
     for library in ("keras", *BACKENDS[: backend == BACKENDS[0]]):
         if not _installed(library):

@@ -125,3 +125,8 @@ def aligned(
         ).rstrip()
         for row in rows
     ]
+
+
+def install_extra(name: str) -> str:
+    """Return the command that installs an extra of pyproject.toml."""
+    return f'.venv/bin/python -m pip install --constraint constraints.txt --editable ".[{name}]"'

@@ -19,6 +19,7 @@ from typing import Any
 from app.bench.json_worker import JsonWorker, answer_stream, send, serve
 from app.config import Experiment, load_experiment
 from app.errors import UserError
+from app.wording import install_extra
 
 BATCHES_IN_MEMORY = 8
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
@@ -90,7 +91,7 @@ def require(kind: str, experiment: Experiment) -> None:
             "AGAINST=torch: training.precision: received float16; the PyTorch loop knows float32 and bfloat16"
         )
     if importlib.util.find_spec("torch") is None:
-        raise UserError("AGAINST=torch: PyTorch is not installed; `pip install torch`, or the extra 'torch'")
+        raise UserError(f"AGAINST=torch: PyTorch is not installed: {install_extra('torch')}")
 
 
 def share_gpu() -> None:

@@ -24,8 +24,14 @@ def find_group(environment: Mapping[str, str] = os.environ) -> ProcessGroup:
     """
     text = environment.get(VARIABLE, "")
     if text.strip():
-        return _parse(text, _number(environment, LOCAL_VARIABLE, 0))
-    return ProcessGroup() if is_alone(environment) else _ask_slurm(environment)
+        group = _parse(text, _number(environment, LOCAL_VARIABLE, 0))
+    else:
+        group = ProcessGroup() if is_alone(environment) else _ask_slurm(environment)
+    if group.size > 1 and {"http_proxy", "https_proxy"} & environment.keys():
+        os.environ.setdefault(
+            "grpc_proxy", ""
+        )  # else TensorFlow and JAX ask it for each other
+    return group
 
 
 def is_alone(environment: Mapping[str, str] = os.environ) -> bool:

@@ -28,7 +28,7 @@ from app.inference.export_formats import FORMATS, Format, Runner
 from app.inference.load import CheckpointName, Trained, batches_of, load_split, load_trained
 from app.paths import shown
 from app.runs import Run
-from app.wording import unknown_name
+from app.wording import install_extra, unknown_name
 from models import ImageClassifier
 from models.deployed import in_float32, with_probabilities
 
@@ -70,6 +70,7 @@ def export(
     parent = run.path / "exports"
     temporary = parent / f".tmp-{os.getpid()}"
     try:
+        shutil.rmtree(temporary, ignore_errors=True)  # of a process of the same number that was killed
         temporary.mkdir(parents=True)
         path = temporary / chosen.filename
         _quietly(f"FORMAT={format}: cannot be written", lambda: chosen.write(model, str(path)))
@@ -117,7 +118,7 @@ def _available(format: str) -> Format:
             "KERAS_BACKEND out: a run's files are the same on either backend"
         )
     if missing := [name for name in chosen.modules if importlib.util.find_spec(name) is None]:
-        needed = f"pip install '.[export]' (missing: {', '.join(missing)})"
+        needed = f"{install_extra('export')} (missing: {', '.join(missing)})"
         raise UserError(f"FORMAT={format} needs the extra 'export': {needed}")
     return chosen
 

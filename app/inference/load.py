@@ -87,6 +87,10 @@ def load_trained(
     chosen = metrics.final if checkpoint == "last" else best
     if checkpoint == "last" and best.epoch != chosen.epoch:
         _give_last_weights(run, classifier, chosen.epoch)
+        # After a resume on other images (FORCE=1) they are not those of the best epoch.
+        constants = data.content.get("normalization", {})
+        for name in {"mean", "deviation"} & constants.keys():
+            setattr(classifier.normalization, name, np.asarray(constants[name], "float32"))
     calibrated = metrics.calibration.get(checkpoint)
     return Trained(run, experiment, classifier, checkpoint, chosen.epoch, data, calibrated)
 

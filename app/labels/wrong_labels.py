@@ -19,7 +19,7 @@ from app.labels.folds import FoldSet, list_fold_sets
 from app.paths import data_root, project_root, shown
 from app.reading import read_predictions
 from app.reports import html as page
-from app.wording import printable
+from app.wording import install_extra, printable
 
 MOST_SHOWN = 200  # images on the page; the list has all
 LARGEST_PIXELS = 160  # of a picture on the page
@@ -118,7 +118,7 @@ def _suspects(source: Source, softmax: np.ndarray) -> list[Suspect]:
         from cleanlab.filter import find_label_issues
     except ImportError as error:
         raise UserError(
-            "labels: needs the extra 'labels', which `make labels` installs: pip install '.[labels]'"
+            f"labels: needs the extra 'labels', which `make labels` installs: {install_extra('labels')}"
         ) from error
 
     labels, names = source.train.labels, source.class_names

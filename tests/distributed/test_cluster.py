@@ -262,3 +262,11 @@ def test_missing_variables_of_slurm_are_refused(slurm):
     kind, message = slurm[2]
     assert kind == "UserError" and message.startswith("Slurm: ")
     assert "SLURM_STEP_NODELIST" in message and "set TF_CONFIG" in message
+
+
+@pytest.mark.parametrize(("proxy", "asked"), [({}, None), ({"https_proxy": "http://proxy:3128"}, "")])
+def test_workers_do_not_ask_a_proxy_for_each_other(monkeypatch, proxy, asked):
+    monkeypatch.setenv("grpc_proxy", "")  # put back what is there when the test ends
+    monkeypatch.delenv("grpc_proxy")
+    find_group({"TF_CONFIG": config_of(["a:1", "b:2"], 0), **proxy})
+    assert os.environ.get("grpc_proxy") == asked

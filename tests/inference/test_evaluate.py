@@ -61,6 +61,20 @@ def test_digits_have_no_test_split(digits_run, capsys):
     assert evaluations_on_test(digits_run) == []
 
 
+def test_the_last_weights_go_with_the_constants_of_the_last_images(own_run):
+    """After `FORCE=1` on other images best.keras, of an epoch before, holds other ones."""
+    metrics = read_json(own_run.metrics)
+    metrics["best"]["epoch"] = 1
+    own_run.metrics.write_text(json.dumps(metrics))
+    dataset = read_json(own_run.dataset)
+    before = load_trained(own_run, "best").classifier.normalization.mean
+    dataset["normalization"]["mean"] = (before + 0.125).tolist()
+    own_run.dataset.write_text(json.dumps(dataset))
+    for checkpoint, shift in (("best", 0.0), ("last", 0.125)):
+        mean = load_trained(own_run, checkpoint).classifier.normalization.mean
+        np.testing.assert_allclose(mean, before + shift, rtol=1e-6)
+
+
 def test_a_damaged_last_state_is_not_replaced_by_the_one_before(own_run):
     metrics = read_json(own_run.metrics)
     metrics["best"]["epoch"] = 1  # whichever it was: of the last epoch, best.keras would serve for both

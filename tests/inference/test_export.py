@@ -195,7 +195,9 @@ def test_earlier_exports_stay(own_run):
 )
 def test_a_missing_package_is_named(digits_run, monkeypatch, format, module):
     monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
-    message = rf"FORMAT={format} needs the extra 'export': pip install '\.\[export\]' \(missing: .*{module}"
+    message = (
+        rf"FORMAT={format} needs the extra 'export': .* --editable \"\.\[export\]\" \(missing: .*{module}"
+    )
     with pytest.raises(UserError, match=message):
         export(digits_run, format, None, io.StringIO())
     assert not (digits_run.path / "exports").exists()

@@ -127,6 +127,17 @@ def plant(path, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+def test_other_classes_are_refused_even_by_force(unfinished):
+    names = json.loads(unfinished.dataset.read_text())["class_names"]
+    plant(unfinished.dataset, class_names=["zero", *names[1:]], fingerprint="others")
+    before = {path: path.read_bytes() for path in unfinished.path.rglob("*") if path.is_file()}
+    with pytest.raises(
+        UserError, match="its classes are zero, .* the data have .* now.*make train FROM=tiny/"
+    ):
+        resume(unfinished, force=True)
+    assert before == {path: path.read_bytes() for path in unfinished.path.rglob("*") if path.is_file()}
+
+
 def test_other_versions_are_refused_unless_forced(unfinished, straight):
     versions = json.loads(unfinished.environment.read_text())["versions"]
     plant(unfinished.environment, versions=versions | {"keras": "3.0.0"})
