@@ -17,7 +17,7 @@ from app.paths import data_root, project_root, shown
 from app.reading import read_record
 from app.records import DatasetRecord, EnvironmentRecord
 from app.runs import Run, find_run, load_run_experiment
-from app.wording import install_extra, nearest, received, unknown_name
+from app.wording import first_difference, install_extra, nearest, received, unknown_name
 
 BACKENDS = ("tensorflow", "jax")
 WEIGHT_FILES = (".pth", ".pt", ".safetensors", ".h5")
@@ -155,11 +155,11 @@ def changed_data(run: Run, dataset: Dataset) -> list[str]:
     Raises:
         UserError: The classes are others, which the outputs of its network do not stand for.
     """
-    data = read_record(run.dataset, DatasetRecord)
-    if (names := data.class_names) != (now := [*dataset.class_names]):
+    data, now = read_record(run.dataset, DatasetRecord), [*dataset.class_names]
+    if data.class_names != now:
         raise UserError(
-            f"{run.name}: its classes are {', '.join(names[:20])}; the data have {', '.join(now[:20])} now. "
-            f"Give the folders their old names, or train anew: {train_again(run)}"
+            f"{run.name}: its classes are not those of the data: {first_difference(data.class_names, now)}. "
+            f"Put the old ones back, or train anew: {train_again(run)}"
         )
     before, after = data.fingerprint, dataset.fingerprint
     line = (

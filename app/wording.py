@@ -127,6 +127,14 @@ def aligned(
     ]
 
 
+def first_difference(have: Sequence[str], want: Sequence[str]) -> str:
+    """Return where two lists of class names first differ."""
+    if len(have) != len(want):
+        return f"{len(have)} against {len(want)}"
+    number = next(i for i, pair in enumerate(zip(have, want, strict=True)) if pair[0] != pair[1])
+    return f"class {number} is {have[number]!r} against {want[number]!r}"
+
+
 def install_extra(name: str) -> str:
     """Return the command that installs an extra of pyproject.toml."""
     return f'.venv/bin/python -m pip install --constraint constraints.txt --editable ".[{name}]"'

@@ -28,9 +28,7 @@ def find_group(environment: Mapping[str, str] = os.environ) -> ProcessGroup:
     else:
         group = ProcessGroup() if is_alone(environment) else _ask_slurm(environment)
     if group.size > 1 and {"http_proxy", "https_proxy"} & environment.keys():
-        os.environ.setdefault(
-            "grpc_proxy", ""
-        )  # else TensorFlow and JAX ask it for each other
+        os.environ.setdefault("grpc_proxy", "")  # else TensorFlow and JAX ask the proxy for each other
     return group
 
 

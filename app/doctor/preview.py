@@ -135,7 +135,8 @@ def _draw_schedule(path: Path, job: Job) -> None:
     if others := optimizer.others:
         rate = others.learning_rate
         values = rate.model_dump(exclude={"schedule"}, exclude_defaults=True)
-        words = ", ".join(f"{name} {value}" for name, value in values.items())
+        texts = {key: f"{value:g}" if isinstance(value, float) else value for key, value in values.items()}
+        words = ", ".join(f"{key} {text}" for key, text in texts.items())
         lines.append(f"this is the rate of kernels; the rest, {others.name}: {rate.schedule}, {words}")
     if schedule.schedule == "reduce_on_plateau":
         lines.append(

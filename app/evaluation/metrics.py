@@ -32,8 +32,8 @@ def classification_metrics(
 
     Returns:
         `images`; `loss`, the mean negative log-likelihood in nats; `accuracy`; `top5_accuracy`, None for
-        five classes or fewer; `macro_f1`, the mean
-        over the classes that occur; `expected_calibration_error` and the `reliability` it comes from;
+        five classes or fewer; `macro_f1`, the mean over the classes that are labels or are predicted;
+        `expected_calibration_error` and the `reliability` it comes from;
         `classes`, each with `name`, `images`, `precision`, `recall`, `f1`; and `confusion`, the cells of the
         confusion matrix that are not 0, as lists of `true_class`, `predicted_class` and `images`. A fraction
         of nothing is 0.

@@ -1,6 +1,5 @@
 """Load the trained network of a run, and the images of a split."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +18,7 @@ from app.runs import Run, load_finished
 from app.training import startup
 from app.training.averaging import averages_in
 from app.training.checkpoint import load_state
+from app.wording import first_difference
 from models import ImageClassifier
 
 CheckpointName = Literal["best", "last"]
@@ -80,7 +80,7 @@ def load_trained(
     if classifier.class_names != names:
         raise UserError(
             f"{shown(run.best_model)}: its classes are not those of {shown(run.dataset)}: "
-            f"{_first_difference(classifier.class_names, names)}; one of the two files is another run's"
+            f"{first_difference(classifier.class_names, names)}; one of the two files is another run's"
         )
     best = metrics.best or metrics.final
     checkpoint = checkpoint or metrics.checkpoint
@@ -93,14 +93,6 @@ def load_trained(
             setattr(classifier.normalization, name, np.asarray(constants[name], "float32"))
     calibrated = metrics.calibration.get(checkpoint)
     return Trained(run, experiment, classifier, checkpoint, chosen.epoch, data, calibrated)
-
-
-def _first_difference(have: Sequence[str], want: Sequence[str]) -> str:
-    """Return where two lists of class names first differ."""
-    if len(have) != len(want):
-        return f"{len(have)} against {len(want)}"
-    number = next(i for i, pair in enumerate(zip(have, want, strict=True)) if pair[0] != pair[1])
-    return f"class {number} is {have[number]!r} against {want[number]!r}"
 
 
 def _give_last_weights(run: Run, classifier: ImageClassifier, epoch: int) -> None:
@@ -141,7 +133,7 @@ def load_split(
     if dataset.class_names != trained.classifier.class_names:
         raise UserError(
             f"{trained.run.name}: the data's classes have changed since it was trained: "
-            f"{_first_difference(dataset.class_names, trained.classifier.class_names)}"
+            f"{first_difference(dataset.class_names, trained.classifier.class_names)}"
         )
     if dataset.fingerprint != trained.data.fingerprint:
         raise UserError(

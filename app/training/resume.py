@@ -132,17 +132,16 @@ def restore_last_state(run: Run, job: Job, found: FoundState, force: bool, out: 
         state.progress.resumed_epochs.append(state.progress.epoch + 1)
     settle_best(run, state.progress.epoch if state else 0)
     remove_temporaries(run)
-    before = _open_again(run, job.experiment)
+    before = load_run_experiment(run)
+    _open_again(run, job.experiment)
     stretched = state and before.schedule_epochs != job.experiment.schedule_epochs
     epochs_before = before.training.num_epochs if stretched else None
     record(run, job, state.progress if state else Progress(), grave, environment, epochs_before)
     return state
 
 
-def _open_again(run: Run, experiment: Experiment) -> Experiment:
+def _open_again(run: Run, experiment: Experiment) -> None:
     """Write an experiment that has more epochs now into its run, which is no longer finished.
-
-    Returns the one before.
 
     The metrics of a finished run stay beside the new ones as metrics-<epochs>-epochs.json. They go first: a
     kill in between leaves an unfinished run, which may be resumed with more epochs or without.
@@ -150,10 +149,8 @@ def _open_again(run: Run, experiment: Experiment) -> Experiment:
     if run.finished:
         keep_test_evaluations(run)
         os.replace(run.metrics, run.path / f"metrics-{len(read_history(run.history))}-epochs.json")
-    before = load_run_experiment(run)
-    if experiment != before:
+    if experiment != load_run_experiment(run):
         write_text(run.experiment, dump_experiment(experiment))
-    return before
 
 
 def agreed_position(group: ProcessGroup, state: State | None) -> tuple[Progress, list[np.ndarray] | None]:
@@ -219,7 +216,8 @@ def record(
     write_json(run.environment, environment)
     dataset = read_record(run.dataset, DatasetRecord)
     if dataset.fingerprint != job.dataset.fingerprint:
-        before = [*dataset.fingerprints_before, dataset.fingerprint]
+        trained = progress.epoch or progress.step  # else it begins anew, on these images alone
+        before = [*dataset.fingerprints_before, dataset.fingerprint] if trained else []
         write_json(run.dataset, job.describe_dataset() | {"fingerprints_before": before})
 
 

@@ -132,7 +132,8 @@ def test_other_classes_are_refused_even_by_force(unfinished):
     plant(unfinished.dataset, class_names=["zero", *names[1:]], fingerprint="others")
     before = {path: path.read_bytes() for path in unfinished.path.rglob("*") if path.is_file()}
     with pytest.raises(
-        UserError, match="its classes are zero, .* the data have .* now.*make train FROM=tiny/"
+        UserError,
+        match="its classes are not those of the data: class 0 is 'zero' against '0'.*make train FROM=tiny/",
     ):
         resume(unfinished, force=True)
     assert before == {path: path.read_bytes() for path in unfinished.path.rglob("*") if path.is_file()}
