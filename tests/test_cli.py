@@ -86,6 +86,7 @@ def test_unknown_experiment_names_the_nearest_and_makes_nothing(home, capsys):
         (["export", "tiny"], "export: name a format"),
         (["check", "tinny"], "Did you mean 'tiny'"),
         (["train", "tiny", "--sedes", "3"], "unrecognized arguments: --sedes"),
+        (["check", "tiny", "--set", "a=1", "--set", "b=2", "c"], "quotes keep several values"),
         (["train", "tiny", "--epochs", "100001"], "training.epochs: must be a whole number from 1 to 100000"),
         (
             ["train", "tiny", "--set", "model.weights=tiny/latest"],

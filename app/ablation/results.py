@@ -81,10 +81,7 @@ def sentences(results: Sequence[Result]) -> list[str]:
     }
     found = []
     for heading, members in groups.items():
-        words = [
-            each.name + (f" ({_points(each.difference.mean)} points)" if _tested(each) else "")
-            for each in sorted(members, key=lambda each: each.difference.mean)
-        ]
+        words = [_named(each) for each in sorted(members, key=lambda each: each.difference.mean)]
         found += [f"{heading}: {', '.join(words)}."] if words else []
     number = sum(map(_tested, variants))
     if number:
@@ -93,6 +90,14 @@ def sentences(results: Sequence[Result]) -> list[str]:
             f"{counted(number, 'comparison')}; each interval is for itself. More SEEDS make both sharper."
         )
     return found
+
+
+def _named(result: Result) -> str:
+    """Return a variant's name, its difference where that was tested, and how many of its runs failed."""
+    words = [f"{_points(result.difference.mean)} points"] if _tested(result) else []
+    if failed := len(result.accuracies) - len(result.finished):
+        words.append(f"{failed} of {len(result.accuracies)} seeds failed, which the mean leaves out")
+    return result.name + (f" ({'; '.join(words)})" if words else "")
 
 
 def _tested(result: Result) -> bool:

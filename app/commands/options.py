@@ -127,7 +127,9 @@ class _Parser(argparse.ArgumentParser):
     """Raises what is wrong with a command line instead of printing its usage and ending the process."""
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{self.prog}: {message}; see {self.prog} --help")
+        quotes = ' (quotes keep several values of an option together: --set "a=1 b=2")'
+        hint = quotes if message.startswith("unrecognized arguments") else ""
+        raise UserError(f"{self.prog}: {message}{hint}; see {self.prog} --help")
 
 
 def _parameters(function: Callable[..., int | None]) -> dict[str, tuple[str, dict[str, Any]]]:

@@ -26,7 +26,7 @@ from app.commands.options import (
 from app.config import Experiment, changed_experiment, load_experiment
 from app.distributed.cluster import find_group, is_alone
 from app.distributed.local_workers import local_workers
-from app.errors import UserError
+from app.errors import Interrupted, UserError
 from app.files import check_folder
 from app.paths import runs_root
 from app.process import unheard
@@ -82,7 +82,16 @@ def train(
         for each in range(experiment.seed, experiment.seed + seeds):
             recorded = None if from_ else overrides + [f"seed={each}"] * (seeds > 1)
             one = experiment.model_copy(update={"seed": each})
-            run = train(one, overrides=recorded, dataset=dataset, group=group)
+            try:
+                run = train(one, overrides=recorded, dataset=dataset, group=group)
+            except (Interrupted, UserError) as error:
+                left = experiment.seed + seeds - each - 1
+                if not left:
+                    raise
+                advice = f"{error}\nNot begun: {left} more of the {seeds} seeds, from seed={each + 1} on"
+                if isinstance(error, Interrupted):
+                    raise Interrupted(advice, error.exit_code - 128) from error
+                raise UserError(advice) from error
             if seeds > 1:
                 accuracies.append(100 * read_record(run.metrics, MetricsRecord).headline.val_accuracy)
     if seeds > 1:

@@ -45,7 +45,7 @@ def misnamed_files() -> dict[str, str]:
     misnamed = {}
     for path in sorted(experiments_dir().glob("[!.]*")):
         fits = NAME.fullmatch(path.stem) and path.suffix == ".yaml"
-        if fits or path.suffix not in (".yaml", ".yml") or not path.is_file():
+        if fits or path.suffix.lower() not in (".yaml", ".yml") or not path.is_file():
             continue
         better = re.sub(r"[^\w-]+", "_", path.stem).strip("_") or "experiment"
         rule = "consists of letters, digits, _ - and ." if path.suffix == ".yaml" else "ends in .yaml"
@@ -223,7 +223,7 @@ def _experiment_path(name: str) -> Path:
             f"experiment {received(name)}: {shown(path)} is a link that leads out of {shown(folder)}/"
         )
     misnamed = misnamed_files()
-    for file in (name, f"{name}.yaml", f"{name}.yml"):
+    for file in (name, *(name + end for end in (".yaml", ".yml", ".YAML", ".YML"))):
         if file in misnamed:
             raise UserError(misnamed[file])
     meant = nearest(name, names)

@@ -23,6 +23,15 @@ def test_sentences_sort_the_pieces_by_what_is_known():
     assert "Holm's correction for 2 comparisons" in how
 
 
+def test_a_variant_of_which_runs_failed_says_so_beside_its_mean():
+    seeds = {
+        "whole recipe": [0.900, 0.902, 0.898, 0.9, 0.901],
+        "without a": [0.95, 0.951, math.nan, math.nan, 0.95],
+    }
+    (stand_out, _) = sentences(results_of(seeds))
+    assert "without a (+5.01 points; 2 of 5 seeds failed, which the mean leaves out)" in stand_out
+
+
 def test_table_has_the_spread_and_counts_what_failed():
     lines = table(results_of(ACCURACIES))
     assert lines[1].split() == ["whole", "recipe", "90.00", "%", "0.20", "3"]

@@ -350,6 +350,18 @@ def test_test_split_is_evaluated_once_with_the_best_checkpoint(home):
 
 
 @pytest.mark.slow
+def test_seeds_that_were_not_begun_are_named(home, monkeypatch, capsys):
+    def stop(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(runner.Display, "on_train_batch_end", stop)
+    assert cli.main(["train", "tiny", "--seeds", "3"]) == 143
+    message = capsys.readouterr().err
+    assert (
+        "make resume RUN=tiny/" in message and "Not begun: 2 more of the 3 seeds, from seed=4 on" in message
+    )
+
+
 def test_several_seeds_are_several_runs(home, capsys):
     assert cli.main(["train", "tiny", "--seeds", "2", "--set", "training.epochs=1"]) == 0
     first, second = list_runs("tiny")

@@ -18,7 +18,10 @@ def _digits(config: DatasetConfig, data_root: Path) -> Source:
     from sklearn.datasets import load_digits
 
     if config.data_dir is not None:
-        raise UserError("dataset.data_dir: digits come with scikit-learn; leave data_dir (DATA_DIR) out")
+        raise UserError(
+            "dataset.data_dir: digits come with scikit-learn; leave data_dir (DATA_DIR) out. Images of your "
+            "own take an experiment for them, such as EXP=finetune_folder"
+        )
     bundle = load_digits()
     images = np.rint(bundle.images * (255 / 16)).astype(np.uint8)
     arrays = Arrays((images, bundle.target), None, "scikit-learn's bundled handwritten digits")
