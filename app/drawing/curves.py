@@ -64,7 +64,7 @@ def draw_curves(
     best = _find_best(columns[monitor], experiment.training.mode)
     mixed = " (mixed)" if experiment.mixes_images else ""
     on_test = experiment.dataset.validates_on_test
-    notes = ["test"] * on_test + ["averaged weights"] * bool(experiment.training.ema)
+    notes = ["test"] * on_test + ["EMA"] * bool(experiment.training.ema)
     validated = f" ({', '.join(notes)})" if notes else ""
     for half, metric in enumerate(("accuracy", "loss")):
         left = 0.5 * half * width
@@ -142,7 +142,7 @@ def _add_legend(axes: "Axes", resumed_epochs: Sequence[int]) -> None:
     # Above the panel, where it hides nothing.
     axes.legend(
         loc="lower left", bbox_to_anchor=(-0.02, 0.995), ncols=2, fontsize=LEGEND_POINTS, frameon=False,
-        borderaxespad=0.1, labelspacing=0.25, columnspacing=1.0, handlelength=1.6, handletextpad=0.5,
+        borderaxespad=0.1, labelspacing=0.25, columnspacing=0.7, handlelength=1.6, handletextpad=0.5,
     )  # fmt: skip
 
 

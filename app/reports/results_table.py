@@ -191,9 +191,12 @@ def _result(experiment: Experiment, chosen: Sequence[_Finished]) -> tuple[_Cells
     best = _mean(each.best.val_accuracy for each in metrics if each.best)
     if len(chosen) == 1 and metrics[0].best:
         best += f" ({metrics[0].best.epoch})"
+    test = _mean(each.test.accuracy for each in metrics if each.test)
     if all(each.test_time_views for each in metrics):
-        views = _mean(each.test_time_views.val_accuracy for each in metrics if each.test_time_views)
-        headline += f" ({views} with test-time views)"
+        found = [each.test_time_views for each in metrics if each.test_time_views]
+        headline += f" ({_mean(each.val_accuracy for each in found)} with test-time views)"
+        of_test = [each.test_accuracy for each in found if each.test_accuracy is not None]
+        test += f" ({_mean(of_test)} with test-time views)" if of_test else ""
     data = data_name(newest.experiment, newest.dataset).replace("|", "&#124;")  # no border of a cell
     row = (
         f"`{experiment.name}`",
@@ -204,7 +207,7 @@ def _result(experiment: Experiment, chosen: Sequence[_Finished]) -> tuple[_Cells
         f"{len(chosen)}",
         headline if newest.metrics.on_test else last,
         best,
-        _mean(each.test.accuracy for each in metrics if each.test),
+        test,
         source_cell(experiment),
         seconds,
         f"{describe_machine(newest.environment)}, {newest.experiment.training.precision}",

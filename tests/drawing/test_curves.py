@@ -256,4 +256,4 @@ def test_no_learning_rate_no_strip(tmp_path, panels):
 
 def test_legend_says_which_weights_are_validated(tmp_path, panels):
     draw_curves(history(9), tmp_path, validation_name="test", ema={"decay": 0.9})
-    assert legend_texts(panels[1])[:2] == ["Training Loss", "Validation Loss (test, averaged weights)"]
+    assert legend_texts(panels[1])[:2] == ["Training Loss", "Validation Loss (test, EMA)"]

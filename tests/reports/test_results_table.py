@@ -8,7 +8,7 @@ import yaml
 from app import files, runs
 from app.errors import UserError
 from app.reading import read_record
-from app.records import DatasetRecord, EnvironmentRecord
+from app.records import DatasetRecord, EnvironmentRecord, MetricsRecord
 from app.reports.results_table import END, HEADINGS, START, write_results_table
 from tests.conftest import set_project
 from tests.test_records import DATASET, ENVIRONMENT, METRICS
@@ -138,6 +138,17 @@ def test_a_run_that_came_to_its_settings_another_way_is_left_out(home):
     for run in (stretched, longer):
         assert f"{run.name}: left out; its schedule was one for fewer epochs before" in said
     assert f"{reversed_one.name}: left out; it trained another recipe" in said
+
+
+def test_test_accuracy_with_views_stands_beside_the_one_without(home):
+    run = leave_run(20, 0.8)
+    views = {"views": "flip", "val_accuracy": 0.82, "test_accuracy": 0.523}
+    files.write_json(
+        run.metrics, read_record(run.metrics, MetricsRecord).content | {"test_time_views": views}
+    )
+    write_results_table()
+    line = line_of(home)
+    assert (line["last epoch"], line["test"]) == ("80.00 %", "50.00 % (52.30 % with test-time views)")
 
 
 def test_run_of_a_format_that_was_chosen_counts(home):

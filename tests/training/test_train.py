@@ -362,6 +362,7 @@ def test_seeds_that_were_not_begun_are_named(home, monkeypatch, capsys):
     )
 
 
+@pytest.mark.slow
 def test_several_seeds_are_several_runs(home, capsys):
     assert cli.main(["train", "tiny", "--seeds", "2", "--set", "training.epochs=1"]) == 0
     first, second = list_runs("tiny")
