@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any, NoReturn, TextIO, cast
 
@@ -80,16 +80,9 @@ def stoppable() -> Iterator[None]:
 
     Signals that are ignored from the start, as under nohup, stay so.
     """
-    previous = {}
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:
-            with contextlib.suppress(ValueError):  # not the main thread: who runs the thread handles signals
-                previous[number] = signal.signal(number, _stop)
-    try:
+    signals = (signal.SIGTERM, signal.SIGHUP)
+    with _handled([each for each in signals if signal.getsignal(each) is signal.SIG_DFL], _stop):
         yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
@@ -111,21 +104,29 @@ def stop_noted(note: Callable[[int], None], what: str) -> Iterator[None]:
         note: Called with the number of the signal.
         what: What goes on until the stop; it is printed.
     """
-    previous: dict[signal.Signals, Any] = {}
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = [each for each in signals if signal.getsignal(each) is not signal.SIG_IGN]
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         note(number)
-        for each in previous:  # Python's own handler of SIGINT would wait for the step to end
+        for each in numbers:  # Python's own handler of SIGINT would wait for the step to end
             signal.signal(each, signal.SIG_DFL if each == signal.SIGINT else lambda *_: None)
         with contextlib.suppress(OSError):  # of the terminal that was closed
             print(f"\n{what}; ctrl-C now stops at once ...", file=sys.stderr, flush=True)
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            with contextlib.suppress(ValueError):  # not the main thread: who runs the thread handles signals
-                previous[number] = signal.signal(number, on_signal)
+    with _handled(numbers, on_signal):
+        yield
+
+
+@contextlib.contextmanager
+def _handled(numbers: Sequence[int], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Handle signals in the block, and give them back."""
+    previous = {}
+    for number in numbers:
+        with contextlib.suppress(ValueError):  # not the main thread: who runs the thread handles signals
+            previous[number] = signal.signal(number, handler)
     try:
         yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for number, before in previous.items():
+            signal.signal(number, before)
