@@ -351,7 +351,7 @@ def test_test_split_is_evaluated_once_with_the_best_checkpoint(home):
 
 @pytest.mark.slow
 def test_seeds_that_were_not_begun_are_named(home, monkeypatch, capsys):
-    def stop(*_):
+    def stop(*_, **__):
         os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(runner.Display, "on_train_batch_end", stop)
