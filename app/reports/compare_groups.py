@@ -90,6 +90,11 @@ class Group:
         """The headline accuracies."""
         return [trial.accuracy for trial in self.trials if trial.accuracy is not None]
 
+    @property
+    def seconds(self) -> float:
+        """Seconds that an epoch took, on average of the runs."""
+        return statistics.mean(trial.seconds for trial in self.trials)
+
     def metrics(self, *keys: str) -> list[float]:
         """Return the number under these keys of metrics.json, of each run that has it."""
         values: list[Any] = [trial.metrics for trial in self.trials]

@@ -123,8 +123,7 @@ def _epochs(group: Group) -> str:
 
 
 def _seconds(group: Group) -> str:
-    mean = statistics.mean(trial.seconds for trial in group.trials)
-    return f"{mean:,.0f}" if mean >= 10 else f"{mean:.1f}"
+    return f"{group.seconds:,.0f}" if group.seconds >= 10 else f"{group.seconds:.1f}"
 
 
 def _count(*keys: str) -> Callable[[Group], str]:
@@ -166,7 +165,7 @@ def _tiles(groups: Sequence[Group]) -> list[tuple[str, str]]:
         least = min(finished, key=lambda group: group.metrics("parameters", "total"))
         found.append((_count("parameters", "total")(least), f"fewest parameters: {least.label}"))
     if timed := [group for group in groups if group.first.seconds]:
-        quick = min(timed, key=lambda group: statistics.mean(trial.seconds for trial in group.trials))
+        quick = min(timed, key=lambda group: group.seconds)
         found.append((f"{_seconds(quick)} s", f"shortest epoch: {quick.label}"))
     return found
 

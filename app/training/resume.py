@@ -133,15 +133,15 @@ def restore_last_state(run: Run, job: Job, found: FoundState, force: bool, out: 
     settle_best(run, state.progress.epoch if state else 0)
     remove_temporaries(run)
     before = load_run_experiment(run)
-    _open_again(run, job.experiment)
+    _open_again(run, before, job.experiment)
     stretched = state and before.schedule_epochs != job.experiment.schedule_epochs
     epochs_before = before.training.num_epochs if stretched else None
     record(run, job, state.progress if state else Progress(), grave, environment, epochs_before)
     return state
 
 
-def _open_again(run: Run, experiment: Experiment) -> None:
-    """Write an experiment that has more epochs now into its run, which is no longer finished.
+def _open_again(run: Run, before: Experiment, experiment: Experiment) -> None:
+    """Write an experiment that has more epochs now than `before` into its run, which is no longer finished.
 
     The metrics of a finished run stay beside the new ones as metrics-<epochs>-epochs.json. They go first: a
     kill in between leaves an unfinished run, which may be resumed with more epochs or without.
@@ -149,7 +149,7 @@ def _open_again(run: Run, experiment: Experiment) -> None:
     if run.finished:
         keep_test_evaluations(run)
         os.replace(run.metrics, run.path / f"metrics-{len(read_history(run.history))}-epochs.json")
-    if experiment != load_run_experiment(run):
+    if experiment != before:
         write_text(run.experiment, dump_experiment(experiment))
 
 

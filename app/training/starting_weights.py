@@ -112,7 +112,7 @@ def published_weights(experiment: Experiment) -> Pretrained | None:
     model, file = experiment.model, weights_file(experiment, must_exist=False)  # a resume goes without it
     if model.weights != IMAGENET and file is None:
         return None
-    offers = [each for each in MODELS[model.name].pretrained if file is None or each.layout == _layout(file)]
+    offers = _offers(model.name, file)
     if fitting := _fitting(experiment, offers):
         return fitting[0]
     if offers:
@@ -121,11 +121,7 @@ def published_weights(experiment: Experiment) -> Pretrained | None:
             f"model.weights: {model.weights} fits {model.name} only with one of: {'; '.join(sets)}"
         )
     kind = f" in {file.suffix} files" if file else ""
-    known = ", ".join(
-        name
-        for name, cls in MODELS.items()
-        if any(file is None or each.layout == _layout(file) for each in cls.pretrained)
-    )
+    known = ", ".join(name for name in MODELS if _offers(name, file))
     raise UserError(
         f"model.weights: no published weights{kind} fit {model.name}; there are some for {known}. "
         "A run of this program can be named for every network"
@@ -156,6 +152,11 @@ def start_from_published(experiment: Experiment, offer: Pretrained, network: Net
     new = f"; new: {', '.join(matched.new)} (other classes)" if matched.new else ""
     count = f"{len(matched.values)} of {len(network.weights)} variables{new}"
     return StartingWeights(f"starts from {path.name} (licence: {record['licence']}): {count}", record)
+
+
+def _offers(name: str, file: Path | None) -> list[Pretrained]:
+    """Return a network's published weights; with a file, those of its kind."""
+    return [each for each in MODELS[name].pretrained if file is None or each.layout == _layout(file)]
 
 
 def _fitting(experiment: Experiment, offers: Iterable[Pretrained]) -> list[Pretrained]:
