@@ -19,7 +19,7 @@ from app.data.dataset import Dataset
 from app.data.datasets import load_dataset
 from app.evaluation.records import evaluations_on_test
 from app.files import write_json
-from app.paths import data_root
+from app.paths import data_root, runs_root
 from app.preflight import settle_weights
 from app.reading import read_record
 from app.records import Count, FailureRecord, MetricsRecord, Record
@@ -119,10 +119,12 @@ def train_finalists(
     no_test = None if test else "no run with another seed finished" if has_test else "the data have none"
     before = read_finalists(folder)
     tested = set(before.tested) if before else set()
-    # A run that was evaluated by hand counts as well.
-    tested |= {
-        each.trial for each in finalists if any(evaluations_on_test(find_run(name)) for name in each.runs)
-    }
+    # Runs that were evaluated by hand count as well; those of trials may lie on another machine.
+    names = [(each.trial, name) for each in finalists for name in each.runs]
+    names += [(trial.number, trial.run) for trial in best if trial.run]
+    for number, run in ((number, Run(runs_root() / name)) for number, name in names):
+        if run.finished and evaluations_on_test(run):
+            tested.add(number)
     record = FinalistsRecord(
         finished=len(best), finalists=finalists, test=test, no_test=no_test, tested=sorted(tested)
     )

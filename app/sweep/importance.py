@@ -1,9 +1,11 @@
 """How much each setting of a sweep matters, by fANOVA."""
 
 import json
+import math
 from collections.abc import Sequence
+from typing import Any
 
-from app.config.sweep import Choice, SweepConfig
+from app.config.sweep import Choice, Range, SweepConfig
 from app.sweep.trials import Trial
 from app.sweep.values import ranked, value_of
 
@@ -14,8 +16,9 @@ def importances(trials: Sequence[Trial], sweep: SweepConfig) -> dict[str, float]
     """Return the fraction of the objective's variance that each setting explains alone, the largest first.
 
     A random forest is fitted to the finished trials, and its variance divided among the settings: fANOVA,
-    Hutter et al. 2014 (proceedings.mlr.press/v32/hutter14.html), as Optuna implements it. The fractions are
-    scaled to a sum of 1. The same trials give the same numbers.
+    Hutter et al. 2014 (proceedings.mlr.press/v32/hutter14.html), as Optuna implements it. Optuna averages
+    over ranges on a linear scale; logarithmic ones are handed over as logarithms, so that each decade counts
+    alike. The fractions are scaled to a sum of 1. The same trials give the same numbers.
 
     Returns:
         None where fewer than LEAST_TRIALS trials are finished, or all of them are equally good.
@@ -27,14 +30,14 @@ def importances(trials: Sequence[Trial], sweep: SweepConfig) -> dict[str, float]
 
     from app.sweep.engine.decisions import distributions, quiet
 
-    space = sweep.space
+    space = dict(sweep.space)
+    for key, spec in space.items():
+        if isinstance(spec, Range) and spec.log:
+            space[key] = Range(math.log(spec.low), math.log(spec.high))
     with quiet():
         study = optuna.create_study(direction=sweep.direction)
         for trial in finished:
-            params = {
-                key: json.dumps(value) if isinstance(space[key], Choice) else value
-                for key, value in trial.settings.items()
-            }
+            params = {key: _coordinate(value, sweep.space[key]) for key, value in trial.settings.items()}
             study.add_trial(
                 optuna.trial.create_trial(
                     params=params, distributions=distributions(space), value=value_of(trial)
@@ -42,3 +45,9 @@ def importances(trials: Sequence[Trial], sweep: SweepConfig) -> dict[str, float]
             )
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
         return optuna.importance.get_param_importances(study, evaluator=evaluator)
+
+
+def _coordinate(value: Any, spec: Range | Choice) -> Any:
+    if isinstance(spec, Choice):
+        return json.dumps(value)
+    return math.log(value) if spec.log else value

@@ -146,6 +146,13 @@ def test_stopped_evaluated_by_hand_and_with_images_that_moved(sweep, home, monke
     again = train_finalists(folder, experiment, trials[:2], io.StringIO())
     assert again.tested == [0, 1] and again.test == record.test
 
+    # So does a look through the run of a trial that is no finalist.
+    (folder / "finalists.json").unlink()
+    looked = {each.trial: each.runs[0] for each in record.finalists}[1]
+    alone = with_sweep(experiment, finalists=1, seeds=1)
+    others = [trials[0], trials[1]._replace(run=looked)]
+    assert train_finalists(folder, alone, others, io.StringIO()).tested == [0, 1]
+
     shutil.rmtree(find_run(best.runs[0]).evaluations)  # as if stopped before it
     (home / "noise").rename(home / "elsewhere")
     data = experiment.dataset.model_copy(update={"data_dir": str(home / "elsewhere")})

@@ -1,6 +1,7 @@
 """The page of a sweep: complete, self-contained, and written as well where there is little to show."""
 
 import os
+import random
 import re
 
 import pytest
@@ -77,3 +78,15 @@ def test_importance_names_the_setting_that_decides():
     assert importances(trials[:10], sweep_of()) is None  # seven are finished
     equal = [trial._replace(value=0.5) for trial in trials if trial.state == "finished"]
     assert importances(equal, sweep_of()) is None
+
+
+def test_importance_counts_each_decade_of_a_logarithmic_range_alike():
+    """Nine tenths of 1e-4 to 1e-1 lie in its last decade, in which this value hardly changes."""
+    draw, trials = random.Random(0), []
+    for trial in made_up_trials(80):
+        rate, batch = 10 ** draw.uniform(-4, -1), draw.choice((32, 64))
+        value = 0.1 * (rate > 1e-3) + 0.03 * (batch == 64)
+        settings = trial.settings | {"optimizer.learning_rate.peak": rate, "training.batch_size": batch}
+        trials.append(trial._replace(state="finished", value=value, settings=settings))
+    found = importances(trials, sweep_of())
+    assert next(iter(found)) == "optimizer.learning_rate.peak" and found["optimizer.learning_rate.peak"] > 0.8
