@@ -1,8 +1,6 @@
 """Files written atomically, JSON, and folders named by the time they were made."""
 
 import contextlib
-import json
-import math
 import os
 import re
 import time
@@ -10,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from app.errors import UserError
 from app.paths import shown
@@ -51,7 +49,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write `content` as indented JSON, atomically. A number that is not finite becomes null."""
-    write_text(path, json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, to_json(content, indent=2, inf_nan_mode="null").decode() + "\n")
 
 
 def read_bytes(path: Path) -> bytes:
@@ -144,14 +142,3 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _finite(value: Any) -> Any:
-    """Return `value` with infinities and NaN replaced by None: JSON cannot hold them."""
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

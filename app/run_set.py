@@ -162,6 +162,8 @@ def train_or_resume(
     dataset: Dataset | None,
     out: TextIO,
     title: str,
+    *,
+    may_fail: bool = False,
 ) -> Run:
     """Return the finished run of an experiment in a folder of runs: found, resumed or trained anew.
 
@@ -171,19 +173,23 @@ def train_or_resume(
         dataset: Its data, where they are loaded already.
         out: Where progress is shown.
         title: A line before it, such as "fold 1 of 5".
+        may_fail: Whether a run whose loss is no longer finite is returned, too, with its failure.json. It is
+            not trained again: it would fail again.
 
     Raises:
         UserError: As for a training.
         Interrupted: As for a training; the same call goes on.
     """
+    fingerprint = dataset.fingerprint if dataset else None
     run = None
-    for each, why in _runs_of(folder_name, experiment, dataset.fingerprint if dataset else None):
+    for each, why in _runs_of(folder_name, experiment, fingerprint):
         if why is None:
             run = each
             break
         print(f"{title}: {each.name} does not count: {why}", file=out, flush=True)
-    if run and run.finished:
-        print(f"{title}: {run.name} is finished", file=out, flush=True)
+    if run and (run.finished or may_fail and run.failure.is_file()):
+        how = "is finished" if run.finished else "has failed"
+        print(f"{title}: {run.name} {how}", file=out, flush=True)
         return run
     print(title, file=out, flush=True)
     from app.training.train import resume, train  # brings up the backend, which takes seconds
@@ -194,28 +200,8 @@ def train_or_resume(
         return train(experiment.model_copy(update={"name": folder_name}), out, dataset=dataset)
     except Interrupted as stop:  # whose words go on with this run alone, even to the test split
         raise Interrupted(f"\n{title}: stopped; the same command goes on", stop.exit_code - 128) from stop
-
-
-def train_or_fail(
-    folder_name: str,
-    experiment: Experiment,
-    dataset: Dataset | None,
-    out: TextIO,
-    title: str,
-) -> Run:
-    """Do as `train_or_resume`, but return a run with its failure.json where its loss is no longer finite.
-
-    Such a run is not trained again: it would fail again.
-    """
-    fingerprint = dataset.fingerprint if dataset else None
-    run = run_of(folder_name, experiment, fingerprint)
-    if run and run.failure.is_file():
-        print(f"{title}: {run.name} has failed", file=out, flush=True)
-        return run
-    try:
-        return train_or_resume(folder_name, experiment, dataset, out, title)
     except UserError as error:
-        run = run_of(folder_name, experiment, fingerprint)
+        run = run_of(folder_name, experiment, fingerprint) if may_fail else None
         if not (run and run.failure.is_file()):
             raise
         print(error, file=out, flush=True)

@@ -15,6 +15,7 @@ RULES = {
     "dict_type": "must be a mapping",
     "model_type": "must be a mapping",
     "model_attributes_type": "must be a mapping",
+    "named_tuple_type": "must be a mapping",
     "finite_number": "must be a finite number",
     "string_too_short": "must not be empty",
     "literal_error": "must be {expected}",

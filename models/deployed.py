@@ -1,7 +1,5 @@
 """A trained classifier as other programs want it: raw images in, class probabilities out, all in float32."""
 
-from typing import Any
-
 import keras
 
 from models.classifier import ImageClassifier
@@ -19,20 +17,14 @@ def in_float32(classifier: ImageClassifier, image_shape: tuple[int, int, int]) -
     Returns:
         The new classifier, not compiled.
     """
-    fresh = ImageClassifier.from_config(_all_float32(classifier.get_config()) | {"augmentation": []})
+    config = classifier.get_config() | {"augmentation": []}
+    for part in (config, config["network"]["config"], config["normalization"]["config"]):
+        part["dtype"] = "float32"  # which a network gives to its layers
+    fresh = ImageClassifier.from_config(config)
     fresh.build((None, *image_shape))
     for variable, source in zip(fresh.network.weights, classifier.network.weights, strict=True):
         variable.assign(source)
     return fresh
-
-
-def _all_float32(config: Any) -> Any:
-    """Return a serialised object in which every dtype policy is float32."""
-    if isinstance(config, dict):
-        if config.get("class_name") == "DTypePolicy":
-            return config | {"config": {"name": "float32"}}
-        return {key: _all_float32(value) for key, value in config.items()}
-    return [_all_float32(value) for value in config] if isinstance(config, list) else config
 
 
 def with_probabilities(

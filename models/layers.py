@@ -91,12 +91,13 @@ class BatchNormalization(keras.layers.BatchNormalization):
         """
         if mask is not None or _modes["stock"]:
             return super()._moments(inputs, mask)
-        context = _replica_context() if self.synchronized else None
+        context = None
+        if self.synchronized and keras.backend.backend() == "tensorflow":  # JAX computes the whole batch
+            import tensorflow as tf
+
+            context = tf.distribute.get_replica_context()
         if context is None or context.num_replicas_in_sync == 1:
             return ops.moments(inputs, axes=self._reduction_axes)
-
-        import tensorflow as tf
-
         mean, variance = tf.nn.moments(inputs, self._reduction_axes)
         count = tf.fill(tf.shape(mean), tf.cast(tf.size(inputs) / tf.size(mean), inputs.dtype))
         # A replica without images has no moments, and counts for nothing.
@@ -120,16 +121,6 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def _update(self, moving: Any, value: Any) -> None:
         moving.assign(ops.cast(moving, "float32") * self.momentum + value * (1.0 - self.momentum))
-
-
-def _replica_context() -> Any:
-    """Return TensorFlow's replica that is being computed; on JAX one program computes the whole batch."""
-    if keras.backend.backend() != "tensorflow":
-        return None
-
-    import tensorflow as tf
-
-    return tf.distribute.get_replica_context()
 
 
 @keras.saving.register_keras_serializable("models")

@@ -385,10 +385,7 @@ def test_what_is_wrong_with_runs_and_data_is_found_before_tensorflow_comes_up(ho
         "    assert not {'tensorflow', 'keras', 'jax'} & set(sys.modules), command\n"
     )
     result = subprocess.run(
-        [sys.executable, "-c", program, *commands],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
+        [sys.executable, "-c", program, *commands], cwd=ROOT, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr
     for line, words in zip(result.stderr.splitlines(), commands.values(), strict=True):

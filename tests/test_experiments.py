@@ -35,7 +35,14 @@ def test_the_record_of_a_set_or_of_a_worker_gives_the_same_experiment():
     for each in [*map(load_experiment, list_experiments()), load_experiment("finetune_folder", overrides)]:
         text = json.dumps(each.model_dump(mode="json"))
         again = Experiment.from_json(json.loads(text))
-        assert again == each and again.agrees_with(each, {})
+        assert again == each and again.agrees_with(each)
+
+
+@pytest.mark.parametrize("name", list_experiments())
+def test_accuracies_of_a_source_name_its_data(name):
+    """Those on the original pixels of CIFAR-10 are not those on other copies of it."""
+    reference = load_experiment(name).reference
+    assert not (reference and reference.last_val_accuracy) or reference.data
 
 
 @pytest.mark.slow

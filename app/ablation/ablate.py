@@ -21,7 +21,7 @@ from app.preflight import check_dataset
 from app.reading import read_record
 from app.records import MetricsRecord
 from app.reports.cells import percent
-from app.run_set import RunSet, find_set, run_of, train_or_fail, train_or_resume
+from app.run_set import RunSet, find_set, run_of, train_or_resume
 from app.runs import Run, list_runs, locked
 from app.wording import duration
 
@@ -74,8 +74,7 @@ def ablate(experiment: Experiment, variants: Sequence[Variant], num_seeds: int, 
                 one = each.experiment.model_copy(update={"seed": seed})
                 title = f"seed {seed} ({number} of {num_seeds}), {each.name}"
                 known = dataset if one.dataset == experiment.dataset else None
-                trained = train_or_resume if each.name == WHOLE else train_or_fail
-                run = trained(found.folder.name, one, known, out, title)
+                run = train_or_resume(found.folder.name, one, known, out, title, may_fail=each.name != WHOLE)
                 accuracies[each.name].append(_accuracy(run))
             results = results_of(accuracies)
             if number > 1:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from app.config import Experiment
-from app.config.arguments import split_layer
+from app.config.arguments import split_layer, value_at
 from app.config.combinations import REFUSED
 from app.config.loader import file_content
 from app.config.nodes import Mark, node_of
@@ -49,7 +49,7 @@ def pieces_of(experiment: Experiment) -> list[str]:
     """Return what is taken out of an experiment where nothing is named: layers of augmentation, and keys."""
     content = file_content(experiment)
     layers = dict.fromkeys(f"{AUGMENTATION}.{layer.name}" for layer in experiment.augmentation)
-    return [*layers, *(key for key in KEYS if _value(content, key))]
+    return [*layers, *(key for key in KEYS if value_at(content, key))]
 
 
 def variants_of(experiment: Experiment, pieces: Sequence[str]) -> list[Variant]:
@@ -67,7 +67,7 @@ def variants_of(experiment: Experiment, pieces: Sequence[str]) -> list[Variant]:
     for piece in pieces:
         try:
             variant = _variant(experiment, piece)
-            same = [each.name for each in found if each.experiment == variant.experiment]
+            same = [each.name for each in found if each.experiment.agrees_with(variant.experiment)]
             if same:
                 raise UserError(f"{piece}: the same experiment as {same[0]}")
             found.append(variant)
@@ -86,7 +86,7 @@ def _variant(experiment: Experiment, piece: str) -> Variant:
         changed = changed_experiment(experiment, [piece], "WITHOUT")
     else:
         changed = checked(node_of(_without(file_content(experiment), piece), Mark(name)), experiment)
-    if changed == experiment:
+    if changed.agrees_with(experiment):
         raise UserError(f"{piece}: changes nothing, as that is how it is")
     before, after = experiment.flat(), changed.flat()
     for key in before | after:
@@ -104,7 +104,7 @@ def _without(content: dict[str, Any], piece: str) -> dict[str, Any]:
         kept = [layer for layer in content[path] if split_layer(layer)[0] != key]
         if len(kept) < len(content[path]):
             return content | {path: kept}
-    section = _value(content, path)
+    section = value_at(content, path)
     if not isinstance(section, dict) or key not in section:
         raise UserError(f"{piece}: no such layer or key is in this experiment")
     if path.startswith("optimizer") and key in OFF:
@@ -112,11 +112,3 @@ def _without(content: dict[str, Any], piece: str) -> dict[str, Any]:
     else:
         del section[key]
     return content
-
-
-def _value(content: dict[str, Any], key: str) -> Any:
-    """Return what stands under a dotted key, None where nothing does."""
-    value: Any = content
-    for step in key.split(".") if key else ():
-        value = value.get(step) if isinstance(value, dict) else None
-    return value

@@ -133,11 +133,7 @@ def _same_data(job: Job, other: Experiment) -> Dataset | None:
 
 
 def _interleave(
-    job: Job,
-    others: Sequence[baselines.Baseline],
-    changed: Mapping[str, Job],
-    rounds: int,
-    folder: Path,
+    job: Job, others: Sequence[baselines.Baseline], changed: Mapping[str, Job], rounds: int, folder: Path
 ) -> dict[str, Any]:
     """Measure `fit`, the compiled step alone and the others; return medians of each round."""
     contenders = {

@@ -24,16 +24,9 @@ from models.augmentation import LAYERS, augmentation_layer
 from models.augmentation.mixing import augment
 
 _ARGUMENTS = {  # of augmentation layers
-    "addition_factor": 0.5,
-    "brightness_factor": 0.2,
-    "degrees": 20,
-    "factor": 0.5,
-    "height_pixels": 3,
-    "hue_factor": 0.2,
-    "saturation_factor": 0.4,
-    "threshold_factor": 0.9,
-    "width_pixels": 3,
-}
+    "addition_factor": 0.5, "brightness_factor": 0.2, "degrees": 20, "factor": 0.5, "height_pixels": 3,
+    "hue_factor": 0.2, "saturation_factor": 0.4, "threshold_factor": 0.9, "width_pixels": 3,
+}  # fmt: skip
 PEAK_SIDE = 2048  # of the square matrices whose product shows the processor's peak
 
 

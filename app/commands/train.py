@@ -32,7 +32,7 @@ from app.paths import runs_root
 from app.process import unheard
 from app.reading import read_record
 from app.records import MetricsRecord
-from app.runs import find_run, load_run_experiment, locked, newest_run
+from app.runs import find_run, list_runs, load_run_experiment, locked, newest_run
 
 
 @command
@@ -82,13 +82,15 @@ def train(
         for each in range(experiment.seed, experiment.seed + seeds):
             recorded = None if from_ else overrides + [f"seed={each}"] * (seeds > 1)
             one = experiment.model_copy(update={"seed": each})
+            before = len(list_runs(experiment.name))
             try:
                 run = train(one, overrides=recorded, dataset=dataset, group=group)
             except (Interrupted, UserError) as error:
-                left = experiment.seed + seeds - each - 1
-                if not left:
+                first = each + (len(list_runs(experiment.name)) > before)
+                left = experiment.seed + seeds - first
+                if not 0 < left < seeds:
                     raise
-                advice = f"{error}\nNot begun: {left} more of the {seeds} seeds, from seed={each + 1} on"
+                advice = f"{error}\nNot begun: {left} more of the {seeds} seeds, from seed={first} on"
                 if isinstance(error, Interrupted):
                     raise Interrupted(advice, error.exit_code - 128) from error
                 raise UserError(advice) from error

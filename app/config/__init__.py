@@ -3,14 +3,10 @@
 from app.config.loader import dump_experiment, list_experiments, load_experiment, misnamed_files
 from app.config.schema import Experiment
 from app.config.space import changed_experiment, load_with_sweep, trial_experiment
-from app.config.sweep import Choice, Range, SweepConfig
 
 __all__ = [
-    "Choice",
     "changed_experiment",
     "Experiment",
-    "Range",
-    "SweepConfig",
     "dump_experiment",
     "list_experiments",
     "load_experiment",

@@ -99,9 +99,9 @@ def name_and_argument_findings(plain: dict[str, Any]) -> Iterator[Finding]:
             if isinstance(others, dict) and isinstance(others.get("name"), str):
                 arguments = {key: value for key, value in others.items() if key not in OTHERS_KEYS}
                 yield from _check((section, "others"), OTHERS, others["name"], arguments)
-    data, known = plain.get("dataset"), catalogue()["datasets"]
-    if isinstance(data, dict) and isinstance(data.get("name"), str) and data["name"] not in known:
-        yield Finding(("dataset", "name"), unknown_name("dataset", data["name"], known))
+    dataset, known = value_at(plain, "dataset.name"), catalogue()["datasets"]
+    if isinstance(dataset, str) and dataset not in known:
+        yield Finding(("dataset", "name"), unknown_name("dataset", dataset, known))
     augmentation = plain.get("augmentation")
     for index, item in enumerate(augmentation if isinstance(augmentation, tuple) else ()):
         path: tuple[str | int, ...] = ("augmentation", index)
@@ -117,6 +117,13 @@ def name_and_argument_findings(plain: dict[str, Any]) -> Iterator[Finding]:
             yield from _check(inner, "augmentation layer", name, given)
             if name == ALTERNATING_FLIP and index:
                 yield Finding(inner, f"{name} must come first: images are flipped as they are read")
+
+
+def value_at(content: Any, key: str) -> Any:
+    """Return what stands under a dotted key of a file's content, None where nothing does."""
+    for step in key.split(".") if key else ():
+        content = content.get(step) if isinstance(content, dict) else None
+    return content
 
 
 def split_layer(item: Any) -> tuple[str | None, dict[str, Any] | None]:

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from app.config.arguments import MIXING, Finding, split_layer
+from app.config.arguments import MIXING, Finding, split_layer, value_at
 from app.config.sweep import Range, SweepConfig
 from app.config.training import AUTO_EPOCHS
 from app.wording import received
@@ -85,45 +85,40 @@ def optimizer_findings(plain: dict[str, Any]) -> Iterator[Finding]:
 
 def schedule_findings(plain: dict[str, Any]) -> Iterator[Finding]:
     """Check that a schedule's milestones, and the epoch of an unfreezing, lie inside the training."""
-    training, optimizer = plain.get("training"), plain.get("optimizer")
-    epochs = training.get("epochs") if isinstance(training, dict) else None
+    epochs, unfreeze = value_at(plain, "training.epochs"), value_at(plain, "model.unfreeze_epoch")
     length = f"training.epochs, which is {epochs}"
     if epochs == "auto":
         epochs = AUTO_EPOCHS[0]
         length = f"training.epochs, which may be {epochs} with auto"
-    others = optimizer.get("others") if isinstance(optimizer, dict) else None
-    model = plain.get("model")
-    unfreeze = model.get("unfreeze_epoch") if isinstance(model, dict) else None
-    if type(unfreeze) is int and type(epochs) is int and unfreeze > epochs > 0:
-        message = f"must be at most {length}; got {unfreeze}"
-        yield Finding(("model", "unfreeze_epoch"), message)
-    for path, part in ((("optimizer",), optimizer), (("optimizer", "others"), others)):
-        schedule = part.get("learning_rate") if isinstance(part, dict) else None
-        if type(epochs) is not int or not isinstance(schedule, dict):
+    if type(epochs) is not int:
+        return
+    if type(unfreeze) is int and unfreeze > epochs > 0:
+        yield Finding(("model", "unfreeze_epoch"), f"must be at most {length}; got {unfreeze}")
+    for path in (("optimizer", "learning_rate"), ("optimizer", "others", "learning_rate")):
+        schedule = value_at(plain, ".".join(path))
+        if not isinstance(schedule, dict):
             continue
         span = schedule.get("span_epochs")
         limit, end = (f"span_epochs, which is {span}", span) if type(span) is int else (length, epochs)
         for key in ("warmup_epochs", "peak_epoch"):
             value = schedule.get(key)
             if isinstance(value, int | float) and type(value) is not bool and value >= end > 0:
-                message = f"must be below {limit}; got {value}"
-                yield Finding((*path, "learning_rate", key), message)
+                yield Finding((*path, key), f"must be below {limit}; got {value}")
 
 
 def conflict_findings(plain: dict[str, Any]) -> Iterator[Finding]:
     """Check keys that need another one, or rule it out."""
-    parts = (plain.get("model"), plain.get("training"))
-    model, training = (part if isinstance(part, dict) else {} for part in parts)
-    if model.get("unfreeze_epoch") is not None and not model.get("freeze"):
+    if value_at(plain, "model.unfreeze_epoch") is not None and not value_at(plain, "model.freeze"):
         message = "belongs to model.freeze, which says what is frozen until then; leave it out"
         yield Finding(("model", "unfreeze_epoch"), message, at_key=True)
-    if training.get("ema") and training.get("lookahead"):
+    lookahead = value_at(plain, "training.lookahead")
+    if value_at(plain, "training.ema") and lookahead:
         message = (
             "cannot be combined with training.lookahead, which replaces the weights by their average, while "
             "ema keeps one beside them; leave one of them out"
         )
         yield Finding(("training", "ema"), message, at_key=True)
-    if training.get("lookahead") and training.get("early_stopping"):
+    if lookahead and value_at(plain, "training.early_stopping"):
         message = (
             "cannot be combined with training.early_stopping: the weights become the average at the last of "
             "all epochs' steps, which a run that stops early does not reach; leave one of them out"

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from app.config.schedules import Section
+from app.config.schedules import Section, one_rule
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Pixels = Annotated[int, Field(ge=1, le=4096)]
@@ -46,13 +46,19 @@ class DatasetConfig(Section):
     resize: Literal["stretch", "crop"] = Field(
         "stretch", description="Stretch images to `image_size`, or scale them and crop the centre."
     )
-    background: Level | tuple[Level, Level, Level] = Field(
+    background: Annotated[
+        Level | tuple[Level, Level, Level],
+        one_rule("must be a gray from 0 to 255, or [red, green, blue] of these"),
+    ] = Field(
         255, description="Colour behind transparent pixels: a gray from 0 to 255, or `[red, green, blue]`."
     )
     on_bad_image: Literal["fail", "skip"] = Field(
         "fail", description="Stop and name every unreadable file, or leave them out and list them."
     )
-    validation: float | Literal["test"] = Field(
+    validation: Annotated[
+        Annotated[float, Field(gt=0, lt=1)] | Literal["test"],
+        one_rule("must be a fraction between 0 and 1 (both excluded) or 'test'"),
+    ] = Field(
         0.1, description="Fraction of each class of the training split held out for validation, or `test`."
     )
     fold: Fold | None = Field(
@@ -87,14 +93,6 @@ class DatasetConfig(Section):
             raise ValueError("must be 1 or 3")
         return value
 
-    @field_validator("background", mode="before")
-    @classmethod
-    def _background_is_a_colour(cls, value: object) -> object:
-        levels = value if isinstance(value, tuple) and len(value) == 3 else (value,)
-        if all(type(level) is int and 0 <= level <= 255 for level in levels):
-            return value
-        raise ValueError("must be a gray from 0 to 255, or [red, green, blue] of these")
-
     @property
     def validates_on_test(self) -> bool:
         """Whether the test split serves for validation."""
@@ -104,10 +102,3 @@ class DatasetConfig(Section):
     def background_colour(self) -> tuple[int, int, int]:
         """The background as RGB."""
         return (self.background,) * 3 if isinstance(self.background, int) else self.background
-
-    @field_validator("validation", mode="before")
-    @classmethod
-    def _validation_is_a_fraction_or_test(cls, value: object) -> object:
-        if value == "test" or (type(value) is float and 0 < value < 1):
-            return value
-        raise ValueError("must be a fraction between 0 and 1 (both excluded) or 'test'")

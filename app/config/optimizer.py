@@ -2,25 +2,12 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from app.config.dataset import Text
-from app.config.schedules import AnySchedule, NotNegative, Section
+from app.config.schedules import AnySchedule, NotNegative, Section, one_rule
 
 NORM_AND_BIAS: Literal["norm_and_bias"] = "norm_and_bias"  # a word for patterns, see `no_decay_patterns`
-
-
-def word_or_patterns(value: Any, word: str, of: str) -> Any:
-    """Return a list of patterns as a tuple, or the word that stands for some.
-
-    Raises:
-        ValueError: It is neither.
-    """
-    if isinstance(value, list | tuple) and all(isinstance(item, str) and item for item in value):
-        return tuple(value)
-    if value != word:
-        raise ValueError(f"must be a list of patterns of {of}, or '{word}'")
-    return value
 
 
 class OtherOptimizer(Section):
@@ -50,7 +37,10 @@ class OptimizerConfig(Section):
         description="Multiplies the learning rate, and weight decay with it, once for each block or layer "
         "between a variable and the head (see Fine-tuning).",
     )
-    no_decay: Literal["norm_and_bias"] | tuple[Text, ...] = Field(
+    no_decay: Annotated[
+        Literal["norm_and_bias"] | tuple[Text, ...],
+        one_rule(f"must be a list of patterns of variable paths, or '{NORM_AND_BIAS}'"),
+    ] = Field(
         (),
         description='Patterns of paths or names of variables without weight decay, such as `["*/bias"]`; '
         "`norm_and_bias` stands for `*/bias`, `*/gamma` and `*/beta`.",
@@ -64,11 +54,6 @@ class OptimizerConfig(Section):
         None, description="With `muon`, the optimizer of biases, normalisations and the head; required there."
     )
     arguments: dict[str, Any] = Field({}, description="The optimizer's arguments.")
-
-    @field_validator("no_decay", mode="before")
-    @classmethod
-    def _word_or_patterns(cls, value: Any) -> Any:
-        return word_or_patterns(value, NORM_AND_BIAS, "variable paths")
 
     @property
     def no_decay_patterns(self) -> tuple[str, ...]:

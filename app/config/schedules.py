@@ -1,12 +1,25 @@
 """Learning-rate schedules of an experiment file, and the types of numbers that all sections share."""
 
-from typing import Annotated, Literal, Self
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidator, field_validator
 
 Epochs = Annotated[int, Field(ge=1, le=100_000)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
+
+
+def one_rule(rule: str) -> WrapValidator:
+    """Return what gives a type of several alternatives one message, where pydantic has one for each."""
+
+    def check(value: Any, validate: Callable[[Any], Any]) -> Any:
+        try:
+            return validate(value)
+        except ValidationError:
+            raise ValueError(rule) from None
+
+    return WrapValidator(check)
 
 
 class Section(BaseModel):

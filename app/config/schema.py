@@ -11,8 +11,8 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from app.config.arguments import ALTERNATING_FLIP, MIXING
 from app.config.dataset import DatasetConfig, Seed, Text
-from app.config.optimizer import OptimizerConfig, word_or_patterns
-from app.config.schedules import Epochs, Positive, Section
+from app.config.optimizer import OptimizerConfig
+from app.config.schedules import Epochs, Positive, Section, one_rule
 from app.config.sweep import SweepConfig
 from app.config.training import AUTO_EPOCHS, AUTO_IMAGES_SEEN, TrainingConfig
 
@@ -35,7 +35,10 @@ class ModelConfig(Section):
         description="Weights to start from: a run (its best), `imagenet`, or a file (`.pth`, `.safetensors`, "
         "`.h5`); the head is new where classes differ.",
     )
-    freeze: Literal["backbone"] | tuple[Text, ...] = Field(
+    freeze: Annotated[
+        Literal["backbone"] | tuple[Text, ...],
+        one_rule("must be a list of patterns of layers' names, or 'backbone'"),
+    ] = Field(
         (),
         description='Layers that keep their weights: patterns of names such as `["stem*", "units.0"]` (see '
         "Fine-tuning), or `backbone`, all but the head.",
@@ -44,11 +47,6 @@ class ModelConfig(Section):
         None, description="Epoch, counted from 1, from which on everything is trained; by default never."
     )
     arguments: dict[str, Any] = Field({}, description="The network's arguments.")
-
-    @field_validator("freeze", mode="before")
-    @classmethod
-    def _word_or_patterns(cls, value: Any) -> Any:
-        return word_or_patterns(value, "backbone", "layers' names")
 
 
 class EvaluationConfig(Section):
@@ -156,17 +154,11 @@ class Experiment(Section):
         spans = [rate.span_epochs or epochs for rate in rates if hasattr(rate, "span_epochs")]
         return [*spans, epochs] if self.training.lookahead else spans
 
-    def agrees_with(self, other: "Experiment", exclude: Mapping[str, Any] | set[str]) -> bool:
-        """Return whether two experiments say the same, `exclude` aside.
+    def agrees_with(self, other: "Experiment", exclude: Mapping[str, Any] | set[str] | None = None) -> bool:
+        """Return whether two experiments say the same, `exclude` aside."""
+        return self.flat(exclude) == other.flat(exclude)
 
-        The patterns of rate multipliers are in the same order, too, as the first match counts.
-        """
-        one, two = (
-            (each.model_dump(exclude=exclude), [*each.optimizer.rate_multipliers]) for each in (self, other)
-        )
-        return one == two
-
-    def flat(self, exclude: dict[str, Any] | None = None) -> dict[str, Any]:
+    def flat(self, exclude: Mapping[str, Any] | set[str] | None = None) -> dict[str, Any]:
         """Return the settings as JSON values by dotted key, arguments beside their `name` as in a file."""
 
         def leaves(content: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
@@ -176,7 +168,10 @@ class Experiment(Section):
                 else:
                     yield prefix + key, value
 
-        return dict(leaves(self.model_dump(mode="json", exclude=exclude), ""))
+        found = dict(leaves(self.model_dump(mode="json", exclude=exclude), ""))
+        if len(self.optimizer.rate_multipliers) > 1:  # a mapping has no order, but the first match counts
+            found["optimizer.rate_multipliers"] = [*self.optimizer.rate_multipliers]
+        return found
 
     def with_auto(self, **values: Any) -> Self:
         """Return the experiment with values for those keys of `training` that are `auto` in it."""

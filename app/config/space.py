@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import functools
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -78,23 +77,9 @@ def load_with_sweep(name_or_path: str | Path, overrides: Sequence[str] = ()) -> 
     An override of `sweep.space.KEY` replaces what the file has for this key, or adds it.
     """
     experiment, root = read_experiment(name_or_path, overrides)
-    if experiment.sweep:
-        check_space(experiment, root)
-    return experiment
-
-
-def check_space(experiment: Experiment, root: Node) -> None:
-    """Check that a sweep can search its space, and that whatever it draws is a valid experiment.
-
-    Args:
-        experiment: With its sweep.
-        root: The tree that it was made of, in which messages say where.
-
-    Raises:
-        UserError: With a line for everything that is wrong.
-    """
     sweep, file = experiment.sweep, experiments_dir() / f"{experiment.name}.yaml"
-    assert sweep is not None
+    if sweep is None:
+        return experiment
     findings = [Finding(("dataset", "validation"), TEST)] if experiment.dataset.validates_on_test else []
     findings += search_findings(sweep, experiment.training.epochs)
     unfit = {finding.path[2] for finding in findings if finding.path[:2] == ("sweep", "space")}
@@ -103,23 +88,20 @@ def check_space(experiment: Experiment, root: Node) -> None:
     if findings:
         problems = [locate(root, finding) for finding in findings]
         raise UserError(message_of(without_consequences(problems), file))
+    return experiment
 
 
 def _trial_findings(experiment: Experiment, space: Mapping[str, Range | Choice]) -> Iterator[Finding]:
     """Check the corners of the space, and that no two choices are the same."""
     keys, values = list(space), [setting.checked for setting in space.values()]
     root = _base(experiment, Mark(""))
-    nodes = [
-        [_changes({key: each}, root.mark) for each in some] for key, some in zip(keys, values, strict=True)
-    ]
     known = _new_run(root, experiment)[1]  # of a base that an override has shortened
     corners = _corners(list(space.values()))
     failing: dict[Finding, list[Corner]] = collections.defaultdict(list)
     alone: list[dict[int, Experiment]] = [{} for _ in keys]  # trials with the other keys at their first
     for corner in corners:
-        settings = [some[index] for some, index in zip(nodes, corner, strict=True)]
-        changes = functools.reduce(merge, settings, Node({}, root.mark))
-        trial, findings = _new_run(merge(root, changes), experiment)
+        settings = {key: some[index] for key, some, index in zip(keys, values, corner, strict=True)}
+        trial, findings = _new_run(merge(root, _changes(settings, root.mark)), experiment)
         for finding in findings:
             if finding not in known:
                 failing[finding].append(corner)

@@ -138,7 +138,7 @@ class SweepConfig(Section):
     space: Annotated[Mapping[str, Setting], Field(min_length=1, max_length=50)] = Field(
         description="What is searched, by dotted key: a list of choices, whatever the key takes, or a range: "
         "`uniform(low, high)`, `log(low, high)` on a logarithmic scale (Ray's `loguniform`, Optuna's "
-        "`log=True`), `int(low, high)` or `int_log(low, high)` of whole numbers, both ends included.",
+        "`log=True`), `int(low, high)` or `int_log(low, high)` of whole numbers, both ends included."
     )
     sampler: Literal["tpe", "random", "grid"] = Field(
         "tpe",

@@ -1,12 +1,11 @@
 """The section `training` of an experiment file."""
 
-import math
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from app.config.dataset import Text
-from app.config.schedules import Epochs, NotNegative, Positive, Section
+from app.config.schedules import Epochs, NotNegative, Positive, Section, one_rule
 
 # What `training.epochs: auto` means, chosen on fine-tuning from published weights.
 AUTO_IMAGES_SEEN = 100_000
@@ -60,7 +59,9 @@ class Ema(Section):
 class TrainingConfig(Section):
     """How long, in what batches, in what precision, and which epoch counts as the best."""
 
-    epochs: Epochs | Literal["auto"] = Field(
+    epochs: Annotated[
+        Epochs | Literal["auto"], one_rule("must be a whole number from 1 to 100000, or 'auto'")
+    ] = Field(
         description="Passes over the training images; `auto`, for fine-tuning, is as many as show 100,000 "
         "images in all, but from 5 to 100."
     )
@@ -81,7 +82,10 @@ class TrainingConfig(Section):
     early_stopping: EarlyStopping | None = Field(
         None, description="Stop where `monitor` no longer improves; without it all epochs are trained."
     )
-    class_weight: Literal["balanced"] | dict[Text, NotNegative] | None = Field(
+    class_weight: Annotated[
+        Literal["balanced"] | dict[Text, NotNegative] | None,
+        one_rule("must be 'balanced', or a mapping of class names to numbers from 0 on"),
+    ] = Field(
         None,
         description="Factors of the training loss by class name, such as `{cat: 2.0}`, and 1 for all others; "
         "or `balanced`: the inverse of each class's frequency in an epoch.",
@@ -120,23 +124,6 @@ class TrainingConfig(Section):
     def weights(self) -> Literal["raw", "average"]:
         """Which weights are validated, evaluated and exported."""
         return "average" if self.ema else "raw"
-
-    @field_validator("class_weight", mode="before")
-    @classmethod
-    def _class_weight_is_a_word_or_factors(cls, value: object) -> object:
-        is_mapping = isinstance(value, dict) and all(
-            type(factor) in (int, float) and 0 <= factor < math.inf for factor in value.values()
-        )
-        if is_mapping or value in ("balanced", None):
-            return value
-        raise ValueError("must be 'balanced', or a mapping of class names to numbers from 0 on")
-
-    @field_validator("epochs", mode="before")
-    @classmethod
-    def _epochs_is_a_number_or_auto(cls, value: object) -> object:
-        if value == "auto" or (type(value) is int and 1 <= value <= 100_000):
-            return value
-        raise ValueError("must be a whole number from 1 to 100000, or 'auto'")
 
     @field_validator("mode")
     @classmethod

@@ -63,6 +63,7 @@ def local_workers(num_workers: int, command: Sequence[str], experiment: str) -> 
         if cores:
             os.sched_setaffinity(0, cores[::num_workers])
         os.environ[VARIABLE] = config_of(addresses, 0)  # for TensorFlow
+        find_group()  # after which it asks no proxy for the others
         yield ProcessGroup(addresses, check=check, num_local=num_workers)
     finally:
         os.environ.pop(VARIABLE, None)

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from app.data.dataset import Dataset, Split
-from app.drawing.image_grid import draw_augmentation
+from app.drawing.image_grid import draw_grid
 from app.paths import shown
 from app.training.setup import Job
 from models.augmentation.mixing import Mixing, augment
@@ -28,6 +28,7 @@ NICE_MOMENTA = (0.99, 0.98, 0.95, 0.9, 0.8, 0.7, 0.5)
 LARGEST_INPUT = 50.0  # of the network; a pixel of 8 bits is rarely 20 standard deviations from the mean
 SAMPLE_VALUES = 4_000_000  # pixel values of training images that are looked at for it
 DRAWS = 8  # before an augmentation layer is said to do nothing
+DRAWN_IMAGES = 8  # in one row, and augmented below it
 
 
 @dataclass(frozen=True)
@@ -96,11 +97,7 @@ def check_classes(
 
 
 def check_augmentation(
-    layers: Sequence[keras.layers.Layer],
-    images: np.ndarray,
-    names: Sequence[str],
-    path: Path,
-    title: str,
+    layers: Sequence[keras.layers.Layer], images: np.ndarray, names: Sequence[str], path: Path, title: str
 ) -> CheckResult:
     """Draw uint8 images before and after augmentation, and find layers that do nothing or harm."""
     subject, pixels = "augmentation", images.astype(np.float32)
@@ -121,7 +118,10 @@ def check_augmentation(
         pixels = keras.ops.convert_to_numpy(augment(layers, images.astype(np.float32))[0])
     after = np.clip(pixels, 0, 255)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draw_augmentation(path, images, np.round(after).astype(np.uint8), names, title)
+    columns = min(DRAWN_IMAGES, len(images))
+    drawn = [*images[:columns], *np.round(after[:columns]).astype(np.uint8)]
+    captions = [*(f"{name}\nas stored" for name in names[:columns]), *["augmented"] * columns]
+    draw_grid(path, drawn, captions, title, columns=columns)
     picture = f"look at {shown(path)}"
     if idle:
         advice = f"Check the arguments, or leave it out; {picture}"

@@ -84,11 +84,11 @@ def _check_precision(asked: Experiment, resolved: Experiment) -> CheckResult:
 def _trial_checks(job: Job, images: np.ndarray, labels: np.ndarray) -> Iterator[CheckResult]:
     """Yield what is learnt by computing; the memory of each check is free again before the next."""
     try:
-        step = trial_checks.first_step(job, images, labels)
-        yield trial_checks.check_first_loss(job, step)
-        yield trial_checks.check_logits(job, step)
-        yield trial_checks.check_gradients(job, step, images, labels)
-        del step
+        logits, loss, gradients = trial_checks.first_step(job, images, labels)
+        yield trial_checks.check_first_loss(job, loss)
+        yield trial_checks.check_logits(job, logits)
+        yield trial_checks.check_gradients(job, gradients, images, labels)
+        del logits, gradients
         gc.collect()
         yield trial_checks.check_overfitting(job, images, labels)
         yield resource_checks.check_speed(job)

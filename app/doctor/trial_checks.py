@@ -6,7 +6,6 @@ Everything happens in memory, with networks that nobody keeps.
 import gc
 import math
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -40,22 +39,13 @@ def _affordable(job: Job, macs: float, least: int, most: int) -> int:
     return int(np.clip(macs // max(sum(map(count_macs, layers)), 1), least, most))
 
 
-@dataclass(frozen=True)
-class FirstStep:
-    """What a forward and a backward pass gave; gradients in the order of the trainable variables."""
-
-    logits: np.ndarray
-    loss: float
-    gradients: list[Any]
-
-
 def plain_loss(job: Job) -> SparseCrossentropy:
     """Return the experiment's loss without label smoothing, class weights and penalties."""
     return SparseCrossentropy(softmax_before_loss=job.experiment.training.loss.softmax_before_loss)
 
 
-def first_step(job: Job, images: np.ndarray, labels: np.ndarray) -> FirstStep:
-    """Compute logits, plain loss and its gradients as in a training step, without changing a weight."""
+def first_step(job: Job, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float, list[Any]]:
+    """Return logits, plain loss and its gradients, one a trainable variable, without changing a weight."""
     classifier, loss = job.classifier, plain_loss(job)
     scale = GRADIENT_SCALE.get(job.experiment.training.precision, 1.0)
     weights = [variable.value for variable in classifier.trainable_variables]
@@ -76,27 +66,26 @@ def first_step(job: Job, images: np.ndarray, labels: np.ndarray) -> FirstStep:
             logits = classifier(images, training=True)
             value = loss(labels, logits) * scale
         gradients = tape.gradient(value, weights)
-    return FirstStep(ops.convert_to_numpy(logits), float(value) / scale, gradients)
+    return ops.convert_to_numpy(logits), float(value) / scale, gradients
 
 
-def check_first_loss(job: Job, step: FirstStep) -> CheckResult:
+def check_first_loss(job: Job, loss: float) -> CheckResult:
     """Compare the loss before training with that of a network that finds all classes equally likely."""
     num_classes = len(job.dataset.class_names)
     expected = math.log(num_classes)  # also with softmax before the loss: equal in, equal out
-    measured = f"{step.loss:.3g} before training; ln({num_classes}) = {expected:.3g} expected"
-    if not math.isfinite(step.loss):
+    measured = f"{loss:.3g} before training; ln({num_classes}) = {expected:.3g} expected"
+    if not math.isfinite(loss):
         advice = "Check the model and normalization, or set training.precision: float32"
         return CheckResult("FAIL", "first loss", measured, advice)
     if source := job.experiment.model.weights:
-        return CheckResult("ok", "first loss", f"{step.loss:.3g} with the weights of {source}")
+        return CheckResult("ok", "first loss", f"{loss:.3g} with the weights of {source}")
     advice = "Check the initial values of the network's last layer, and normalization"
-    usual = expected / 2 <= step.loss <= LOUD * expected
+    usual = expected / 2 <= loss <= LOUD * expected
     return ok_or_warn("first loss", measured, "" if usual else advice)
 
 
-def check_logits(job: Job, step: FirstStep) -> CheckResult:
+def check_logits(job: Job, logits: np.ndarray) -> CheckResult:
     """Find a network that ends in softmax, although the loss takes logits."""
-    logits = step.logits
     if np.all((logits >= 0) & (logits <= 1)) and np.allclose(logits.sum(axis=-1), 1.0, atol=1e-2):
         return CheckResult(
             "FAIL",
@@ -112,7 +101,7 @@ def check_logits(job: Job, step: FirstStep) -> CheckResult:
     return CheckResult("ok", "logits", measured)
 
 
-def check_gradients(job: Job, step: FirstStep, images: np.ndarray, labels: np.ndarray) -> CheckResult:
+def check_gradients(job: Job, gradients: list[Any], images: np.ndarray, labels: np.ndarray) -> CheckResult:
     """Find trainable variables that no gradient reaches.
 
     Some are zero by design before the first step (behind a scale that starts at zero), so those get a
@@ -120,13 +109,13 @@ def check_gradients(job: Job, step: FirstStep, images: np.ndarray, labels: np.nd
     """
     variables, layers = job.classifier.trainable_variables, [*named_layers(job.classifier.network)]
     names = {id(each): f"{path}.{each.name}" for path, layer in layers for each in layer.variables}
-    faults = _gradient_faults(step.gradients)
+    faults = _gradient_faults(gradients)
     if "zero" in faults.values():
-        pairs = [(g, v) for g, v in zip(step.gradients, variables, strict=True) if g is not None]
+        pairs = [(g, v) for g, v in zip(gradients, variables, strict=True) if g is not None]
         optimizer = keras.optimizers.Adam(1e-3)
         optimizer.build([v for _, v in pairs])
         optimizer.apply([g for g, _ in pairs])
-        later = _gradient_faults(first_step(job, images, labels).gradients)
+        later = _gradient_faults(first_step(job, images, labels)[2])
         faults = {i: fault for i, fault in faults.items() if fault != "zero" or later.get(i) == "zero"}
     unreached = [f"{names.get(id(variables[i]), variables[i].path)} ({fault})" for i, fault in faults.items()]
     unreached += [f"{path} (never called)" for path, layer in layers if not layer.built]

@@ -39,10 +39,7 @@ MARKED_EPOCHS = 60  # up to here every epoch gets a marker
 
 
 def draw_curves(
-    run: Run,
-    experiment: Experiment,
-    rows: Sequence[Mapping[str, float]],
-    resumed_epochs: Sequence[int] = (),
+    run: Run, experiment: Experiment, rows: Sequence[Mapping[str, float]], resumed_epochs: Sequence[int] = ()
 ) -> None:
     """Draw curves.png (accuracy | loss, learning rate below), accuracy.png and loss.png into a run's folder.
 

@@ -19,30 +19,10 @@ from app.drawing.canvas import (
     shortened,
 )
 
-MOST_IMAGES = 8
 # A sheet: square tiles with captions of several lines below, in inches.
 SHEET_TILE, SHEET_LINE = 1.45, 0.16
 CAPTION_POINTS = 8.5
 WRONG_SIGN = "✗ "
-
-
-def draw_augmentation(
-    path: Path, before: np.ndarray, after: np.ndarray, names: Sequence[str], title: str
-) -> None:
-    """Draw images in one row, and what augmentation made of each below it.
-
-    Args:
-        path: The PNG file; a predecessor is replaced whole.
-        before: Images (n, height, width, channels), uint8; the first eight are drawn.
-        after: The same images augmented, likewise.
-        names: The class of each.
-        title: Heading.
-    """
-    columns = min(MOST_IMAGES, len(before))
-    images = [*before[:columns], *after[:columns]]
-    shown = [shortened(name, SHEET_TILE, CAPTION_POINTS) for name in names[:columns]]
-    captions = [*(f"{name}\nas stored" for name in shown), *["augmented"] * columns]
-    draw_grid(path, images, captions, title, columns=columns)
 
 
 def draw_grid(

@@ -1,11 +1,12 @@
 """Sheets of the most confident wrong and of the least confident correct predictions, as PNG files."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 import numpy as np
 
+from app.data.dataset import Split
 from app.drawing.canvas import percent_of, shortened_apart
 from app.drawing.image_grid import CAPTION_POINTS, draw_grid
 from app.evaluation.metrics import probabilities
@@ -17,12 +18,10 @@ NAME_INCHES = 0.85  # of a class in a caption, behind "predicted: "
 
 def draw_predictions(
     path: Path,
-    images_at: Callable[[np.ndarray], np.ndarray],
-    labels: np.ndarray,
+    split: Split,
     logits: np.ndarray,
     class_names: Sequence[str],
     title: str,
-    files_at: Callable[[np.ndarray], Sequence[str]] | None = None,
     *,
     correct: bool,
     temperature: float = 1.0,
@@ -31,16 +30,14 @@ def draw_predictions(
 
     Args:
         path: The PNG file.
-        images_at: Returns the images (n, height, width, channels) uint8 at positions (n,).
-        labels: (images,), integers.
+        split: The images; captions begin with the names of their files, where they have any.
         logits: (images, classes).
         class_names: One a class.
         title: Of what; the second line of the heading.
-        files_at: Returns the files of the images at positions (n,), or nothing where they have none.
         correct: Whether to draw the correct ones.
         temperature: What the logits are divided by for the probabilities.
     """
-    order = np.argsort(-logits, axis=-1, kind="stable")
+    labels, order = split.labels, np.argsort(-logits, axis=-1, kind="stable")
     predicted, second = order[:, 0], order[:, min(1, logits.shape[-1] - 1)]
     confidence = np.take_along_axis(probabilities(logits, temperature), order[:, :1], -1)[:, 0]
     candidates = np.flatnonzero((predicted == labels) == correct)
@@ -49,13 +46,14 @@ def draw_predictions(
     named = (second if correct else predicted)[chosen]
     pairs = [(class_names[truth], class_names[at]) for truth, at in zip(labels[chosen], named, strict=True)]
     short = shortened_apart(list(itertools.chain(*pairs)), NAME_INCHES, CAPTION_POINTS)
+    files = [f"{printable(PurePath(name).name)}\n" for name in split.files_at(chosen)] or [""] * len(chosen)
     captions = []
-    for at, (truth, name) in zip(chosen, pairs, strict=True):
+    for at, file, (truth, name) in zip(chosen, files, pairs, strict=True):
         certain, other = percent_of(confidence[at]), short[name]
         answer = (
             f"predicted with {certain}\nnext: {other}" if correct else f"predicted: {other}\nwith {certain}"
         )
-        captions.append(f"truth: {short[truth]}\n{answer}")
+        captions.append(f"{file}truth: {short[truth]}\n{answer}")
     what, kind = ("correct", "least confident") if correct else ("wrong", "most confident")
     if len(ranked) == 0:
         words = f"No {what} prediction in {len(labels):,} images"
@@ -65,15 +63,5 @@ def draw_predictions(
         words = f"The {len(ranked)} {what} predictions, the {kind} first"
     else:
         words = f"The {len(chosen)} {kind} of {len(ranked):,} {what} predictions"
-    images = list(images_at(chosen)) if len(chosen) else []
-    draw_grid(path, images, _with_files(captions, chosen, files_at), f"{words}\n{title}")
-
-
-def _with_files(
-    captions: list[str], chosen: np.ndarray, files_at: Callable[[np.ndarray], Sequence[str]] | None
-) -> list[str]:
-    """Return captions that begin with the name of the image's file, where there is one."""
-    files = files_at(chosen) if files_at else []
-    if not files:
-        return captions
-    return [f"{printable(PurePath(file).name)}\n{text}" for file, text in zip(files, captions, strict=True)]
+    images = list(split.images_at(chosen)) if len(chosen) else []
+    draw_grid(path, images, captions, f"{words}\n{title}")

@@ -94,9 +94,9 @@ def write_evaluation(
     draw_classes(folder / "classes.png", content["classes"], title)
     calibrated = content.get("calibrated")
     temperature = calibrated["temperature"] if calibrated else 1.0
-    images = split.images_at, split.labels, logits, class_names, title, split.files_at
-    draw_predictions(folder / "mistakes.png", *images, correct=False, temperature=temperature)
-    draw_predictions(folder / "doubts.png", *images, correct=True, temperature=temperature)
+    of = split, logits, class_names, title
+    draw_predictions(folder / "mistakes.png", *of, correct=False, temperature=temperature)
+    draw_predictions(folder / "doubts.png", *of, correct=True, temperature=temperature)
     of_network = content["reliability"], content["expected_calibration_error"]
     if calibrated:
         bins = reliability(split.labels, probabilities(logits, temperature))

@@ -15,7 +15,7 @@ from app.paths import runs_root, shown
 from app.reports.compare_chance import chance_sentences
 from app.reports.compare_groups import Group, gather, read_trial, same_but_for_seed
 from app.reports.compare_page import plain_table, title, write_comparison
-from app.runs import Run, list_runs, newest
+from app.runs import Run, detour, list_runs, newest
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -70,10 +70,13 @@ def compare(runs: Sequence[Run]) -> list[str]:
     groups = gather(runs)
     seeds_alone = len(groups) == 1 and len(groups[0].trials) > 1
     if not 2 <= len(groups) <= MOST_GROUPS and not seeds_alone:
-        twice = " (one that is named twice counts once)" if len(runs) > len(groups) else ""
+        remark = " (one that is named twice counts once)" if len(runs) > len(groups) else ""
+        for first in (group.first for group in groups):
+            if why := detour(first.run, first.experiment):
+                remark += f" ({first.run.name} is not pooled with other seeds: {why})"
         raise UserError(
-            f"compare: received {len(groups)} run{'s' if len(groups) != 1 else ''}{twice}; a picture holds 2 "
-            f'to {MOST_GROUPS}: RUNS="a/latest b/latest" or EXPS="a b"; one experiment does after '
+            f"compare: received {len(groups)} run{'s' if len(groups) != 1 else ''}{remark}; a picture holds "
+            f'2 to {MOST_GROUPS}: RUNS="a/latest b/latest" or EXPS="a b"; one experiment does after '
             "make train EXP=a SEEDS=3"
         )
     found, remarks = chance_sentences(groups)

@@ -23,16 +23,15 @@ MOST_WITH_ALL_PAIRS = 5  # more groups than this are compared with the best one 
 LEAST_SEEDS = 3  # for a word on recipes
 
 
-def same_images(one: Trial, other: Trial) -> bool:
-    """Return whether two runs were validated on the same images in the same order."""
-    if one.dataset is None or other.dataset is None:
-        return False
-    return one.dataset.validation_fingerprint == other.dataset.validation_fingerprint is not None
+def _images(group: Group) -> str:
+    """Return what the same validation images in the same order have in common; unknown ones nothing."""
+    dataset = group.first.dataset
+    return (dataset and dataset.validation_fingerprint) or group.name
 
 
 def all_on_same_images(groups: Sequence[Group]) -> bool:
     """Return whether all groups were validated on the same images."""
-    return all(same_images(groups[0].first, group.first) for group in groups[1:])
+    return len(set(map(_images, groups))) == 1
 
 
 @dataclass(frozen=True)
@@ -52,23 +51,19 @@ def chance_sentences(groups: Sequence[Group]) -> tuple[list[str], list[str]]:
         What was found, and how it is to be read; each a list of sentences. Runs without predictions, and
         those that saw other images, are named instead of compared.
     """
-    kinds: list[list[_Judged]] = []  # those together that were validated on the same images
+    by_images: dict[tuple[str, bytes], list[_Judged]] = {}
     left_out = []
     for group in groups if len(groups) > 1 else ():
         several = len(group.trials) > 1
         name = f"{group.name} (seed {group.first.experiment.seed})" if several else group.name
         try:
-            judged = _Judged(group, name, *_judge(group.first))
+            labels, right = _judge(group.first)
         except UserError as error:
             left_out.append(f"{name} is not compared: {error}.")
             continue
-        for kind in kinds:
-            same = same_images(kind[0].group.first, group.first)
-            if same and np.array_equal(kind[0].labels, judged.labels):
-                kind.append(judged)
-                break
-        else:
-            kinds.append([judged])
+        key = _images(group), labels.astype(np.int64).tobytes()
+        by_images.setdefault(key, []).append(_Judged(group, name, labels, right))
+    kinds = by_images.values()
     # All pairs are counted, the better of each first: which is the best shows in the same images.
     pairs: list[tuple[_Judged, _Judged]] = []
     recipes: list[tuple[Group, Group]] = []

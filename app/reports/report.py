@@ -21,13 +21,7 @@ from app.evaluation.records import (
 )
 from app.paths import data_root, shown
 from app.reading import read_history, read_predictions, read_record, read_text
-from app.records import (
-    CalibratedRecord,
-    DatasetRecord,
-    EnvironmentRecord,
-    EvaluationRecord,
-    MetricsRecord,
-)
+from app.records import CalibratedRecord, DatasetRecord, EnvironmentRecord, EvaluationRecord, MetricsRecord
 from app.reports import html as page
 from app.reports.cells import percent, source_accuracies, train_command
 from app.runs import Run, load_run_experiment

@@ -23,7 +23,7 @@ from app.paths import data_root, runs_root
 from app.preflight import settle_weights
 from app.reading import read_record
 from app.records import Count, FailureRecord, MetricsRecord, Record
-from app.run_set import train_or_fail
+from app.run_set import train_or_resume
 from app.runs import Run, find_run
 from app.sweep.trials import Trial, check_images
 from app.sweep.values import ranked, value_of
@@ -108,7 +108,7 @@ def train_finalists(
             has_test = dataset[1].test is not None
         # Without the test split, which would be evaluated at the end of each run.
         seen = dataclasses.replace(dataset[1], test=None)
-        run = train_or_fail(folder.name, settle_weights(one), seen, out, title)
+        run = train_or_resume(folder.name, settle_weights(one), seen, out, title, may_fail=True)
         runs[trial.number].append((seed, run))
     finalists = [_finalist(trial, runs[trial.number], sweep) for trial in chosen]
     sign = -1 if sweep.direction == "maximize" else 1

@@ -24,7 +24,7 @@ TrialState = Literal["waiting", "running", "finished", "pruned", "failed"]
 class Trial(NamedTuple):
     """One set of settings, and how far its training came."""
 
-    number: int
+    number: Count
     settings: dict[str, Any]  # JSON values by dotted key
     state: TrialState
     values: tuple[float | None, ...]  # the objective after each epoch; None where it is not finite
@@ -60,23 +60,12 @@ class SweepSet(RunSet):
     }
 
 
-class _TrialRecord(Record):
-    number: Count
-    settings: dict[str, Any]
-    state: TrialState
-    values: list[float | None]
-    value: float | None
-    reason: str | None
-    run: str | None
-    seconds: float
-
-
 class _TrialsRecord(Record):
     """trials.json: what the storage held when a trial last began or ended."""
 
     advice = "Delete it, and `make sweep` writes it again"
 
-    trials: list[_TrialRecord]
+    trials: list[Trial]
 
 
 def read_experiment(folder: Path) -> tuple[Experiment, list[str]]:
@@ -120,11 +109,7 @@ def read_trials(folder: Path) -> list[Trial]:
         UserError: trials.json is damaged.
     """
     file = folder / "trials.json"
-    if not os.path.lexists(file):
-        return []
-    records = read_record(file, _TrialsRecord).trials
-    fields = ({name: getattr(record, name) for name in Trial._fields} for record in records)
-    return [Trial(**each)._replace(values=tuple(each["values"])) for each in fields]
+    return read_record(file, _TrialsRecord).trials if os.path.lexists(file) else []
 
 
 def write_trials(folder: Path, trials: Sequence[Trial]) -> None:

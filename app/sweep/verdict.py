@@ -18,15 +18,7 @@ def finalist_table(
 ) -> tuple[list[str], list[list[str]], list[int]]:
     """Return headings, a row of texts for each finalist, and which columns (from 0) are flush right."""
     settings = {trial.number: trial.settings for trial in trials}
-    numbers = [
-        "trial",
-        "in the sweep",
-        "other seeds",
-        "seeds",
-        "standard deviation",
-        "from the best",
-        "p",
-    ]
+    numbers = ["trial", "in the sweep", "other seeds", "seeds", "standard deviation", "from the best", "p"]
     rows = []
     for each, test in zip(record.finalists, [None, *_tests(record)], strict=True):
         gap = difference_text(each.mean - record.finalists[0].mean, sweep, signed=True) if test else ""

@@ -36,7 +36,7 @@ class Recorder(keras.callbacks.Callback):
         """
         super().__init__()
         self.run, self.job, self.progress, self.display = run, job, progress, display
-        self.tensorboard = ScalarLog(run)
+        self.writers: dict[str, Any] = {}  # of TensorBoard
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Start the clocks; set a learning rate that follows from the epochs before."""
@@ -45,9 +45,12 @@ class Recorder(keras.callbacks.Callback):
         follow_history(self.job, self.progress.rows)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Count the step; runs before the other callbacks look at the count."""
-        self.progress.step += 1
-        self.progress.train_seconds = self.before + time.monotonic() - self.clock
+        """Count the step, before other callbacks look at the count; raise where its loss is not finite."""
+        progress = self.progress
+        progress.step += 1
+        progress.train_seconds = self.before + time.monotonic() - self.clock
+        if logs is not None and not math.isfinite(logs["loss"]):
+            fail(self.run, self.job, f"the loss is {logs['loss']}", progress.epoch + 1, progress.step)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Close the epoch: row, best model, CSV, pictures, TensorBoard, and stop where it is time."""
@@ -71,41 +74,31 @@ class Recorder(keras.callbacks.Callback):
         self.display.summary(row, is_best)
         if job.is_chief:
             write_records(self.run, progress, job.experiment)
-            self.tensorboard.write(row)
+            self._log_scalars(row)
         if is_complete(job.experiment, progress.rows):
             self.model.stop_training = True
+
+    def _log_scalars(self, row: Row) -> None:
+        """Add an epoch's values to TensorBoard's event files, where TensorFlow is the backend."""
+        if keras.backend.backend() != "tensorflow":
+            return
+        import tensorflow as tf  # absent where JAX trains
+
+        for name, prefix in (("train", ""), ("validation", "val_")):
+            if name not in self.writers:
+                self.writers[name] = tf.summary.create_file_writer(str(self.run.tensorboard / name))
+            with self.writers[name].as_default(step=row["epoch"]):
+                tf.summary.scalar("loss", row[f"{prefix}loss"])
+                tf.summary.scalar("accuracy", row[f"{prefix}accuracy"])
+                if name == "train":
+                    tf.summary.scalar("learning_rate", row["learning_rate"])
+            self.writers[name].flush()
 
 
 def write_records(run: Run, progress: Progress, experiment: Experiment) -> None:
     """Write history.csv and the curves from the history rows."""
     write_history(run.history, progress.rows)
     draw_curves(run, experiment, progress.rows, progress.resumed_epochs)
-
-
-class ScalarLog:
-    """TensorBoard event files of training and validation; nothing where TensorFlow is not the backend."""
-
-    def __init__(self, run: Run):
-        """Write below `run.tensorboard`."""
-        self.folder = run.tensorboard
-        self.writers: dict[str, Any] = {}
-
-    def write(self, row: Row) -> None:
-        """Add one epoch's values."""
-        if keras.backend.backend() != "tensorflow":
-            return
-        import tensorflow as tf  # absent where JAX trains
-
-        for name, prefix in (("train", ""), ("validation", "val_")):
-            writer = self.writers.get(name)
-            if writer is None:
-                writer = self.writers[name] = tf.summary.create_file_writer(str(self.folder / name))
-            with writer.as_default(step=row["epoch"]):
-                tf.summary.scalar("loss", row[f"{prefix}loss"])
-                tf.summary.scalar("accuracy", row[f"{prefix}accuracy"])
-                if name == "train":
-                    tf.summary.scalar("learning_rate", row["learning_rate"])
-            writer.flush()
 
 
 class SyncReplicas(keras.callbacks.Callback):
@@ -119,20 +112,6 @@ class SyncReplicas(keras.callbacks.Callback):
         """Average the moving statistics; compare all weights bit by bit."""
         self.replicas.average_statistics(self.model)
         self.replicas.check_in_sync(self.model)
-
-
-class FiniteLoss(keras.callbacks.Callback):
-    """Stops a run whose loss is no longer a number, and leaves failure.json for the doctor."""
-
-    def __init__(self, run: Run, job: Job, progress: Progress):
-        super().__init__()
-        self.run, self.job, self.progress = run, job, progress
-
-    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Raise at the first step whose loss is NaN or infinite."""
-        if logs is not None and not math.isfinite(logs["loss"]):
-            what, progress = f"the loss is {logs['loss']}", self.progress
-            fail(self.run, self.job, what, progress.epoch + 1, progress.step)
 
 
 def fail(run: Run, job: Job, what: str, epoch: int, step: int) -> NoReturn:

@@ -50,21 +50,14 @@ def write_results(run: Run, job: Job, classifier: keras.Model, progress: Progres
     if best is not None and best is not last:
         selected = load_classifier(run.best_model)
         best_logits = split_logits(selected, dataset.val, training.batch_size)
+    both = {"best": best_logits, "last": last_logits}
     with atomic_path(run.predictions) as temporary:
-        np.savez(
-            temporary,
-            allow_pickle=False,
-            labels=dataset.val.labels,
-            best_logits=best_logits,
-            last_logits=last_logits,
-        )
+        arrays = {f"{which}_logits": logits for which, logits in both.items()}
+        np.savez(temporary, allow_pickle=False, labels=dataset.val.labels, **arrays)
     on_test = experiment.dataset.validates_on_test
     calibration = {}
     if not on_test:
-        fitted = {
-            which: calibrate(dataset.val.labels, logits)
-            for which, logits in (("best", best_logits), ("last", last_logits))
-        }
+        fitted = {which: calibrate(dataset.val.labels, logits) for which, logits in both.items()}
         calibration = {which: content for which, content in fitted.items() if content}
     kind, below = experiment.evaluation.test_time_views, experiment.evaluation.views_below
     views: dict[str, Any] | None = None

@@ -210,8 +210,7 @@ def record(
     environment = read_record(run.environment, EnvironmentRecord).content
     entry = {"time": time.strftime("%F %T"), "epoch": progress.epoch + 1, "step": progress.step}
     entry |= {name: environment_now[name] for name in ("commit", "workers", "replicas")}
-    if epochs_before:  # the schedule was laid out over these
-        entry["epochs_before"] = epochs_before
+    entry["epochs_before"] = epochs_before  # over which the schedule was laid out; None where it still is
     environment.setdefault("resumes", []).append(entry | ({"forced": list(forced)} if forced else {}))
     write_json(run.environment, environment)
     dataset = read_record(run.dataset, DatasetRecord)
@@ -237,24 +236,6 @@ def edited_keys(run: Run, experiment: Experiment) -> list[str]:
     expected = {"training.epochs", *(f"optimizer.{key}learning_rate.span_epochs" for key in ("", "others."))}
     if (now.model.weights or "").endswith("/latest"):  # the run recorded what that was
         expected.add("model.weights")
-    exclude = {"name", "description", "reference"}
-    now = now.with_auto_of(experiment)
-    found = _different(experiment.model_dump(exclude=exclude), now.model_dump(exclude=exclude))
-    return [key for key in found if key not in expected]
-
-
-def _different(one: Any, other: Any, path: str = "") -> list[str]:
-    """Return the dotted keys under which two trees differ."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        if path.endswith("rate_multipliers") and [*one] != [*other]:  # the first match counts
-            return [path]
-        keys = [*one, *(key for key in other if key not in one)]
-        missing = object()
-        return [
-            found
-            for key in keys
-            for found in _different(
-                one.get(key, missing), other.get(key, missing), f"{path}.{key}" if path else key
-            )
-        ]
-    return [] if one == other else [path.replace(".arguments", "")]
+    exclude = dict.fromkeys(("name", "description", "reference"), True)
+    before, after = experiment.flat(exclude), now.with_auto_of(experiment).flat(exclude)
+    return [key for key in before | after if before.get(key) != after.get(key) and key not in expected]

@@ -24,7 +24,8 @@ from app.reading import Row
 from app.training import startup
 from app.training.averaging import LookaheadAverage, MovingAverage
 from app.training.freezing import Freezing
-from app.training.optimizers import build_optimizer, optimizer_warnings, scheduled_rate
+from app.training.history import rate_on_plateau
+from app.training.optimizers import build_optimizer, learning_rate_at, optimizer_warnings
 from app.training.starting_weights import StartingWeights, constants_of, start_of
 from models import ImageClassifier, Normalization, augmentation_layer, build_model
 from models.losses import SparseCrossentropy
@@ -54,8 +55,12 @@ class Job:
         return self.replicas.group.is_chief
 
     def learning_rate(self, step: int) -> float:
-        """Return the learning rate of a step, counted from 0 over all epochs."""
-        return scheduled_rate(self.experiment, step, self.steps_per_epoch, self.rows)
+        """Return the learning rate of a step, counted from 0 over all epochs; with `muon` the kernels'."""
+        schedule, training = self.experiment.scaled_optimizer.learning_rate, self.experiment.training
+        level = None
+        if schedule.schedule == "reduce_on_plateau":
+            level = rate_on_plateau(schedule.model_dump(), self.rows, training.monitor, training.mode)
+        return learning_rate_at(schedule, step, self.steps_per_epoch, training.num_epochs, level)
 
     def batches(self, epoch: int = 0, step: int = 0, epochs: int | None = None) -> Any:
         """Return the training batches from a position (counted from 0) on, of all epochs by default."""
@@ -206,12 +211,8 @@ def _make_parts(experiment: Experiment, dataset: Dataset, constants: Mapping[str
             augmentation.append(augmentation_layer(layer.name, **layer.arguments))
     model = experiment.model
     with _refusals_of(f"model.{model.name}"):
-        network = build_model(
-            model.name,
-            input_shape=dataset.image_shape,
-            num_classes=len(dataset.class_names),
-            **model.arguments,
-        )
+        shape, num_classes = dataset.image_shape, len(dataset.class_names)
+        network = build_model(model.name, input_shape=shape, num_classes=num_classes, **model.arguments)
     normalization = Normalization(**constants)
     if network.adapt_images:
         order = epoch_order(experiment.seed, 0, dataset.train.labels, experiment.dataset.sampler)

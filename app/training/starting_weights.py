@@ -20,15 +20,18 @@ from app.files import atomic_path
 from app.paths import data_root, shown
 from app.preflight import IMAGENET, weights_file, weights_run
 from app.runs import Run
-from app.wording import install_extra
+from app.wording import install_extra, received
 from models.inspect import weighted_layers
 from models.network import MODELS, Network
 from models.pretrained.keras_files import read_keras_file
 from models.pretrained.matching import match
-from models.pretrained.published import Layout, Pretrained
+from models.pretrained.published import Pretrained
 from models.pretrained.torch_files import read_torch_file
 from models.registry import model_arguments
 from models.variables import assign
+
+# Arguments of networks that change what is computed, but no variable.
+UNSEEN_BY_SHAPES = ("stride_on", "shortcuts", "preactivation", "partial_identity")
 
 
 class StartingWeights(NamedTuple):
@@ -82,10 +85,15 @@ def start_from(run: Run, network: keras.Model, class_names: tuple[str, ...]) -> 
             f"model.weights: {run.name} holds a {type(trained.network).__name__} with {len(theirs)} weights, "
             f"the experiment makes a {type(network).__name__} with {len(ours)}; both must be the same network"
         )
-    head = (
-        [*weighted_layers(network).values()][-1].weights if tuple(trained.class_names) != class_names else []
-    )
-    new = [variable.path for variable in head]
+    for key in UNSEEN_BY_SHAPES:
+        before, now = (each.get_config().get(key) for each in (trained.network, network))
+        if before != now:
+            raise UserError(
+                f"model.weights: {run.name} was trained with model.{key} {received(before)}, the experiment "
+                f"has {received(now)}, with which its weights compute something else; give the same"
+            )
+    head = [*weighted_layers(network).values()][-1]
+    new = [each.path for each in head.weights] if tuple(trained.class_names) != class_names else []
     for source, variable in zip(theirs, ours, strict=True):
         if variable.path in new:
             continue
@@ -156,17 +164,14 @@ def start_from_published(experiment: Experiment, offer: Pretrained, network: Net
 
 def _offers(name: str, file: Path | None) -> list[Pretrained]:
     """Return a network's published weights; with a file, those of its kind."""
-    return [each for each in MODELS[name].pretrained if file is None or each.layout == _layout(file)]
+    layout = "keras" if file and file.suffix == ".h5" else "torch"
+    return [each for each in MODELS[name].pretrained if file is None or each.layout == layout]
 
 
 def _fitting(experiment: Experiment, offers: Iterable[Pretrained]) -> list[Pretrained]:
     """Return the published weights that fit the arguments of an experiment's network."""
     arguments = model_arguments(experiment.model.name) | experiment.model.arguments
     return [each for each in offers if all(arguments[key] == value for key, value in each.arguments.items())]
-
-
-def _layout(path: Path) -> Layout:
-    return "keras" if path.suffix == ".h5" else "torch"
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

@@ -57,11 +57,7 @@ class RecolourByFactor(Recolour):
     """
 
     def __init__(
-        self,
-        factor: Factor,
-        value_range: Sequence[float] = (0, 255),
-        seed: int | None = None,
-        **kwargs: Any,
+        self, factor: Factor, value_range: Sequence[float] = (0, 255), seed: int | None = None, **kwargs: Any
     ):
         super().__init__(value_range, seed, **kwargs)
         self.factor = self._limits(factor)

@@ -96,14 +96,8 @@ class CifarResNet(Network):
     # have as many.
     published = tuple(
         Published(
-            pixels=32,
-            num_classes=10,
-            total=total,
-            trainable=trainable,
-            macs=macs,
-            norms=(depth - 1, 0.9, 1e-5),
-            source="He et al. 2015, arXiv:1512.03385",
-            counted="its layers",
+            pixels=32, num_classes=10, total=total, trainable=trainable, macs=macs,
+            norms=(depth - 1, 0.9, 1e-5), source="He et al. 2015, arXiv:1512.03385", counted="its layers",
             arguments={"depth": depth},
         )
         for depth, total, trainable, macs in (
@@ -113,7 +107,7 @@ class CifarResNet(Network):
             (56, 857_082, 853_018, 125_485_696),
             (110, 1_736_058, 1_727_962, 252_887_680),
         )
-    )
+    )  # fmt: skip
 
     def __init__(
         self,

@@ -107,15 +107,9 @@ class EfficientNetLite0(Network):
     """
 
     published = Published(
-        pixels=224,
-        num_classes=1000,
-        total=4_694_024,
-        trainable=4_652_008,
-        macs=385_187_552,
-        source="Tan and Le 2019, arXiv:1905.11946, Lite0",
-        counted="its layers",
-        norms=(49, 0.99, 1e-3),
-    )
+        pixels=224, num_classes=1000, total=4_694_024, trainable=4_652_008, macs=385_187_552,
+        norms=(49, 0.99, 1e-3), source="Tan and Le 2019, arXiv:1905.11946, Lite0", counted="its layers",
+    )  # fmt: skip
     pretrained = (
         Pretrained(
             file="efficientnet-lite0-57934424.pth",
@@ -184,12 +178,7 @@ class EfficientNetLite0(Network):
 
 def _conv(filters: int, kernel_size: int, strides: int = 1) -> keras.layers.Conv2D:
     return keras.layers.Conv2D(
-        filters,
-        kernel_size,
-        strides,
-        padding="same",
-        use_bias=False,
-        kernel_initializer=_variance_scaling(),
+        filters, kernel_size, strides, padding="same", use_bias=False, kernel_initializer=_variance_scaling()
     )
 
 

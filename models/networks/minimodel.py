@@ -29,13 +29,7 @@ class MiniModelUnit(Block):
         halve: Whether the unit halves the map and changes the channels.
     """
 
-    def __init__(
-        self,
-        filters: int,
-        norm: Norm,
-        drop: Drop,
-        halve: bool = False,
-    ) -> None:
+    def __init__(self, filters: int, norm: Norm, drop: Drop, halve: bool = False) -> None:
         super().__init__()
         self.drop = drop
         self.halve = halve

@@ -31,12 +31,7 @@ class ResnetBlock(Block):
     """
 
     def __init__(
-        self,
-        filters: int,
-        norm: Norm,
-        drop: Drop,
-        strides: int = 1,
-        projection: bool = False,
+        self, filters: int, norm: Norm, drop: Drop, strides: int = 1, projection: bool = False
     ) -> None:
         super().__init__()
         self.drop = drop

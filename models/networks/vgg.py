@@ -35,17 +35,12 @@ class VGG(Network):
 
     published = tuple(
         Published(
-            pixels=224,
-            num_classes=1000,
-            total=weights,
-            trainable=weights,
-            macs=macs,
-            source="Simonyan and Zisserman 2014, arXiv:1409.1556",
-            counted="torchvision",
+            pixels=224, num_classes=1000, total=weights, trainable=weights, macs=macs,
+            source="Simonyan and Zisserman 2014, arXiv:1409.1556", counted="torchvision",
             arguments={"depth": depth},
         )
         for depth, weights, macs in ((16, 138_357_544, 15_470_264_320), (19, 143_667_240, 19_632_062_464))
-    )
+    )  # fmt: skip
     pretrained = (
         torchvision("vgg16", "397923af", depth=16),
         torchvision("vgg19", "dcbb9e9d", depth=19),

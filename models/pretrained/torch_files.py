@@ -83,22 +83,14 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
                 return _read_zip(file)
             file.seek(0)
             return _read_pickles(file)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, *_DAMAGE) as error:
+    except _DAMAGE as error:
         reason = f"{error or type(error).__name__}; it is cut off, or another kind of file"
         raise ValueError(f"cannot be read as a PyTorch file: {reason}") from error
 
 
-# What a damaged pickle makes Python's own reader raise.
-_DAMAGE = (
-    AssertionError,
-    AttributeError,
-    IndexError,
-    KeyError,
-    MemoryError,
-    OverflowError,
-    TypeError,
-    UnicodeError,
-    struct.error,
+_DAMAGE = (  # what a damaged file makes Python's own readers raise
+    *(pickle.UnpicklingError, zipfile.BadZipFile, EOFError, AssertionError, AttributeError),
+    *(LookupError, MemoryError, OverflowError, TypeError, UnicodeError, struct.error),
 )
 
 

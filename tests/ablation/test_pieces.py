@@ -59,6 +59,13 @@ def test_a_key_with_a_value_is_set_as_set_does_it():
     assert variant == load_experiment("fast_cifar10", ["model.whitening=false"])
 
 
+def test_another_order_of_multipliers_is_another_experiment():
+    orders = ['{"*/*": 0.5, "*/bias": 2}', '{"*/bias": 2, "*/*": 0.5}']
+    one = load_experiment("quickstart", [f"optimizer.rate_multipliers={orders[0]}"])
+    ((_, variant),) = variants_of(one, [f"optimizer.rate_multipliers={orders[1]}"])
+    assert [*variant.optimizer.rate_multipliers] == ["*/bias", "*/*"]
+
+
 def test_a_shortened_experiment_can_be_taken_apart():
     """Its peak lies behind its end, which is no fault of the variants."""
     experiment = load_experiment("fast_cifar10", ["training.epochs=1"])

@@ -6,17 +6,9 @@ import shlex
 
 import pytest
 
-from app.config import (
-    Choice,
-    Experiment,
-    Range,
-    SweepConfig,
-    dump_experiment,
-    load_experiment,
-    load_with_sweep,
-    trial_experiment,
-)
+from app.config import Experiment, dump_experiment, load_experiment, load_with_sweep, trial_experiment
 from app.config.space import MAX_CORNERS
+from app.config.sweep import Choice, Range, SweepConfig
 from app.errors import UserError
 from app.reading import HISTORY_COLUMNS
 from tests.config.conftest import VALID

@@ -49,14 +49,8 @@ def test_a_process_alone(environment):
         (tf_config({"worker": ["host-a:1"]}), (("host-a:1",), 0)),
         (tf_config(TWO | {"chief": ["host-z:1"]}, "chief"), (("host-z:1", *TWO["worker"]), 0)),
         (tf_config({"chief": ["host-z:1"]} | TWO, index=1), (("host-z:1", *TWO["worker"]), 2)),
-        (
-            tf_config({"worker": ["[::1]:2345", "10.0.0.2:65535"]}),
-            (("[::1]:2345", "10.0.0.2:65535"), 0),
-        ),
-        (
-            tf_config(TWO) | {"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "3"},
-            (tuple(TWO["worker"]), 0),
-        ),
+        (tf_config({"worker": ["[::1]:2345", "10.0.0.2:65535"]}), (("[::1]:2345", "10.0.0.2:65535"), 0)),
+        (tf_config(TWO) | {"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "3"}, (tuple(TWO["worker"]), 0)),
     ],
 )
 def test_tf_config_names_the_workers(environment, expected):
@@ -270,3 +264,11 @@ def test_workers_do_not_ask_a_proxy_for_each_other(monkeypatch, proxy, asked):
     monkeypatch.delenv("grpc_proxy")
     find_group({"TF_CONFIG": config_of(["a:1", "b:2"], 0), **proxy})
     assert os.environ.get("grpc_proxy") == asked
+
+
+def test_the_chief_of_local_workers_does_not_ask_a_proxy_either(home, monkeypatch):
+    monkeypatch.setenv("grpc_proxy", "")
+    monkeypatch.delenv("grpc_proxy")
+    monkeypatch.setenv("https_proxy", "http://proxy:3128")
+    with local_workers(2, ["--help"], "tiny"):
+        assert os.environ["grpc_proxy"] == ""

@@ -41,12 +41,12 @@ def levels(results):
 def tried(job):
     """What the quick checks find amiss, and the results by subject."""
     images, labels = trial_checks.trial_batch(job)
-    step = trial_checks.first_step(job, images, labels)
+    logits, loss, gradients = trial_checks.first_step(job, images, labels)
     results = [
-        trial_checks.check_first_loss(job, step),
-        trial_checks.check_logits(job, step),
+        trial_checks.check_first_loss(job, loss),
+        trial_checks.check_logits(job, logits),
         data_checks.check_batch_norm(job),
-        trial_checks.check_gradients(job, step, images, labels),
+        trial_checks.check_gradients(job, gradients, images, labels),
     ]
     return levels(results), {result.subject: str(result) for result in results}
 

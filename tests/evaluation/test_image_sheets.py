@@ -6,7 +6,7 @@ import pytest
 from app.drawing import image_grid
 from app.drawing.canvas import VERMILION, percent_of, shortened
 from app.drawing.image_grid import draw_grid
-from app.evaluation.image_sheets import _with_files, draw_predictions
+from app.evaluation.image_sheets import draw_predictions
 from tests.drawing.test_curves import has_colour, pixels
 
 ODD_NAMES = ["$x_{ unclosed $", "two\nlines", "猫", "\udcff no unicode", "w" * 300, "", "a", "\\frac"]
@@ -99,12 +99,15 @@ def test_sheets_of_any_size_are_legible(tmp_path, figures, number):
 class Images:
     """Numbered images, and which of them were asked for."""
 
-    def __init__(self):
-        self.asked = []
+    def __init__(self, labels, files=()):
+        self.labels, self.files, self.asked = labels, files, []
 
-    def __call__(self, positions):
+    def images_at(self, positions):
         self.asked.append(list(positions))
         return np.stack([image(4, 4, value=int(at)) for at in positions])
+
+    def files_at(self, positions):
+        return [self.files[at] for at in positions] if self.files else []
 
 
 def answers(margins, right):
@@ -114,11 +117,11 @@ def answers(margins, right):
 
 
 def test_mistakes_are_the_most_certain_ones_in_their_order(tmp_path, figures):
-    take = Images()
     margins = np.random.default_rng(0).permutation(80) / 20 + 0.05
     right = np.arange(80) % 2 == 0  # 40 mistakes: more than fit
     labels, logits = answers(margins, right)
-    draw_predictions(tmp_path / "m.png", take, labels, logits, ["ant", "bee"], "run", correct=False)
+    take = Images(labels)
+    draw_predictions(tmp_path / "m.png", take, logits, ["ant", "bee"], "run", correct=False)
     wrong = sorted((at for at in range(80) if at % 2), key=lambda at: -margins[at])
     assert take.asked == [wrong[:24]]
     share = 100 / (1 + np.exp(-margins[wrong[0]]))
@@ -133,10 +136,10 @@ def test_mistakes_are_the_most_certain_ones_in_their_order(tmp_path, figures):
 
 
 def test_doubts_are_the_least_certain_hits_in_their_order(tmp_path, figures):
-    take = Images()
     margins = np.random.default_rng(1).permutation(30) / 20 + 0.05
     labels, logits = answers(margins, np.arange(30) < 10)
-    draw_predictions(tmp_path / "d.png", take, labels, logits, ["ant", "bee"], "run", correct=True)
+    take = Images(labels)
+    draw_predictions(tmp_path / "d.png", take, logits, ["ant", "bee"], "run", correct=True)
     assert take.asked == [sorted(range(10), key=lambda at: margins[at])]
     share = 100 / (1 + np.exp(-margins[:10].min()))
     assert texts_of(figures[0])[:5] == [
@@ -149,18 +152,18 @@ def test_doubts_are_the_least_certain_hits_in_their_order(tmp_path, figures):
 
 
 def test_equally_certain_ones_come_in_the_order_of_the_images(tmp_path):
-    take = Images()
     labels, logits = answers([1.0] * 30, [False] * 30)
-    draw_predictions(tmp_path / "m.png", take, labels, logits, ["ant", "bee"], "run", correct=False)
+    take = Images(labels)
+    draw_predictions(tmp_path / "m.png", take, logits, ["ant", "bee"], "run", correct=False)
     assert take.asked == [list(range(24))]
 
 
 def test_where_there_are_none_the_picture_says_so(tmp_path, figures):
-    take = Images()
     labels, logits = answers([1.0] * 5, [True] * 5)
-    draw_predictions(tmp_path / "m.png", take, labels, logits, ["ant", "bee"], "run", correct=False)
-    draw_predictions(tmp_path / "d.png", take, 1 - labels, logits, ["ant", "bee"], "run", correct=True)
-    assert take.asked == []
+    right, wrong = Images(labels), Images(1 - labels)
+    draw_predictions(tmp_path / "m.png", right, logits, ["ant", "bee"], "run", correct=False)
+    draw_predictions(tmp_path / "d.png", wrong, logits, ["ant", "bee"], "run", correct=True)
+    assert right.asked == wrong.asked == []
     assert texts_of(figures[0]) == ["No wrong prediction in 5 images", "run"]
     assert texts_of(figures[1]) == ["No correct prediction in 5 images", "run"]
     assert len(np.unique(pixels(tmp_path / "m.png"))) > 2  # something is written on it
@@ -168,7 +171,7 @@ def test_where_there_are_none_the_picture_says_so(tmp_path, figures):
 
 def test_the_only_class_has_no_second(tmp_path, figures):
     logits = np.ones((3, 1), np.float32)
-    draw_predictions(tmp_path / "d.png", Images(), np.zeros(3, int), logits, ["ant"], "run", correct=True)
+    draw_predictions(tmp_path / "d.png", Images(np.zeros(3, int)), logits, ["ant"], "run", correct=True)
     assert texts_of(figures[0])[0] == "The 3 correct predictions, the least confident first"
 
 
@@ -188,8 +191,8 @@ def test_long_texts_lose_their_middle():
     assert shortened("long", 0.001, 8) == "…" and shortened("", 0.001, 8) == ""
 
 
-def test_captions_begin_with_the_name_of_the_file():
-    chosen, files = np.array([2, 0]), ["cat/a.png", "dog/b.png", "dog/c.png"]
-    named = _with_files(["truth: dog", "truth: cat"], chosen, lambda at: [files[i] for i in at])
-    assert named == ["c.png\ntruth: dog", "a.png\ntruth: cat"]
-    assert _with_files(["truth: dog"], chosen, lambda at: []) == ["truth: dog"]
+def test_captions_begin_with_the_name_of_the_file(tmp_path, figures):
+    labels, logits = answers([1.0, 2.0], [False] * 2)
+    images = Images(labels, files=["cat/a.png", "dog/b.png"])
+    draw_predictions(tmp_path / "m.png", images, logits, ["ant", "bee"], "run", correct=False)
+    assert texts_of(figures[0])[2:4] == ["b.png", "truth: bee"] and "a.png" in texts_of(figures[0])

@@ -77,9 +77,7 @@ def test_fused_equals_keras(policy, training, size):
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize(
-    ("policy", "rounding"),
-    [("mixed_bfloat16", 2**-8), ("mixed_float16", 2**-11)],
-    indirect=["policy"],
+    ("policy", "rounding"), [("mixed_bfloat16", 2**-8), ("mixed_float16", 2**-11)], indirect=["policy"]
 )
 def test_fused_equals_keras_in_mixed_precision(policy, rounding, training):
     stock, fused = pair()

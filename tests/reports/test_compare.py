@@ -12,7 +12,7 @@ from app import cli, files, reading, runs
 from app.drawing.curves import draw_curves
 from app.records import DatasetRecord
 from app.reports import compare
-from app.reports.compare_groups import gather
+from app.reports.compare_groups import differing_settings, gather
 from tests.conftest import set_project
 from tests.drawing.test_curves import has_colour, pixels
 from tests.test_records import DATASET, ENVIRONMENT, METRICS
@@ -236,6 +236,25 @@ def test_the_seeds_of_one_experiment_are_enough(home, capsys):
     assert cli.main(["compare", "--exps", "one"]) == 0
     assert "one (3 seeds)" in capsys.readouterr().out
     assert cli.main(["compare", "--exps", "one", "--runs", "one/latest"]) == 0  # which is one of them
+
+
+def test_why_seeds_are_not_pooled_is_said(home, capsys):
+    stretched = {"resumes": [{"epoch": 3, "epochs_before": 2}]}
+    for seed in range(2):
+        run = leave_run("one", accuracy=0.6, seed=seed)
+        files.write_json(run.environment, ENVIRONMENT | stretched)
+    assert cli.main(["compare", "--exps", "one"]) == 2
+    message = capsys.readouterr().err
+    assert "is not pooled with other seeds: its schedule was one for fewer epochs before" in message
+
+
+def test_an_order_of_multipliers_is_a_setting(home):
+    """The first match counts, and a mapping has no order."""
+    multipliers = {"*/bias": 2.0, "*/kernel": 3.0}
+    orders = (multipliers, dict(reversed(multipliers.items())))
+    every = [leave_run("one", accuracy=0.6, optimizer={"rate_multipliers": each}) for each in orders]
+    (row,) = differing_settings(gather(every))
+    assert row == ("optimizer.rate_multipliers", ["*/bias, */kernel", "*/kernel, */bias"])
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_table_holds_what_the_runs_left_behind(home):
             "parameters": "62,006",
             "MACs": "651,720",
             "seconds an epoch": "12",
-            "source: last, best": "90.00 % on other data",
+            "source: last, best": "90.00 % on others",
         },
         {
             "run": "two",

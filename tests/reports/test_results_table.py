@@ -80,7 +80,7 @@ def test_line_holds_what_the_run_left_behind(home):
         "last epoch": "80.00 %",
         "best epoch": "81.00 % (3)",
         "test": "50.00 %",
-        "source: last, best": "90.00 %, 91.50 % (7) on other data",
+        "source: last, best": "90.00 %, 91.50 % (7) on others",
         "seconds an epoch": "12",
         "machine": "2 x Intel Xeon, tensorflow 2.21.0, float32",
     }

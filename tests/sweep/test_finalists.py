@@ -20,6 +20,7 @@ from app.sweep.finalists import read_finalists, train_finalists
 from app.sweep.sweep import finish
 from app.sweep.trials import Trial
 from tests.sweep.made_up import write_folder
+from tests.training.stopped_runs import after_each
 
 GRAY = """\
 # Images of noise, with a test split.
@@ -124,17 +125,10 @@ def test_without_finalists_nothing_is_trained(sweep):
 
 @pytest.mark.slow
 def test_stopped_evaluated_by_hand_and_with_images_that_moved(sweep, home, monkeypatch):
-    from app.training.callbacks import Recorder
-
-    def stop(*arguments, **keywords):
-        original(*arguments, **keywords)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    original = Recorder.on_train_batch_end
     folder, experiment, trials = sweep
     experiment = with_sweep(experiment, finalists=2, seeds=1)
     with monkeypatch.context() as patch:
-        patch.setattr(Recorder, "on_train_batch_end", stop)
+        after_each(patch, lambda _: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Interrupted, match="finalist run 1 of 2.*the same command goes on") as stopped:
             train_finalists(folder, experiment, trials[:2], io.StringIO())
     assert "make" not in str(stopped.value) and stopped.value.exit_code == 128 + signal.SIGTERM

@@ -61,21 +61,30 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing is written any more."""
 
 
+def after_each(patch, action, hook="on_train_batch_end"):
+    """Do `action(recorder)` after each step, or behind another hook, until `patch` is undone."""
+    original = getattr(Recorder, hook)
+
+    def hooked(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        action(self)
+
+    patch.setattr(Recorder, hook, hooked)
+
+
 def stopped_run(experiment, call, hook="on_train_batch_end", *, kill=False):
     """Train until a hook was called so often, by steps over all epochs; there SIGTERM arrives, or SIGKILL."""
-    original = getattr(Recorder, hook)
     calls = []
 
-    def stop(self, *args, **kwargs):
-        original(self, *args, **kwargs)
-        calls.append(self.run)
+    def stop(recorder):
+        calls.append(recorder.run)
         if len(calls) == call:
             if kill:
                 raise Killed
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Recorder, hook, stop)
+        after_each(patch, stop, hook)
         with pytest.raises(Killed if kill else Interrupted):
             runner.train(experiment, out=io.StringIO())
     return calls[0]

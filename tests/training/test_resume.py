@@ -25,7 +25,7 @@ from app.training import resume as resuming
 from app.training.checkpoint import load_state, restore_state
 from app.training.setup import prepare
 from tests.conftest import TINY, copied
-from tests.training.stopped_runs import ROOT, assert_same_bits, comparable_history, stopped_run
+from tests.training.stopped_runs import ROOT, after_each, assert_same_bits, comparable_history, stopped_run
 from tests.training.test_train import train
 
 CONSTANT = ("optimizer.learning_rate=0.003", "training.checkpoint_every_minutes=10")
@@ -339,16 +339,13 @@ def test_two_runs_at_a_time_have_folders_of_their_own(home, straight):
 
 def test_weights_that_are_not_finite_are_never_saved(home, monkeypatch):
     """The loss of a step is computed before its update: the weights can be lost while it is finite."""
-    from app.training.callbacks import Recorder
 
-    original = Recorder.on_train_batch_end
+    def ruin(recorder):
+        if (recorder.progress.epoch, recorder.progress.step) == (1, 2):
+            variable = recorder.model.trainable_variables[0]
+            variable.assign(np.full(variable.shape, np.nan))
 
-    def ruin(self, batch, logs=None):
-        original(self, batch, logs)
-        if (self.progress.epoch, self.progress.step) == (1, 2):
-            self.model.trainable_variables[0].assign(np.full(self.model.trainable_variables[0].shape, np.nan))
-
-    monkeypatch.setattr(Recorder, "on_train_batch_end", ruin)
+    after_each(monkeypatch, ruin)
     with pytest.raises(UserError, match="not finite in epoch 2, step 2 of .*"):
         train()
     (run,) = list_runs("tiny")

@@ -28,6 +28,7 @@ from models import build_model
 from tests.conftest import TINY, copied
 from tests.training.stopped_runs import (
     EVERYTHING,
+    after_each,
     assert_resumes_on_jax,
     assert_same_bits,
     comparable_history,
@@ -114,26 +115,21 @@ def test_same_seed_gives_the_same_bits_another_seed_others(home, straight):
 )
 def test_signal_stops_with_a_state_and_resumes_to_the_same_bits(home, straight, monkeypatch, hook, number):
     """While training, while validating, and at the end of an epoch; all but ctrl-C may come twice."""
-    from app.training.callbacks import Recorder
-
-    original = getattr(Recorder, hook, keras.callbacks.Callback.on_test_batch_end)
     calls = []
 
-    def interrupt(self, *args, **kwargs):
-        original(self, *args, **kwargs)
+    def interrupt(_):
         calls.append(1)
         if len(calls) == (3 if hook == "on_train_batch_end" else 1):
             os.kill(os.getpid(), number)
             if number != signal.SIGINT:
                 os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(Recorder, hook, interrupt)
     before = signal.getsignal(number)
-    with pytest.raises(Interrupted, match="make resume RUN=tiny/") as stopped:
+    with monkeypatch.context() as patch, pytest.raises(Interrupted, match="make resume RUN=tiny/") as stopped:
+        after_each(patch, interrupt, hook)
         train()
     assert stopped.value.exit_code == 128 + number
     assert signal.getsignal(number) is before
-    monkeypatch.setattr(Recorder, hook, original)
     (run,) = list_runs("tiny")
     runner.resume(run, out=io.StringIO())
     assert_same_bits(run, straight)
@@ -143,16 +139,12 @@ def test_signal_stops_with_a_state_and_resumes_to_the_same_bits(home, straight, 
 
 def test_ignored_signals_stay_ignored_and_nobody_need_listen(home, straight, monkeypatch):
     """Under nohup SIGHUP is ignored, in a background shell SIGINT; the reader of the progress has ended."""
-    from app.training.callbacks import Recorder
 
-    original = Recorder.on_train_batch_end
-
-    def interrupt(self, *args, **kwargs):
-        original(self, *args, **kwargs)
+    def interrupt(_):
         for number in (signal.SIGHUP, signal.SIGINT):
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(Recorder, "on_train_batch_end", interrupt)
+    after_each(monkeypatch, interrupt)
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGHUP, signal.SIGINT)}
     reading, writing = os.pipe()
     os.close(reading)
@@ -180,15 +172,7 @@ def test_stop_while_the_page_is_written_says_that_training_is_whole(home, monkey
 
 
 def test_run_folder_that_is_deleted_while_training(home, monkeypatch, capfd):
-    from app.training.callbacks import Recorder
-
-    original = Recorder.on_train_batch_end
-
-    def delete(self, *args, **kwargs):
-        original(self, *args, **kwargs)
-        shutil.rmtree(home / "runs", ignore_errors=True)
-
-    monkeypatch.setattr(Recorder, "on_train_batch_end", delete)
+    after_each(monkeypatch, lambda _: shutil.rmtree(home / "runs", ignore_errors=True))
     assert cli.main(["train", "tiny"]) == 2
     err = capfd.readouterr().err.splitlines()
     assert "this run folder was deleted while the run was trained" in err[-1]
@@ -298,6 +282,15 @@ def test_a_head_without_bias_is_the_only_new_part(home):
     assert said.endswith(f"new: {network.head.kernel.path} (4 classes instead of 10)")
 
 
+def test_weights_are_refused_where_they_would_compute_something_else(home):
+    """Their shapes are the same with shortcuts and without."""
+    run = train("model={name: cifar_resnet, depth: 8, shortcuts: false}", "training.epochs=1",
+                "dataset={name: digits, image_size: [32, 32], channels: 3, train_share: 0.1}")  # fmt: skip
+    network = build_model("cifar_resnet", input_shape=(32, 32, 3), num_classes=10, depth=8)
+    with pytest.raises(UserError, match="trained with model.shortcuts false, the experiment has true"):
+        start_from(run, network, tuple(map(str, range(10))))
+
+
 def test_best_model_waits_for_the_state_of_its_epoch(home):
     experiment = load_experiment("tiny", ["training.monitor=loss", "training.epochs=3"])
     run = stopped_run(experiment, 2, "on_epoch_end", kill=True)  # its best model is there, its state is not
@@ -360,6 +353,13 @@ def test_seeds_that_were_not_begun_are_named(home, monkeypatch, capsys):
     assert (
         "make resume RUN=tiny/" in message and "Not begun: 2 more of the 3 seeds, from seed=4 on" in message
     )
+
+
+def test_where_no_seed_was_begun_none_is_named(home, capsys):
+    """The same command, mended, trains all of them."""
+    assert cli.main(["train", "tiny", "--seeds", "3", "--set", "model.freeze=[nothing*]"]) == 2
+    message = capsys.readouterr().err
+    assert "nothing*" in message and "Not begun" not in message
 
 
 @pytest.mark.slow

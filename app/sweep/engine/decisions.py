@@ -9,18 +9,13 @@ import json
 import math
 import random
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -33,12 +28,9 @@ RUNG = "completed_rung_"  # attributes of a trial in which successive halving ke
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def quiet() -> contextlib.AbstractContextManager[Any]:
     """Hold back that a part of Optuna is experimental: its version is pinned."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        yield
+    return warnings.catch_warnings(action="ignore", category=ExperimentalWarning)
 
 
 def distributions(space: Mapping[str, Range | Choice]) -> dict[str, BaseDistribution]:
@@ -63,7 +55,7 @@ def propose(config: SweepConfig, seed: int, trials: Sequence[FrozenTrial]) -> di
         trials: All so far, by number.
     """
     tried = {_key(trial.params) for trial in trials}
-    combinations = _combinations(config.space)
+    combinations = _combinations(config)
     if config.sampler != "grid":
         for attempt in range(MAX_ATTEMPTS):
             if combinations is not None and len(tried) >= len(combinations):
@@ -148,20 +140,17 @@ def _distribution(spec: Range | Choice) -> BaseDistribution:
     return FloatDistribution(spec.low, spec.high, log=spec.log)
 
 
-def _combinations(space: Mapping[str, Range | Choice]) -> list[dict[str, Any]] | None:
+def _combinations(config: SweepConfig) -> list[dict[str, Any]] | None:
     """Return all combinations of a space, None where there are too many to list."""
-    values: list[Sequence[Any]] = []
-    for spec in space.values():
-        if isinstance(spec, Range) and not spec.integer:
-            return None
-        values.append(
-            range(int(spec.low), int(spec.high) + 1)
-            if isinstance(spec, Range)
-            else [json.dumps(value) for value in spec.values]
-        )
-    if math.prod(map(len, values)) > MAX_COMBINATIONS:
+    if (config.num_combinations or math.inf) > MAX_COMBINATIONS:
         return None
-    return [dict(zip(space, each, strict=True)) for each in product(*values)]
+    values: list[Sequence[Any]] = [
+        list(map(json.dumps, spec.values))
+        if isinstance(spec, Choice)
+        else range(int(spec.low), int(spec.high) + 1)
+        for spec in config.space.values()
+    ]
+    return [dict(zip(config.space, each, strict=True)) for each in product(*values)]
 
 
 def _key(params: Mapping[str, Any]) -> str:

@@ -11,7 +11,8 @@ from app.training.freezing import Freezing
 from app.training.optimizers.learning_rate import LearningRate
 from app.training.optimizers.muon import KernelSteps, with_muon
 from app.training.optimizers.sgd import CoupledSGD
-from app.training.optimizers.variables import Places, places_in, with_late, with_multipliers, with_no_decay
+from app.training.optimizers.variables import with_late, with_multipliers, with_no_decay
+from models.inspect import distances_from_head, variable_names
 
 ACCUMULATION = "gradient_accumulation_steps"
 
@@ -52,8 +53,10 @@ def build_optimizer(
     }
     plain = config.others or config  # of all variables, or of those that muon leaves
     if plain.name not in known:
-        names = ", ".join(sorted(known))
-        raise UserError(f"optimizer.name: Keras {keras.__version__} has {names}; received {plain.name!r}")
+        raise UserError(
+            f"optimizer.name: Keras {keras.__version__} has {', '.join(sorted(known))}; "
+            f"received {plain.name!r}"
+        )
     schedule = plain.learning_rate
     learning_rate: float | LearningRate = LearningRate(schedule, steps_per_epoch, epochs)
     if schedule.schedule == "constant" and not schedule.warmup_epochs:
@@ -65,14 +68,16 @@ def build_optimizer(
             f"optimizer.{ACCUMULATION}: received {config.arguments[ACCUMULATION]}, but the whole training "
             f"has {total_steps:,} steps, so that the weights would never be updated; choose fewer"
         )
-    places = places_in(network) if network else Places()
+    names = variable_names(network) if network else {}
     if config.no_decay:
-        optimizer = with_no_decay(optimizer, config.no_decay_patterns, places)
+        optimizer = with_no_decay(optimizer, config.no_decay_patterns, names)
     if freezing and freezing.unfreeze_epoch:
         late = [id(variable) for variable in freezing.frozen]
         optimizer = with_late(optimizer, late, (freezing.unfreeze_epoch - 1) * steps_per_epoch)
     if config.rate_multipliers or config.layer_decay or config.others:
-        optimizer = with_multipliers(optimizer, config.rate_multipliers, places, config.layer_decay)
+        distances = distances_from_head(network) if network and config.layer_decay else {}
+        layer_factors = {variable: config.layer_decay**distance for variable, distance in distances.items()}
+        optimizer = with_multipliers(optimizer, config.rate_multipliers, names, layer_factors)
     rates = [learning_rate]
     if config.others:
         of_kernels = [field.name for field in dataclasses.fields(KernelSteps)]

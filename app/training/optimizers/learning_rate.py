@@ -7,7 +7,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from app.config import Experiment
 from app.reading import Row
 from app.training.history import rate_on_plateau
 from models.variables import assign
@@ -27,22 +26,6 @@ def learning_rate_at(
     """
     schedule = schedule.model_dump()
     return float(_learning_rate(schedule, np.int64(step), steps_per_epoch, epochs, np, np.float64, level))
-
-
-def scheduled_rate(experiment: Experiment, step: int, steps_per_epoch: int, rows: Sequence[Row]) -> float:
-    """Return the learning rate of a step of an experiment; with `muon` that of the kernels.
-
-    Args:
-        experiment: The experiment.
-        step: Steps taken before, from 0.
-        steps_per_epoch: Batches in an epoch.
-        rows: The history rows of all epochs before the step's.
-    """
-    schedule, training = experiment.scaled_optimizer.learning_rate, experiment.training
-    level = None
-    if schedule.schedule == "reduce_on_plateau":
-        level = rate_on_plateau(schedule.model_dump(), rows, training.monitor, training.mode)
-    return learning_rate_at(schedule, step, steps_per_epoch, training.num_epochs, level)
 
 
 def follow_history(job: Any, rows: Sequence[Row]) -> None:

@@ -2,36 +2,18 @@
 
 import fnmatch
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
 
 import keras
 
 from app.errors import UserError
-from models.inspect import distances_from_head, matches, variable_names
-
-
-class Places(NamedTuple):
-    """Where the variables of a network stand, by their identities.
-
-    Attributes:
-        names: Dotted names, see `models.inspect.variable_names`.
-        distances: Parts from theirs to the head.
-    """
-
-    names: Mapping[int, str] = {}
-    distances: Mapping[int, int] = {}
-
-
-def places_in(network: keras.Model) -> Places:
-    """Return the places of all variables of a network."""
-    return Places(variable_names(network), distances_from_head(network))
+from models.inspect import matches
 
 
 def with_multipliers(
     optimizer: type,
     multipliers: Mapping[str, float],
-    places: Places = Places(),  # noqa: B008 - immutable
-    layer_decay: float | None = None,
+    names: Mapping[int, str],
+    layer_factors: Mapping[int, float],
 ) -> type:
     """Return the optimizer class with a learning rate of its own for each variable.
 
@@ -40,9 +22,9 @@ def with_multipliers(
         multipliers: Factors by patterns, see `fitting`; the first that fits a variable decides, and where
             none does the factor is 1. Weight decay keeps the plain learning rate, so that a factor of 0 does
             not freeze a variable; that of `CoupledSGD` is part of the step.
-        places: Of the variables.
-        layer_decay: A further factor for each part between a variable and the head, of its weight decay too,
-            as in Bao et al. 2021, "BEiT", arXiv:2106.08254, whose groups of parameters have their own rates.
+        names: Dotted names of the variables by their identities, see `models.inspect.variable_names`.
+        layer_factors: Further factors by identities, of weight decay too, as in Bao et al. 2021, "BEiT",
+            arXiv:2106.08254, whose groups of parameters have their own rates; 1 for other variables.
     """
 
     class Multiplied(optimizer):
@@ -50,15 +32,14 @@ def with_multipliers(
             super().build(variables)
             chosen = {}
             for pattern, factor in multipliers.items():
-                found = fitting(pattern, variables, places.names)
+                found = fitting(pattern, variables, names)
                 if not found:
                     raise UserError(
                         f"optimizer.rate_multipliers: no variable's path fits {pattern!r}; "
                         f"the trained variables are {', '.join(variable.path for variable in variables)}"
                     )
                 chosen = dict.fromkeys(map(id, found), factor) | chosen
-            decay = layer_decay or 1.0
-            self.layer_factors = [decay ** places.distances.get(id(each), 0) for each in variables]
+            self.layer_factors = [layer_factors.get(id(each), 1.0) for each in variables]
             self.factors = [
                 chosen.get(id(each), 1.0) * factor
                 for each, factor in zip(variables, self.layer_factors, strict=True)
@@ -70,7 +51,7 @@ def with_multipliers(
             super().update_step(gradient, variable, learning_rate * factor)
 
         def _apply_weight_decay(self, variables):
-            if layer_decay is None or not self.whole_weight_decay:
+            if not layer_factors or not self.whole_weight_decay:
                 super()._apply_weight_decay(variables)
                 return
             for factor in sorted(set(self.layer_factors)):
@@ -84,20 +65,20 @@ def with_multipliers(
     return Multiplied
 
 
-def with_no_decay(optimizer: type, patterns: Sequence[str], places: Places = Places()) -> type:  # noqa: B008
+def with_no_decay(optimizer: type, patterns: Sequence[str], names: Mapping[int, str]) -> type:
     """Return the optimizer class with weight decay for some variables alone.
 
     Args:
         optimizer: A Keras optimizer.
         patterns: Patterns of variables without it, see `fitting`. Keras' own choice by name takes any part of
             a name, so that `beta` would be found in `alphabeta`.
-        places: Of the variables.
+        names: As for `with_multipliers`.
     """
 
     class Selective(optimizer):
         def build(self, variables):
             self.exclude_from_weight_decay(
-                [each for pattern in patterns for each in fitting(pattern, variables, places.names)]
+                [each for pattern in patterns for each in fitting(pattern, variables, names)]
             )
             super().build(variables)
 
