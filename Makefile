@@ -84,7 +84,7 @@ with-labels: $(INSTALLED)
 with-sweep: $(INSTALLED)
 	@$(BIN)/python -c "import optuna, psycopg" 2>/dev/null || $(LOCK) $(PIP) --editable ".[sweep]"
 
-schema: $(INSTALLED) ## write the catalogue of legal names and the editors' schema again
+schema: $(INSTALLED) ## write the catalogue of legal names, the editors' schema and the tables of keys again
 	@$(call takes,)
 	@exec $(BIN)/python -m app.config.catalogue
 

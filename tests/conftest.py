@@ -150,14 +150,22 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
+def trained(folder, changes=(), out=None, *, report=True, overrides=None, **experiment):
+    """A finished run of the experiment that is given as NAME=TEXT, in a project folder of its own."""
+    from app.training import train as runner
+
+    ((name, _),) = experiment.items()
+    with pytest.MonkeyPatch.context() as patch:
+        set_project(patch, folder, **experiment)
+        if not report:
+            patch.setattr(runner, "write_report", lambda run, dataset: None)
+        return runner.train(load_experiment(name, changes), out or io.StringIO(), overrides)
+
+
 @pytest.fixture(scope="session")
 def straight(tmp_path_factory):
     """A run of `tiny` that was never stopped."""
-    from app.training import train as runner
-
-    with pytest.MonkeyPatch.context() as patch:
-        set_project(patch, tmp_path_factory.mktemp("straight"), tiny=TINY)
-        return runner.train(load_experiment("tiny"), out=io.StringIO(), overrides=[])
+    return trained(tmp_path_factory.mktemp("straight"), report=False, overrides=[], tiny=TINY)
 
 
 DIGITS = """\
@@ -171,19 +179,10 @@ training: {epochs: 2, batch_size: 32}
 """
 
 
-def train_digits(folder, *overrides):
-    """A finished run of DIGITS in a project folder of its own."""
-    from app.training import train as runner
-
-    with pytest.MonkeyPatch.context() as patch:
-        set_project(patch, folder, tiny_digits=DIGITS)
-        return runner.train(load_experiment("tiny_digits", overrides), out=io.StringIO())
-
-
 @pytest.fixture(scope="session")
 def digits_run(tmp_path_factory):
     """A finished run on digits of 16x16 pixels; nothing in it may be changed."""
-    return train_digits(tmp_path_factory.mktemp("digits"))
+    return trained(tmp_path_factory.mktemp("digits"), tiny_digits=DIGITS)
 
 
 def copied(run, home):
@@ -202,7 +201,7 @@ def own_run(digits_run, tmp_path):
 @pytest.fixture(scope="session")
 def bfloat16_run(tmp_path_factory, bfloat16):
     """The same, trained in bfloat16."""
-    return train_digits(tmp_path_factory.mktemp("bfloat16"), "training.precision=bfloat16")
+    return trained(tmp_path_factory.mktemp("bfloat16"), ["training.precision=bfloat16"], tiny_digits=DIGITS)
 
 
 FOLDERS = """\
@@ -224,15 +223,11 @@ training: {{epochs: 1, batch_size: 8}}
 @pytest.fixture(scope="session")
 def folder_run(tmp_path_factory):
     """A finished run on class folders, whose images are gone since."""
-    from app.training import train as runner
-
     home = tmp_path_factory.mktemp("folders")
     for name, colour in (("10 $x^2$", "red"), ('2, "two"', "green"), ("été", "blue")):
         (home / "images" / name).mkdir(parents=True)
         for number in range(10):
             Image.new("RGB", (20 + number, 20), colour).save(home / "images" / name / f"{number}.png")
-    with pytest.MonkeyPatch.context() as patch:
-        set_project(patch, home, colours=FOLDERS.format(folder=home / "images"))
-        run = runner.train(load_experiment("colours"), out=io.StringIO())
+    run = trained(home, colours=FOLDERS.format(folder=home / "images"))
     shutil.rmtree(home / "images")
     return run

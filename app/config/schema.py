@@ -32,8 +32,8 @@ class ModelConfig(Section):
     name: Text = Field(description="Name of the network; further keys are its constructor's arguments.")
     weights: Text | None = Field(
         None,
-        description="Weights to start from: a run (its best), `imagenet`, or a file (`.pth`, `.safetensors`, "
-        "`.h5`); the head is new where classes differ.",
+        description="Weights to start from: a run (its best), `imagenet`, or a file (`.pth`, `.pt`, "
+        "`.safetensors`, `.h5`); the head is new where classes differ.",
     )
     freeze: Annotated[
         Literal["backbone"] | tuple[Text, ...],

@@ -47,12 +47,6 @@ def test_parts(load, write_images):
     assert len(data.val) == 6 and data.test is None and len(data.train) == 12
 
 
-def test_validation_on_a_missing_test_split(load, write_images):
-    write_images("image_folder")
-    with pytest.raises(UserError, match="'test' needs a test split"):
-        load(validation="test")
-
-
 def test_what_is_left_out(load, write_images, data_root):
     folder = write_images("image_folder")
     (folder / "cat" / "notes.txt").write_text("x")
@@ -165,16 +159,9 @@ def test_all_images_bad(load, write_images):
         load()
 
 
-def test_absurd_size_is_refused_without_decoding(load, write_images):
-    folder = write_images("image_folder")
-    header = bytearray((folder / "cat" / "1.png").read_bytes())
-    header[16:24] = (60_000).to_bytes(4) + (60_000).to_bytes(4)
-    (folder / "cat" / "1.png").write_bytes(header)
-    Image.new("1", (12_000, 8_000)).save(
-        folder / "cat" / "2.png"
-    )  # large, yet allowed, and without a warning
-    data = load(on_bad_image="skip", image_size=(6, 8))
-    assert data.skipped == ("cat/1.png",)
+def test_a_large_image_is_allowed_and_without_a_warning(load, write_images):
+    Image.new("1", (12_000, 8_000)).save(write_images("image_folder") / "cat" / "2.png")
+    assert len(load(image_size=(6, 8)).train) == 6
 
 
 def test_different_sizes(load, write_images):
@@ -184,13 +171,6 @@ def test_different_sizes(load, write_images):
         load()
     assert load(image_size=(5, 4)).image_shape == (5, 4, 3)
     assert load(image_size=(5, 4), channels=1).image_shape == (5, 4, 1)
-
-
-def test_a_class_of_one_image(load, write_images):
-    write_images("image_folder", classes=("cat",))
-    write_images("image_folder", classes=("dog",), count=1)
-    with pytest.raises(UserError, match="'dog' has one training image"):
-        load()
 
 
 def test_large_folders_go_to_the_cache(load, write_images, data_root, monkeypatch):
@@ -205,16 +185,20 @@ def test_large_folders_go_to_the_cache(load, write_images, data_root, monkeypatc
     assert load(on_bad_image="skip").fingerprint == in_memory.fingerprint
     with pytest.raises(UserError, match="1 of 8 images"):
         load()
-    write_images("image_folder", classes=("dog",), count=6)
-    assert len(load().train.images) == 10, "a changed folder is read again"
 
 
-def test_cache_that_cannot_be_written(load, write_images, data_root, monkeypatch):
+@pytest.mark.parametrize("memory_fraction", [0.25, 0.0])
+def test_cache_that_cannot_be_written(load, write_images, data_root, monkeypatch, memory_fraction):
+    """It is no error where memory suffices."""
     write_images("image_folder")
-    monkeypatch.setattr(store, "MEMORY_FRACTION", 0.0)
+    monkeypatch.setattr(store, "MEMORY_FRACTION", memory_fraction)
+    monkeypatch.setattr(store, "KEPT_AFTER_SECONDS", 0.0)
     (data_root / ".cache").write_text("a file in its place")
-    with pytest.raises(UserError, match="cannot keep .* GB of decoded images"):
-        load()
+    if memory_fraction:
+        assert len(load().train.images) == 8
+    else:
+        with pytest.raises(UserError, match="cannot keep .* GB of decoded images"):
+            load()
 
 
 def test_what_took_long_to_decode_is_not_decoded_again(load, write_images, data_root, monkeypatch):
@@ -223,12 +207,3 @@ def test_what_took_long_to_decode_is_not_decoded_again(load, write_images, data_
     first = load(image_size=(6, 8))
     monkeypatch.setattr(folders, "decode_file", lambda *_: pytest.fail("decoded again"))
     assert load(image_size=(6, 8)).fingerprint == first.fingerprint
-
-
-def test_cache_that_cannot_be_written_is_no_error_where_memory_suffices(
-    load, write_images, data_root, monkeypatch
-):
-    write_images("image_folder")
-    monkeypatch.setattr(store, "KEPT_AFTER_SECONDS", 0.0)
-    (data_root / ".cache").write_text("a file in its place")
-    assert len(load().train.images) == 8

@@ -133,13 +133,6 @@ def test_floating_point_pixels_are_refused(tmp_path):
         decode_file(tmp_path / "a.tif", RGB)
 
 
-def test_exif_orientation(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
-    Image.fromarray(picture()).save(tmp_path / "a.png", exif=exif)
-    np.testing.assert_array_equal(decode_file(tmp_path / "a.png", RGB), np.rot90(picture(), -1))
-
-
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_orientation_is_turned_as_pillow_does(tmp_path, orientation):
     exif = Image.Exif()

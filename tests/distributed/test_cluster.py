@@ -13,6 +13,7 @@ from app.distributed.local_workers import local_workers, progress_output, worker
 from app.errors import UserError
 from app.paths import module_command
 
+ALONE = (("",), 0)
 TWO = {"worker": ["host-a:2345", "host-b:2345"]}
 
 
@@ -26,23 +27,13 @@ def tf_config(cluster, kind="worker", index=0):
 
 
 @pytest.mark.parametrize(
-    "environment",
-    [
-        {},
-        {"TF_CONFIG": ""},
-        {"TF_CONFIG": " \n"},
-        {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"},
-        {"SLURM_STEP_NUM_TASKS": "4"},  # of an allocation, outside of any step
-    ],
-    ids=str,
-)
-def test_a_process_alone(environment):
-    assert found(environment) == (("",), 0)
-
-
-@pytest.mark.parametrize(
     ("environment", "expected"),
     [
+        ({}, ALONE),
+        ({"TF_CONFIG": ""}, ALONE),
+        ({"TF_CONFIG": " \n"}, ALONE),
+        ({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}, ALONE),
+        ({"SLURM_STEP_NUM_TASKS": "4"}, ALONE),  # of an allocation, outside of any step
         (tf_config(TWO), (("host-a:2345", "host-b:2345"), 0)),
         (tf_config(TWO, index=1), (("host-a:2345", "host-b:2345"), 1)),
         (tf_config(TWO, index="1"), (("host-a:2345", "host-b:2345"), 1)),
@@ -53,21 +44,14 @@ def test_a_process_alone(environment):
         (tf_config(TWO) | {"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "3"}, (tuple(TWO["worker"]), 0)),
     ],
 )
-def test_tf_config_names_the_workers(environment, expected):
+def test_the_environment_names_the_workers(environment, expected):
     assert found(environment) == expected
 
 
-@pytest.mark.parametrize(
-    "environment",
-    [
-        {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "two"},
-        {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1.5"},
-    ],
-    ids=str,
-)
-def test_variables_of_slurm_that_are_no_numbers(environment):
+@pytest.mark.parametrize("number", ["two", "1.5"])
+def test_variables_of_slurm_that_are_no_numbers(number):
     with pytest.raises(UserError, match="SLURM_STEP_NUM_TASKS: must be a whole number; got"):
-        find_group(environment)
+        find_group({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": number})
 
 
 def test_config_of_local_workers_is_read_back():
@@ -191,7 +175,7 @@ def test_a_local_worker_that_ends_at_once_is_named(home, cores, capsys):
             group.__enter__()
     (log,) = (home / "runs" / "workers").iterdir()
     assert "no-such-verb" in log.read_text() and log.name in capsys.readouterr().out
-    assert found() == (("",), 0)
+    assert found() == ALONE
 
 
 def test_the_chief_gets_its_cores_back(home, cores):
@@ -226,9 +210,8 @@ except ValueError as error:
 """
 
 
-@pytest.fixture(scope="module")
-def slurm():
-    """The process group that a process under Slurm finds in three job steps; it imports TensorFlow, once."""
+@pytest.mark.slow
+def test_slurm_names_the_workers_and_counts_its_nodes_in_their_order():
     _, environment = module_command("app")
     for name in [name for name in environment if name.startswith("SLURM_") or name == "TF_CONFIG"]:
         del environment[name]
@@ -236,24 +219,12 @@ def slurm():
         [sys.executable, "-c", SLURM], env=environment, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-@pytest.mark.slow
-def test_slurm_names_the_workers(slurm):
+    first, second, (kind, message) = map(json.loads, done.stdout.splitlines())
     addresses = ["node1:8888", "node1:8889", "node2:8888"]
     task = {"type": "worker", "index": 1}
-    assert slurm[0] == [addresses, 1, {"cluster": {"worker": addresses}, "task": task}, True]
-
-
-@pytest.mark.slow
-def test_slurm_counts_its_nodes_in_their_order(slurm):
-    assert slurm[1][:2] == [["node9:8888", "node10:8888"], 0]
-
-
-@pytest.mark.slow
-def test_missing_variables_of_slurm_are_refused(slurm):
-    kind, message = slurm[2]
+    assert first == [addresses, 1, {"cluster": {"worker": addresses}, "task": task}, True]
+    assert second[:2] == [["node9:8888", "node10:8888"], 0]
+    # Without its variables it is refused.
     assert kind == "UserError" and message.startswith("Slurm: ")
     assert "SLURM_STEP_NODELIST" in message and "set TF_CONFIG" in message
 

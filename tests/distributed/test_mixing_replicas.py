@@ -3,17 +3,12 @@
 import numpy as np
 import pytest
 
-from tests.distributed.test_replicas import BASELINE, run_program
+from tests.distributed.test_replicas import BASELINE, THREE_DEVICES, run_program
 from tests.training.stopped_runs import EVERYTHING
 
 PROGRAM = """
 import sys
 from pathlib import Path
-import tensorflow as tf
-
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 3)
-
 import numpy as np
 from app.config import load_experiment
 from app.distributed.process_group import ProcessGroup
@@ -54,7 +49,7 @@ np.savez(Path(sys.argv[1]) / "found.npz", **found)
 
 @pytest.mark.slow
 def test_each_replica_mixes_its_own_shard(tmp_path):
-    run_program(PROGRAM, tmp_path, {"baseline": BASELINE})
+    run_program(THREE_DEVICES + PROGRAM, tmp_path, {"baseline": BASELINE})
     with np.load(tmp_path / "found.npz") as stored:
         found = {key: stored[key] for key in stored.files}
     for number in range(17):
@@ -78,12 +73,6 @@ def test_each_replica_mixes_its_own_shard(tmp_path):
     assert found["16 2 loss"] == 0 and (found["16 2 weights"] == 0).all()
 
 
-REPLICAS = """
-import tensorflow as tf
-
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 3)
-"""
 TRAINED = """
 from tests.training.stopped_runs import compare
 
@@ -93,4 +82,4 @@ compare(["dataset.train_share=0.3"], 6, backend="tensorflow", replicas=3)  # in 
 
 @pytest.mark.slow
 def test_all_that_a_recipe_can_have_resumes_on_replicas(tmp_path):
-    run_program(REPLICAS + TRAINED, tmp_path, {"tiny": EVERYTHING})
+    run_program(THREE_DEVICES + TRAINED, tmp_path, {"tiny": EVERYTHING})

@@ -31,15 +31,16 @@ model: {name: baseline, dropout: 0.0}
 optimizer: {name: sgd, learning_rate: 0.01}
 training: {epochs: 1, batch_size: 100}
 """
-PROGRAM = """
-import json
-import sys
-from pathlib import Path
+THREE_DEVICES = """
 import tensorflow as tf
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 3)
-
+"""
+PROGRAM = """
+import json
+import sys
+from pathlib import Path
 import keras
 import numpy as np
 from app.config import load_experiment
@@ -272,7 +273,7 @@ def run_program(program, folder, experiments, *arguments, **environment):
 
 def run_part(part, folder):
     """Run a part of the program in `folder`; return its JSON and the folder of its arrays."""
-    run_program(PROGRAM, folder, {"lenet": LENET, "baseline": BASELINE}, part)
+    run_program(THREE_DEVICES + PROGRAM, folder, {"lenet": LENET, "baseline": BASELINE}, part)
     return json.loads((folder / "results.json").read_text()), folder
 
 

@@ -19,9 +19,9 @@ from app.config import load_experiment
 from app.distributed.cluster import config_of
 from app.distributed.local_workers import free_ports
 from app.reading import read_history
-from app.runs import Run, list_runs
+from app.runs import list_runs
 from app.training.checkpoint import load_state
-from tests.conftest import on_jax
+from tests.conftest import copied, on_jax, set_project
 
 ROOT = Path(__file__).resolve().parents[2]  # the checkout, where `python -m app` finds the program
 LIMIT_SECONDS = 240
@@ -55,19 +55,13 @@ training: {epochs: 2, batch_size: 101, sync_batch_norm: true}
 }
 
 
-def write_experiments(folder):
-    (folder / "experiments").mkdir(parents=True)
-    for name, text in EXPERIMENTS.items():
-        (folder / "experiments" / f"{name}.yaml").write_text(text)
-
-
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """A project folder of its own."""
     home = tmp_path / "home"
-    write_experiments(home)
-    for name, value in (("TRAINER_HOME", str(home)), ("CUDA_VISIBLE_DEVICES", "")):
-        monkeypatch.setenv(name, value)
+    home.mkdir()
+    set_project(monkeypatch, home, **EXPERIMENTS)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     for name in ("TF_CONFIG", "SLURM_STEP_NUM_TASKS", "KERAS_BACKEND", "XLA_FLAGS"):
         monkeypatch.delenv(name, raising=False)
     return home
@@ -200,10 +194,8 @@ def test_killed_worker_ends_all_and_the_run_goes_on(home, tmp_path, start, start
     state, damaged = load_state(run)
     assert not run.finished and not damaged and state.progress.epoch >= 1
 
-    other = tmp_path / "other"  # the same run, for a process alone
-    write_experiments(other)
-    alone = Run(other / "runs" / run.name)
-    shutil.copytree(run.path, alone.path)
+    other = tmp_path / "other"
+    alone = copied(run, other)  # for a process alone
 
     for process in start_workers(2, "resume", "--run", run.name)[1]:
         succeed(process)
@@ -216,7 +208,7 @@ def test_killed_worker_ends_all_and_the_run_goes_on(home, tmp_path, start, start
         succeed(process)
     np.testing.assert_allclose(resumed, history(only_run("long")), rtol=1e-4)
 
-    monkeypatch.setenv("TRAINER_HOME", str(other))
+    set_project(monkeypatch, other, **EXPERIMENTS)
     runner.resume(alone, out=io.StringIO())
     (entry,) = environment(alone)["resumes"]
     assert (entry["workers"], entry["replicas"]) == (1, 1) and environment(alone)["workers"] == 2

@@ -110,8 +110,6 @@ def test_finished_folds_stay_and_other_settings_get_a_folder_of_their_own(home, 
 
 @pytest.mark.slow
 def test_killed_folds_go_on_to_the_same_bits(trained, tmp_path, monkeypatch):
-    from app.training import train as runner
-
     make_home(tmp_path)
     monkeypatch.setenv("TRAINER_HOME", str(tmp_path))
     command, environment = module_command("app", "folds", "noisy", "--folds", "3")
@@ -129,7 +127,6 @@ def test_killed_folds_go_on_to_the_same_bits(trained, tmp_path, monkeypatch):
     out = io.StringIO()
     with pytest.raises(UserError, match="2, 3 are not finished; .* make folds EXP=noisy FOLDS=3"):
         write_labels("noisy", out)
-    monkeypatch.setattr(runner, "write_report", lambda run, dataset: None)
     train_folds(load_experiment("noisy", FOLD), out)
     assert [run.name for run in list_runs(folder.name)][:2] == [run.name for run in runs]
     assert f"fold 1 of 3: {runs[0].name} is finished" in out.getvalue()

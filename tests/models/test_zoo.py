@@ -7,13 +7,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from app.config.optimizer import OptimizerConfig
+from app.config.schedules import ConstantSchedule
 from app.reports.networks import build_published
+from app.training.optimizers.variables import fitting
 from models import build_model, list_models
 from models.inspect import count_macs
 from models.network import MODELS
 from models.registry import model_arguments
 from tests.models.zoo import ROWS, bottleneck_macs, bottleneck_rows, cifar_counts, cifar_rows, leaves
 
+RATE = ConstantSchedule(peak=0.1)
+NORM_AND_BIAS = OptimizerConfig(name="sgd", learning_rate=RATE, no_decay="norm_and_bias").no_decay_patterns
 every_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
 
 
@@ -30,6 +35,9 @@ def test_shape_counts_cost_and_settings(row):
     assert num_weights(network.trainable_weights) == row.trainable
     assert num_weights(network.non_trainable_weights) == row.total - row.trainable
     assert count_macs(network) == row.macs
+    # Weight decay leaves out every vector of it, and nothing else.
+    left_out = [fitting(pattern, network.trainable_weights, {}) for pattern in NORM_AND_BIAS]
+    assert {*map(id, sum(left_out, []))} == {id(v) for v in network.trainable_weights if len(v.shape) < 2}
 
     norms = [layer for layer in leaves(network) if isinstance(layer, keras.layers.BatchNormalization)]
     if row.bn is None:

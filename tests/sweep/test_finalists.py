@@ -62,10 +62,7 @@ def sweep(home):
 
 
 @pytest.mark.slow
-def test_finalists_are_trained_once_and_the_test_split_is_evaluated_once(sweep, monkeypatch):
-    from app.training import train as runner
-
-    monkeypatch.setattr(runner, "write_report", lambda run, dataset: None)  # which takes seconds
+def test_finalists_are_trained_once_and_the_test_split_is_evaluated_once(sweep):
     folder, experiment, trials = sweep
     finish(folder, out := io.StringIO())
     record = read_finalists(folder)

@@ -19,7 +19,7 @@ from app.training.backbone_features import features_once, halves_of
 from app.training.setup import prepare
 from models import ImageClassifier, Normalization, build_model, list_models
 from models.network import MODELS, Network
-from tests.conftest import TINY, set_project
+from tests.conftest import TINY, trained
 from tests.training.stopped_runs import assert_resumes_on_jax, assert_same_bits, stopped_run
 
 FROZEN = ["model.freeze=backbone", "model.dropout=0.0", "augmentation=[]"]
@@ -105,10 +105,7 @@ def test_elsewhere_the_steps_take_images(home, overrides):
 @pytest.fixture(scope="module")
 def flipped(tmp_path_factory):
     """A run on features of images and their mirror images that was never stopped."""
-    with pytest.MonkeyPatch.context() as patch:
-        set_project(patch, tmp_path_factory.mktemp("flipped"), tiny=TINY)
-        patch.setattr(runner, "write_report", lambda run, dataset: None)
-        return runner.train(load_experiment("tiny", FLIPPED), out=io.StringIO())
+    return trained(tmp_path_factory.mktemp("flipped"), FLIPPED, report=False, tiny=TINY)
 
 
 def test_run_leaves_the_whole_classifier(flipped):

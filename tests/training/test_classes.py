@@ -40,19 +40,6 @@ def test_weights_that_no_class_can_have_make_no_folder(home, capsys, weights, me
     assert not (home / "runs").exists()
 
 
-@pytest.mark.parametrize("weights", ['{"3": -1.0}', '{"3": true}', "rare", "[1.0, 2.0]"])
-def test_weights_of_a_wrong_type(home, weights):
-    with pytest.raises(UserError, match="training.class_weight"):
-        load_experiment("tiny", [f"training.class_weight={weights}"])
-
-
-def test_limit_of_views_without_views_is_refused(home):
-    with pytest.raises(
-        UserError, match="evaluation.views_below: must be left out where test_time_views is none"
-    ):
-        load_experiment("tiny", ["evaluation.views_below=0.5"])
-
-
 def test_settings_reach_the_loss_weights_in_the_order_of_the_classes(home):
     loss = prepare(load_experiment("tiny", CLASSES)).classifier.loss
     assert loss.class_weight == [1, 1, 1, 2, 1, 1, 1, 0.5, 1, 1]

@@ -16,7 +16,7 @@ from app.training.checkpoint import load_state
 from app.training.optimizers.variables import with_late
 from app.training.setup import prepare
 from models.inspect import count_macs
-from tests.conftest import TINY, set_project
+from tests.conftest import TINY, trained
 from tests.training.stopped_runs import assert_resumes_on_jax, assert_same_bits, stopped_run
 
 BODY = ["conv", "norm", "hidden"]
@@ -58,7 +58,7 @@ def changed(job, before):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "trained"),
+    ("overrides", "learned"),
     [
         ([BACKBONE], ["head"]),
         (['model.freeze=["norm"]'], ["conv", "hidden", "head"]),
@@ -76,13 +76,13 @@ def changed(job, before):
     ],
     ids=["backbone", "statistics", "float16", "lookahead", "ema", "muon", "decay"],
 )
-def test_frozen_layers_keep_weights_and_statistics(home, overrides, trained):
+def test_frozen_layers_keep_weights_and_statistics(home, overrides, learned):
     job = prepare(load_experiment("tiny", overrides))
     before = {name: values(getattr(job.classifier.network, name)) for name in [*BODY, "head"]}
     fit(job, 2)
     if job.ema:
         job.ema.put_in_place(True)
-    assert changed(job, before) == trained
+    assert changed(job, before) == learned
 
 
 def test_frozen_normalisation_computes_as_in_inference_and_dropout_goes_on(home):
@@ -134,12 +134,10 @@ def test_a_step_left_out_before_the_change_spoils_nothing():
 @pytest.fixture(scope="module")
 def rich(tmp_path_factory):
     """A run that was never stopped: frozen in its first epoch, averaged, with accumulated gradients."""
-    with pytest.MonkeyPatch.context() as patch:
-        set_project(patch, tmp_path_factory.mktemp("rich"), tiny=TINY)
-        out = io.StringIO()
-        run = runner.train(load_experiment("tiny", RICH), out=out)
-        (run.path / "said").write_text(out.getvalue())
-        return run
+    out = io.StringIO()
+    run = trained(tmp_path_factory.mktemp("rich"), RICH, out, report=False, tiny=TINY)
+    (run.path / "said").write_text(out.getvalue())
+    return run
 
 
 def test_run_says_what_is_frozen_and_counts_what_it_trained(rich, home):

@@ -150,43 +150,6 @@ def test_scaled_rates_are_trained_with_recorded_and_said(home):
     ]
 
 
-def stepped(multipliers, **arguments):
-    """Returns what one SGD step with gradients of 1 subtracts from three variables of value 1."""
-    config = OptimizerConfig(
-        name="sgd",
-        learning_rate=ConstantSchedule(peak=0.1),
-        rate_multipliers=multipliers,
-        arguments=arguments,
-    )
-    optimizer = build_optimizer(config, STEPS, EPOCHS)
-    layers = [
-        keras.layers.BatchNormalization(name="norm"),
-        keras.layers.Dense(1, use_bias=False, name="head"),
-    ]
-    for layer in layers:
-        layer.build((None, 1))
-    variables = [variable for layer in layers for variable in layer.trainable_variables]
-    for variable in variables:
-        variable.assign(np.ones(variable.shape))
-    optimizer.build(variables)
-    optimizer.apply([keras.ops.ones(variable.shape) for variable in variables], variables)
-    assert [variable.path for variable in variables] == ["norm/gamma", "norm/beta", "head/kernel"]
-    return [float(1.0 - keras.ops.sum(variable)) for variable in variables]
-
-
-def test_rate_multipliers_scale_the_steps_of_the_variables_they_name():
-    assert stepped({}) == pytest.approx([0.1, 0.1, 0.1])
-    assert stepped({"*/beta": 4.0, "head/*": 0.0}) == pytest.approx([0.1, 0.4, 0.0])
-    assert stepped({"*/beta": 4.0, "norm/*": 2.0}) == pytest.approx([0.2, 0.4, 0.1])  # the first decides
-    # Weight decay keeps the plain rate: each variable loses 0.1 * 0.5 of itself first.
-    assert stepped({"*/beta": 4.0}, weight_decay=0.5) == pytest.approx([0.15, 0.45, 0.15])
-
-
-def test_rate_multiplier_that_fits_nothing_is_an_error():
-    with pytest.raises(UserError, match=r"'\*/gain'; the trained variables are norm/gamma, norm/beta"):
-        stepped({"*/gain": 2.0})
-
-
 def accumulating(steps):
     return OptimizerConfig(
         name="sgd", learning_rate=SCHEDULES["cosine"], arguments={"gradient_accumulation_steps": steps}

@@ -9,6 +9,7 @@ from PIL import Image
 import app.training.train as runner
 from app.config import load_experiment
 from app.evaluation.calibration import fit_temperature
+from app.evaluation.records import evaluations_on_test
 from app.files import read_json
 from app.inference.load import load_trained
 
@@ -24,31 +25,40 @@ def write_images(folder, numbers):
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / split / name / f"{i}.png")
 
 
-def train(validation, out):
+def train(validation, out, epochs=1):
     overrides = [
         f"dataset={{name: image_folder, data_dir: images, validation: {validation}}}",
-        "training={epochs: 1, batch_size: 4}",
+        f"training={{epochs: {epochs}, batch_size: 4}}",
         "augmentation=[]",
     ]
     return runner.train(load_experiment("tiny", overrides), out=out)
 
 
 def test_each_checkpoint_has_its_temperature_and_the_test_split_only_uses_it(home):
+    """A folder with train/ and test/: validation comes from train, the metrics of the best one from test."""
     write_images(home / "images", {"train": 12, "test": 5})
-    run = train(0.25, io.StringIO())
+    run = train(0.25, io.StringIO(), epochs=2)
     metrics = read_json(run.metrics)
     with np.load(run.predictions) as stored:
         labels, logits = stored["labels"], {which: stored[f"{which}_logits"] for which in ("best", "last")}
     assert {which: each["temperature"] for which, each in metrics["calibration"].items()} == {
         which: pytest.approx(fit_temperature(labels, logits[which])[0]) for which in logits
     }
-    test = metrics["test"]["calibrated"]
+    test = metrics["test"]
+    assert (test["images"], test["checkpoint"], len(labels)) == (10, "best", 6)
+    assert test["accuracy"] * 10 == pytest.approx(round(test["accuracy"] * 10))
     for key in ("temperature", "unsure_below"):
-        assert test[key] == metrics["calibration"]["best"][key]
+        assert test["calibrated"][key] == metrics["calibration"]["best"][key]
     trained = load_trained(run)
     assert trained.temperature == metrics["calibration"]["best"]["temperature"]
     assert trained.unsure_below(None) == metrics["calibration"]["best"]["unsure_below"]
     assert trained.unsure_below(0.0) == 0.0
+
+    # Trained further, the test split is looked at again.
+    assert len(evaluations_on_test(run)) == 1
+    runner.resume(run, said := io.StringIO(), epochs=3, schedule="keep")
+    assert [each.get("epochs") for each in evaluations_on_test(run)] == [None, 3]
+    assert "(best checkpoint, evaluated 2 times, which makes it optimistic)" in said.getvalue()
 
 
 def test_validation_on_the_test_split_gives_no_temperature(home):
@@ -59,11 +69,8 @@ def test_validation_on_the_test_split_gives_no_temperature(home):
     assert trained.temperature == 1.0 and trained.unsure_below(None) is None
 
 
-def test_one_validation_image_of_a_class_and_a_remark(home):
+def test_one_validation_image_of_a_class(home):
     write_images(home / "images", {"train": 3})
-    out = io.StringIO()
-    run = train(0.34, out)
+    run = train(0.34, io.StringIO())
     with np.load(run.predictions) as stored:
         assert sorted(stored["labels"]) == [0, 1]
-    remark = read_json(run.metrics)["calibration"]["best"]["remark"]
-    assert remark is None or remark in out.getvalue().splitlines()

@@ -204,26 +204,25 @@ def test_later_edit_of_the_file_is_said_and_ignored(home, unfinished, straight):
     assert_same_bits(unfinished, straight)
 
 
-def test_another_order_of_rate_multipliers_is_an_edit(home):
-    from app.training.resume import edited_keys
-
+def test_another_order_of_rate_multipliers_is_an_edit(home, finished):
     def write(*patterns):
         multipliers = "".join(f'    "{pattern}": {factor}\n' for pattern, factor in patterns)
         rest = f"optimizer:\n  rate_multipliers:\n{multipliers}"
         (home / "experiments" / "later.yaml").write_text(f"# Another.\nextends: tiny.yaml\n{rest}")
 
     write(("*/kernel", 2), ("*/bias", 4))
-    run = runner.train(load_experiment("later", ["training.epochs=1"]), io.StringIO(), overrides=[])
     began = load_experiment("later")
-    assert edited_keys(run, began) == []
+    assert resuming.edited_keys(finished, began) == []
     write(("*/bias", 4), ("*/kernel", 2))
-    assert edited_keys(run, began) == ["optimizer.rate_multipliers"]
+    assert resuming.edited_keys(finished, began) == ["optimizer.rate_multipliers"]
 
 
-def test_unedited_file_is_not_mentioned_though_the_run_had_changes(home):
-    run = runner.train(load_experiment("tiny", ["seed=9"]), io.StringIO(), overrides=["seed=9"])
-    run.metrics.unlink()
-    assert "has changed" not in resume(run)
+def test_unedited_file_is_not_mentioned_though_the_run_had_changes(unfinished):
+    unfinished.experiment.write_text(unfinished.experiment.read_text().replace("seed: 3", "seed: 9"))
+    assert "has changed since (seed)" in resume(unfinished)
+    unfinished.metrics.unlink()
+    plant(unfinished.environment, overrides=["seed=9"])
+    assert "has changed" not in resume(unfinished)
 
 
 @pytest.mark.parametrize("recorded", [True, False])

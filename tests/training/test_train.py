@@ -16,11 +16,10 @@ import app.training.train as runner
 from app import cli
 from app.config import load_experiment
 from app.errors import Interrupted, UserError
-from app.evaluation.records import evaluations_on_test
 from app.files import read_json
 from app.reading import HISTORY_COLUMNS, read_history
 from app.reports.compare import newest_seeds
-from app.runs import list_runs, load_run_experiment
+from app.runs import Run, list_runs, load_run_experiment
 from app.training import setup as job
 from app.training.checkpoint import load_state
 from app.training.starting_weights import start_from
@@ -34,7 +33,6 @@ from tests.training.stopped_runs import (
     comparable_history,
     stopped_run,
 )
-from tests.training.test_results import write_images
 
 
 def train(*overrides):
@@ -100,8 +98,7 @@ def test_learning_rate_column_is_the_last_steps_rate(straight):
     assert rows[1]["learning_rate"] < 0.0005  # end of the cosine
 
 
-def test_same_seed_gives_the_same_bits_another_seed_others(home, straight):
-    assert_same_bits(train(), straight)
+def test_another_seed_gives_other_numbers(home, straight):
     assert comparable_history(train("seed=4")) != comparable_history(straight)
 
 
@@ -137,7 +134,9 @@ def test_signal_stops_with_a_state_and_resumes_to_the_same_bits(home, straight, 
     assert read_json(run.metrics)["timing"]["resumed_epochs"] == [resumed]
 
 
-def test_ignored_signals_stay_ignored_and_nobody_need_listen(home, straight, monkeypatch):
+def test_same_seed_gives_the_same_bits_where_signals_are_ignored_and_nobody_listens(
+    home, straight, monkeypatch
+):
     """Under nohup SIGHUP is ignored, in a background shell SIGINT; the reader of the progress has ended."""
 
     def interrupt(_):
@@ -223,8 +222,6 @@ def test_non_finite_loss_stops_and_names_epoch_step_and_causes(home):
     assert "epoch 1, step" in message and "learning rate that is too high (peak 1e+30)" in message
     (run,) = list_runs("tiny")
     assert not run.finished
-    state, _ = load_state(run)
-    assert state is None or all(np.isfinite(value).all() for value in state.values["metrics"])
 
 
 def test_batch_larger_than_the_data_makes_no_folder(home):
@@ -272,11 +269,18 @@ def test_new_head_where_the_classes_differ(home, straight):
         np.testing.assert_array_equal(ours, theirs)
 
 
+def untrained(home, model):
+    """A run folder that holds a network as it is made, for what reads nothing else of a run."""
+    run = Run(home / "runs" / "tiny" / "untrained")
+    run.best_model.parent.mkdir(parents=True)
+    overrides = [f"model={model}", "dataset={name: digits, image_size: [32, 32], channels: 3}"]
+    job.prepare(load_experiment("tiny", overrides)).classifier.save(run.best_model)
+    return run
+
+
 def test_a_head_without_bias_is_the_only_new_part(home):
     """FastCifar10's: before it come offsets of normalisations, which belong to the backbone."""
-    overrides = ["model={name: fast_cifar10}", "dataset={name: digits, image_size: [32, 32], channels: 3}"]
-    run = train(*overrides, "training.epochs=1", "optimizer.learning_rate.warmup_epochs=0",
-                "dataset.train_share=0.2")  # fmt: skip
+    run = untrained(home, "{name: fast_cifar10}")
     network = build_model("fast_cifar10", input_shape=(32, 32, 3), num_classes=4)
     said = start_from(run, network, ("a", "b", "c", "d"))
     assert said.endswith(f"new: {network.head.kernel.path} (4 classes instead of 10)")
@@ -284,8 +288,7 @@ def test_a_head_without_bias_is_the_only_new_part(home):
 
 def test_weights_are_refused_where_they_would_compute_something_else(home):
     """Their shapes are the same with shortcuts and without."""
-    run = train("model={name: cifar_resnet, depth: 8, shortcuts: false}", "training.epochs=1",
-                "dataset={name: digits, image_size: [32, 32], channels: 3, train_share: 0.1}")  # fmt: skip
+    run = untrained(home, "{name: cifar_resnet, depth: 8, shortcuts: false}")
     network = build_model("cifar_resnet", input_shape=(32, 32, 3), num_classes=10, depth=8)
     with pytest.raises(UserError, match="trained with model.shortcuts false, the experiment has true"):
         start_from(run, network, tuple(map(str, range(10))))
@@ -319,27 +322,6 @@ def test_best_model_takes_its_place_where_only_that_was_missing(home, monkeypatc
     with pytest.raises(ZeroDivisionError):
         runner.resume(run, io.StringIO())
     assert run.best_model.read_bytes() == content and not waiting.exists()
-
-
-def test_test_split_is_evaluated_once_with_the_best_checkpoint(home):
-    """A folder with train/ and test/: validation comes from train, the figure in metrics.json from test."""
-    write_images(home / "images", {"train": 12, "test": 5})
-    run = train(
-        "dataset={name: image_folder, data_dir: images, validation: 0.25}",
-        "training.batch_size=8",
-        "augmentation=[]",
-    )
-    test = json.loads(run.metrics.read_text())["test"]
-    assert test["images"] == 10 and test["checkpoint"] == "best" and 0 <= test["accuracy"] <= 1
-    with np.load(run.predictions) as stored:
-        assert len(stored["labels"]) == 6
-
-    # Trained further, it is looked at again.
-    assert len(evaluations_on_test(run)) == 1
-    said = io.StringIO()
-    runner.resume(run, said, epochs=3, schedule="keep")
-    assert [each.get("epochs") for each in evaluations_on_test(run)] == [None, 3]
-    assert "(best checkpoint, evaluated 2 times, which makes it optimistic)" in said.getvalue()
 
 
 @pytest.mark.slow
