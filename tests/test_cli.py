@@ -15,22 +15,9 @@ import tensorflow as tf
 from app import cli, reading, runs
 from app.commands.options import COMMANDS, Exp, overrides_from
 from app.config import load_experiment
-from tests.conftest import set_project
+from tests.conftest import TINY
 
 ROOT = Path(__file__).resolve().parents[1]
-EXPERIMENT = """\
-# A small experiment.
-dataset: {name: digits, image_size: [16, 16]}
-model: {name: baseline}
-optimizer: {name: adam, learning_rate: 0.001}
-training: {epochs: 1, batch_size: 512}
-"""
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    set_project(monkeypatch, tmp_path, tiny=EXPERIMENT)
-    return tmp_path
 
 
 def test_quick_commands_import_no_backend():
@@ -88,6 +75,16 @@ def test_unknown_experiment_names_the_nearest_and_makes_nothing(home, capsys):
         (["train", "tiny", "--sedes", "3"], "unrecognized arguments: --sedes"),
         (["check", "tiny", "--set", "a=1", "--set", "b=2", "c"], "quotes keep several values"),
         (["train", "tiny", "--epochs", "100001"], "training.epochs: must be a whole number from 1 to 100000"),
+        (
+            ["train", "tiny", "--epochs", "0"],
+            "training.epochs: must be a whole number from 1 to 100000, or 'auto'; got 0",
+        ),
+        (["train", "tiny", "--seed", "x"], "seed: must be a whole number; got 'x'"),
+        (
+            ["check", "tiny", "--set", "training.epochs=0"],
+            "must be a whole number from 1 to 100000, or 'auto'; got 0",
+        ),
+        (["check", "tiny", "--data-dir", "nowhere"], "nowhere does not exist"),
         (
             ["train", "tiny", "--set", "model.weights=tiny/latest"],
             "model.weights: tiny/latest: no run folder",
@@ -324,7 +321,7 @@ def test_settings_of_keras_that_it_would_trip_over(home, capsys, monkeypatch, co
 
 @pytest.mark.parametrize(("file", "better"), [("my exp.yaml", "my_exp"), ("b.yml", "b"), ("a+b.yaml", "a_b")])
 def test_files_that_are_no_experiments_by_their_name_say_what_to_rename(home, capsys, file, better):
-    (home / "experiments" / file).write_text(EXPERIMENT)
+    (home / "experiments" / file).write_text(TINY)
     rule = f"rename it, such as to {better}.yaml"
     assert cli.main(["list"]) == 0
     out = capsys.readouterr().out
@@ -335,7 +332,7 @@ def test_files_that_are_no_experiments_by_their_name_say_what_to_rename(home, ca
 
 
 def test_a_name_may_have_letters_of_any_script(home, capsys):
-    (home / "experiments" / "blüten.yaml").write_text(EXPERIMENT)
+    (home / "experiments" / "blüten.yaml").write_text(TINY)
     assert cli.main(["check", "blüten"]) == 0
     assert cli.main(["list"]) == 0
     assert "blüten" in capsys.readouterr().out
@@ -347,8 +344,8 @@ def test_with_more_epochs_an_experiment_stands_for_its_newest_run(home, capsys):
         folder.mkdir(parents=True)
         shutil.copy(home / "experiments" / "tiny.yaml", folder / "experiment.yaml")
     (home / "runs" / "tiny" / "20260101-000000" / "metrics.json").write_text("{}")
-    assert cli.main(["resume", "tiny", "--epochs", "1"]) == 2
-    assert "EPOCHS=1: tiny/20260102-000000 has 1 epochs already" in capsys.readouterr().err
+    assert cli.main(["resume", "tiny", "--epochs", "2"]) == 2
+    assert "EPOCHS=2: tiny/20260102-000000 has 2 epochs already" in capsys.readouterr().err
 
 
 def test_what_is_wrong_with_runs_and_data_is_found_before_tensorflow_comes_up(home):
@@ -356,7 +353,7 @@ def test_what_is_wrong_with_runs_and_data_is_found_before_tensorflow_comes_up(ho
     run.mkdir(parents=True)
     (home / "bad" / "a").mkdir(parents=True)
     (home / "bad" / "a" / "1.png").write_bytes(b"no image")
-    folder = EXPERIMENT.replace("name: digits", "name: image_folder, data_dir: bad")
+    folder = TINY.replace("name: digits", "name: image_folder, data_dir: bad")
     (home / "experiments" / "folder.yaml").write_text(folder)
     (run / "experiment.yaml").write_text(folder)
     (run / "metrics.json").write_text("{}")
@@ -373,7 +370,7 @@ def test_what_is_wrong_with_runs_and_data_is_found_before_tensorflow_comes_up(ho
         "bench tiny --beside training.ema.decay=2": "must be below 1",
         "bench tiny --workers 2 --beside seed=1": "received both WORKERS and BESIDE",
         f"resume --run {name}": "this run is finished",
-        f"resume --run {name} --epochs 1": "has 1 epochs already",
+        f"resume --run {name} --epochs 2": "has 2 epochs already",
         f"predict --run {name} --images no.jpg": "IMAGES=no.jpg: no such file or folder",
         f"explain --run {name} --images no/*.jpg": "this pattern finds no file that is an image",
         f"export --run {name} --format onx": "did you mean 'onnx'?",

@@ -45,6 +45,8 @@ def test_where_nothing_can_be_said_of_chance_nothing_is_significant(values, firs
 def test_holm_is_stricter_the_more_is_compared():
     assert holm([0.04]) == [True]
     assert holm([0.04, 0.9]) == [False, False]  # the smallest has to lie below 0.05 / 2
+    assert holm([0.04, 0.016, 0.024]) == [True] * 3  # just below 0.05 / 1, / 3 and / 2
+    assert holm([0.017, 0.018, 0.019]) == [False] * 3
     assert holm([0.03, 0.001, math.nan, 0.02]) == [True, True, False, True]  # 0.001, 0.02, 0.03: /3, /2, /1
     assert holm([0.001, 0.03, 0.028]) == [True, False, False]  # it stops at the first that is not
     assert holm([]) == []

@@ -80,8 +80,3 @@ def test_draws_are_state_of_the_model_and_known_to_the_replicas():
     before = keras.ops.convert_to_numpy(states[0]).copy()
     classifier(np.zeros((2, 8, 8, 3), "uint8"), training=True)
     assert (keras.ops.convert_to_numpy(states[0]) != before).any()
-
-
-def test_a_plain_network_cannot_leave_out_branches():
-    with pytest.raises(ValueError, match="drop_path must be 0 in the plain network.*drop_path=0.1"):
-        build_model("cifar_resnet", (8, 8, 3), 4, depth=8, shortcuts=False, drop_path=0.1)

@@ -249,6 +249,12 @@ def test_other_convolutions_take_keras_path(policy, arguments, shape, monkeypatc
     assert Conv2D(**arguments)(np.ones(shape)).shape[-1] == arguments["filters"]
 
 
+@pytest.mark.parametrize("policy", ["float32"], indirect=True)
+def test_float32_takes_keras_path(policy, monkeypatch):
+    monkeypatch.setattr("models.layers._small_map_convolution", lambda: pytest.fail("not in float32"))
+    Conv2D(filters=256, kernel_size=3, padding="same")(np.ones((4, 8, 8, 256)))
+
+
 def test_padding_is_even():
     layer = TorchConv2D(1, 3, strides=2, use_bias=False)
     image = np.arange(16, dtype="float32").reshape(1, 4, 4, 1)

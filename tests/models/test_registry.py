@@ -43,11 +43,24 @@ def test_the_named_limit_is_the_limit(name, pixels):
         ("resnet18", {"bn_momentun": 0.9}, "Unknown argument of resnet18. Did you mean 'bn_momentum'? "),
         ("lenet5", {"dropout": 0.5}, "Unknown argument of lenet5. Known are: none. Received: 'dropout'"),
         ("resnet", {"depth": 20}, "one of 18, 34, 50, 101, 152. Received: depth=20"),
+        (
+            "resnet",
+            {"depth": 34, "stride_on": "middle"},
+            "must be first at depth 18 and 34, whose units have two convolutions. "
+            "Received: stride_on='middle', depth=34",
+        ),
+        ("resnet", {"stride_on": "last"}, "must be one of first, middle. Received: stride_on='last'"),
         ("resnet", {"stem": "small"}, "one of imagenet, cifar. Received: stem='small'"),
         (
             "cifar_resnet",
             {"depth": 18},
             "must be 6n + 2: 20, 32, 44, 56 and 110 in the paper. Received: depth=18",
+        ),
+        (
+            "cifar_resnet",
+            {"depth": 8, "shortcuts": False, "drop_path": 0.1},
+            "CifarResNet's drop_path must be 0 in the plain network, where a branch is all there is. "
+            "Received: drop_path=0.1",
         ),
         ("cifar_resnet", {"depth": 2}, "CifarResNet's depth must be at least 8. Received: depth=2"),
         ("resnet18", {"bn_epsilon": 0.0}, "ResNet18's bn_epsilon must be above 0. Received: bn_epsilon=0.0"),

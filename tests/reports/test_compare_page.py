@@ -13,7 +13,7 @@ from app.config.dataset import DatasetConfig
 from app.data.datasets import load_dataset
 from app.paths import shown
 from app.reports.compare import compare
-from app.reports.compare_chance import _verdicts, chance_sentences
+from app.reports.compare_chance import chance_sentences
 from app.reports.compare_groups import differing_settings, gather
 from app.reports.compare_page import results
 from tests.reports.test_compare import leave_run, set_up_home
@@ -252,17 +252,6 @@ def test_many_groups_are_held_against_the_best(home):
     assert len(chance_sentences(groups[:5])[0]) == 10
 
 
-def test_several_verdicts_follow_holm():
-    nan = float("nan")
-    more, less = "significant at 5 %", "not significant at 5 %"
-    # Against 0.05 / 3, 0.05 / 2 and 0.05: the first that fails ends it.
-    assert _verdicts([0.04, 0.016, 0.024]) == [more, more, more]
-    assert _verdicts([0.04, 0.016, 0.026]) == [less, more, less]
-    assert _verdicts([0.017, 0.018, 0.019]) == [less, less, less]
-    assert _verdicts([nan, 0.049]) == [less, more]
-    assert _verdicts([]) == []
-
-
 def test_other_images_are_not_compared(home):
     one = predict(leave_run("one", accuracy=0.5), right((0, 50)))
     two = predict(leave_run("two", accuracy=0.5, images="others"), right((0, 50)))
@@ -332,68 +321,43 @@ def test_the_images_count_and_not_what_they_were_drawn_from(home, two_draws):
     assert "McNemar" in sentence
 
 
-def _missing(path):
-    path.unlink()
+def stored(labels, logits):
+    """Leave predictions of another content."""
+    return lambda path: np.savez(path, labels=labels, best_logits=logits, last_logits=logits)
 
 
-def _torn(path):
-    path.write_bytes(path.read_bytes()[:300])
-
-
-def _bit_flipped(path):
+def bit_flipped(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
 
 
-def _pickled(path):
-    np.savez(path, labels=np.array([{}]), best_logits=np.array([None]), last_logits=np.array([None]))
-
-
-def _single_array(path):
+def single_array(path):
     with open(path, "wb") as file:
         np.save(file, np.zeros(3))
 
 
-def _other_length(path):
-    np.savez(path, labels=np.zeros(3, int), best_logits=np.zeros((2, 3)), last_logits=np.zeros((2, 3)))
+DAMAGES = {
+    "missing": lambda path: path.unlink(),
+    "torn": lambda path: path.write_bytes(path.read_bytes()[:300]),
+    "bit flipped": bit_flipped,
+    "pickled": stored(np.array([{}]), np.array([None])),
+    "single array": single_array,
+    "other length": stored(np.zeros(3, int), np.zeros((2, 3))),
+    "not finite": stored(np.zeros(2, int), np.full((2, 3), np.nan)),
+    "other classes": stored(np.full(100, 2), np.zeros((100, 2), np.float32)),
+    "no class": stored(np.full(100, 3), np.zeros((100, 3), np.float32)),
+}
 
 
-def _not_finite(path):
-    logits = np.full((2, 3), np.nan)
-    np.savez(path, labels=np.zeros(2, int), best_logits=logits, last_logits=logits)
-
-
-def _other_classes(path):
-    logits = np.zeros((100, 2), np.float32)
-    np.savez(path, labels=np.full(100, 2), best_logits=logits, last_logits=logits)
-
-
-def _no_class(path):
-    logits = np.zeros((100, 3), np.float32)
-    np.savez(path, labels=np.full(100, 3), best_logits=logits, last_logits=logits)
-
-
-@pytest.mark.parametrize(
-    ("damage", "words"),
-    [
-        (_missing, "is missing"),
-        (_torn, "is damaged"),
-        (_bit_flipped, "is damaged"),
-        (_pickled, "is damaged"),
-        (_single_array, "is damaged"),
-        (_other_length, "is damaged"),
-        (_not_finite, "is damaged"),
-        (_other_classes, "is damaged"),
-        (_no_class, "is damaged"),
-    ],
-)
-def test_damaged_predictions_are_a_sentence(home, damage, words):
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_predictions_are_a_sentence(home, damage):
     one = predict(leave_run("one", accuracy=0.5), right((0, 50)))
     two = predict(leave_run("two", accuracy=0.5), right((0, 50)))
-    damage(two.predictions)
+    DAMAGES[damage](two.predictions)
     (sentence,) = [line for line in compare([one, two]) if "predictions.npz" in line]
-    assert sentence.startswith("two is not compared: ") and words in sentence
+    assert sentence.startswith("two is not compared: ")
+    assert ("is missing" if damage == "missing" else "is damaged") in sentence
     assert "allow_pickle" not in sentence  # no advice to load it all the same
     assert html.escape(sentence) in page_of(home)
 

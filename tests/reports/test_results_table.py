@@ -7,8 +7,6 @@ import yaml
 
 from app import files, runs
 from app.errors import UserError
-from app.reading import read_record
-from app.records import DatasetRecord, EnvironmentRecord, MetricsRecord
 from app.reports.results_table import END, HEADINGS, START, write_results_table
 from tests.conftest import set_project
 from tests.test_records import DATASET, ENVIRONMENT, METRICS
@@ -58,6 +56,17 @@ def leave_run(epochs, accuracy, on_test=False, finished=True, **changes):
     return run
 
 
+def change(file, **keys):
+    files.write_json(file, files.read_json(file) | keys)
+
+
+def change_recipe(home, **changes):
+    file = home / "experiments" / "tiny.yaml"
+    content = yaml.safe_load(file.read_text())
+    content["training"] |= changes
+    file.write_text("# Tiny.\n#\n" + yaml.safe_dump(content))
+
+
 def line_of(home, name="tiny"):
     (line,) = [
         text
@@ -90,7 +99,7 @@ def test_line_holds_what_the_run_left_behind(home):
 
 def test_machine_names_the_workers(home):
     run = leave_run(20, 0.8)
-    files.write_json(run.environment, files.read_json(run.environment) | {"workers": 2, "replicas": 2})
+    change(run.environment, workers=2, replicas=2)
     write_results_table()
     assert line_of(home)["machine"] == "2 x Intel Xeon, 2 workers, tensorflow 2.21.0, float32"
 
@@ -126,11 +135,8 @@ def test_a_run_that_came_to_its_settings_another_way_is_left_out(home):
 
     leave(0)
     forced, stretched, longer, reversed_one = leave(1), leave(2), leave(3), leave(4, order=-1)
-    files.write_json(
-        forced.dataset, read_record(forced.dataset, DatasetRecord).content | {"fingerprints_before": ["x"]}
-    )
-    environment = read_record(stretched.environment, EnvironmentRecord).content
-    files.write_json(stretched.environment, environment | {"resumes": [{"epoch": 11, "epochs_before": 10}]})
+    change(forced.dataset, fingerprints_before=["x"])
+    change(stretched.environment, resumes=[{"epoch": 11, "epochs_before": 10}])
     (longer.path / "metrics-10-epochs.json").touch()
     said = "\n".join(write_results_table())
     assert line_of(home)["seeds"] == "1"
@@ -143,9 +149,7 @@ def test_a_run_that_came_to_its_settings_another_way_is_left_out(home):
 def test_test_accuracy_with_views_stands_beside_the_one_without(home):
     run = leave_run(20, 0.8)
     views = {"views": "flip", "val_accuracy": 0.82, "test_accuracy": 0.523}
-    files.write_json(
-        run.metrics, read_record(run.metrics, MetricsRecord).content | {"test_time_views": views}
-    )
+    change(run.metrics, test_time_views=views)
     write_results_table()
     line = line_of(home)
     assert (line["last epoch"], line["test"]) == ("80.00 %", "50.00 % (52.30 % with test-time views)")
@@ -154,10 +158,7 @@ def test_test_accuracy_with_views_stands_beside_the_one_without(home):
 def test_run_of_a_format_that_was_chosen_counts(home):
     run = leave_run(20, 0.8, precision="bfloat16")
     assert "another recipe" in "\n".join(write_results_table())
-    file = home / "experiments" / "tiny.yaml"
-    content = yaml.safe_load(file.read_text())
-    content["training"]["precision"] = "auto"
-    file.write_text("# For a test.\n#\n" + yaml.safe_dump(content))
+    change_recipe(home, precision="auto")
     assert run.name in "\n".join(write_results_table())
     assert line_of(home)["machine"].endswith("tensorflow 2.21.0, bfloat16")
 
@@ -222,13 +223,6 @@ def test_seeds_are_mean_and_standard_deviation(home):
     assert (line["last epoch"], line["best epoch"]) == ("80.50 ± 0.71 %", "81.50 ± 0.71 %")
 
 
-def change_recipe(home, **changes):
-    file = home / "experiments" / "tiny.yaml"
-    content = yaml.safe_load(file.read_text())
-    content["training"] |= changes
-    file.write_text("# Tiny.\n#\n" + yaml.safe_dump(content))
-
-
 def test_a_line_of_the_recipe_before_gives_way(home):
     leave_run(50, 0.8, on_test=True, seed=1)
     leave_run(50, 0.7, on_test=True)
@@ -247,8 +241,7 @@ def test_seeds_that_stopped_early_are_one_recipe(home):
     change_recipe(home, early_stopping={"patience_epochs": 3})
     for seed, (epochs, accuracy) in enumerate([(31, 0.7), (40, 0.8), (35, 0.72)]):
         run = leave_run(50, accuracy, on_test=True, seed=seed, early_stopping={"patience_epochs": 3})
-        metrics = files.read_json(run.metrics)
-        files.write_json(run.metrics, metrics | {"timing": metrics["timing"] | {"epochs": epochs}})
+        change(run.metrics, timing=METRICS["timing"] | {"epochs": epochs, "seconds_per_epoch": 12.345})
     write_results_table()
     line = line_of(home)
     assert (line["epochs"], line["seeds"]) == ("50 of 50, stopped after 31 to 40", "3")
@@ -257,8 +250,7 @@ def test_seeds_that_stopped_early_are_one_recipe(home):
 
 def test_the_newest_images_and_machine_count_and_the_rest_is_named(home):
     slow, fast = leave_run(50, 0.8, seed=1), leave_run(50, 0.7)
-    cpu = {"model": "AMD EPYC 9B14", "count": 2}
-    files.write_json(fast.environment, files.read_json(fast.environment) | {"cpu": cpu})
+    change(fast.environment, cpu={"model": "AMD EPYC 9B14", "count": 2})
     assert f"{slow.name}: left out; other images or machine" in "\n".join(write_results_table())
     assert (line_of(home)["seeds"], line_of(home)["machine"][:9]) == ("1", "2 x AMD E")
 
