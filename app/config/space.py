@@ -123,7 +123,7 @@ def _trial_findings(experiment: Experiment, space: Mapping[str, Range | Choice])
             yield dataclasses.replace(finding, path=path, message=message)
     for key, trials in zip(keys, alone, strict=True):
         for (first, one), (second, other) in itertools.combinations(sorted(trials.items()), 2):
-            if one == other:
+            if one.agrees_with(other):
                 yield Finding(("sweep", "space", key, second), f"the same setting as choice {first}")
 
 

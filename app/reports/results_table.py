@@ -208,7 +208,7 @@ def _result(experiment: Experiment, chosen: Sequence[_Finished]) -> tuple[_Cells
         headline if newest.metrics.on_test else last,
         best,
         test,
-        source_cell(experiment),
+        source_cell(experiment).replace("|", "&#124;"),
         seconds,
         f"{describe_machine(newest.environment)}, {newest.experiment.training.precision}",
     )

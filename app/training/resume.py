@@ -133,10 +133,10 @@ def restore_last_state(run: Run, job: Job, found: FoundState, force: bool, out: 
     settle_best(run, state.progress.epoch if state else 0)
     remove_temporaries(run)
     before = load_run_experiment(run)
-    _open_again(run, before, job.experiment)
     stretched = state and before.schedule_epochs != job.experiment.schedule_epochs
     epochs_before = before.training.num_epochs if stretched else None
     record(run, job, state.progress if state else Progress(), grave, environment, epochs_before)
+    _open_again(run, before, job.experiment)  # after what a kill in between must not lose
     return state
 
 

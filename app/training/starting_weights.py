@@ -31,7 +31,7 @@ from models.registry import model_arguments
 from models.variables import assign
 
 # Arguments of networks that change what is computed, but no variable.
-UNSEEN_BY_SHAPES = ("stride_on", "shortcuts", "preactivation", "partial_identity")
+UNSEEN_BY_SHAPES = ("stride_on", "shortcuts", "preactivation")
 
 
 class StartingWeights(NamedTuple):

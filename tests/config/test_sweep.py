@@ -87,6 +87,12 @@ def test_one_mistake_gives_its_line(case, write):
         )
 
 
+def test_another_order_of_multipliers_is_another_choice(space):
+    """The first match counts."""
+    one, other = '{"*/*": 0.5, "*/bias": 2.0}', '{"*/bias": 2.0, "*/*": 0.5}'
+    assert space(f"'optimizer.rate_multipliers=[{one}, {other}]'").sweep.num_combinations == 2
+
+
 def test_a_conflict_of_two_keys_names_both(write):
     write(f"{HEAD}    training.epochs: [2, 9]\n    training.batch_size: [8, 16]\n  pruner: none\n")
     (line,) = refused(COSINE)

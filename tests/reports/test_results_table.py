@@ -182,11 +182,14 @@ def test_experiment_files_stay_as_they_were_written(home):
 
 def test_data_names_do_not_break_the_table(home):
     path = home / "experiments" / "tiny.yaml"
-    path.write_text(path.read_text().replace("data/my birds", '"data/a | b\\tc"'))
+    text = path.read_text().replace("data: others", 'data: "c | d"')
+    path.write_text(text.replace("data/my birds", '"data/a | b\\tc"'))
     run = leave_run(20, 0.8)
     files.write_text(run.experiment, run.experiment.read_text().replace("my birds", "a | b"))
     write_results_table()
-    assert line_of(home)["data"] == "a &#124; b as .png, 9,000 + 1,000 images"
+    line = line_of(home)
+    assert line["data"] == "a &#124; b as .png, 9,000 + 1,000 images"
+    assert line["source: last, best"].endswith(" on c &#124; d")
 
 
 def test_a_run_that_cannot_be_read_is_left_out(home):
