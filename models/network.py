@@ -95,6 +95,7 @@ class Network(Block):
         published: The network's size as its source has it; of a family, one row for each member.
         adapt_images: How many training images `adapt` wants to see before training; 0 for none.
         pretrained: Published weights that fit it, the first of its arguments' being `imagenet`.
+        unseen_by_shapes: Arguments that change what is computed from given weights, but the shape of none.
     """
 
     smallest_pixels = 1
@@ -103,6 +104,7 @@ class Network(Block):
     published: Published | tuple[Published, ...] = ()
     adapt_images = 0
     pretrained: tuple[Pretrained, ...] = ()
+    unseen_by_shapes: tuple[str, ...] = ()
 
     def published_layers(self, layout: Layout) -> Iterable[PublishedLayer]:
         """Return all layers with weights by their names in published files, each before its normalisation.

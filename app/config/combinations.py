@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from app.config.arguments import MIXING, Finding, split_layer, value_at
+from app.config.schedules import SCHEDULE_PATHS
 from app.config.sweep import Range, SweepConfig
 from app.config.training import AUTO_EPOCHS
 from app.wording import received
@@ -94,7 +95,7 @@ def schedule_findings(plain: dict[str, Any]) -> Iterator[Finding]:
         return
     if type(unfreeze) is int and unfreeze > epochs > 0:
         yield Finding(("model", "unfreeze_epoch"), f"must be at most {length}; got {unfreeze}")
-    for path in (("optimizer", "learning_rate"), ("optimizer", "others", "learning_rate")):
+    for path in SCHEDULE_PATHS:
         schedule = value_at(plain, ".".join(path))
         if not isinstance(schedule, dict):
             continue

@@ -11,12 +11,11 @@ from pydantic import ValidationError
 from app.config.arguments import Finding
 from app.config.inheritance import IDENTITY_KEYS
 from app.config.nodes import Node, Problem
-from app.config.schedules import Section
+from app.config.schedules import SCHEDULE_PATHS, Section
 from app.config.schema import Experiment
 from app.wording import broken_rule, clipped, received, unknown_key, unknown_name, with_received
 
 Path = tuple[str | int, ...]
-SCHEDULE_PATHS = (("optimizer", "learning_rate"), ("optimizer", "others", "learning_rate"))
 SET_BY_LOADER = ("name", "description")
 MAPPING_ERRORS = ("model_type", "model_attributes_type")
 

@@ -9,6 +9,8 @@ Epochs = Annotated[int, Field(ge=1, le=100_000)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 
+SCHEDULE_PATHS = (("optimizer", "learning_rate"), ("optimizer", "others", "learning_rate"))  # in a file
+
 
 def one_rule(rule: str) -> WrapValidator:
     """Return what gives a type of several alternatives one message, where pydantic has one for each."""

@@ -27,9 +27,15 @@ def find_group(environment: Mapping[str, str] = os.environ) -> ProcessGroup:
         group = _parse(text, _number(environment, LOCAL_VARIABLE, 0))
     else:
         group = ProcessGroup() if is_alone(environment) else _ask_slurm(environment)
-    if group.size > 1 and {"http_proxy", "https_proxy"} & environment.keys():
-        os.environ.setdefault("grpc_proxy", "")  # else TensorFlow and JAX ask the proxy for each other
+    if group.size > 1:
+        ask_no_proxy(environment)
     return group
+
+
+def ask_no_proxy(environment: Mapping[str, str] = os.environ) -> None:
+    """Keep TensorFlow and JAX from asking a proxy for the other workers."""
+    if {"http_proxy", "https_proxy"} & environment.keys():
+        os.environ.setdefault("grpc_proxy", "")
 
 
 def is_alone(environment: Mapping[str, str] = os.environ) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from app.distributed.cluster import LOCAL_VARIABLE, VARIABLE, config_of, find_group
+from app.distributed.cluster import LOCAL_VARIABLE, VARIABLE, ask_no_proxy, config_of, find_group
 from app.distributed.process_group import ProcessGroup
 from app.errors import UserError
 from app.paths import module_command, runs_root, shown
@@ -63,7 +63,7 @@ def local_workers(num_workers: int, command: Sequence[str], experiment: str) -> 
         if cores:
             os.sched_setaffinity(0, cores[::num_workers])
         os.environ[VARIABLE] = config_of(addresses, 0)  # for TensorFlow
-        find_group()  # after which it asks no proxy for the others
+        ask_no_proxy()
         yield ProcessGroup(addresses, check=check, num_local=num_workers)
     finally:
         os.environ.pop(VARIABLE, None)

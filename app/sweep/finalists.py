@@ -122,7 +122,8 @@ def train_finalists(
     # Runs that were evaluated by hand count as well; those of trials may lie on another machine.
     names = [(each.trial, name) for each in finalists for name in each.runs]
     names += [(trial.number, trial.run) for trial in best if trial.run]
-    for number, run in ((number, Run(runs_root() / name)) for number, name in names):
+    for number, name in names:
+        run = Run(runs_root() / name)
         if run.finished and evaluations_on_test(run):
             tested.add(number)
     record = FinalistsRecord(

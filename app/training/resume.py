@@ -9,6 +9,7 @@ from typing import Any, Literal, TextIO
 import numpy as np
 
 from app.config import Experiment, dump_experiment, load_experiment
+from app.config.schedules import SCHEDULE_PATHS
 from app.data.order import OLD_FLIP_STREAM
 from app.distributed.process_group import ProcessGroup
 from app.errors import UserError
@@ -233,7 +234,7 @@ def edited_keys(run: Run, experiment: Experiment) -> list[str]:
     except UserError:
         return ["has errors now"]
     # What `longer` may have changed.
-    expected = {"training.epochs", *(f"optimizer.{key}learning_rate.span_epochs" for key in ("", "others."))}
+    expected = {"training.epochs", *(".".join((*path, "span_epochs")) for path in SCHEDULE_PATHS)}
     if (now.model.weights or "").endswith("/latest"):  # the run recorded what that was
         expected.add("model.weights")
     exclude = dict.fromkeys(("name", "description", "reference"), True)

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 
 from app.classifier_files import load_classifier
@@ -29,9 +28,6 @@ from models.pretrained.published import Pretrained
 from models.pretrained.torch_files import read_torch_file
 from models.registry import model_arguments
 from models.variables import assign
-
-# Arguments of networks that change what is computed, but no variable.
-UNSEEN_BY_SHAPES = ("stride_on", "shortcuts", "preactivation")
 
 
 class StartingWeights(NamedTuple):
@@ -72,7 +68,7 @@ def constants_of(experiment: Experiment, dataset: Dataset) -> dict[str, Any]:
     return {"mean": list(published.mean), "deviation": list(published.deviation)}
 
 
-def start_from(run: Run, network: keras.Model, class_names: tuple[str, ...]) -> str:
+def start_from(run: Run, network: Network, class_names: tuple[str, ...]) -> str:
     """Copy the best weights of another run into `network`; the head stays new where the classes differ.
 
     Returns:
@@ -85,8 +81,8 @@ def start_from(run: Run, network: keras.Model, class_names: tuple[str, ...]) -> 
             f"model.weights: {run.name} holds a {type(trained.network).__name__} with {len(theirs)} weights, "
             f"the experiment makes a {type(network).__name__} with {len(ours)}; both must be the same network"
         )
-    for key in UNSEEN_BY_SHAPES:
-        before, now = (each.get_config().get(key) for each in (trained.network, network))
+    for key in network.unseen_by_shapes:
+        before, now = (each.get_config()[key] for each in (trained.network, network))
         if before != now:
             raise UserError(
                 f"model.weights: {run.name} was trained with model.{key} {received(before)}, the experiment "

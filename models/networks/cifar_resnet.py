@@ -108,6 +108,7 @@ class CifarResNet(Network):
             (110, 1_736_058, 1_727_962, 252_887_680),
         )
     )  # fmt: skip
+    unseen_by_shapes = ("shortcuts", "preactivation")
 
     def __init__(
         self,

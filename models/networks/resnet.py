@@ -122,6 +122,7 @@ class ResNet(Network):
         )
     )
 
+    unseen_by_shapes = ("stride_on",)
     pretrained = (
         torchvision("resnet18", "f37072fd", depth=18),
         torchvision("resnet34", "b627a593", depth=34),
