@@ -128,6 +128,13 @@ def _dropped_with(node: Node, key: str, path: Path) -> str:
 
 
 def without_consequences(problems: list[Problem]) -> list[Problem]:
-    """Return the problems without 'missing' keys that are there but misspelt."""
+    """Return the problems without missing keys that are misspelt or go with a name that is misspelt."""
     guesses = {problem.guess for problem in problems}
-    return [problem for problem in problems if not (problem.is_missing and problem.key in guesses)]
+    wrong = {problem.key for problem in problems if not problem.is_missing}
+    names = [(".".join(section), name) for section, name in IDENTITY_KEYS.items()]
+    sections = tuple(f"{section}." for section, name in names if f"{section}.{name}" in wrong)
+    return [
+        problem
+        for problem in problems
+        if not (problem.is_missing and (problem.key in guesses or problem.key.startswith(sections)))
+    ]

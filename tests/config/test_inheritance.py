@@ -116,6 +116,8 @@ def test_what_another_optimizer_or_schedule_drops_is_said_with_how_to_give_it(wr
         "dropped with another optimizer.learning_rate.schedule: "
         f'SET="{schedule} optimizer.learning_rate.peak=..."'
     ]
+    (unknown,) = errors("x", ["optimizer.name=Adam"])  # what another name drops is no mistake yet
+    assert "unknown optimizer 'Adam'; did you mean 'adam'?" in unknown
     write("extends: x.yaml\noptimizer: {name: adam}\n", "y")
     assert errors("y") == [
         "experiments/y.yaml:2:12: optimizer.learning_rate: required key is missing; that of 'sgd' is "
