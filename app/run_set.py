@@ -190,6 +190,10 @@ def train_or_resume(
     if run and (run.finished or may_fail and run.failure.is_file()):
         how = "is finished" if run.finished else "has failed"
         print(f"{title}: {run.name} {how}", file=out, flush=True)
+        if run.finished and not run.report.is_file():  # stopped between its results and its page
+            from app.reports.report import write_report
+
+            write_report(run, dataset)
         return run
     print(title, file=out, flush=True)
     from app.training.train import resume, train  # brings up the backend, which takes seconds
