@@ -85,6 +85,20 @@ def test_bench_against_plain_keras(tiny, tmp_path, monkeypatch, capfd):
 
 
 @pytest.mark.slow
+def test_frozen_layers_are_no_work_of_training(tiny, monkeypatch):
+    monkeypatch.setattr(report, "ROUND_SECONDS", 0.2)
+    out = io.StringIO()
+    changes = ["model={name: lenet5, freeze: backbone}", "augmentation=[]"]
+    frozen = load_experiment("tiny", changes)  # the baseline has dropout in its backbone
+    result = json.loads(bench(frozen, [], rounds=1, out=out).read_text())
+    convolutions, head = 5 * 5 * 6 * 12 * 12 + 5 * 5 * 6 * 16 * 2 * 2, 84 * 10
+    backbone = convolutions + 16 * 120 + 120 * 84
+    # Forward through all (2 operations a multiply-accumulate), and back through the head.
+    assert result["operations_per_step"] == 128 * (2 * (backbone + head) + 4 * head)
+    assert "in all; less, as the frozen backbone is computed once" in out.getvalue()
+
+
+@pytest.mark.slow
 def test_tensorflow_is_asked_which_kernels_it_would_choose(tmp_path):
     kernels = baselines.onednn_kernels()
     flags = processor.cpu_flags()

@@ -174,9 +174,11 @@ def test_a_run_of_a_set_does_not_count_once_its_schedule_was_stretched(tmp_path,
         files.write_json(run.path / "metrics-10-epochs.json", {})  # it was trained further
         found = run_of(f"{name}.ablation", asked, None)
         assert found is None if name == "cosine" else found.name == run.name
-        resumes = [{"epoch": 11, "epochs_before": None}]  # with the same schedule, whatever its length
-        files.write_json(run.environment, ENVIRONMENT | {"resumes": resumes})
-        assert run_of(f"{name}.ablation", asked, None).name == run.name
+        # With the same schedule, whatever its length, or stopped before it was written that there are more.
+        for before in (None, 20):
+            resumes = [{"epoch": 11, "epochs_before": before}]
+            files.write_json(run.environment, ENVIRONMENT | {"resumes": resumes})
+            assert run_of(f"{name}.ablation", asked, None).name == run.name
         files.write_json(run.environment, ENVIRONMENT | {"resumes": [{"epoch": 11, "epochs_before": 10}]})
         assert run_of(f"{name}.ablation", asked, None) is None
 

@@ -20,6 +20,7 @@ from app.files import new_folder, write_json
 from app.machine import describe_machine, peak_memory_megabytes
 from app.paths import runs_root, shown
 from app.records import EnvironmentRecord
+from app.training.backbone_features import usable_halves
 from app.training.setup import Job, prepare
 from app.training.startup import describe_environment, precision_advice, resolve_precision
 from app.wording import duration
@@ -110,7 +111,8 @@ def bench(
         say("verdict", result["verdict"])
         say("memory", f"{result['peak_memory_megabytes']:,} MB at most")
         epochs, epoch = job.experiment.training.num_epochs, result["seconds_per_epoch"]
-        say("the run", f"{epochs} epochs of about {duration(epoch)}, {duration(epochs * epoch)} in all")
+        less = "; less, as the frozen backbone is computed once for all epochs" if usable_halves(job) else ""
+        say("the run", f"{epochs} epochs of about {duration(epoch)}, {duration(epochs * epoch)} in all{less}")
     path = new_folder(runs_root() / "bench") / "bench.json"
     write_json(path, result)
     print(f"results {shown(path)}", file=out, flush=True)
@@ -199,7 +201,8 @@ def _parts(job: Job, fit_step: float, compiled_step: float) -> dict[str, Any]:
     began = time.perf_counter()
     job.classifier.evaluate(validation, verbose=0)
     image = (time.perf_counter() - began) / len(split)
-    operations = 6 * count_macs(job.classifier.network) * batch
+    frozen = sum(map(count_macs, job.freezing.layers)) if job.freezing.held else 0  # forward alone
+    operations = (6 * count_macs(job.classifier.network) - 4 * frozen) * batch
     peak = timers.matmul_peak(job.classifier.network.compute_dtype)
     if pipeline > compiled_step:
         percent = pipeline / compiled_step - 1

@@ -40,7 +40,8 @@ def bench_scaling(experiment: Experiment, workers: int, rounds: int, out: TextIO
         def start(name: str, count: int, batch_size: int) -> _WorkerGroup:
             training = experiment.training.model_copy(update={"batch_size": batch_size})
             file = Path(folder) / f"{name}.yaml"
-            file.write_text(dump_experiment(experiment.model_copy(update={"training": training})))
+            one = experiment.model_copy(update={"training": training})
+            file.write_text(dump_experiment(one), encoding="utf-8")
             group = _WorkerGroup(file, cores[:count])
             stack.callback(group.close)
             group.seconds(1)  # until all are warm

@@ -82,11 +82,11 @@ def train(
         for each in range(experiment.seed, experiment.seed + seeds):
             recorded = None if from_ else overrides + [f"seed={each}"] * (seeds > 1)
             one = experiment.model_copy(update={"seed": each})
-            before = len(list_runs(experiment.name))
+            before = {known.name for known in list_runs(experiment.name)}
             try:
                 run = train(one, overrides=recorded, dataset=dataset, group=group)
             except (Interrupted, UserError) as error:
-                first = each + (len(list_runs(experiment.name)) > before)
+                first = each + any(run.name not in before for run in list_runs(experiment.name))
                 left = experiment.seed + seeds - first
                 if not 0 < left < seeds:
                     raise

@@ -51,8 +51,8 @@ class Ema(Section):
     )
     warmup_steps: Annotated[int, Field(ge=1)] = Field(
         10,
-        description="The decay at step t, from 0, is at most (1 + t) / (`warmup_steps` + t); "
-        "1 is without warm-up.",
+        description="The decay at step t, from 0, is at most (1 + t) / (`warmup_steps` + t), as in "
+        "TensorFlow's `ExponentialMovingAverage`; 1 is without warm-up.",
     )
 
 
@@ -95,8 +95,8 @@ class TrainingConfig(Section):
     )
     ema: Ema | None = Field(
         None,
-        description="Average the weights over the steps, and validate, save, evaluate and export the "
-        "average; not with `lookahead`.",
+        description="Average weights and moving statistics over the steps, and validate, save, evaluate and "
+        "export the average, while training goes on from the raw weights; not with `lookahead`.",
     )
     sync_batch_norm: bool = Field(
         False, description="With several replicas, take batch statistics of the whole batch."

@@ -1,4 +1,4 @@
-"""Networks drawn to one scale: every convolution and dense layer as a bar, from the image to the logits."""
+"""Networks drawn layer by layer: every convolution and dense layer as a bar, from the image to the logits."""
 
 import math
 from collections.abc import Sequence

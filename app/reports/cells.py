@@ -49,7 +49,9 @@ def source_accuracies(experiment: Experiment) -> str:
 def source_cell(experiment: Experiment) -> str:
     """Return the source's accuracies for a table, and the data behind them where they are other ones."""
     accuracies, reference = source_accuracies(experiment), experiment.reference
-    return f"{accuracies} on {reference.data}" if accuracies and reference and reference.data else accuracies
+    if not (accuracies and reference and reference.data):
+        return accuracies
+    return f"{accuracies} on {' '.join(reference.data.split())}"  # a cell is one line
 
 
 def train_command(experiment_name: str, overrides: Sequence[str]) -> str:

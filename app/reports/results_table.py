@@ -23,7 +23,7 @@ HEADINGS = (
     "source: last, best", "seconds an epoch", "machine",
 )  # fmt: skip
 _RULE = ("---",) * 4 + ("---:",) * 7 + ("---",)
-# The table of models/README.md: whole trainings, by network.
+# The table of models/README.md: whole trainings on all training images, by network.
 NETWORK_HEADINGS = ("network", "experiment", "data", "validated on", "epochs", "seeds", "last epoch", "test")
 
 
@@ -70,7 +70,7 @@ def write_results_table() -> list[str]:
     before, old, after = _split(page)
     networks = _split(networks_page) if networks_page.is_file() else None
     kept = {row["experiment"]: row for row in map(_cells, old.splitlines()) if row}
-    said, rows, missing = [], [], []
+    said, rows, whole, missing = [], [], [], []
     for name in list_experiments():
         row = kept.get(f"`{name}`")
         experiment = load_experiment(name)
@@ -90,11 +90,12 @@ def write_results_table() -> list[str]:
             missing.append(f"`{name}`")
         else:
             rows.append(row)
+            if len(set(_epochs(row))) == 1 and experiment.dataset.train_share is None:
+                whole.append(row)
     not_run = f"\nNot run as they are: {', '.join(missing)}.\n" if missing else ""
     table = _table(HEADINGS, _RULE, rows)
     write_text(page, f"{before}{START}\n\n{table}{not_run}\n{END}{after}")
     if networks:
-        whole = [row for row in rows if len(set(_epochs(row))) == 1]
         rule = ("---",) * 4 + ("---:",) * 4
         table = _table(NETWORK_HEADINGS, rule, sorted(whole, key=lambda row: row["network"]))
         write_text(networks_page, f"{networks[0]}{START}\n\n{table}\n{END}{networks[2]}")

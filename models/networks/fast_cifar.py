@@ -86,7 +86,7 @@ class WhiteningConv2D(keras.layers.Layer):
 class PartialIdentity(keras.initializers.Initializer):
     """First passes every input channel on unchanged, as one output each; further outputs start at random.
 
-    Jordan 2024, section 3.2. The random kernels are PyTorch's default, uniform within 1 / sqrt(fan_in).
+    Jordan 2024, section 3.3. The random kernels are PyTorch's default, uniform within 1 / sqrt(fan_in).
     """
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:

@@ -1,8 +1,8 @@
 """ShallowRes: a ten-layer ResNet with one residual block per stage.
 
 Source: a published training log with its model summary, which fixes every layer but the pooling window (3x3
-as in He et al., 2015, arXiv:1512.03385, Table 1) and the image size (97 to 128 pixels; 128 taken). Unlike the
-other residual networks here, every convolution has a bias, the projections too.
+as in He et al., 2015, arXiv:1512.03385, Table 1) and the image size (97 to 128 pixels; 128 taken). Every
+convolution has a bias, the projections too.
 
 Differences from the source: logits at the end (the loss applies the softmax).
 """

@@ -182,7 +182,7 @@ def test_experiment_files_stay_as_they_were_written(home):
 
 def test_data_names_do_not_break_the_table(home):
     path = home / "experiments" / "tiny.yaml"
-    text = path.read_text().replace("data: others", 'data: "c | d"')
+    text = path.read_text().replace("data: others", 'data: "c |\\n d\\n"')
     path.write_text(text.replace("data/my birds", '"data/a | b\\tc"'))
     run = leave_run(20, 0.8)
     files.write_text(run.experiment, run.experiment.read_text().replace("my birds", "a | b"))
@@ -273,6 +273,10 @@ def test_networks_page_has_what_was_trained_to_the_end(home):
         "| lenet5 | `tiny` | my birds as .png, 9,000 + 1,000 images | test | 50 of 50 | 1 | 90.00 %" in text
     )
     assert text.startswith("# Networks\n") and text.endswith("\nThe rest.\n")
+    shared = EXPERIMENT.replace("data/my birds", "data/my birds, train_share: 0.2")
+    (home / "experiments" / "tiny.yaml").write_text(shared)
+    write_results_table()
+    assert line_of(home)["last epoch"] == "90.00 %" and "90.00" not in page.read_text()
 
 
 def test_page_without_a_place_for_the_table(home):

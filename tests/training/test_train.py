@@ -19,7 +19,7 @@ from app.errors import Interrupted, UserError
 from app.files import read_json
 from app.reading import HISTORY_COLUMNS, read_history
 from app.reports.compare import newest_seeds
-from app.runs import Run, list_runs, load_run_experiment
+from app.runs import Run, create_run, list_runs, load_run_experiment
 from app.training import setup as job
 from app.training.checkpoint import load_state
 from app.training.starting_weights import start_from
@@ -326,7 +326,10 @@ def test_best_model_takes_its_place_where_only_that_was_missing(home, monkeypatc
 
 @pytest.mark.slow
 def test_seeds_that_were_not_begun_are_named(home, monkeypatch, capsys):
+    older = create_run("tiny")
+
     def stop(*_, **__):
+        shutil.rmtree(older.path, ignore_errors=True)
         os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(runner.Display, "on_train_batch_end", stop)
