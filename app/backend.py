@@ -1,4 +1,4 @@
-"""Importing this module brings up Keras and its backend without their start-up messages."""
+"""Importing this module brings up Keras and its backend: without start-up messages, with a GPU to share."""
 
 import contextlib
 import logging
@@ -13,6 +13,9 @@ check_backend()
 # Before any import of TensorFlow: hide its C++ INFO lines; warnings and errors still show. Of several workers
 # none shows them: app.distributed reports the end of another one, in one line instead of twenty.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if os.environ.get("TF_CONFIG") else "1")
+# A GPU's memory is taken as it is needed: else one command has nearly all of it, and one beside it fails.
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
 @contextlib.contextmanager

@@ -53,7 +53,7 @@ def is_memory_error(error: Exception) -> bool:
     return (
         isinstance(error, MemoryError)
         or name == "ResourceExhaustedError"
-        or "RESOURCE_EXHAUSTED" in f"{error}"
+        or any(text in f"{error}" for text in ("RESOURCE_EXHAUSTED", "Status: out of memory"))
     )
 
 

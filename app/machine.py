@@ -8,7 +8,7 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from app.records import EnvironmentRecord
@@ -102,7 +102,13 @@ def commit() -> str | None:
 def describe_machine(environment: EnvironmentRecord) -> str:
     """Return processor, accelerators, workers and backend in a few words."""
     model = re.sub(r"\((?:R|TM)\)|@.*| CPU| Processor", "", environment.cpu.model).strip()
-    accelerators = [device for device in environment.devices if device.upper() != "CPU"]
     workers = [f"{environment.workers} workers"] if environment.workers > 1 else []
     backend = f"{environment.backend} {environment.versions.get(environment.backend, '')}"
-    return ", ".join([f"{environment.cpu.count} x {model}", *accelerators, *workers, backend])
+    return ", ".join(
+        [f"{environment.cpu.count} x {model}", *accelerators(environment.devices), *workers, backend]
+    )
+
+
+def accelerators(devices: Sequence[str]) -> list[str]:
+    """Return those of a record's devices that are no CPUs."""
+    return [device for device in devices if device.upper() != "CPU"]

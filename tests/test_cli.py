@@ -159,6 +159,7 @@ def test_full_disk_is_one_message(home, capsys, monkeypatch):
             "not enough memory (ResourceExhaustedError: OOM when allocating x",
         ),
         (RuntimeError("RESOURCE_EXHAUSTED: Out of memory"), "not enough memory (RuntimeError: RESOURCE"),
+        (RuntimeError("failed. Status: out of memory"), "not enough memory (RuntimeError: failed."),
         (TimeoutError("timed out"), "the system refused something: timed out"),
         (ModuleNotFoundError("No module named 'keras'", name="keras"), "No module named 'keras'"),
         (

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from app import backend  # noqa: F401 - first: it keeps TensorFlow quiet while it comes up
-from app.bench import baselines, bench, prove, timers
+from app.bench import bench, prove, timers
 from app.config import load_experiment
 from app.data.datasets import load_dataset
 from app.files import read_json, write_json, write_text
@@ -80,7 +80,6 @@ STEPS: dict[str, Any] = {
 
 def main() -> None:
     """Take the steps whose results are not there yet."""
-    baselines.share_gpu()
     parser = argparse.ArgumentParser(prog="python -m app.bench.accelerator")
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS))
     parser.add_argument("--tiny", action="store_true", help="a trial on a CPU")

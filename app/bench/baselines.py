@@ -8,7 +8,6 @@ itself) or torch. All take normalised float32 images from memory and augment not
 
 import contextlib
 import importlib.util
-import os
 import sys
 import tempfile
 import time
@@ -94,12 +93,6 @@ def require(kind: str, experiment: Experiment) -> None:
         raise UserError(f"AGAINST=torch: PyTorch is not installed: {install_extra('torch')}")
 
 
-def share_gpu() -> None:
-    """Let this process and the baselines' have a GPU's memory together; before a backend comes up."""
-    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-
-
 def onednn_kernels() -> dict[str, bool] | None:
     """Return whether TensorFlow uses its oneDNN kernels `here`, and whether it would `by_itself`.
 
@@ -125,7 +118,8 @@ def _uses_onednn() -> bool:
 def _keras(experiment: Experiment, shape: Shape, classes: int) -> tuple[dict[str, Any], Times]:
     from app.training import startup
 
-    startup.configure(seed=0, precision=experiment.training.precision, devices="auto", determinism="fast")
+    training = experiment.training
+    startup.configure(seed=0, precision=training.precision, devices=training.devices, determinism="fast")
     import keras
     import numpy as np
 
@@ -134,7 +128,6 @@ def _keras(experiment: Experiment, shape: Shape, classes: int) -> tuple[dict[str
     from models.inspect import count_weights
     from models.layers import stock_layers
 
-    training = experiment.training
     network = build_model(experiment.model.name, shape, classes, **experiment.model.arguments)
     rate = {"learning_rate": experiment.scaled_optimizer.learning_rate.peak}
     config = {"class_name": experiment.optimizer.name, "config": rate | experiment.optimizer.arguments}
@@ -165,7 +158,7 @@ def _torch(experiment: Experiment, shape: Shape, classes: int) -> tuple[dict[str
     from app.bench import torch_networks
 
     training, arguments = experiment.training, experiment.optimizer.arguments
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = "cuda" if torch.cuda.is_available() and training.devices != "cpu" else "cpu"
     torch.manual_seed(0)
     model = experiment.model
     sizes = {key: value for key, value in model.arguments.items() if key not in FREE_ARGUMENTS}

@@ -17,7 +17,7 @@ from app.config import Experiment, dump_experiment
 from app.data.dataset import Dataset, whole_split
 from app.data.pipeline import evaluation_batches
 from app.files import new_folder, write_json
-from app.machine import describe_machine, peak_memory_megabytes
+from app.machine import accelerators, describe_machine, peak_memory_megabytes
 from app.paths import runs_root, shown
 from app.records import EnvironmentRecord
 from app.training.backbone_features import usable_halves
@@ -76,9 +76,10 @@ def bench(
             "environment": environment,
         }
         where = describe_machine(EnvironmentRecord(**environment))
-        keras_version = environment["versions"]["keras"]
-        line = f"{experiment.name}: {precision}, batches of {batch}, on {where}, Keras {keras_version}"
-        print(line, file=out, flush=True)
+        line = f"{experiment.name}: {precision}, batches of {batch}, on {where}"
+        print(f"{line}, Keras {environment['versions']['keras']}", file=out, flush=True)
+        if len(gpus := accelerators(environment["devices"])) > 1:
+            say("devices", f"one of {len(gpus)} is measured; make train divides each batch among all")
         if advice := precision_advice(precision, experiment.training.devices):
             say("precision", advice.removeprefix("training.precision: "))
         say(
@@ -99,7 +100,7 @@ def bench(
         for name, key in (("fit step", "fit"), ("compiled step", "bare")):
             say(name, _step(result[key], batch))
         say("fit/compiled", in_words(result["fit_over_bare"], 3))
-        result |= _parts(job, result["fit"]["seconds_per_step"], result["bare"]["seconds_per_step"])
+        result |= _parts(job, result, bool(gpus))
         for subject, text in _part_lines(result):
             say(subject, text)
         for kind in against:
@@ -190,8 +191,9 @@ def ratios(numerators: Sequence[float], denominators: Sequence[float]) -> dict[s
     return {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)}
 
 
-def _parts(job: Job, fit_step: float, compiled_step: float) -> dict[str, Any]:
+def _parts(job: Job, steps: Mapping[str, Any], on_gpu: bool) -> dict[str, Any]:
     """Measure the parts of a step, each alone, and compute what follows for the run."""
+    fit_step, compiled_step = (steps[name]["seconds_per_step"] for name in ("fit", "bare"))
     dataset, batch = job.dataset, job.experiment.training.batch_size
     pipeline = statistics.median(timers.pipeline_seconds(job, 40))
     augmentation = timers.augmentation_seconds(job, 10)
@@ -203,10 +205,9 @@ def _parts(job: Job, fit_step: float, compiled_step: float) -> dict[str, Any]:
     image = (time.perf_counter() - began) / len(split)
     frozen = sum(map(count_macs, job.freezing.layers)) if job.freezing.held else 0  # forward alone
     operations = (6 * count_macs(job.classifier.network) - 4 * frozen) * batch
-    peak = timers.matmul_peak(job.classifier.network.compute_dtype)
+    peak = timers.matmul_peak(job.classifier.network.compute_dtype, on_gpu)
     if pipeline > compiled_step:
-        percent = pipeline / compiled_step - 1
-        verdict = f"input-bound by {percent:.0%}: the pipeline is slower than the step"
+        verdict = f"input-bound by {pipeline / compiled_step - 1:.0%}: the pipeline is slower than the step"
     else:
         verdict = f"compute-bound: the pipeline could feed {compiled_step / pipeline:,.1f} such steps"
     return {

@@ -26,7 +26,7 @@ from app.data.pipeline import num_steps
 from app.errors import UserError
 from app.paths import module_command
 from app.reading import HISTORY_COLUMNS, read_history, read_record
-from app.records import DatasetRecord
+from app.records import DatasetRecord, EnvironmentRecord
 from app.runs import Run, find_run, load_run_experiment
 
 SAVES_PER_EPOCH = 3  # so that some resumes begin in the middle of an epoch
@@ -77,6 +77,11 @@ def prove_resume(name: str, overrides: Sequence[str], kills: int, seed: int, out
     say(f"killed run {run.name}: {killed}")
     if first := next(_differences(straight, run), None):
         say(f"different: {first}")
+        if not read_record(straight.environment, EnvironmentRecord).deterministic:
+            say(
+                "operations were not deterministic, as is usual on a GPU: SET=training.devices=cpu or, not "
+                "on JAX, SET=training.determinism=strict"
+            )
         return False
     say(
         f"weights, optimizer and metrics {_hash(newest_state(straight))}, predictions "

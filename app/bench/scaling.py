@@ -38,7 +38,8 @@ def bench_scaling(experiment: Experiment, workers: int, rounds: int, out: TextIO
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
 
         def start(name: str, count: int, batch_size: int) -> _WorkerGroup:
-            training = experiment.training.model_copy(update={"batch_size": batch_size})
+            changes = {"batch_size": batch_size, "devices": "cpu"}  # a core a worker
+            training = experiment.training.model_copy(update=changes)
             file = Path(folder) / f"{name}.yaml"
             one = experiment.model_copy(update={"training": training})
             file.write_text(dump_experiment(one), encoding="utf-8")

@@ -228,12 +228,11 @@ def bench(
             raise UserError(
                 f"BESIDE={setting}: training.{key} holds for a whole process; bench twice with SET instead"
             )
-    from app.bench.baselines import require, share_gpu
+    from app.bench.baselines import require
 
     for kind in baselines:
         require(kind, experiment)
     _checked(experiment)
-    share_gpu()
     from app import backend  # noqa: F401 - first: it keeps TensorFlow quiet while it comes up
 
     if workers != 1:

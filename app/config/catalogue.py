@@ -69,11 +69,17 @@ def build_catalogue() -> dict[str, Any]:
     # Keras' own muon takes its step for two-dimensional variables alone; ours replaces it.
     optimizers = _described({**_keras_optimizers(), "muon": KernelSteps})
     optimizers["muon"] |= {key: optimizers["sgd"][key] for key in OF_BOTH}
+    layers = _described(LAYERS)
+    layers["random_grayscale"]["factor"] |= {
+        "type": "number",
+        "minimum": 0,
+        "maximum": 1,
+    }  # no limits of a draw
     return {
         "datasets": sorted(LOADERS),
         "optimizers": optimizers,
         "refused_optimizers": REFUSED_OPTIMIZERS,
-        "layers": {ALTERNATING_FLIP: {}, **_described(LAYERS)},
+        "layers": {ALTERNATING_FLIP: {}, **layers},
         "refused_layers": dict(sorted(REFUSED.items())),
         "models": _described(MODELS),
     }

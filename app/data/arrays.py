@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from app.data.dataset import Source, fingerprint, whole_split
-from app.data.images import ImageFormat
+from app.data.images import DECODER, ImageFormat
 from app.data.store import store_images
 from app.errors import UserError
 
@@ -99,6 +99,6 @@ def _converted(images: np.ndarray, image_format: ImageFormat, cache_folder: Path
         return image_format.convert(Image.fromarray(pixels[..., 0] if channels == 1 else pixels))
 
     plain = whole_split(images, np.zeros(num_images))
-    digest = fingerprint(Source((repr(image_format),), plain, None, None, ""))
+    digest = fingerprint(Source((repr((image_format, DECODER)),), plain, None, None, ""))
     keys = np.arange(1, num_images + 1, dtype=np.uint64)
     return store_images(decode, (num_images, *shape), cache_folder, digest, keys)[0]

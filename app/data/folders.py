@@ -10,7 +10,7 @@ import numpy as np
 
 from app.config.dataset import DatasetConfig
 from app.data.dataset import Source, Split
-from app.data.images import BadImageError, ImageFormat, decode_file, listing_of, quiet_pillow
+from app.data.images import DECODER, BadImageError, ImageFormat, decode_file, listing_of, quiet_pillow
 from app.data.listing import FolderIndex, index_folder
 from app.data.splits import divide
 from app.data.store import BadImages, store_images
@@ -131,12 +131,12 @@ def _good_rows(index: FolderIndex, bad: BadImages) -> Iterator[tuple[str, np.nda
 
 
 def _keys(index: FolderIndex) -> np.ndarray:
-    """Return a number for each file that changes with its path, size or time, uint64."""
+    """Return a number for each file that changes with its path, size or time, or with the decoder, uint64."""
 
     def key(name: str) -> bytes:
         try:
             status = os.stat(os.path.join(index.root, name))
-            words = f"{name!a} {status.st_size} {status.st_mtime_ns}"
+            words = f"{name!a} {status.st_size} {status.st_mtime_ns} {DECODER}"
         except OSError:
             words = f"{name!a} missing"
         return hashlib.blake2b(words.encode(), digest_size=8).digest()

@@ -4,12 +4,13 @@ import contextlib
 import io
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 from PIL import ExifTags, Image, ImageOps
 
 from app.wording import printable
@@ -19,6 +20,10 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")  # Pillow's other reader
 MAX_PIXELS = 178_000_000  # a file that declares more is refused before its pixels are decoded
 MAX_FILE_BYTES = 2**30  # the size of that many pixels of 16 bits and three channels
 MAX_LISTED = 20  # bad files named in a message
+DECODER = (
+    2,
+    PIL.__version__,
+)  # whose pixels a cache holds; to be counted up where this file decodes otherwise
 _MOVE = Image.Transpose
 TURNS = {  # what each EXIF orientation but the upright one asks for
     2: _MOVE.FLIP_LEFT_RIGHT,
@@ -99,8 +104,10 @@ def decode_file(path: str | Path, image_format: ImageFormat) -> np.ndarray:
             if image.width * image.height > MAX_PIXELS:
                 raise BadImageError(f"declares {image.width}x{image.height} pixels, more than {MAX_PIXELS:,}")
             _scale_transparent_colour(image)
+            tags = getattr(image, "tag_v2", {})
+            _check_planes(image, tags)
             image.load()
-            return image_format.convert(_upright(image))
+            return image_format.convert(_full_range(_upright(image), tags))
     except BadImageError:
         raise
     except Image.DecompressionBombError:  # Pillow's own limit is hardly higher
@@ -129,6 +136,24 @@ def _scale_transparent_colour(image: Image.Image) -> None:
         image.info["transparency"] = colour * (85 if depth == "L;2" else 17)
     elif isinstance(colour, tuple) and depth == "RGB;16B":
         image.info["transparency"] = tuple(value >> 8 for value in colour)
+
+
+def _check_planes(image: Any, tags: Mapping[int, Any]) -> None:
+    """Refuse a TIFF file of colours in uncompressed planes of more than 8 bits, which Pillow misreads."""
+    bits = tags.get(ExifTags.Base.BitsPerSample, (8,))
+    planes = len(bits) > 1 and tags.get(ExifTags.Base.PlanarConfiguration) == 2
+    if planes and max(bits) > 8 and image.tile and image.tile[0][0] == "raw":
+        raise BadImageError(f"colours of {max(bits)} bits in separate planes; save them interleaved")
+
+
+def _full_range(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
+    """Scale gray of 12 bits to 16, and turn gray of 16 bits of which 0 is white: Pillow leaves TIFF's so."""
+    twelve = max(tags.get(ExifTags.Base.BitsPerSample, (8,))) == 12
+    negative = tags.get(ExifTags.Base.PhotometricInterpretation) == 0
+    if not image.mode.startswith("I;16") or not (twelve or negative):
+        return image
+    values = np.asarray(image).astype(np.uint16) << (4 if twelve else 0)
+    return Image.fromarray(65_535 - values if negative else values)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -94,9 +94,10 @@ def index_folder(root: Path, official: Sequence[str] | None = None) -> FolderInd
                 empty.append(shown(folder / name))
         parts[part] = slice(start, len(files))
     if empty:
+        where = "" if len(part_folders) == 1 else " from all splits"
         raise UserError(
             f"class folders without images: {', '.join(map(printable, empty))}. Add images "
-            f"({' '.join(sorted(SUFFIXES))}) or remove the folder."
+            f"({' '.join(sorted(SUFFIXES))}) or remove the class{where}."
         )
     class_names = tuple(order if official is None else official)
     return FolderIndex(root, class_names, files, np.array(labels, np.int32), parts, num_ignored)

@@ -1,6 +1,7 @@
 """Draws images of each class: for validation, for folds, and to train on fewer of them."""
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -89,9 +90,10 @@ def subsample(rest: Split, fraction: float, total: int, seed: int, num_classes: 
     """
     wanted = round(fraction * total)
     if wanted > len(rest):
+        most = math.floor(10_000 * len(rest) / total) / 10_000
         raise UserError(
             f"dataset.train_share: received {fraction:g}, which is {wanted:,} of the {total:,} "
-            f"training images, but validation leaves {len(rest):,}; choose at most {len(rest) / total:.4g}, "
+            f"training images, but validation leaves {len(rest):,}; choose at most {most:g}, "
             "or leave it out to use them all"
         )
     chosen = np.zeros(len(rest), bool)

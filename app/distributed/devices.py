@@ -30,7 +30,7 @@ def set_up(group: ProcessGroup) -> Replicas:
     To be called before TensorFlow runs its first operation.
 
     Raises:
-        UserError: The workers have different numbers of devices.
+        UserError: The workers have different numbers of devices, or are more than this machine's GPUs.
     """
     if keras.backend.backend() == "jax":
         import jax
@@ -43,6 +43,11 @@ def set_up(group: ProcessGroup) -> Replicas:
     import tensorflow as tf
 
     gpus = tf.config.get_visible_devices("GPU")
+    if 0 < len(gpus) < group.num_local:
+        raise UserError(
+            f"WORKERS={group.num_local}: each worker needs a GPU, and this machine has {len(gpus)}; choose "
+            "fewer workers, or SET=training.devices=cpu"
+        )
     if group.num_local:  # workers on one machine divide its GPUs
         gpus = gpus[group.index :: group.num_local]
         tf.config.set_visible_devices(gpus, "GPU")

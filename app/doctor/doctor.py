@@ -11,7 +11,7 @@ from app.config import Experiment
 from app.doctor import data_checks, rate_checks, resource_checks, trial_checks
 from app.doctor.data_checks import CheckResult
 from app.errors import UserError, is_memory_error
-from app.machine import available_memory_bytes, free_disk_bytes
+from app.machine import accelerators, available_memory_bytes, free_disk_bytes
 from app.paths import runs_root, shown
 from app.training import startup
 from app.training.setup import Job, prepare
@@ -58,10 +58,17 @@ def _results(experiment: Experiment) -> Iterator[CheckResult]:
     yield data_checks.check_pixels(normalized, experiment.normalization, largest)
     yield data_checks.check_batch_norm(job)
     yield _check_precision(experiment, job.experiment)
+    cards = len(accelerators(job.describe_environment()["devices"]))
+    if cards > 1:
+        advice = "make train divides each batch among all of them: memory and time are others there"
+        yield CheckResult("warn", "devices", f"tried on one of {cards}", advice)
     if experiment.model.weights:
         yield rate_checks.check_rate(job)
     free, advice = free_disk_bytes(runs_root()), f"Free space in {shown(runs_root())}"
     yield resource_checks.check_room("disk", resource_checks.disk_need(job), free, advice)
+    if cards:  # have a memory of their own; steps show whether it suffices
+        yield from _trial_checks(job, images, labels)
+        return
     need, free = resource_checks.memory_need(job), available_memory_bytes()
     memory = resource_checks.check_room("memory", need, free, SMALLER)
     yield memory

@@ -113,9 +113,10 @@ def configure(*, seed: int, precision: str, devices: str, determinism: str | Non
     tf: Any = sys.modules.get("tensorflow")
     gpus = _accelerators(devices)
     if devices == "gpu" and not gpus:
+        cure = '.venv/bin/python -m pip install "jax[cuda12]"' if backend == "jax" else "make clean install"
         raise UserError(
             "training.devices: received 'gpu', but no GPU is visible here; "
-            "set it to 'auto' or 'cpu', or install the driver and run `make clean install`"
+            f"set it to 'auto' or 'cpu', or install the driver and run `{cure}`"
         )
     if backend == "tensorflow" and not gpus and processor.is_barred(precision):
         raise UserError(
@@ -166,7 +167,8 @@ def describe_environment(deterministic: bool) -> dict[str, Any]:
     """Return versions, commit, device, threads and CPU flags, as kept in environment.json."""
     if keras.backend.backend() == "tensorflow":
         tf = sys.modules["tensorflow"]
-        devices = [device.device_type for device in tf.config.get_visible_devices()]
+        details, visible = tf.config.experimental.get_device_details, tf.config.get_visible_devices()
+        devices = [details(each).get("device_name", each.device_type) for each in visible]
         threads = {  # 0: TensorFlow's choice, one a core
             "intra_op": tf.config.threading.get_intra_op_parallelism_threads(),
             "inter_op": tf.config.threading.get_inter_op_parallelism_threads(),

@@ -53,13 +53,14 @@ class Solarization(Recolour):
 
     Args:
         addition_factor: From 0 to 1 (the whole range): the limits of the draw, or the upper one.
-        threshold_factor: From 0 to 1 (the largest value): the limits of the draw, or the upper one.
+        threshold_factor: From 0 to 1 (the largest value): the limits of the draw, or the upper one. By
+            Keras' default, 0, every training image would be turned, and none in evaluation.
     """
 
     def __init__(
         self,
         addition_factor: Factor = 0.0,
-        threshold_factor: Factor = 0.0,
+        threshold_factor: Factor = 1.0,
         value_range: Sequence[float] = (0, 255),
         seed: int | None = None,
         **kwargs: Any,

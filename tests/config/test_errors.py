@@ -87,6 +87,7 @@ ONE_MISTAKE = {
     "layer_range_order": ("# A", "augmentation: [random_resized_crop: {area: [1, 0.08]}] #", ["1:44: augmentation[0].random_resized_crop.area: must be two numbers above 0 and at most 1, the smaller first; got [1, 0.08]"]),
     "layer_range_end": ("# A", "augmentation: [random_erasing: {area: [0, 0.4]}] #", ["1:39: augmentation[0].random_erasing.area: must be two numbers above 0 and at most 1, the smaller first; got [0, 0.4]"]),
     "layer_range_number": ("# A", "augmentation: [random_zoom: {scale: 0.8}] #", ["1:37: augmentation[0].random_zoom.scale: must be two numbers above 0, the smaller first; got 0.8"]),
+    "layer_number": ("# A", "augmentation: [random_grayscale: {factor: [0.1, 0.3]}] #", ["1:43: augmentation[0].random_grayscale.factor: must be a number; got [0.1, 0.3]"]),
     "layer_required": ("# A", "augmentation: [random_brightness] #", ["1:16: augmentation[0]: random_brightness needs the argument 'factor' (a number or a list)"]),
     "layer_not_mapping": ("# A", "augmentation: [random_crop: 4] #", ["1:29: augmentation[0].random_crop: must be a mapping of the layer's arguments; got 4"]),
     "layer_two_keys": ("# A", "augmentation: [{random_crop: , random_flip: }] #", ["1:16: augmentation[0]: must be a layer's name, or one name with a mapping of its arguments; got a mapping (keys: random_crop, random_flip)"]),

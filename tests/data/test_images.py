@@ -115,6 +115,51 @@ def test_transparent_colour_of_a_png(tmp_path, bits, kind, row, transparent, pix
         assert found[0].tolist() == [[value] * channels for value in pixels]
 
 
+def tiff(bits, pixels, photometric, planes=1):
+    """A TIFF file of two rows of pixels (bytes), uncompressed, of one colour or with three planes."""
+    samples, strips = (3, 3) if planes == 2 else (1, 1)
+    size, begin = len(pixels) // strips, 8 + 200
+    lists = {
+        258: [bits] * samples,
+        273: [begin + size * strip for strip in range(strips)],
+        279: [size] * strips,
+    }
+    width = size * 8 // bits // 2
+    values = {256: [width], 257: [2], 259: [1], 262: [photometric], 277: [samples], 278: [2], 284: [planes]}
+    entries, extra = b"", b""
+    for tag, value in sorted((values | lists).items()):
+        packed = struct.pack(f"<{len(value)}I", *value)
+        if len(value) > 1:
+            place = 8 + 2 + 12 * len(values | lists) + 4 + len(extra)
+            extra, packed = extra + packed, struct.pack("<I", place)
+        entries += struct.pack("<HHI", tag, 4, len(value)) + packed
+    head = struct.pack("<2sHIH", b"II", 42, 8, len(values | lists)) + entries + struct.pack("<I", 0) + extra
+    return head.ljust(begin, b"\0") + pixels
+
+
+@pytest.mark.parametrize(
+    ("bits", "photometric", "pixels", "expected"),
+    [
+        (8, 1, bytes([0, 64, 128, 255]), [0, 64, 128, 255]),
+        (8, 0, bytes([0, 64, 128, 255]), [255, 191, 127, 0]),
+        (12, 1, bytes([0x00, 0x04, 0x00, 0x80, 0x0F, 0xFF]), [0, 64, 128, 255]),
+        (16, 1, struct.pack("<4H", 0, 1 << 14, 1 << 15, 65_535), [0, 64, 128, 255]),
+        (16, 0, struct.pack("<4H", 0, 1 << 14, 1 << 15, 65_535), [255, 191, 127, 0]),
+    ],
+)
+def test_levels_of_a_tiff_are_those_it_declares(tmp_path, bits, photometric, pixels, expected):
+    (tmp_path / "a.tif").write_bytes(tiff(bits, pixels, photometric))
+    assert decode_file(tmp_path / "a.tif", ImageFormat(None, 1)).ravel().tolist() == expected
+
+
+def test_wide_planes_of_colour_are_refused(tmp_path):
+    (tmp_path / "a.tif").write_bytes(tiff(8, bytes(range(12)), 2, planes=2))
+    assert decode_file(tmp_path / "a.tif", RGB)[..., 1].tolist() == [[4, 5], [6, 7]]
+    (tmp_path / "a.tif").write_bytes(tiff(16, bytes(range(24)), 2, planes=2))
+    with pytest.raises(BadImageError, match="colours of 16 bits in separate planes"):
+        decode_file(tmp_path / "a.tif", RGB)
+
+
 @pytest.mark.parametrize("dtype", [np.int32, np.uint32])
 @pytest.mark.parametrize(("largest", "scale"), [(255, 1), (200, 1), (256, 256), (65_535, 256)])
 def test_gray_pixels_of_32_bits(tmp_path, dtype, largest, scale):

@@ -60,8 +60,12 @@ def test_subsample_counts_from_all_training_images_and_leaves_validation_alone()
     assert np.bincount(part.labels).tolist() == [20] * 10
     assert not set(part.rows) & set(val.rows)
     assert len(subsample(rest, 0.9, len(whole), 0, 10)) == 900
-    with pytest.raises(UserError, match=r"950 of the 1,000 .* leaves 900; choose at most 0.9"):
+    with pytest.raises(UserError, match=r"950 of the 1,000 .* leaves 900; choose at most 0.9, or leave"):
         subsample(rest, 0.95, len(whole), 0, 10)
+    rest = whole_split(np.zeros((26_000, 1, 1, 1), np.uint8), np.arange(26_000) % 10)
+    with pytest.raises(UserError, match=r"leaves 26,000; choose at most 0.8666, or leave"):
+        subsample(rest, 0.9, 30_000, 0, 10)
+    assert len(subsample(rest, 0.8666, 30_000, 0, 10)) == 26_000  # 2,599.8 of each class
 
 
 def test_constants(split, monkeypatch):

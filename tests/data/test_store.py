@@ -162,6 +162,13 @@ def test_the_fingerprint_is_that_of_the_pixels_labels_and_names(load, write_imag
     assert len(set(remembered)) == 4, "a file's time is no content"
 
 
+def test_another_decoder_decodes_all_anew(load_again, write_images, data_root, monkeypatch, on_disk):
+    write_images("image_folder")
+    load_again()
+    monkeypatch.setattr("app.data.folders.DECODER", (0, "an older Pillow"))
+    assert len(load_again()[1]) == 8 and len(cached(data_root)) == 1
+
+
 def test_another_size_has_a_file_of_its_own(load, load_again, write_images, data_root, on_disk):
     write_images("image_folder")
     load_again()

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from app.distributed.cluster import config_of, find_group
+from app.distributed.devices import set_up
 from app.distributed.local_workers import local_workers, progress_output, worker_log
 from app.errors import UserError
 from app.paths import module_command
@@ -60,6 +61,15 @@ def test_config_of_local_workers_is_read_back():
     assert found(environment) == (addresses, 2) and find_group(environment).num_local == 0
     group = find_group(environment | {"TRAINER_LOCAL_WORKER": "3"})
     assert group.num_local == 3 and progress_output(group, "tiny") is sys.stdout
+
+
+def test_more_local_workers_than_gpus(monkeypatch):
+    monkeypatch.setattr("tensorflow.config.get_visible_devices", lambda kind: ["the only one"])
+    group = find_group(
+        {"TF_CONFIG": config_of(("localhost:1", "localhost:2"), 1), "TRAINER_LOCAL_WORKER": "2"}
+    )
+    with pytest.raises(UserError, match="WORKERS=2: each worker needs a GPU, and this machine has 1"):
+        set_up(group)
 
 
 @pytest.mark.parametrize(

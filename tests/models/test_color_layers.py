@@ -149,6 +149,11 @@ def test_thresholds_of_solarization_keep_their_lower_limit():
     assert 128 <= first.min() < 132 and 174 < first.max() <= 179
 
 
+def test_solarization_without_arguments_leaves_some_pixels_as_they_are():
+    found = augmented("solarization", copies(RAMP[..., None]))
+    assert 0.4 < np.mean(np.abs(found - copies(RAMP[..., None])) < 0.5) < 0.6
+
+
 COLOURS = {
     "random_color_degeneration": {"factor": 0.9},
     "random_color_jitter": {

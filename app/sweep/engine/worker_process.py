@@ -90,8 +90,6 @@ def _gpus() -> tuple[str, ...]:
 
 
 def _gpu_variables(index: int) -> dict[str, str]:
-    """Return the variables by which several workers share GPUs, and the memory of one."""
-    defaults = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    variables = {name: os.environ.get(name, value) for name, value in defaults.items()}
+    """Return the variable by which several workers divide the GPUs."""
     gpus = _gpus()
-    return variables | ({"CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]} if gpus else {})
+    return {"CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]} if gpus else {}
