@@ -12,7 +12,7 @@ class SparseCrossentropy(keras.losses.Loss):
     """Cross-entropy of integer labels (batch,) or (batch, 1) and logits (batch, num_classes).
 
     Label smoothing, the focal factor and class weights act only while `training` is true; ImageClassifier
-    sets it, so that validation losses of all experiments are the same quantity. It sets `mix`, too, where
+    sets it, so that they do not change what the validation loss is. It sets `mix`, too, where
     images are mixed.
 
     Args:

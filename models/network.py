@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 import keras
 import numpy as np
+from keras import ops
 
 from models.limits import check_arguments
 from models.pretrained.published import Layout, Pretrained, PublishedLayer
@@ -195,8 +196,21 @@ def stochastic_depth(rate: float, unit: int, num_units: int) -> Drop:
     """
     if not rate:
         return lambda branch: branch
-    # One draw for an image, which all its pixels and channels share.
-    return keras.layers.Dropout(rate * (unit + 1) / num_units, noise_shape=(None, 1, 1, 1), name="drop_path")
+    return DropPath(rate * (unit + 1) / num_units, name="drop_path")
+
+
+class DropPath(keras.layers.Dropout):
+    """Dropout of whole branches: one draw for an image, which all its pixels and channels share.
+
+    It is drawn in float32: TensorFlow's random numbers in bfloat16 are but 128 from 0 to 1.
+    """
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        """Leave out or scale the branch of each image, (batch, height, width, channels)."""
+        if not training:
+            return inputs
+        ones = ops.ones((ops.shape(inputs)[0], 1, 1, 1), "float32")
+        return inputs * ops.cast(super().call(ones, training=True), inputs.dtype)
 
 
 MODELS: dict[str, type[Network]] = {}  # by the names that experiments use

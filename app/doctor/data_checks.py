@@ -148,7 +148,8 @@ def check_pixels(normalized: np.ndarray, kind: str, largest: float) -> CheckResu
         measured += f" in training images (limit {LARGEST_INPUT:g})"
         advice = "Some pixels hardly differ between images. Set normalization: per_channel"
         return CheckResult("warn", "pixels", measured, advice)
-    fine = np.isfinite(values).all() and abs(mean) < 3 and 0.03 < std < 5
+    usual = kind == "pretrained" or (abs(mean) < 3 and 0.03 < std < 5)  # Keras' ResNets take -124 to 151
+    fine = np.isfinite(values).all() and usual
     advice = "" if fine else "Set normalization: per_channel, which gives about 0 and 1"
     return ok_or_warn("pixels", measured, advice)
 

@@ -1,5 +1,7 @@
 """What the doctor says of the learning rate of weights that were trained before."""
 
+import keras
+
 from app.doctor.data_checks import CheckResult, ok_or_warn
 from app.training.setup import Job
 from models.inspect import variable_names, weighted_layers
@@ -33,9 +35,17 @@ def check_rate(job: Job) -> CheckResult:
     elif config.name in ADAPTIVE:
         limit = ADAPTIVE_LIMIT
     else:
-        return CheckResult("ok", subject, measured)
+        absorbed = config.name != "muon" or _has_trained_norms(job)
+        advice = "muon rescales all kernels in its first step, which only trained normalisations make up for"
+        return ok_or_warn(subject, measured, "" if absorbed else advice)
     advice = (
         f"Above about {limit:.2g} little is left of the weights of {job.experiment.model.weights}. Lower "
         "optimizer.learning_rate; the head may keep it by optimizer.rate_multipliers"
     )
     return ok_or_warn(subject, measured, advice if rate > limit * (1 + 1e-6) else "")
+
+
+def _has_trained_norms(job: Job) -> bool:
+    layers = weighted_layers(job.classifier.network).values()
+    norms = [each for each in layers if isinstance(each, keras.layers.BatchNormalization)]
+    return bool(norms) and all(each.trainable for each in norms)

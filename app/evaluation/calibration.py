@@ -57,17 +57,20 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> tuple[float, str 
 
     low, high = np.log(TEMPERATURES)
     best = float(minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6}).x)
-    if best - low < 1e-3 or not (greatest > 0).any():  # of classes far apart all small ones are the same
+    all_right = not (greatest > 0).any() and relative.min() < 0  # far apart, all small ones are the same
+    if best - low < 1e-3 or all_right:
         return 1.0, (
             "No temperature fits: the smaller, the better for the validation images, because all of them, or "
             "nearly all, are predicted correctly. Probabilities are those of the network itself."
         )
+    if loss(best) >= loss(0.0):
+        return 1.0, None
     if high - best < 1e-3:
         return TEMPERATURES[1], (
             f"The temperature is the greatest that is allowed, {TEMPERATURES[1]:g}: on the validation images "
             "the probabilities of the network have little to do with how often it is right."
         )
-    return (float(np.exp(best)), None) if loss(best) < loss(0.0) else (1.0, None)
+    return float(np.exp(best)), None
 
 
 def least_sure_probability(labels: np.ndarray, softmax: np.ndarray) -> float:

@@ -122,6 +122,7 @@ def recalibrate(
     # With momentum 0 the moving statistics are those of the last batch.
     changed = [(layer, "momentum", layer.momentum) for layer in layers]
     changed += [(each, "rate", each.rate) for each in all_layers if isinstance(each, keras.layers.Dropout)]
+    batch_size = min(batch_size, RECALIBRATION_IMAGES)
     num_batches = max(1, min(len(train), RECALIBRATION_IMAGES) // batch_size)
     sample = epoch_order(0, 0, train.labels, sampler)[: num_batches * batch_size]
     means: list[list[np.ndarray]] = [[] for _ in layers]

@@ -45,8 +45,9 @@ def gradient_norms(classifier: ImageClassifier, images: np.ndarray, labels: np.n
 def residual_sizes(classifier: ImageClassifier, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return how large the branch and the shortcut of each residual unit are.
 
-    In a pre-activation unit, whose sum nothing follows, the branch is what its last convolution puts out, and
-    the shortcut is the rest of the sum. He et al. 2016, arXiv:1603.05027, equation 2 with h(x) = x.
+    In a pre-activation unit, whose sum nothing follows, the branch is what its last convolution puts out,
+    and `drop_path` leaves of it, and the shortcut is the rest of the sum. He et al. 2016, arXiv:1603.05027,
+    equation 2 with h(x) = x.
 
     Args:
         classifier: With a network of pre-activation units: minimodel, or cifar_resnet with `preactivation`.
@@ -64,7 +65,7 @@ def residual_sizes(classifier: ImageClassifier, images: np.ndarray) -> tuple[np.
             f"residual_sizes: {type(classifier.network).__name__} here is not made of pre-activation "
             "units; minimodel is, and cifar_resnet with preactivation: true"
         )
-    last_layers = [unit.conv2 for unit in units]
+    last_layers = [unit.drop if isinstance(unit.drop, keras.layers.Layer) else unit.conv2 for unit in units]
     with left_as_it_was(classifier), watched(last_layers) as ends, watched(units) as sums:
         _training_logits(classifier, images)
     branches, totals = (

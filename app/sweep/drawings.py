@@ -87,7 +87,7 @@ def draw_trial_curves(path: Path, trials: Sequence[Trial], sweep: SweepConfig) -
 
 
 def draw_importance(path: Path, importances: Mapping[str, float], num_trials: int) -> None:
-    """Draw how much of the variance of the objective each setting explains."""
+    """Draw how much each setting explains of what all of them explain by themselves."""
     figure, axes = _rows(f"Importance of the settings ({num_trials} trials)", list(importances))
     for row, importance in enumerate(importances.values()):
         axes.barh(row, importance, color=BLUE, height=0.6)
@@ -97,7 +97,7 @@ def draw_importance(path: Path, importances: Mapping[str, float], num_trials: in
         )
     axes.set_xlim(0, 1.15 * max(importances.values()) or 1.0)
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
-    _finish(figure, axes, path, "of the variance of the objective")
+    _finish(figure, axes, path, "of the variance that the settings explain by themselves")
 
 
 def draw_slice(path: Path, key: str, trials: Sequence[Trial], sweep: SweepConfig) -> None:

@@ -48,7 +48,7 @@ def longer(run: Run, epochs: int, fate: ScheduleFate | None) -> Experiment:
     check_resumable(run, epochs)
     experiment = load_run_experiment(run)
     planned, optimizer = experiment.training.num_epochs, experiment.scaled_optimizer
-    rows = read_history(run.history) if run.finished else []
+    rows = read_history(run.history) if run.history.is_file() else []
     if run.finished and is_complete(load_run_experiment(run, [f"training.epochs={epochs}"]), rows):
         raise UserError(
             f"EPOCHS={epochs}: {run.name} was stopped early after {len(rows)} of {planned} epochs, because "
@@ -64,14 +64,14 @@ def longer(run: Run, epochs: int, fate: ScheduleFate | None) -> Experiment:
     for key, schedule in spanning.items():
         if fate is None:
             stretched = schedule.model_copy(update={"span_epochs": None})
-            kept, later = (
-                learning_rate_at(one, planned, 1, epochs)
-                for one in (schedule.model_copy(update={"span_epochs": planned}), stretched)
-            )
+            length = schedule.span_epochs or planned
+            kept = learning_rate_at(schedule.model_copy(update={"span_epochs": length}), length, 1, epochs)
+            until = "" if run.finished else "goes on as planned, then "
+            later = learning_rate_at(stretched, planned if run.finished else len(rows), 1, epochs)
             raise UserError(
                 f"EPOCHS={epochs}: the learning rate of {run.name} follows a {schedule.schedule} over "
-                f"{schedule.span_epochs or planned} epochs. Say what becomes of it:\n"
-                f"  SCHEDULE=keep     it stays at its last value (about {kept:.3g})\n"
+                f"{length} epochs. Say what becomes of it:\n"
+                f"  SCHEDULE=keep     it {until}stays at its last value (about {kept:.3g})\n"
                 f"  SCHEDULE=stretch  it is laid out over {epochs} epochs and goes on from about "
                 f"{later:.3g}; the epochs already trained stay as they are"
             )

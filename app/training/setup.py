@@ -109,8 +109,7 @@ class Job:
 
     def warnings(self) -> Iterator[str]:
         """Yield what a user should know before the training starts, a line each."""
-        if self.start.line:
-            yield self.start.line
+        yield from filter(None, (self.start.line, self.start.warning))
         if skipped := len(self.dataset.skipped):
             yield f"images left out because they cannot be read: {skipped} (dataset.json lists them)"
         if duplicates := self.dataset.duplicates_warning():

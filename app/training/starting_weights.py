@@ -18,7 +18,7 @@ from app.errors import UserError
 from app.files import atomic_path
 from app.paths import data_root, shown
 from app.preflight import IMAGENET, weights_file, weights_run
-from app.runs import Run
+from app.runs import Run, load_run_experiment
 from app.wording import install_extra, received
 from models.inspect import weighted_layers
 from models.network import MODELS, Network
@@ -29,20 +29,37 @@ from models.pretrained.torch_files import read_torch_file
 from models.registry import model_arguments
 from models.variables import assign
 
+EPSILONS = ("bn_epsilon", "stem_bn_epsilon")  # change what given weights compute, too
+
 
 class StartingWeights(NamedTuple):
-    """What a training started from: a line on it, and file, hash and licence of published weights."""
+    """What a training started from: a line on it, file, hash and licence of published weights, a warning."""
 
     line: str = ""
     record: dict[str, Any] = {}
+    warning: str = ""
 
 
 def start_of(experiment: Experiment, network: Network, class_names: tuple[str, ...]) -> StartingWeights:
-    """Put the weights that an experiment names into its network, if it names any."""
+    """Put the weights that an experiment names into its network, if it names any.
+
+    Raises:
+        UserError: They do not fit, or the constants of published weights are asked for with those of a run
+            that was trained with others.
+    """
+    ours = experiment.normalization
     if published := published_weights(experiment):
         return start_from_published(experiment, published, network)
     if run := weights_run(experiment):
-        return StartingWeights(start_from(run, network, class_names))
+        theirs = load_run_experiment(run).normalization
+        if theirs != ours == "pretrained":
+            raise UserError(
+                f"normalization: pretrained needs a run that had it, too; {run.name} has {theirs}"
+            )
+        others = f"{run.name} was trained with normalization: {theirs}; the experiment has {ours}"
+        return StartingWeights(
+            start_from(run, network, class_names), warning=others if theirs != ours else ""
+        )
     return StartingWeights()
 
 
@@ -81,8 +98,8 @@ def start_from(run: Run, network: Network, class_names: tuple[str, ...]) -> str:
             f"model.weights: {run.name} holds a {type(trained.network).__name__} with {len(theirs)} weights, "
             f"the experiment makes a {type(network).__name__} with {len(ours)}; both must be the same network"
         )
-    for key in network.unseen_by_shapes:
-        before, now = (each.get_config()[key] for each in (trained.network, network))
+    for key in (*network.unseen_by_shapes, *EPSILONS):
+        before, now = (each.get_config().get(key) for each in (trained.network, network))
         if before != now:
             raise UserError(
                 f"model.weights: {run.name} was trained with model.{key} {received(before)}, the experiment "
@@ -116,7 +133,11 @@ def published_weights(experiment: Experiment) -> Pretrained | None:
     model, file = experiment.model, weights_file(experiment, must_exist=False)  # a resume goes without it
     if model.weights != IMAGENET and file is None:
         return None
-    offers = _offers(model.name, file)
+    offers, usual = _offers(model.name, file), model_arguments(model.name)
+    for key in EPSILONS:
+        if (epsilon := model.arguments.get(key, usual.get(key))) != usual.get(key):
+            rule = f"published weights go with {usual[key]:g}; leave it out"
+            raise UserError(f"model.{key}: received {epsilon:g}; {rule}")
     if fitting := _fitting(experiment, offers):
         return fitting[0]
     if offers:
@@ -153,9 +174,12 @@ def start_from_published(experiment: Experiment, offer: Pretrained, network: Net
         raise UserError(f"model.weights: {shown(path)}: {error}") from error
     matched.assign()
     record = {"file": path.name, "sha256": digest, "licence": "not known" if given else offer.licence}
-    new = f"; new: {', '.join(matched.new)} (other classes)" if matched.new else ""
+    new = f"; new: {', '.join(matched.new)} (other classes, or none in the file)" if matched.new else ""
     count = f"{len(matched.values)} of {len(network.weights)} variables{new}"
-    return StartingWeights(f"starts from {path.name} (licence: {record['licence']}): {count}", record)
+    line = f"starts from {path.name} (licence: {record['licence']}): {count}"
+    ours = experiment.normalization
+    others = f"these weights expect normalization: pretrained; the experiment has {ours}"
+    return StartingWeights(line, record, "" if ours == "pretrained" else others)
 
 
 def _offers(name: str, file: Path | None) -> list[Pretrained]:

@@ -30,8 +30,9 @@ def read_keras_file(path: Path) -> dict[str, np.ndarray]:
             if value.dtype.kind == "f":  # not the state of a random generator
                 arrays[f"{_HEADS.get(layer, layer)}/{variable}"] = value
 
-    def keep_numbered(_: str, node: Any) -> None:
-        if isinstance(node, h5py.Group) and "vars" in node and len(node["vars"]):
+    def keep_numbered(name: str, node: Any) -> None:
+        is_layer = "optimizer" not in name.split("/")  # of a compiled model
+        if is_layer and isinstance(node, h5py.Group) and "vars" in node and len(node["vars"]):
             numbered = node["vars"]
             keep(str(numbered.attrs.get("name")), [numbered[key][()] for key in sorted(numbered, key=int)])
 

@@ -44,10 +44,11 @@ def match(
         blue_first: Whether the file's network takes the channels of images in reverse order.
 
     Returns:
-        The values; the head keeps its own where the file has another number of classes.
+        The values; the head keeps its own where the file has another number of classes, or no head.
 
     Raises:
-        ValueError: Arrays without a variable, variables without an array, or shapes that differ; lists them.
+        ValueError: Arrays without a variable or not finite, variables without an array, or shapes that
+            differ; lists them.
     """
     layers = list(layers)
     unused = {name for name in arrays if not name.endswith(_NOT_NEEDED)}
@@ -59,11 +60,18 @@ def match(
         is_norm = isinstance(layer, keras.layers.BatchNormalization)
         for variable, key in _keys(layer, layout):
             full = f"{name}{'.' if layout == 'torch' else '/'}{key}"
+            is_head, prefix = layer is layers[-1].layer, full.removesuffix(key)
+            if full not in arrays and is_head and not any(each.startswith(prefix) for each in arrays):
+                new.append(variable.path)
+                continue
             if full not in arrays:
                 wrong.append(f"{variable.path} finds no array {full}")
                 continue
             unused.discard(full)
             value = np.asarray(arrays[full], "float32")
+            if not np.isfinite(value).all():
+                wrong.append(f"{full} holds nan or infinity")
+                continue
             if layout == "torch":
                 value = _from_torch(value, layer, channels)
             if blue_first and layer is layers[0].layer and key != "bias":
@@ -72,7 +80,7 @@ def match(
                 value = value - bias
             if value.shape == tuple(variable.shape):
                 values.append((variable, value))
-            elif layer is layers[-1].layer and value.shape[:-1] == tuple(variable.shape[:-1]):
+            elif is_head and value.shape[:-1] == tuple(variable.shape[:-1]):
                 new.append(variable.path)
             else:
                 wrong.append(f"{variable.path} has shape {tuple(variable.shape)}, {full} {value.shape}")

@@ -81,6 +81,12 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
         with open(path, "rb") as file:
             if zipfile.is_zipfile(file):
                 return _read_zip(file)
+            file.seek(257)
+            if file.read(5) == b"ustar":
+                raise ValueError(
+                    "is in PyTorch's tar format of 2016; write it anew with PyTorch: "
+                    "torch.save(torch.load(file, weights_only=False), file)"
+                )
             file.seek(0)
             return _read_pickles(file)
     except _DAMAGE as error:
@@ -185,8 +191,9 @@ class _TensorUnpickler(pickle._Unpickler):
 
     def persistent_load(self, pid: Any) -> _Storage:
         """Return the storage that an entry of the pickle names."""
-        kind, dtype, key, _, size, *_ = pid
-        if kind != "storage" or not isinstance(dtype, np.dtype) or type(size) is not int or size < 0:
+        kind, dtype, key, _, size, *view = pid
+        part = any(each is not None for each in view)  # of another storage: nothing published has that
+        if kind != "storage" or not isinstance(dtype, np.dtype) or type(size) is not int or size < 0 or part:
             raise ValueError("is damaged: it names a storage that is none")
         return self.storages.setdefault(str(key), _Storage(str(key), dtype, size))
 

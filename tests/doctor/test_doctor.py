@@ -204,6 +204,7 @@ def test_pixels_that_are_not_normalised(home):
     assert largest == job.dataset.train.images.max()  # of pixels that stay as they are
     result = data_checks.check_pixels(normalized, "none", largest)
     assert result.level == "warn" and "normalization: per_channel" in result.advice
+    assert data_checks.check_pixels(normalized, "pretrained", largest).level == "ok"  # as Keras' ResNets want
 
 
 @pytest.mark.parametrize(
@@ -221,6 +222,9 @@ def test_batch_normalisation_that_cannot_settle(home, overrides, level, text):
     assert result.level == level and text in str(result)
 
 
+MUON = "optimizer={name: muon, learning_rate: 0.1, others: {name: sgd, learning_rate: 0.1}}"
+
+
 @pytest.mark.parametrize(
     ("overrides", "level", "text"),
     [
@@ -235,6 +239,8 @@ def test_batch_normalisation_that_cannot_settle(home, overrides, level, text):
             "at most 0.001",
         ),
         (["optimizer={name: adam, learning_rate: 0.1}", "model.freeze=backbone"], "ok", "only the head"),
+        ([MUON], "ok", "muon with at most"),
+        ([MUON, "model.freeze=['*norm*']"], "warn", "muon rescales all kernels"),
     ],
 )
 def test_rate_that_spoils_pretrained_weights(home, overrides, level, text):

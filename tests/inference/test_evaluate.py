@@ -227,6 +227,7 @@ def test_recalibration_finds_the_mean_and_variance_of_the_training_images(one_no
     np.testing.assert_allclose(norm.moving_mean.numpy(), pixels.mean(0), rtol=1e-5)
     np.testing.assert_allclose(norm.moving_variance.numpy(), pixels.var(0), rtol=1e-4)
     assert norm.momentum == 0.9 and one_norm.network.dropout.rate == 0.5
+    assert recalibrate(one_norm, Images(5000), 5000) == 4096
 
 
 def test_frozen_batch_normalisation_keeps_its_statistics(one_norm):

@@ -67,6 +67,16 @@ def test_without_branches_the_shortcut_carries_the_input_on():
     assert shortcuts[2] == shortcuts[3] != shortcuts[1]
 
 
+def test_what_drop_path_leaves_of_a_branch_is_the_branch():
+    classifier = classifier_of("cifar_resnet", depth=14, preactivation=True, drop_path=0.99)
+    plain = classifier_of("cifar_resnet", depth=14, preactivation=True)
+    plain.network.set_weights(classifier.network.get_weights())
+    (dropped, shortcuts), (branches, expected) = (
+        residual_sizes(each, IMAGES) for each in (classifier, plain)
+    )
+    assert shortcuts[0] == pytest.approx(expected[0], rel=1e-5) and dropped[-1] != branches[-1]
+
+
 def test_minimodel_has_twelve_units():
     branches, shortcuts = residual_sizes(
         classifier_of("minimodel", 32), RNG.integers(0, 256, (2, 32, 32, 3), np.uint8)

@@ -68,6 +68,16 @@ def test_a_branch_is_left_out_for_an_image_as_one_and_scaled_where_it_stays():
     assert (again != stays).any()
 
 
+def test_small_probabilities_are_kept_in_bfloat16():
+    """Whose random numbers on TensorFlow are multiples of 1 / 128."""
+    drop = stochastic_depth(0.1, 3, 16)
+    drop.dtype_policy = "mixed_bfloat16"
+    outputs = drop(keras.ops.ones((200_000, 1, 1, 1), "bfloat16"), training=True)
+    assert outputs.dtype == keras.ops.ones(1, "bfloat16").dtype
+    left_out = keras.ops.convert_to_numpy(keras.ops.cast(outputs, "float32")) == 0
+    assert abs(left_out.mean() - 0.025) < 0.002  # more than five standard deviations
+
+
 def test_draws_are_state_of_the_model_and_known_to_the_replicas():
     """Saved with the variables, so that a run resumes exactly; each replica has a stream of its own."""
     network = build_model("cifar_resnet", (8, 8, 3), 4, depth=8, drop_path=0.3)

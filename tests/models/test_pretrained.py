@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -123,6 +124,14 @@ def test_tensors_of_the_oldest_files_are_read(tmp_path):
     np.testing.assert_array_equal(read_torch_file(tmp_path / "old.pth")["weight"], np.arange(6).reshape(2, 3))
 
 
+def test_a_tar_file_says_how_it_is_written_anew(tmp_path):
+    """As torchvision's ResNets were published until 2021."""
+    with tarfile.open(tmp_path / "old.pth", "w") as archive:
+        archive.addfile(tarfile.TarInfo("sys_info"))
+    with pytest.raises(ValueError, match=r"tar format .* torch.save\(torch.load"):
+        read_torch_file(tmp_path / "old.pth")
+
+
 def test_a_compressed_archive_is_refused(tmp_path):
     path = tmp_path / "small.pth"
     write_zip(path, pickled(6, (6,), (1,)), 6, zipfile.ZIP_DEFLATED)
@@ -220,16 +229,28 @@ def test_the_head_stays_new_where_classes_differ():
             match(network.published_layers("torch"), arrays, "torch")
 
 
+def test_a_file_without_a_head_leaves_it_new():
+    network = build_model("efficientnet_lite0", (32, 32, 3), 5)
+    arrays = {name: value for name, value in published_lite0().items() if not name.startswith("_fc.")}
+    matched = match(network.published_layers("torch"), arrays, "torch")
+    assert matched.new == [network.head.kernel.path, network.head.bias.path]
+    assert len(matched.values) == len(network.weights) - 2
+    with pytest.raises(ValueError, match="dense/bias finds no array _fc.bias"):
+        match(network.published_layers("torch"), arrays | {"_fc.weight": np.zeros((5, 1280))}, "torch")
+
+
 def test_every_array_and_every_variable_must_match():
     network = build_model("efficientnet_lite0", (32, 32, 3), 1000)
     arrays = published_lite0()
     arrays["stray.weight"] = np.zeros(3)
     arrays["_bn0.weight"] = np.zeros(31)
     del arrays["_bn1.bias"]
+    arrays["_bn1.weight"] = np.full(1280, np.nan)  # as one of torchvision's files has in its classifier
     with pytest.raises(ValueError) as refused:
         match(network.published_layers("torch"), arrays, "torch")
     for words in (
         "finds no array _bn1.bias",
+        "_bn1.weight holds nan or infinity",
         "_bn0.weight (31,)",
         "array stray.weight of shape (3,) finds no",
     ):
@@ -248,6 +269,8 @@ def test_keras_applications_layout_gives_its_logits(tmp_path, suffix):
         if len(variable.shape) == 1:
             noise = random.normal(0, 0.1, variable.shape)
             variable.assign(np.abs(noise) + 0.5 if "variance" in variable.path else variable.numpy() + noise)
+    application.compile("adam")
+    application.optimizer.build(application.trainable_variables)
     pixels = random.uniform(0, 255, (2, 64, 64, 3)).astype("float32")
     expected = application(keras.applications.resnet.preprocess_input(pixels.copy()), training=False)
     path = tmp_path / f"file{suffix}"

@@ -71,6 +71,24 @@ def test_more_epochs_on_a_cosine_ask_what_becomes_of_it(finished):
     assert before == {path: path.read_bytes() for path in finished.path.rglob("*") if path.is_file()}
 
 
+def test_the_rates_to_choose_from_are_those_where_the_run_stands(finished):
+    """After one epoch of warm-up at its peak, after two below."""
+    said = []
+    for _ in range(2):
+        with pytest.raises(UserError) as error:
+            resume(finished, epochs=4)
+        said.append(
+            re.search(
+                "it (.*)stays at its last value .* goes on from about ([0-9.]+)", f"{error.value}", re.S
+            )
+        )
+        finished.metrics.unlink(missing_ok=True)  # as if it had been killed in its second epoch
+        finished.history.write_text("".join(finished.history.read_text().splitlines(True)[:2]))
+    assert [each[1] for each in said] == ["", "goes on as planned, then "]
+    first, second = (float(each[2]) for each in said)
+    assert 0 < first < second == 0.003
+
+
 def test_kept_schedule_stays_at_its_end(finished):
     resume(finished, epochs=3, schedule="keep")
     first, second, third = (row["learning_rate"] for row in read_history(finished.history))

@@ -112,6 +112,15 @@ def test_what_cannot_be_loaded_is_refused_before_a_folder_is_made(home, override
     assert not list_runs("tiny")
 
 
+@needs_package
+def test_what_would_change_what_published_weights_compute(home):
+    with pytest.raises(UserError, match="bn_epsilon: received 1e-05; published weights go with 0.001"):
+        setup.prepare(load_experiment("tiny", [*IMAGENET, "model.bn_epsilon=1e-5"]))
+    warnings = list(setup.prepare(load_experiment("tiny", IMAGENET[:-1])).warnings())
+    assert "these weights expect normalization: pretrained; the experiment has per_pixel" in warnings
+    assert not any("expect" in each for each in setup.prepare(load_experiment("tiny", IMAGENET)).warnings())
+
+
 def test_weights_of_another_network_are_refused(home, lite0):
     shutil.copy(lite0, home / "mine.pth")
     resnet = ["model={name: resnet, depth: 18, weights: mine.pth}", "dataset.image_size=[32, 32]"]
@@ -174,8 +183,13 @@ def test_a_fine_tuned_run_can_be_fine_tuned_on(home, capsys):
     job = setup.prepare(load_experiment("tiny", again))
     assert "all 247 variables" in job.start.line
     assert job.constants["mean"] == [127 / 255] * 3
+    (warning,) = list(setup.prepare(load_experiment("tiny", again[:-1])).warnings())[1:2]
+    assert "was trained with normalization: pretrained; the experiment has per_pixel" in warning
     with pytest.raises(UserError, match="run of a network for which there is one kind"):
         setup.prepare(load_experiment("tiny", again[3:]))
+    run.experiment.write_text(run.experiment.read_text().replace("normalization: pretrained", ""))
+    with pytest.raises(UserError, match="needs a run that had it, too; tiny/.* has per_channel"):
+        setup.prepare(load_experiment("tiny", again))
 
 
 def test_constants_need_no_file_where_a_state_has_the_weights(home):
