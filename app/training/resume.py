@@ -22,7 +22,7 @@ from app.records import DatasetRecord, EnvironmentRecord
 from app.runs import Run, load_run_experiment, remove_temporaries
 from app.training.checkpoint import Progress, State, restore_state, settle_best
 from app.training.history import is_complete
-from app.training.optimizers import learning_rate_at
+from app.training.optimizers import LearningRate
 from app.training.setup import Job
 from models.augmentation.color_layers import Recolour
 from models.variables import assign
@@ -65,9 +65,9 @@ def longer(run: Run, epochs: int, fate: ScheduleFate | None) -> Experiment:
         if fate is None:
             stretched = schedule.model_copy(update={"span_epochs": None})
             length = schedule.span_epochs or planned
-            kept = learning_rate_at(schedule.model_copy(update={"span_epochs": length}), length, 1, epochs)
+            kept = LearningRate(schedule.model_copy(update={"span_epochs": length}), 1, epochs).at(length)
             until = "" if run.finished else "goes on as planned, then "
-            later = learning_rate_at(stretched, planned if run.finished else len(rows), 1, epochs)
+            later = LearningRate(stretched, 1, epochs).at(planned if run.finished else len(rows))
             raise UserError(
                 f"EPOCHS={epochs}: the learning rate of {run.name} follows a {schedule.schedule} over "
                 f"{length} epochs. Say what becomes of it:\n"

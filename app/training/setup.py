@@ -25,7 +25,7 @@ from app.training import startup
 from app.training.averaging import LookaheadAverage, MovingAverage
 from app.training.freezing import Freezing
 from app.training.history import rate_on_plateau
-from app.training.optimizers import build_optimizer, learning_rate_at, optimizer_warnings
+from app.training.optimizers import LearningRate, build_optimizer, optimizer_warnings
 from app.training.starting_weights import StartingWeights, constants_of, start_of
 from models import ImageClassifier, Normalization, augmentation_layer, build_model
 from models.losses import SparseCrossentropy
@@ -57,10 +57,10 @@ class Job:
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0 over all epochs; with `muon` the kernels'."""
         schedule, training = self.experiment.scaled_optimizer.learning_rate, self.experiment.training
-        level = None
+        rate, level = LearningRate(schedule, self.steps_per_epoch, training.num_epochs), None
         if schedule.schedule == "reduce_on_plateau":
-            level = rate_on_plateau(schedule.model_dump(), self.rows, training.monitor, training.mode)
-        return learning_rate_at(schedule, step, self.steps_per_epoch, training.num_epochs, level)
+            level = rate_on_plateau(rate.schedule, self.rows, training.monitor, training.mode)
+        return rate.at(step, level)
 
     def batches(self, epoch: int = 0, step: int = 0, epochs: int | None = None) -> Any:
         """Return the training batches from a position (counted from 0) on, of all epochs by default."""

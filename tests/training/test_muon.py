@@ -16,7 +16,7 @@ from app.config import load_experiment
 from app.config.optimizer import OptimizerConfig, OtherOptimizer
 from app.config.schedules import ConstantSchedule, OneCycleSchedule
 from app.errors import UserError
-from app.training.optimizers import build_optimizer, learning_rate_at
+from app.training.optimizers import LearningRate, build_optimizer
 from app.training.optimizers.muon import KernelSteps, kernels_of, orthogonalized
 from app.training.resume import longer
 from app.training.setup import prepare
@@ -136,7 +136,7 @@ def test_steps_of_kernels_are_the_sources_and_of_everything_else_the_other_optim
     for step in gradients:
         optimizer.apply([keras.ops.convert_to_tensor(each) for each in step.values()], variables)
 
-    rates = [learning_rate_at(RATE, step, STEPS, EPOCHS) for step in range(STEPS * EPOCHS)]
+    rates = [LearningRate(RATE, STEPS, EPOCHS).at(step) for step in range(STEPS * EPOCHS)]
     if accumulated:
         rates = rates[1::2]
         pairs = zip(gradients[::2], gradients[1::2], strict=True)

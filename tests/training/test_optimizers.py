@@ -15,7 +15,7 @@ from app.config.schedules import (
 )
 from app.errors import UserError
 from app.training.optimizers.build import build_optimizer, unapplied_steps
-from app.training.optimizers.learning_rate import LearningRate, learning_rate_at
+from app.training.optimizers.learning_rate import LearningRate
 from app.training.setup import prepare
 
 STEPS, EPOCHS = 7, 12
@@ -36,7 +36,7 @@ SCHEDULES = {
 
 
 def rate(schedule, step):
-    return learning_rate_at(schedule, step, STEPS, EPOCHS)
+    return LearningRate(schedule, STEPS, EPOCHS).at(step)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

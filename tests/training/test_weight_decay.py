@@ -7,7 +7,7 @@ import pytest
 from app.config import load_experiment
 from app.config.optimizer import OptimizerConfig
 from app.config.schedules import StepSchedule
-from app.training.optimizers import build_optimizer, learning_rate_at
+from app.training.optimizers import LearningRate, build_optimizer
 from app.training.setup import prepare
 
 SHAPES = {"kernel": (3, 2), "bias": (2,), "gamma": (2,), "alphabeta": (2,)}
@@ -60,7 +60,7 @@ def assert_close(ours, theirs):
         np.testing.assert_allclose(ours[name], theirs[name], rtol=2e-5, atol=2e-6, err_msg=name)
 
 
-RATES = [learning_rate_at(STEP, step, STEPS, EPOCHS) for step in range(STEPS * EPOCHS)]
+RATES = [LearningRate(STEP, STEPS, EPOCHS).at(step) for step in range(STEPS * EPOCHS)]
 RECIPES = {
     "plain": {},
     "momentum": {"momentum": 0.9},

@@ -1,6 +1,6 @@
 """The learning rate as a function of the step."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -10,22 +10,6 @@ from keras import ops
 from app.reading import Row
 from app.training.history import rate_on_plateau
 from models.variables import assign
-
-
-def learning_rate_at(
-    schedule: Any, step: int, steps_per_epoch: int, epochs: int, level: float | None = None
-) -> float:
-    """Return the learning rate of one step.
-
-    Args:
-        schedule: A schedule of app.config.
-        step: Optimizer steps taken before, from 0.
-        steps_per_epoch: Optimizer steps in an epoch.
-        epochs: Epochs of the whole run.
-        level: Of a `reduce_on_plateau`, the rate that follows from the epochs before; by default the peak.
-    """
-    schedule = schedule.model_dump()
-    return float(_learning_rate(schedule, np.int64(step), steps_per_epoch, epochs, np, np.float64, level))
 
 
 def follow_history(job: Any, rows: Sequence[Row]) -> None:
@@ -44,7 +28,7 @@ def follow_history(job: Any, rows: Sequence[Row]) -> None:
 
 
 class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
-    """`learning_rate_at` as a Keras schedule, in float32.
+    """The learning rate of a step: for an optimizer as a Keras schedule, for records as a number.
 
     Args:
         schedule: A schedule of app.config.
@@ -66,55 +50,46 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
         """Return the learning rate, a float32 scalar, of the optimizer's integer `step`."""
         step = ops.convert_to_tensor(step)
         level = None if self.level is None else ops.convert_to_tensor(self.level)
-        return _learning_rate(self.schedule, step, self.steps_per_epoch, self.epochs, ops, _float32, level)
+        return self._rate(step, level, ops, lambda value: ops.cast(value, "float32"))
 
+    def at(self, step: int, level: float | None = None) -> float:
+        """Return it in double precision; `level` is that of `rate_on_plateau`, by default the peak."""
+        return float(self._rate(np.int64(step), level, np, np.float64))
 
-def _learning_rate(
-    schedule: Mapping[str, Any],
-    step: Any,
-    steps_per_epoch: int,
-    epochs: int,
-    xp: Any,
-    real: Callable,
-    level: Any,
-) -> Any:
-    """Compute the learning rate with the functions of `xp`, which is numpy or keras.ops.
+    def _rate(self, step: Any, level: Any, xp: Any, real: Callable) -> Any:
+        """Compute the learning rate with the functions of `xp`, which is numpy or keras.ops.
 
-    Epochs are found by integer division: it changes at exactly the first step of its epoch.
-    """
-    peak = schedule["peak"]
-    last_step = steps_per_epoch * (schedule.get("span_epochs") or epochs) - 1
-    warmup_steps = schedule["warmup_epochs"] * steps_per_epoch
+        Epochs are found by integer division: it changes at exactly the first step of its epoch.
+        """
+        schedule, steps_per_epoch, peak = self.schedule, self.steps_per_epoch, self.schedule["peak"]
+        last_step = steps_per_epoch * (schedule.get("span_epochs") or self.epochs) - 1
+        warmup_steps = schedule["warmup_epochs"] * steps_per_epoch
 
-    def progress(start, end):
-        """From 0 at step `start` to 1 at step `end`, and constant outside."""
-        return xp.clip(real(step - start) / max(end - start, 1), 0.0, 1.0)
+        def progress(start, end):
+            """From 0 at step `start` to 1 at step `end`, and constant outside."""
+            return xp.clip(real(step - start) / max(end - start, 1), 0.0, 1.0)
 
-    match schedule["schedule"]:
-        case "constant":
-            rate = peak
-        case "cosine":
-            falling = 0.5 + 0.5 * xp.cos(np.pi * progress(warmup_steps, last_step))
-            rate = schedule["end"] + (peak - schedule["end"]) * falling
-        case "step":
-            rate = peak
-            for boundary in schedule["boundaries_epochs"]:
-                rate = rate * xp.where(step // steps_per_epoch >= boundary, schedule["factor"], 1.0)
-        case "exponential":
-            decay_steps = schedule["decay_epochs"] * steps_per_epoch
-            exponent = real(step // decay_steps) if schedule["staircase"] else real(step) / decay_steps
-            rate = peak * xp.power(schedule["factor"], exponent)
-        case "one_cycle":
-            peak_step = round(schedule["peak_epoch"] * steps_per_epoch)
-            rising = schedule["start"] + (peak - schedule["start"]) * progress(0, peak_step)
-            falling = peak + (schedule["end"] - peak) * progress(peak_step, last_step)
-            rate = xp.where(step < peak_step, rising, falling)
-        case "reduce_on_plateau":
-            rate = peak if level is None else level
-    if warmup_steps:
-        rate = rate * xp.minimum(real(step + 1) / warmup_steps, 1.0)
-    return rate
-
-
-def _float32(value: Any) -> Any:
-    return ops.cast(value, "float32")
+        match schedule["schedule"]:
+            case "constant":
+                rate = peak
+            case "cosine":
+                falling = 0.5 + 0.5 * xp.cos(np.pi * progress(warmup_steps, last_step))
+                rate = schedule["end"] + (peak - schedule["end"]) * falling
+            case "step":
+                rate = peak
+                for boundary in schedule["boundaries_epochs"]:
+                    rate = rate * xp.where(step // steps_per_epoch >= boundary, schedule["factor"], 1.0)
+            case "exponential":
+                decay_steps = schedule["decay_epochs"] * steps_per_epoch
+                exponent = real(step // decay_steps) if schedule["staircase"] else real(step) / decay_steps
+                rate = peak * xp.power(schedule["factor"], exponent)
+            case "one_cycle":
+                peak_step = round(schedule["peak_epoch"] * steps_per_epoch)
+                rising = schedule["start"] + (peak - schedule["start"]) * progress(0, peak_step)
+                falling = peak + (schedule["end"] - peak) * progress(peak_step, last_step)
+                rate = xp.where(step < peak_step, rising, falling)
+            case "reduce_on_plateau":
+                rate = peak if level is None else level
+        if warmup_steps:
+            rate = rate * xp.minimum(real(step + 1) / warmup_steps, 1.0)
+        return rate
