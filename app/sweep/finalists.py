@@ -15,17 +15,15 @@ from typing import TextIO
 from app.config import Experiment, trial_experiment
 from app.config.dataset import DatasetConfig
 from app.config.sweep import SweepConfig
-from app.data.dataset import Dataset
-from app.data.datasets import load_dataset
 from app.evaluation.records import evaluations_on_test
 from app.files import write_json
-from app.paths import data_root, runs_root
+from app.paths import runs_root
 from app.preflight import settle_weights
 from app.reading import read_record
 from app.records import Count, FailureRecord, MetricsRecord, Record
 from app.run_set import train_or_resume
 from app.runs import Run, find_run
-from app.sweep.trials import Trial, check_images
+from app.sweep.trials import Images, Trial
 from app.sweep.values import ranked, value_of
 
 FILE = "finalists.json"
@@ -95,19 +93,16 @@ def train_finalists(
     if not chosen:
         return None
     runs: dict[int, list[tuple[int, Run]]] = {trial.number: [] for trial in chosen}
-    dataset: tuple[DatasetConfig, Dataset] | None = None
-    has_test = False
+    images, has_test = Images(folder, experiment), False
     # Seed by seed, so that what there is after an interruption compares the same seeds.
     pairs = [(seed, trial) for seed in new_seeds(experiment) for trial in chosen]
     for number, (seed, trial) in enumerate(pairs, 1):
         title = f"finalist run {number} of {len(pairs)}: trial {trial.number} with seed {seed}"
         one = trial_experiment(experiment, trial.settings).model_copy(update={"seed": seed})
-        if dataset is None or dataset[0] != one.dataset:
-            dataset = one.dataset, load_dataset(one.dataset, data_root())
-            check_images(folder, experiment, *dataset)
-            has_test = dataset[1].test is not None
+        dataset = images.of(one.dataset)
+        has_test = dataset.test is not None
         # Without the test split, which would be evaluated at the end of each run.
-        seen = dataclasses.replace(dataset[1], test=None)
+        seen = dataclasses.replace(dataset, test=None)
         run = train_or_resume(folder.name, settle_weights(one), seen, out, title, may_fail=True)
         runs[trial.number].append((seed, run))
     finalists = [_finalist(trial, runs[trial.number], sweep) for trial in chosen]

@@ -74,7 +74,7 @@ def sweep(
             study = Study(url or _sqlite(folder), record.study, config, experiment.seed, owner, epochs)
             if not storage:  # else another machine may be making one
                 _remove_half_made(folder)
-            study.give_back_lost()
+            study.give_back_lost(own=True)
             ledger = Ledger(folder, record, experiment, study, out)
             ended = sum(trial.state not in ("waiting", "running") for trial in ledger.write())
             print(

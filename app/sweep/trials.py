@@ -10,9 +10,10 @@ from pydantic import Field
 from app.config import Experiment
 from app.config.dataset import DatasetConfig
 from app.data.dataset import Dataset
+from app.data.datasets import load_dataset
 from app.errors import UserError
 from app.files import write_json
-from app.paths import shown
+from app.paths import data_root, shown
 from app.reading import read_record
 from app.records import Count, Record
 from app.run_set import RunSet, SetRecord
@@ -82,24 +83,32 @@ class ChangedImagesError(UserError):
     """The images are not those that a sweep began with."""
 
 
-def check_images(folder: Path, base: Experiment, config: DatasetConfig, dataset: Dataset) -> None:
-    """See that the images are those of a sweep; of a trial that prepares them otherwise nothing is known.
+class Images:
+    """The images of a sweep, loaded once for trials in a row that prepare them alike."""
 
-    Args:
-        folder: Of the sweep.
-        base: What the settings of trials change.
-        config: The section `dataset` of a trial.
-        dataset: What was loaded for it.
+    def __init__(self, folder: Path, base: Experiment):
+        """Load for the trials in `folder`, whose settings change `base`."""
+        self.folder, self.base = folder, base
+        self._loaded: tuple[DatasetConfig, Dataset] | None = None
 
-    Raises:
-        ChangedImagesError: They have changed, or sweep.json is damaged.
-    """
-    known = read_record(folder / "sweep.json", SweepRecord).fingerprint
-    if config == base.dataset and dataset.fingerprint != known:
-        raise ChangedImagesError(
-            f"{shown(folder)}: the images ({dataset.source}) have changed since this sweep began; put the "
-            "old ones back, and the same command goes on (with the new ones it begins anew in another folder)"
-        )
+    def of(self, config: DatasetConfig) -> Dataset:
+        """Return those of a trial; where it prepares them otherwise than the sweep, nothing is known of them.
+
+        Raises:
+            ChangedImagesError: They have changed since the sweep began.
+        """
+        if self._loaded is None or self._loaded[0] != config:
+            self._loaded = None  # before others take its memory
+            dataset = load_dataset(config, data_root())
+            known = read_record(self.folder / "sweep.json", SweepRecord).fingerprint
+            if config == self.base.dataset and dataset.fingerprint != known:
+                raise ChangedImagesError(
+                    f"{shown(self.folder)}: the images ({dataset.source}) have changed since this sweep "
+                    "began; put the old ones back, and the same command goes on (with the new ones it "
+                    "begins anew in another folder)"
+                )
+            self._loaded = config, dataset
+        return self._loaded[1]
 
 
 def read_trials(folder: Path) -> list[Trial]:

@@ -90,7 +90,7 @@ def test_what_is_below_the_median_of_five_is_pruned_after_a_quarter_of_the_epoch
     for value in (0.5, 0.6, 0.7, 0.8, 0.9):
         number = study.take(6).number
         assert not study.report(number, "a/b", [0.0, value], ask=True)
-        study.end(number, "finished", value=value)
+        study.end(number, value=value)
     number = study.take(6).number
     assert not study.report(number, "a/b", [-1.0], ask=True)
     assert not study.report(number, "a/b", [0.0, 0.75], ask=True)
@@ -147,9 +147,9 @@ def test_a_trial_given_back_is_taken_again_as_the_same(database):
 def test_what_a_killed_process_trained_is_given_back_and_nothing_else(database):
     study = open_study(database)
     lost, done, failed = (study.take(9).number for _ in range(3))
-    study.end(done, "finished", value=0.5)
-    study.end(failed, "failed", reason="too large")
-    assert open_study(database, study.name).give_back_lost() == [lost]
+    study.end(done, value=0.5)
+    study.end(failed, reason="too large")
+    assert open_study(database, study.name).give_back_lost(own=True) == [lost]
     assert [trial.state for trial in study.view()] == ["waiting", "finished", "failed"]
 
 
@@ -158,7 +158,7 @@ def test_machines_that_share_a_storage_leave_each_other_their_trials(database):
     there = open_study(database, here.name, owner="there:runs")
     one, other = here.take(9), there.take(9)
     assert one.number != other.number
-    assert there.give_back_lost() == [other.number]
+    assert there.give_back_lost(own=True) == [other.number]
     assert here.holds(one.number) and not there.holds(one.number)
     assert there.take(9) == other._replace(begun=True)
 
@@ -176,8 +176,8 @@ def test_finalists_are_trained_by_the_first_to_end_until_more_trials_are_wanted(
 def test_a_trial_ends_once(database):
     study = open_study(database)
     number = study.take(1).number
-    study.end(number, "finished", value=0.25)
-    study.end(number, "failed", reason="late")
+    study.end(number, value=0.25)
+    study.end(number, reason="late")
     study.give_back(number)
     assert [(trial.state, trial.value) for trial in study.view()] == [("finished", 0.25)]
 
@@ -213,7 +213,7 @@ def test_values_that_are_not_finite_are_kept_as_none(database, tmp_path):
     study = open_study(database, sweep=config(FINITE, pruner="median", objective="val_loss"))
     number = study.take(1).number
     study.report(number, "a/b", [1.0, math.nan, math.inf], ask=True)
-    study.end(number, "failed", reason="the loss is nan")
+    study.end(number, reason="the loss is nan")
     write_trials(tmp_path, study.view())
     [trial] = read_trials(tmp_path)
     assert trial == study.view()[0]
@@ -259,6 +259,6 @@ def test_images_that_changed_fail_no_trial(home):
 
 def test_optuna_reads_the_storage(database):
     study = open_study(database)
-    study.end(study.take(1).number, "finished", value=0.5)
+    study.end(study.take(1).number, value=0.5)
     loaded = optuna.load_study(study_name=study.name, storage=database)
     assert loaded.best_value == 0.5 and loaded.direction == optuna.study.StudyDirection.MAXIMIZE

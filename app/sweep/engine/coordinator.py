@@ -99,7 +99,7 @@ class Coordinator:
             try:
                 experiment = settle_weights(trial_experiment(self.ledger.base, taken.settings))
             except UserError as error:
-                self.ledger.end(taken.number, "failed", reason=str(error))
+                self.ledger.end(taken.number, reason=str(error))
                 if self.ledger.hopeless:
                     return None
                 continue
@@ -170,10 +170,8 @@ class Coordinator:
         number, seconds, self.idle = taken.number, worker.seconds, False
         if end == "finished":
             self.ledger.finish(number, Run(self.ledger.folder / Path(run).name), seconds)
-        elif end == "pruned":
-            self.ledger.end(number, "pruned", seconds=seconds)
-        elif end == "failed":
-            self.ledger.end(number, "failed", reason=reason, seconds=seconds)
+        elif end in ("pruned", "failed"):  # the one without a reason, the other with one
+            self.ledger.end(number, reason=reason, seconds=seconds)
         else:
             self.study.give_back(number, seconds)
             self.ledger.write()
@@ -191,7 +189,7 @@ class Coordinator:
         stopping = self.ending is not None or self.signal  # a signal may have reached all processes
         if not stopping and self.study.deaths(number, len(worker.values)) >= DEATHS:
             reason = f"its process {how} {DEATHS} times without a new epoch in between: {cause}"
-            self.ledger.end(number, "failed", reason=reason, seconds=worker.seconds)
+            self.ledger.end(number, reason=reason, seconds=worker.seconds)
             return
         self.study.give_back(number, worker.seconds)
         self.ledger.write()
@@ -212,7 +210,7 @@ class Coordinator:
         self.study.show_life(
             [key.data.trial.number for key in self.workers.get_map().values() if key.data.trial]
         )
-        for number in self.study.give_back_stale():
+        for number in self.study.give_back_lost(own=False):
             self.ledger.display.say(f"trial {number}: its machine shows no sign of life; another one goes on")
         self.ledger.keep_time()
         self.ledger.display.show(self.study.view())

@@ -13,7 +13,7 @@ from app.runs import Run
 from app.sweep.engine.display import Display
 from app.sweep.engine.study import Study
 from app.sweep.page import write_sweep
-from app.sweep.trials import SweepRecord, Trial, TrialState, write_trials
+from app.sweep.trials import SweepRecord, Trial, write_trials
 
 FAILURES = 5  # with the same reason, before any trial comes further, after which the sweep stops
 
@@ -59,18 +59,14 @@ class Ledger:
         values = [row[objective] for row in read_history(run.history)]
         self.study.report(number, run.name, values, ask=False)
         value = read_record(run.metrics, MetricsRecord).headline.content.get(objective)
-        if value is None:
-            reason = f"{objective} is not finite at the epoch that the run reports"
-            self.end(number, "failed", reason=reason, seconds=seconds)
-        else:
-            self.end(number, "finished", value=value, seconds=seconds)
+        reason = f"{objective} is not finite at the epoch that the run reports" if value is None else None
+        self.end(number, value=value, reason=reason, seconds=seconds)
 
     def end(
-        self, number: int, state: TrialState, *, value: float | None = None, reason: str | None = None,
-        seconds: float = 0.0,
-    ) -> None:  # fmt: skip
+        self, number: int, *, value: float | None = None, reason: str | None = None, seconds: float = 0.0
+    ) -> None:
         """End a trial; see `Study.end`."""
-        self.study.end(number, state, value=value, reason=reason, seconds=seconds)
+        self.study.end(number, value=value, reason=reason, seconds=seconds)
         trials = self.write()
         self.display.ended(trials[number], trials)
         self._drawn = False

@@ -81,27 +81,19 @@ class Study:
         """Return how many of the first `most` trials are being trained somewhere."""
         return sum(trial.state == TrialState.RUNNING for trial in self._frozen()[:most])
 
-    def give_back_lost(self) -> list[int]:
+    def give_back_lost(self, *, own: bool) -> list[int]:
         """Let trials wait whose processes are dead, and return their numbers.
 
-        To be called where this process trains nothing: what runs under its name is of a process before it.
-        Where it shares the storage, trials of others count whose last sign of life is too old.
+        Those of other machines have given no sign of life for GRACE_SECONDS. `own` is for where this process
+        trains nothing: what runs under its name is of a process before it.
         """
-        lost = set(self.storage._get_stale_trial_ids(self._id)) if self.owner else set()
+        stale = self.storage._get_stale_trial_ids(self._id) if self.owner else []
         numbers = []
         for trial in self._frozen():
-            mine = self.owner in (None, trial.user_attrs.get("owner"))
-            if trial.state == TrialState.RUNNING and (mine or trial._trial_id in lost):
+            mine = own and self.owner in (None, trial.user_attrs.get("owner"))
+            if trial.state == TrialState.RUNNING and (mine or trial._trial_id in stale):
                 self.give_back(trial.number)
                 numbers.append(trial.number)
-        return numbers
-
-    def give_back_stale(self) -> list[int]:
-        """Let trials of other machines wait that have given no sign of life for GRACE_SECONDS."""
-        stale = self.storage._get_stale_trial_ids(self._id) if self.owner else []
-        numbers = [self.storage.get_trial(each).number for each in stale]
-        for number in numbers:
-            self.give_back(number)
         return numbers
 
     def take(self, most: int) -> Taken | None:
@@ -167,17 +159,17 @@ class Study:
             self.storage.set_trial_state_values(trial_id, TrialState.WAITING)
 
     def end(
-        self, number: int, state: StateName, *, value: float | None = None, reason: str | None = None,
-        seconds: float = 0.0,
-    ) -> None:  # fmt: skip
-        """End a trial; a finished one needs a finite value, a failed one a reason."""
+        self, number: int, *, value: float | None = None, reason: str | None = None, seconds: float = 0.0
+    ) -> None:
+        """End a trial: finished with a finite value, failed for a reason, without both pruned."""
+        state = TrialState.PRUNED if value is None else TrialState.COMPLETE
         trial_id = self._trial_id(number)
         with contextlib.suppress(UpdateFinishedTrialError):  # somebody else has ended it meanwhile
             self._add_seconds(number, seconds)
             if reason is not None:
+                state = TrialState.FAIL
                 self.storage.set_trial_user_attr(trial_id, "reason", reason)
-            final = next(each for each, name in _STATES.items() if name == state)
-            self.storage.set_trial_state_values(trial_id, final, None if value is None else [value])
+            self.storage.set_trial_state_values(trial_id, state, None if value is None else [value])
 
     def finisher(self) -> str | None:
         """Return which machine trains the finalists; None if it is this one.

@@ -19,16 +19,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from app.bench.json_worker import answer_stream, send
-from app.config import Experiment, trial_experiment
-from app.config.dataset import DatasetConfig
-from app.data.dataset import Dataset
-from app.data.datasets import load_dataset
+from app.config import trial_experiment
 from app.errors import Interrupted, UserError, library_words
-from app.paths import data_root
 from app.process import stoppable
 from app.reading import Row
 from app.runs import Run, locked
-from app.sweep.trials import ChangedImagesError, check_images, read_experiment
+from app.sweep.trials import ChangedImagesError, Images, read_experiment
 
 Command = dict[str, Any]  # a trial, or the answer to a history; None in the queue is the end of the input
 
@@ -44,7 +40,7 @@ class Trainer:
         """Train into `folder`, which holds sweep.json."""
         self.folder, self.commands, self.answers = folder, commands, answers
         self.base, _ = read_experiment(folder)
-        self.loaded: tuple[DatasetConfig, Dataset] | None = None
+        self.images = Images(folder, self.base)
 
     def train(self, command: Command) -> Command:
         """Train or resume a trial; return how it ended: `end`, and perhaps `reason` and `run`.
@@ -76,7 +72,8 @@ class Trainer:
             objective = self.base.sweep.objective
             experiment = trial_experiment(self.base, command["settings"])
             experiment = experiment.model_copy(update={"name": self.folder.name})
-            dataset = self._dataset(experiment)
+            # Without the test split: no trial is evaluated on it.
+            dataset = dataclasses.replace(self.images.of(experiment.dataset), test=None)
             if run:
                 _wait_for(run)
                 run = resume(run, sys.stdout, dataset=dataset, watch=watch)
@@ -98,15 +95,6 @@ class Trainer:
             traceback.print_exc()
             return {"end": "failed", "reason": library_words(error), "broken": True}
         return {"end": "finished", "run": run.name}
-
-    def _dataset(self, experiment: Experiment) -> Dataset:
-        """Return the data of a trial, without the test split: no trial is evaluated on it."""
-        if self.loaded is None or self.loaded[0] != experiment.dataset:
-            self.loaded = None  # before others take its memory
-            dataset = load_dataset(experiment.dataset, data_root())
-            check_images(self.folder, self.base, experiment.dataset, dataset)
-            self.loaded = experiment.dataset, dataclasses.replace(dataset, test=None)
-        return self.loaded[1]
 
 
 def _wait_for(run: Run) -> None:
