@@ -1,9 +1,8 @@
 """Train an experiment into a new run folder, or resume a run that was interrupted."""
 
 import contextlib
-import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TextIO
+from typing import TextIO
 
 import keras
 import numpy as np
@@ -35,29 +34,16 @@ from app.training.setup import Job, prepare
 from app.training.state_saver import StateSaver
 from models.layers import quick_inference
 
-
-class Start(NamedTuple):
-    """A run about to be trained; `metrics` are the metrics' values where it stands within an epoch."""
-
-    run: Run
-    job: Job
-    progress: Progress
-    metrics: Sequence[np.ndarray] | None
-    out: TextIO
-
-
-Begin = Callable[[ProcessGroup, contextlib.ExitStack], Start]
 Watch = Callable[[Run, Sequence[Row]], None]
 
 
 def train(
-    experiment: Experiment | None,
+    experiment: Experiment,
     out: TextIO | None = None,
     overrides: Sequence[str] | None = None,
     dataset: Dataset | None = None,
     *,
     group: ProcessGroup | None = None,
-    begin: Begin | None = None,
     watch: Watch | None = None,
 ) -> Run:
     """Train an experiment into a new run folder.
@@ -71,7 +57,6 @@ def train(
             later edit of the file shows; None where it comes from elsewhere.
         dataset: Its data, where they are loaded already.
         group: The workers; by default those that the environment names.
-        begin: Makes ready what is trained instead, as `resume` does.
         watch: Called with the history before the first epoch and, once its state is saved, after each. What
             it raises ends the training there. The page is not written then, and the results are not shown.
 
@@ -85,99 +70,29 @@ def train(
     forget_peak_memory()  # of the runs that this process trained before
     with group or find_group() as group, contextlib.ExitStack() as stack:
         same_program(group)
-        begin = begin or functools.partial(_new_run, experiment, out, overrides, dataset)
-        run, job, progress, metrics, out = begin(group, stack)
-        asked = experiment or job.experiment
-        for remark in startup.remarks(asked, job.experiment, len(job.dataset.train)):
-            print(remark, file=out, flush=True)
-        experiment, classifier = job.experiment, job.classifier
-
-        # Records of what is trained already
+        same_experiment(group, experiment)
+        out = out or progress_output(group, experiment.name)
         if group.is_chief:
-            run.failure.unlink(missing_ok=True)  # written again if it happens again
-            if progress.rows:  # a kill may have fallen between the records of an epoch and its state
-                write_records(run, progress, experiment)
-
-        # Epochs
-        saver = StateSaver(run, job, progress, metrics if progress.step else None)  # of a half-finished epoch
-        callbacks = [*callbacks_of(run, job, progress, out), saver]  # last: saves what the others have done
-        if watch:
-            watch(run, progress.rows)
-            after_epoch = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: watch(run, progress.rows))
-            callbacks.append(after_epoch)
-        if group.is_chief:  # other machines may have no run folder at all
-            stack.enter_context(not_deleted(run))
-        with quick_inference(), features_once(job, run, out) as fed, saver.stoppable(), group.watched():
-            val_ds, val_steps = fed.validation_batches()
-            if progress.step == job.steps_per_epoch:
-                finish_validation(classifier, progress.epoch, val_ds, val_steps, callbacks)
-            while not is_complete(experiment, progress.rows):
-                whole, until = progress.step == 0, job.begin(progress.epoch)
-                classifier.fit(
-                    fed.batches(progress.epoch, progress.step),
-                    validation_data=val_ds,
-                    validation_steps=val_steps,
-                    initial_epoch=progress.epoch,
-                    epochs=until if whole else progress.epoch + 1,
-                    steps_per_epoch=job.steps_per_epoch - progress.step,
-                    shuffle=False,  # the order is the pipeline's
-                    verbose=0,
-                    callbacks=callbacks,
-                )
-
-        # Results
-        if job.ema:
-            job.ema.put_in_place(True)
+            experiment = settle_weights(experiment)
+        job = prepare(experiment, group, dataset)
         if group.is_chief:
-            with job.replicas.local_scope():
-                with message_on_stop(
-                    f"the metrics are not written yet: make resume RUN={run.argument} does that"
-                ):
-                    network = job.replicas.unreplicated(classifier)
-                    write_results(run, job, network, progress)
-                if watch is None:
-                    with message_on_stop(
-                        f"the training is whole; its page is not: make report RUN={run.argument}"
-                    ):
-                        write_report(run, job.dataset)
-            if watch is None:
-                print_results(run, out)
-        group.all_gather("finished", True)  # nobody leaves before the chief has written everything
-        job.replicas.shutdown()
-        return run
-
-
-def _new_run(
-    experiment: Experiment | None,
-    out: TextIO | None,
-    overrides: Sequence[str] | None,
-    dataset: Dataset | None,
-    group: ProcessGroup,
-    stack: contextlib.ExitStack,
-) -> Start:
-    """Prepare an experiment and make its run folder."""
-    assert experiment is not None  # of a new run
-    same_experiment(group, experiment)
-    out = out or progress_output(group, experiment.name)
-    if group.is_chief:
-        experiment = settle_weights(experiment)
-    job = prepare(experiment, group, dataset)
-    if group.is_chief:
-        run = create_run(experiment.name)
-        stack.enter_context(locked(run))
-        write_text(run.experiment, dump_experiment(job.experiment))
-        environment = job.describe_environment()
-        write_json(run.environment, environment | {"overrides": overrides, "auto": experiment.training.auto})
-        write_json(run.dataset, job.describe_dataset())
-        write_text(run.summary, job.summary())
-        group.all_gather("run", run.name)
-    else:
-        run = Run(runs_root() / group.all_gather("run", None)[0])
-    group.advice = f"make resume RUN={run.argument} goes on from its last state"
-    print(f"{experiment.name}: {job.describe()}\nrun {run.name}", file=out, flush=True)
-    for warning in job.warnings():
-        print(warning, file=out, flush=True)
-    return Start(run, job, Progress(), None, out)
+            run = create_run(experiment.name)
+            stack.enter_context(locked(run))
+            write_text(run.experiment, dump_experiment(job.experiment))
+            environment = job.describe_environment()
+            write_json(
+                run.environment, environment | {"overrides": overrides, "auto": experiment.training.auto}
+            )
+            write_json(run.dataset, job.describe_dataset())
+            write_text(run.summary, job.summary())
+            group.all_gather("run", run.name)
+        else:
+            run = Run(runs_root() / group.all_gather("run", None)[0])
+        group.advice = f"make resume RUN={run.argument} goes on from its last state"
+        lines = [f"{experiment.name}: {job.describe()}", f"run {run.name}", *job.warnings()]
+        lines += startup.remarks(experiment, job.experiment, len(job.dataset.train))
+        print("\n".join(lines), file=out, flush=True)
+        return _fit(stack, run, job, Progress(), None, out, watch)
 
 
 def resume(
@@ -214,9 +129,9 @@ def resume(
     """
     if schedule and epochs is None:
         raise UserError(f"SCHEDULE={schedule}: says what becomes of the schedule with EPOCHS=n; n is missing")
-
-    def begin(group: ProcessGroup, stack: contextlib.ExitStack) -> Start:
-        nonlocal run, out
+    forget_peak_memory()  # as in `train`
+    with group or find_group() as group, contextlib.ExitStack() as stack:
+        same_program(group)
         loaded: tuple[State | None, list[str]] = None, []
         if run:
             stack.enter_context(locked(run))
@@ -235,10 +150,80 @@ def resume(
         job.flip_stream = progress.flip_stream
         job.replicas.broadcast(job.classifier)
         position = f"epoch {progress.epoch + 1}, step {progress.step} of {job.steps_per_epoch}"
-        print(f"{run.name}: resumed at {position}", file=out, flush=True)
-        return Start(run, job, progress, metrics, out)
+        lines = [f"{run.name}: resumed at {position}"]
+        lines += startup.remarks(job.experiment, job.experiment, len(job.dataset.train))
+        print("\n".join(lines), file=out, flush=True)
+        return _fit(stack, run, job, progress, metrics, out, watch)
 
-    return train(None, group=group, begin=begin, watch=watch)
+
+def _fit(
+    stack: contextlib.ExitStack,
+    run: Run,
+    job: Job,
+    progress: Progress,
+    metrics: Sequence[np.ndarray] | None,
+    out: TextIO,
+    watch: Watch | None,
+) -> Run:
+    """Train what is left of a run, and write its results; `stack` ends with the training.
+
+    `metrics` are the metrics' values where `progress` stands within an epoch. For `watch` see `train`.
+    """
+    group, experiment, classifier = job.replicas.group, job.experiment, job.classifier
+
+    # Records of what is trained already
+    if group.is_chief:
+        run.failure.unlink(missing_ok=True)  # written again if it happens again
+        if progress.rows:  # a kill may have fallen between the records of an epoch and its state
+            write_records(run, progress, experiment)
+
+    # Epochs
+    saver = StateSaver(run, job, progress, metrics if progress.step else None)  # of a half-finished epoch
+    callbacks = [*callbacks_of(run, job, progress, out), saver]  # last: saves what the others have done
+    if watch:
+        watch(run, progress.rows)
+        after_epoch = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: watch(run, progress.rows))
+        callbacks.append(after_epoch)
+    if group.is_chief:  # other machines may have no run folder at all
+        stack.enter_context(not_deleted(run))
+    with quick_inference(), features_once(job, run, out) as fed, saver.stoppable(), group.watched():
+        val_ds, val_steps = fed.validation_batches()
+        if progress.step == job.steps_per_epoch:
+            finish_validation(classifier, progress.epoch, val_ds, val_steps, callbacks)
+        while not is_complete(experiment, progress.rows):
+            whole, until = progress.step == 0, job.begin(progress.epoch)
+            classifier.fit(
+                fed.batches(progress.epoch, progress.step),
+                validation_data=val_ds,
+                validation_steps=val_steps,
+                initial_epoch=progress.epoch,
+                epochs=until if whole else progress.epoch + 1,
+                steps_per_epoch=job.steps_per_epoch - progress.step,
+                shuffle=False,  # the order is the pipeline's
+                verbose=0,
+                callbacks=callbacks,
+            )
+
+    # Results
+    if job.ema:
+        job.ema.put_in_place(True)
+    if group.is_chief:
+        with job.replicas.local_scope():
+            with message_on_stop(
+                f"the metrics are not written yet: make resume RUN={run.argument} does that"
+            ):
+                network = job.replicas.unreplicated(classifier)
+                write_results(run, job, network, progress)
+            if watch is None:
+                with message_on_stop(
+                    f"the training is whole; its page is not: make report RUN={run.argument}"
+                ):
+                    write_report(run, job.dataset)
+        if watch is None:
+            print_results(run, out)
+    group.all_gather("finished", True)  # nobody leaves before the chief has written everything
+    job.replicas.shutdown()
+    return run
 
 
 def callbacks_of(run: Run, job: Job, progress: Progress, out: TextIO) -> list[keras.callbacks.Callback]:
