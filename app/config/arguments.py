@@ -15,7 +15,9 @@ from typing import Annotated, Any, Union
 from pydantic import AfterValidator, Field, ValidationError, create_model
 from pydantic_core import ErrorDetails
 
+from app.config.optimizer import OptimizerConfig, OtherOptimizer
 from app.config.schedules import Section
+from app.config.schema import ALTERNATING_FLIP, ModelConfig
 from app.wording import broken_rule, received, unknown_key, unknown_name, with_received
 
 CATALOGUE = Path(__file__).with_name("catalogue.json")
@@ -29,9 +31,7 @@ TYPE_NAMES = {
 }
 _LIMITS = {"minimum": "ge", "exclusiveMinimum": "gt", "maximum": "le", "exclusiveMaximum": "lt"}
 _OF_TYPES = ("int_type", "float_type", "string_type", "bool_type", "tuple_type", "none_required")
-ALTERNATING_FLIP = "alternating_flip"  # no layer: images are flipped as they are read
 KERAS_EMA = ("use_ema", "ema_momentum", "ema_overwrite_frequency")  # arguments of each of its optimizers
-MIXING = ("mixup", "cutmix")  # layers that mix images in pairs, and their labels
 CLIPPING = ("clipnorm", "clipvalue", "global_clipnorm")  # Keras takes one of them
 TABLES = {
     "model": "models",
@@ -39,13 +39,12 @@ TABLES = {
     "other optimizer": "optimizers",
     "augmentation layer": "layers",
 }
-RESERVED_KEYS = {
-    "model": ("name", "weights", "freeze", "unfreeze_epoch"),
-    "optimizer": (
-        *("name", "learning_rate", "rate_multipliers", "layer_decay", "no_decay", "decoupled", "others"),
-    ),
+OTHERS = "other optimizer"  # beside muon
+SECTIONS: dict[str, type[Section]] = {
+    "model": ModelConfig,
+    "optimizer": OptimizerConfig,
+    OTHERS: OtherOptimizer,
 }
-OTHERS, OTHERS_KEYS = "other optimizer", ("name", "learning_rate", "decoupled")  # beside muon
 # Of muon and the other optimizer together, because they are one: given beside `muon`.
 OF_BOTH = (*CLIPPING, "loss_scale_factor", "gradient_accumulation_steps")
 
@@ -84,27 +83,24 @@ def without_muon(optimizers: dict[str, Any]) -> dict[str, Any]:
 
 def name_and_argument_findings(plain: dict[str, Any]) -> Iterator[Finding]:
     """Check model, optimizer and augmentation layers of a file's content."""
-    for section, reserved in RESERVED_KEYS.items():
-        content = plain.get(section)
+    for kind, section in SECTIONS.items():
+        path: tuple[str | int, ...] = ("optimizer", "others") if kind == OTHERS else (kind,)
+        content = value_at(plain, ".".join(map(str, path)))
         if isinstance(content, dict) and isinstance(content.get("name"), str):
-            arguments = {key: value for key, value in content.items() if key not in reserved}
+            arguments = {key: value for key, value in content.items() if key not in section.model_fields}
             if content["name"] == "muon":
                 arguments.pop("weight_decay", None)  # see `optimizer_findings`
-            yield from _check((section,), section, content["name"], arguments)
+            yield from _check(path, kind, content["name"], arguments)
             clips = [key for key in CLIPPING if arguments.get(key) is not None]
             if len(clips) > 1:
                 message = f"only one of {' and '.join(clips)} may be given"
-                yield Finding((section, clips[1]), message, at_key=True)
-            others = content.get("others") if content["name"] == "muon" else None
-            if isinstance(others, dict) and isinstance(others.get("name"), str):
-                arguments = {key: value for key, value in others.items() if key not in OTHERS_KEYS}
-                yield from _check((section, "others"), OTHERS, others["name"], arguments)
+                yield Finding((*path, clips[1]), message, at_key=True)
     dataset, known = value_at(plain, "dataset.name"), catalogue()["datasets"]
     if isinstance(dataset, str) and dataset not in known:
         yield Finding(("dataset", "name"), unknown_name("dataset", dataset, known))
     augmentation = plain.get("augmentation")
     for index, item in enumerate(augmentation if isinstance(augmentation, tuple) else ()):
-        path: tuple[str | int, ...] = ("augmentation", index)
+        path = "augmentation", index
         name, given = split_layer(item)
         if name is None:
             rule = "must be a layer's name, or one name with a mapping of its arguments"
@@ -202,7 +198,7 @@ def _check(path: tuple[str | int, ...], kind: str, name: str, arguments: dict[st
     """Check a name, and the arguments that lie at `path`, against the catalogue's part for this kind."""
     known = known_names(kind)
     refused = catalogue().get(f"refused_{TABLES[kind]}", {})
-    reserved = OTHERS_KEYS if kind == OTHERS else RESERVED_KEYS.get(kind, ())
+    reserved = SECTIONS[kind].model_fields if kind in SECTIONS else ()
     name_path = (*path, "name") if reserved else path  # a layer's name is itself the key
     if name in refused:
         yield Finding(name_path, f"{kind} '{name}' is refused: {refused[name]}", at_key=not reserved)

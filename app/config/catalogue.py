@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from app.backend import keras  # without TensorFlow's start-up messages
-from app.config.arguments import ALTERNATING_FLIP, CATALOGUE, KERAS_EMA, OF_BOTH
+from app.config.arguments import CATALOGUE, KERAS_EMA, OF_BOTH
 from app.config.reference import editor_schema, with_tables
+from app.config.schema import ALTERNATING_FLIP
 from app.data.sources import LOADERS
 from app.errors import UserError
 from app.files import write_text

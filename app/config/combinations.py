@@ -4,8 +4,9 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from app.config.arguments import MIXING, Finding, split_layer, value_at
+from app.config.arguments import Finding, split_layer, value_at
 from app.config.schedules import SCHEDULE_PATHS
+from app.config.schema import MIXING
 from app.config.sweep import Range, SweepConfig
 from app.config.training import AUTO_EPOCHS
 from app.wording import received

@@ -10,15 +10,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from app.config.arguments import (
-    OTHERS,
-    OTHERS_KEYS,
-    RESERVED_KEYS,
-    Finding,
-    known_names,
-    name_and_argument_findings,
-    split_layer,
-)
+from app.config.arguments import OTHERS, Finding, known_names, name_and_argument_findings, split_layer
 from app.config.combinations import conflict_findings, mixing_findings, optimizer_findings, schedule_findings
 from app.config.inheritance import load_file, merge, parse_overrides
 from app.config.nodes import Mark, Node, Problem, add_resolvers, parse_yaml
@@ -135,12 +127,9 @@ def dump_experiment(experiment: Experiment, *, mark_defaults: bool = False) -> s
 def file_content(experiment: Experiment) -> dict[str, Any]:
     """Return the experiment as a file has it, without inheritance and with every default."""
     content = experiment.model_dump(exclude={"name", "description"})
-    optimizers = [part for part in (content["optimizer"], content["optimizer"]["others"]) if part]
-    for part in optimizers:
+    for part in filter(None, (content["optimizer"], content["optimizer"]["others"])):
         schedule = part["learning_rate"]
         part["learning_rate"] = {"schedule": schedule.pop("schedule")} | schedule
-    for part in (content["model"], *optimizers):
-        part |= part.pop("arguments")
     content["augmentation"] = [
         {layer.name: layer.arguments} if layer.arguments else layer.name for layer in experiment.augmentation
     ]
@@ -192,7 +181,7 @@ def _default_keys(section: Section) -> Iterator[tuple[str, ...]]:
         value = getattr(section, name)
         if isinstance(value, Section):
             yield from ((name, *path) for path in _default_keys(value))
-        elif name not in section.model_fields_set and name != "arguments":
+        elif name not in section.model_fields_set:
             yield (name,)
 
 
@@ -235,26 +224,9 @@ def _experiment_path(name: str) -> Path:
 
 
 def _gathered(plain: dict[str, Any]) -> dict[str, Any]:
-    """Return a file's content in the shape of the schema: constructor arguments under `arguments`."""
-    content = dict(plain)
-    for section, reserved in RESERVED_KEYS.items():
-        if isinstance(content.get(section), dict):
-            content[section] = _with_arguments(content[section], reserved)
-    optimizer = content.get("optimizer")
-    if isinstance(optimizer, dict) and isinstance(optimizer.get("others"), dict):
-        optimizer["others"] = _with_arguments(optimizer["others"], OTHERS_KEYS)
-    if isinstance(content.get("augmentation"), tuple):
-        layers = [split_layer(item) for item in content["augmentation"]]
-        content["augmentation"] = tuple(
-            {"name": name, "arguments": given} for name, given in layers if name and given is not None
-        )
-    return content
-
-
-def _with_arguments(given: dict[str, Any], reserved: Sequence[str]) -> dict[str, Any]:
-    """Return a section with its constructor's arguments gathered, and a bare learning rate as a schedule."""
-    section: dict[str, Any] = {key: given[key] for key in reserved if key in given}
-    section["arguments"] = {key: given[key] for key in given if key not in reserved}
-    if type(section.get("learning_rate")) in (int, float):
-        section["learning_rate"] = {"schedule": "constant", "peak": section["learning_rate"]}
-    return section
+    """Return a file's content in the shape of the schema: layers of augmentation with `name` as a key."""
+    if not isinstance(plain.get("augmentation"), tuple):
+        return plain
+    layers = [split_layer(item) for item in plain["augmentation"]]
+    named = tuple(given | {"name": name} for name, given in layers if name and given is not None)
+    return plain | {"augmentation": named}

@@ -1,25 +1,24 @@
 """The section `optimizer` of an experiment file."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from app.config.dataset import Text
-from app.config.schedules import AnySchedule, NotNegative, Section, one_rule
+from app.config.schedules import AnySchedule, NotNegative, WithArguments, one_rule
 
 NORM_AND_BIAS: Literal["norm_and_bias"] = "norm_and_bias"  # a word for patterns, see `no_decay_patterns`
 
 
-class OtherOptimizer(Section):
+class OtherOptimizer(WithArguments):
     """What trains the variables that are no kernels, beside `muon`."""
 
     name: Text = Field(description="A Keras optimizer in lower case; further keys are its arguments.")
     learning_rate: AnySchedule = Field(description="A number, or a schedule (see Learning rates).")
     decoupled: bool = Field(True, description="As `optimizer.decoupled`.")
-    arguments: dict[str, Any] = Field({}, description="The optimizer's arguments.")
 
 
-class OptimizerConfig(Section):
+class OptimizerConfig(WithArguments):
     """A Keras optimizer by its lower-case name or `muon`, its learning rate, and its other arguments."""
 
     name: Text = Field(
@@ -53,7 +52,6 @@ class OptimizerConfig(Section):
     others: OtherOptimizer | None = Field(
         None, description="With `muon`, the optimizer of biases, normalisations and the head; required there."
     )
-    arguments: dict[str, Any] = Field({}, description="The optimizer's arguments.")
 
     @property
     def no_decay_patterns(self) -> tuple[str, ...]:

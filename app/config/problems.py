@@ -78,7 +78,7 @@ def _section(path: Path, schedule: str) -> type[Section] | None:
 @functools.cache
 def _keys(path: Path, schedule: str) -> list[str]:
     section = _section(path, schedule)
-    hidden = SET_BY_LOADER if not path else ("arguments",)
+    hidden = SET_BY_LOADER if not path else ()
     return [key for key in section.model_fields if key not in hidden] if section else []
 
 

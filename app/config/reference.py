@@ -5,10 +5,10 @@ the constructors' arguments stand beside `name` again. Nothing is marked as requ
 `extends` may leave out anything; the loader knows better. The tables of keys go into experiments/README.md.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, get_args
 
-from app.config.arguments import OTHERS_KEYS, RESERVED_KEYS, without_muon
+from app.config.arguments import without_muon
 from app.config.schedules import AnySchedule, Schedule
 from app.config.schema import Experiment
 from app.files import split_at_marks
@@ -37,12 +37,12 @@ def editor_schema(catalogue: dict[str, Any]) -> dict[str, Any]:
     schema["properties"]["extends"] = extends
     definitions = schema["$defs"]
     optimizers = catalogue["optimizers"]
-    for definition, keys, known in (
-        ("ModelConfig", RESERVED_KEYS["model"], catalogue["models"]),
-        ("OptimizerConfig", RESERVED_KEYS["optimizer"], optimizers),
-        ("OtherOptimizer", OTHERS_KEYS, without_muon(optimizers)),
+    for definition, known in (
+        ("ModelConfig", catalogue["models"]),
+        ("OptimizerConfig", optimizers),
+        ("OtherOptimizer", without_muon(optimizers)),
     ):
-        definitions[definition] = _named(definitions[definition], keys, known)
+        definitions[definition] = _named(definitions[definition], known)
     rate = definitions["OptimizerConfig"]["anyOf"][0]["properties"]["learning_rate"]
     # A file with `extends` may leave out the schedule's name, and then fits several.
     schedules = {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, *rate["oneOf"]]}
@@ -55,9 +55,9 @@ def editor_schema(catalogue: dict[str, Any]) -> dict[str, Any]:
     return {"$schema": "http://json-schema.org/draft-07/schema#", "title": "Experiment", **schema}
 
 
-def _named(definition: dict[str, Any], keys: Sequence[str], known: dict[str, Any]) -> dict[str, Any]:
+def _named(definition: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
     """Return one alternative for each name, with that constructor's arguments and no others."""
-    shared = {key: definition["properties"][key] for key in keys}
+    shared = definition["properties"]
     options = [_mapping(shared | {"name": {"const": name}} | own) for name, own in known.items()]
     return {"description": definition["description"], "anyOf": options}
 
@@ -108,7 +108,7 @@ def with_tables(page: str, catalogue: dict[str, Any]) -> str:
 def _rows(schema: dict[str, Any], definitions: dict[str, Any], prefix: str) -> Iterator[str]:
     """Yield a line for each key below `prefix`; those of a mapping follow it."""
     for key, field in schema["properties"].items():
-        if key in ("arguments", "schedule") or (not prefix and key in ("name", "description")):
+        if key == "schedule" or (not prefix and key in ("name", "description")):
             continue
         names = (option["$ref"].rpartition("/")[2] for option in _options(field) if "$ref" in option)
         nested = definitions.get(next(names, ""))

@@ -30,6 +30,17 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+class WithArguments(Section):
+    """A mapping that names what is to be built; its further keys are the constructor's arguments."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The constructor's arguments, which `arguments.py` checks."""
+        return self.model_extra or {}
+
+
 class Schedule(Section):
     """What all learning-rate schedules share."""
 
@@ -121,6 +132,11 @@ class PlateauSchedule(Schedule):
     end: NotNegative = Field(0.0, description="Smallest learning rate.")
 
 
+def _of_number(value: Any, validate: Callable[[Any], Any]) -> Any:
+    """Return the schedule that a mapping or a bare number stands for."""
+    return validate({"schedule": "constant", "peak": value} if type(value) in (int, float) else value)
+
+
 AnySchedule = Annotated[
     ConstantSchedule
     | CosineSchedule
@@ -129,4 +145,5 @@ AnySchedule = Annotated[
     | OneCycleSchedule
     | PlateauSchedule,
     Field(discriminator="schedule"),
+    WrapValidator(_of_number),
 ]

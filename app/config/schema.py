@@ -1,7 +1,6 @@
 """What an experiment may say: frozen, strict pydantic models without any TensorFlow.
 
-The sections mirror the YAML file, with one difference: the further keys of `model`, `optimizer` and of an
-augmentation layer, which are constructor arguments, are gathered under `arguments` by the loader.
+The sections mirror the YAML file, but for the augmentation: the loader makes `name` a key of each layer.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,24 +8,24 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from app.config.arguments import ALTERNATING_FLIP, MIXING
 from app.config.dataset import DatasetConfig, Seed, Text
 from app.config.optimizer import OptimizerConfig
-from app.config.schedules import Epochs, Positive, Section, one_rule
+from app.config.schedules import Epochs, Positive, Section, WithArguments, one_rule
 from app.config.sweep import SweepConfig
 from app.config.training import AUTO_EPOCHS, AUTO_IMAGES_SEEN, TrainingConfig
 
+ALTERNATING_FLIP = "alternating_flip"  # no layer: images are flipped as they are read
+MIXING = ("mixup", "cutmix")  # layers that mix images in pairs, and their labels
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class LayerConfig(Section):
+class LayerConfig(WithArguments):
     """One augmentation layer and its constructor arguments."""
 
     name: Text = Field(description="Name of the layer.")
-    arguments: dict[str, Any] = Field({}, description="Its constructor's arguments.")
 
 
-class ModelConfig(Section):
+class ModelConfig(WithArguments):
     """A network of the registry, its constructor arguments, and the weights it starts from."""
 
     name: Text = Field(description="Name of the network; further keys are its constructor's arguments.")
@@ -46,7 +45,6 @@ class ModelConfig(Section):
     unfreeze_epoch: Annotated[int, Field(ge=2, le=100_000)] | None = Field(
         None, description="Epoch, counted from 1, from which on everything is trained; by default never."
     )
-    arguments: dict[str, Any] = Field({}, description="The network's arguments.")
 
 
 class EvaluationConfig(Section):
@@ -159,12 +157,12 @@ class Experiment(Section):
         return self.flat(exclude) == other.flat(exclude)
 
     def flat(self, exclude: Mapping[str, Any] | set[str] | None = None) -> dict[str, Any]:
-        """Return the settings as JSON values by dotted key, arguments beside their `name` as in a file."""
+        """Return the settings as JSON values by dotted key."""
 
         def leaves(content: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             for key, value in content.items():
                 if isinstance(value, dict):
-                    yield from leaves(value, prefix if key == "arguments" else f"{prefix}{key}.")
+                    yield from leaves(value, f"{prefix}{key}.")
                 else:
                     yield prefix + key, value
 
@@ -192,5 +190,8 @@ class Experiment(Section):
 
 def _with_tuples(value: Any) -> Any:
     if isinstance(value, dict):
+        if isinstance(value.get("arguments"), dict):  # in sets of earlier versions
+            value = {**value, **value["arguments"]}
+            del value["arguments"]
         return {key: _with_tuples(inner) for key, inner in value.items()}
     return tuple(map(_with_tuples, value)) if isinstance(value, list) else value

@@ -199,6 +199,6 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
     if isinstance(value, Mapping):  # a layer
-        arguments = ", ".join(f"{key}={_text(item)}" for key, item in value["arguments"].items())
+        arguments = ", ".join(f"{key}={_text(item)}" for key, item in value.items() if key != "name")
         return f"{value['name']}({arguments})" if arguments else value["name"]
     return (", ".join(map(_text, value)) or "none") if isinstance(value, list) else str(value)

@@ -36,9 +36,7 @@ def test_every_optimizer_takes_the_defaults_listed(name):
     defaults = {key: schema["default"] for key, schema in catalogue()["optimizers"][name].items()}
     if name == "muon":  # ours, not Keras'
         others = OtherOptimizer(name="sgd", learning_rate=ConstantSchedule(peak=0.5))
-        config = OptimizerConfig(
-            name=name, learning_rate=others.learning_rate, others=others, arguments=defaults
-        )
+        config = OptimizerConfig(name=name, learning_rate=others.learning_rate, others=others, **defaults)
         assert float(build_optimizer(config, 1, 9).learning_rate) == 0.5
     else:
         assert float(classes[name](learning_rate=0.5, **defaults).learning_rate) == 0.5

@@ -177,7 +177,7 @@ def test_flat_settings_have_the_keys_of_a_file(write):
     write(VALID.replace("sgd", "sgd\n  momentum: 0.5"))
     flat = load_experiment("x", ["augmentation=[random_flip]"]).flat(exclude={"reference": True})
     assert flat["optimizer.momentum"] == 0.5 and flat["optimizer.learning_rate.peak"] == 0.1
-    assert flat["augmentation"] == [{"name": "random_flip", "arguments": {}}]
+    assert flat["augmentation"] == [{"name": "random_flip"}]
     assert flat["dataset.data_dir"] is None and "reference" not in flat
 
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from app.config.arguments import MIXING
 from app.config.catalogue import _described
+from app.config.schema import MIXING
 from models import augmentation
 from models.augmentation import LAYERS, REFUSED, augmentation_layer
 from models.augmentation.affine_layers import RandomAffine, RandomRotation, RandomTranslation

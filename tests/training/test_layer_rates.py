@@ -76,7 +76,7 @@ def test_rates_fall_with_the_distance_from_the_head(network):
 @pytest.mark.parametrize("decoupled", [True, False])
 def test_weight_decay_follows_the_rate_of_its_layer(network, decoupled):
     """As in PyTorch, where a group of parameters has a rate of its own; the gradients here are 0."""
-    decay = {"arguments": {"weight_decay": 0.1}, "decoupled": decoupled}
+    decay = {"weight_decay": 0.1, "decoupled": decoupled}
     found = changes(network, 0.0, name="sgd", layer_decay=0.5, no_decay=("blocks.6",), **decay)
     for name, factor in EXPECTED.items():
         expected = 0 if name.startswith("blocks.6") else 0.05 * factor

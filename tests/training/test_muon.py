@@ -115,7 +115,7 @@ def test_steps_of_kernels_are_the_sources_and_of_everything_else_the_other_optim
     others = OtherOptimizer(
         name="sgd",
         learning_rate=ConstantSchedule(peak=0.1),
-        arguments={"momentum": 0.85, "nesterov": True, "weight_decay": 0.3},
+        **{"momentum": 0.85, "nesterov": True, "weight_decay": 0.3},
     )
     config = OptimizerConfig(
         name="muon",
@@ -123,7 +123,8 @@ def test_steps_of_kernels_are_the_sources_and_of_everything_else_the_other_optim
         others=others,
         rate_multipliers={"*/beta": 4.0, "dense/kernel": 0.5},
         no_decay=("*/gamma",),
-        arguments=dataclasses.asdict(steps) | {"gradient_accumulation_steps": accumulated},
+        gradient_accumulation_steps=accumulated,
+        **dataclasses.asdict(steps),
     )
     optimizer = build_optimizer(config, STEPS, EPOCHS)
     optimizer.build(variables)

@@ -88,9 +88,7 @@ def test_one_cycle_rises_to_its_peak_and_falls_to_its_end():
 
 
 def test_optimizer_follows_the_schedule_by_its_own_step_count():
-    config = OptimizerConfig(
-        name="sgd", learning_rate=SCHEDULES["step"], arguments={"momentum": 0.9, "nesterov": True}
-    )
+    config = OptimizerConfig(name="sgd", learning_rate=SCHEDULES["step"], momentum=0.9, nesterov=True)
     optimizer = build_optimizer(config, STEPS, EPOCHS)
     assert isinstance(optimizer, keras.optimizers.SGD)
     assert (optimizer.momentum, optimizer.nesterov) == (0.9, True)
@@ -101,9 +99,7 @@ def test_optimizer_follows_the_schedule_by_its_own_step_count():
 
 
 def test_constant_without_warmup_is_a_plain_number():
-    config = OptimizerConfig(
-        name="adamw", learning_rate=SCHEDULES["constant"], arguments={"weight_decay": 0.01}
-    )
+    config = OptimizerConfig(name="adamw", learning_rate=SCHEDULES["constant"], weight_decay=0.01)
     optimizer = build_optimizer(config, STEPS, EPOCHS)
     assert isinstance(optimizer, keras.optimizers.AdamW)
     assert isinstance(optimizer.learning_rate, keras.Variable)
@@ -115,7 +111,7 @@ def test_constant_without_warmup_is_a_plain_number():
     [("sdg", {}, "received 'sdg'"), ("sgd", {"momentum": 2.0}, "momentum"), ("adam", {"beta": 1}, "beta")],
 )
 def test_what_keras_refuses_is_a_users_error(name, arguments, message):
-    config = OptimizerConfig(name=name, learning_rate=SCHEDULES["constant"], arguments=arguments)
+    config = OptimizerConfig(name=name, learning_rate=SCHEDULES["constant"], **arguments)
     with pytest.raises(UserError, match=message):
         build_optimizer(config, STEPS, EPOCHS)
 
@@ -151,9 +147,7 @@ def test_scaled_rates_are_trained_with_recorded_and_said(home):
 
 
 def accumulating(steps):
-    return OptimizerConfig(
-        name="sgd", learning_rate=SCHEDULES["cosine"], arguments={"gradient_accumulation_steps": steps}
-    )
+    return OptimizerConfig(name="sgd", learning_rate=SCHEDULES["cosine"], gradient_accumulation_steps=steps)
 
 
 def test_accumulated_gradients_are_one_update_by_their_mean_at_the_rate_of_its_last_step():

@@ -25,7 +25,7 @@ def trained(schedule=STEP, loss_scale=False, multipliers=None, no_decay=(), deco
     """Returns the values of `net/<name>` for each name in SHAPES after one step for each of GRADIENTS."""
     options = {"rate_multipliers": multipliers or {}, "no_decay": no_decay, "decoupled": decoupled}
     name = config.pop("name", "sgd")
-    config = OptimizerConfig(name=name, learning_rate=schedule, arguments=config, **options)
+    config = OptimizerConfig(name=name, learning_rate=schedule, **config, **options)
     optimizer = build_optimizer(config, STEPS, EPOCHS)
     with keras.name_scope("net"):
         variables = [keras.Variable(value, name=name) for name, value in START.items()]
