@@ -37,6 +37,11 @@ def data_root() -> Path:
     return project_root() / "data"
 
 
+def cache_folder() -> Path:
+    """Return the folder of decoded images and of fingerprints, which may be deleted at any time."""
+    return data_root() / ".cache"
+
+
 def runs_root() -> Path:
     """Return the folder that receives run folders."""
     return project_root() / "runs"

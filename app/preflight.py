@@ -91,7 +91,7 @@ def load_images(experiment: Experiment) -> Dataset | None:
     local = config.name in ("digits", "image_folder") or config.data_dir is not None
     if not local and not (data_root() / config.name).exists():
         return None
-    dataset = load_dataset(config, data_root())
+    dataset = load_dataset(config)
     check_dataset(experiment, dataset)
     return dataset
 
@@ -119,7 +119,7 @@ def check_data(experiment: Experiment) -> None:
     """Raise a UserError where an experiment names a folder of images that does not exist."""
     config = experiment.dataset
     if config.data_dir is not None or config.name == "image_folder":
-        local_path(config, data_root())
+        local_path(config)
 
 
 def check_resumable(run: Run, epochs: int | None) -> None:

@@ -16,7 +16,7 @@ from app.data.datasets import load_dataset
 from app.drawing.effects import Effect, draw_effects
 from app.evaluation.significance import Difference
 from app.files import write_text
-from app.paths import data_root, shown
+from app.paths import shown
 from app.preflight import check_dataset
 from app.reading import read_record
 from app.records import MetricsRecord
@@ -50,10 +50,10 @@ def ablate(experiment: Experiment, variants: Sequence[Variant], num_seeds: int, 
         UserError: Something that the user can mend, before anything is written.
         Interrupted: As for a training; the same call goes on.
     """
-    dataset = load_dataset(experiment.dataset, data_root())
+    dataset = load_dataset(experiment.dataset)
     for each in variants:
         same = each.experiment.dataset == experiment.dataset
-        loaded = dataset if same else load_dataset(each.experiment.dataset, data_root())
+        loaded = dataset if same else load_dataset(each.experiment.dataset)
         check_dataset(each.experiment, loaded)
     check_dataset(experiment, dataset)
     found = find_set(experiment, dataset.fingerprint, AblationSet)

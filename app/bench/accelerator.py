@@ -19,14 +19,14 @@ from app.config import load_experiment
 from app.data.datasets import load_dataset
 from app.files import read_json, write_json, write_text
 from app.inference import export, predict
-from app.paths import data_root, runs_root
+from app.paths import runs_root
 from app.reading import read_history
 from app.training import startup, train
 
 
 def augmentation(tiny: bool) -> dict[str, Any]:
     """Compare the draws of each layer, compiled, on the card with those on the CPU."""
-    dataset = load_dataset(load_experiment("fast_cifar10").dataset, data_root())
+    dataset = load_dataset(load_experiment("fast_cifar10").dataset)
     return timers.compare_augmentation(dataset.train.images[:4], draws=64 if tiny else 1024)
 
 
@@ -51,7 +51,7 @@ def fast_cifar10(tiny: bool) -> dict[str, Any]:
     found = {"training, s": time.monotonic() - began} | read_json(run.metrics)["test_time_views"]
     check = read_json(export.export(run, "keras", None, sys.stdout) / "export.json")["check"]
     with tempfile.TemporaryDirectory() as folder:
-        for number, image in enumerate(load_dataset(experiment.dataset, data_root()).val.images[:64]):
+        for number, image in enumerate(load_dataset(experiment.dataset).val.images[:64]):
             Image.fromarray(image).save(f"{folder}/{number:02}.png")
         table = (predict.predict(run, folder, None, sys.stdout) / "predictions.csv").read_text()
     return found | {"export differs by": check["largest_difference"], "images predicted": table.count(".png")}

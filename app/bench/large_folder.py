@@ -23,10 +23,10 @@ from app.config.dataset import DatasetConfig
 from app.data.datasets import load_dataset
 from app.data.listing import index_folder
 from app.data.pipeline import training_batches
-from app.data.sources.published import CACHE_FOLDER
 from app.errors import UserError
 from app.files import write_json
 from app.machine import free_disk_bytes
+from app.paths import HOME_VARIABLE
 
 CLASS_WEIGHTS = (1, 1, 1, 1, 3, 3, 3, 9, 9, 9)  # of as many class folders, in numbers of images
 SHORT_SIDE, LONG_SIDE = (150, 1200), (200, 1600)  # smallest and largest, in pixels
@@ -88,11 +88,12 @@ def _encoded(image: Image.Image, kind: float) -> tuple[str, bytes]:
 
 def measure(folder: Path, image_size: int) -> dict[str, dict[str, float]]:
     """Return what each start took: first, second, after a change of a file, killed, and after the kill."""
-    cache = folder / "data" / CACHE_FOLDER
+    cache = folder / "data" / ".cache"
 
     def start(kill_after: float | None = None) -> dict[str, float]:
         arguments = [folder, image_size, "--start", time.time()]
-        worker = JsonWorker("large folder", "app.bench.large_folder", *arguments, folder=folder)
+        home = {HOME_VARIABLE: str(folder)}
+        worker = JsonWorker("large folder", "app.bench.large_folder", *arguments, folder=folder, **home)
         with contextlib.closing(worker):
             if kill_after is not None:
                 time.sleep(kill_after)
@@ -123,7 +124,7 @@ def _start(folder: Path, image_size: int, began: float) -> dict[str, float]:
     with _peak_memory() as peak:
         index_folder(folder / "photos")
         seconds["indexed, s"] = time.time() - began
-        dataset = load_dataset(config, folder / "data")
+        dataset = load_dataset(config)
         seconds["loaded, s"] = time.time() - began
         dataset.as_json()  # which counts duplicates
         seconds["described, s"] = time.time() - began

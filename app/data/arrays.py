@@ -1,7 +1,6 @@
 """Images and labels that come as arrays: checked, and converted where another format is wanted."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -41,12 +40,8 @@ def numbered(arrays: Arrays) -> tuple[str, ...]:
     return tuple(map(str, range(int(labels.max()) + 1)))
 
 
-def source_of(
-    arrays: Arrays, names: tuple[str, ...], image_format: ImageFormat, cache_folder: Path
-) -> Source:
+def source_of(arrays: Arrays, names: tuple[str, ...], image_format: ImageFormat) -> Source:
     """Check arrays and bring their images to the wanted format.
-
-    The images converted that are too many for memory go to `cache_folder`.
 
     Raises:
         UserError: The arrays are no images and labels of these classes.
@@ -55,7 +50,7 @@ def source_of(
     for part, pair in (("train", arrays.train), ("test", arrays.test)):
         if pair is not None:
             images, labels = _checked(*pair, len(names), f"{arrays.text}: {part}")
-            splits[part] = whole_split(_converted(images, image_format, cache_folder), labels)
+            splits[part] = whole_split(_converted(images, image_format), labels)
     if len(names) < 2:
         raise UserError(f"{arrays.text}: there is one class only; a classifier needs two")
     shapes = {part: split.images.shape[1:] for part, split in splits.items()}
@@ -87,7 +82,7 @@ def _checked(
     return np.ascontiguousarray(images), labels  # Keras' CIFAR is a transposed view
 
 
-def _converted(images: np.ndarray, image_format: ImageFormat, cache_folder: Path) -> np.ndarray:
+def _converted(images: np.ndarray, image_format: ImageFormat) -> np.ndarray:
     """Return images in the wanted size and channels; the same array where they are."""
     num_images, height, width, channels = images.shape
     shape = (*(image_format.image_size or (height, width)), image_format.channels)
@@ -101,4 +96,4 @@ def _converted(images: np.ndarray, image_format: ImageFormat, cache_folder: Path
     plain = whole_split(images, np.zeros(num_images))
     digest = fingerprint(Source((repr((image_format, DECODER)),), plain, None, None, ""))
     keys = np.arange(1, num_images + 1, dtype=np.uint64)
-    return store_images(decode, (num_images, *shape), cache_folder, digest, keys)[0]
+    return store_images(decode, (num_images, *shape), digest, keys)[0]

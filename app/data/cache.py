@@ -22,7 +22,7 @@ import numpy as np
 from app.data.dataset import pixel_hashes
 from app.data.progress import progress, remark
 from app.machine import free_disk_bytes
-from app.paths import shown
+from app.paths import cache_folder, shown
 
 DISK_FRACTION = 0.8  # of the free space, which decoded images may take
 SAID_BYTES = 10**8  # what takes less is not worth a line
@@ -39,17 +39,16 @@ class ImageCache:
         hashes: Of those, as `pixel_hashes` gives them, `(n,)` uint64.
     """
 
-    def __init__(self, folder: Path, name: str, shape: tuple[int, ...], keys: np.ndarray):
+    def __init__(self, name: str, shape: tuple[int, ...], keys: np.ndarray):
         """Name the file, without opening it.
 
         Args:
-            folder: Where it lies.
             name: Stands for how images were made, and for their shape.
             shape: Of all images.
             keys: For each image a number that stands for its content, `(n,)` uint64.
         """
         listing = hashlib.blake2b(keys.tobytes(), digest_size=16).hexdigest()
-        self.path = folder / f"{name}-{listing}.images"
+        self.path = cache_folder() / f"{name}-{listing}.images"
         self.present, self.hashes = np.zeros(len(keys), bool), np.zeros(len(keys), np.uint64)
         self._pattern, self._shape, self._keys = f"{name}-*.images", shape, keys
         self._image_bytes = math.prod(shape[1:])

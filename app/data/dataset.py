@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy as np
 from app.config.dataset import Sampler
 from app.data.order import num_places
 from app.files import write_text
+from app.paths import cache_folder
 
 PAIRS = (("train", "val"), ("train", "test"), ("val", "test"))  # of splits, in which images may be the same
 CHUNK_ELEMENTS = 4_000_000  # pixel values handled at a time: 32 MB as float64
@@ -84,7 +84,6 @@ class Source:
     test: Split | None  # as published or those of `test/`, if there are any
     text: str  # a description of where the data came from
     skipped: tuple[str, ...] = ()  # files that could not be read, relative to the data folder
-    cache_folder: Path | None = None  # remembers fingerprints
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -201,9 +200,9 @@ def fingerprint(source: Source) -> str:
 
     Where the hashes of all images are known, the cache remembers it by them, and no pixel is read again.
     """
-    if source.cache_folder is None or any(each.known_hashes is None for each in source.splits.values()):
+    if any(each.known_hashes is None for each in source.splits.values()):
         return _sha256(source, Split.chunks)
-    path = source.cache_folder / f"{_sha256(source, lambda split: [split.hashes()])}.fingerprint"
+    path = cache_folder() / f"{_sha256(source, lambda split: [split.hashes()])}.fingerprint"
     with contextlib.suppress(OSError, ValueError):
         if re.fullmatch("[0-9a-f]{64}", text := path.read_text()):
             return text

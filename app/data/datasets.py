@@ -21,20 +21,18 @@ from app.wording import clipped, printable, received, unknown_name
 CORRECTION_COLUMNS = ("image", "given", "suggested", "score")  # `make labels` writes all of them
 
 
-def load_dataset(config: DatasetConfig, data_root: Path) -> Dataset:
+def load_dataset(config: DatasetConfig) -> Dataset:
     """Load a dataset, uint8 images of one size, and set its validation images apart.
-
-    `<name>/` is looked for in `data_root`, whose `.cache/` takes decoded images.
 
     Raises:
         UserError: Whatever is wrong with the files or missing.
     """
-    return divided(load_source(config, data_root), config)
+    return divided(load_source(config), config)
 
 
-def load_source(config: DatasetConfig, data_root: Path) -> Source:
+def load_source(config: DatasetConfig) -> Source:
     """Load a dataset as `load_dataset` does, without `exclude` and with `relabel` done, not divided yet."""
-    return _corrected(LOADERS[config.name](config, data_root), config)
+    return _corrected(LOADERS[config.name](config), config)
 
 
 def divided(source: Source, config: DatasetConfig) -> Dataset:

@@ -25,7 +25,6 @@ def load_folder(
     root: Path,
     image_format: ImageFormat,
     config: DatasetConfig,
-    cache_folder: Path,
     official: Sequence[str] | None = None,
 ) -> Source:
     """Index and decode class folders; `official` as in `index_folder`.
@@ -60,7 +59,6 @@ def load_folder(
     images, hashes, bad = store_images(
         decode,
         (len(index.files), *shape),
-        cache_folder,
         hashlib.sha256(
             repr((str(root.resolve()), dataclasses.asdict(image_format), shape)).encode()
         ).hexdigest()[:32],
@@ -68,7 +66,7 @@ def load_folder(
         lambda bad: _check_bad(index, bad, config.on_bad_image),
         num_threads,
     )
-    return dataclasses.replace(_source(index, images, hashes, bad), cache_folder=cache_folder)
+    return _source(index, images, hashes, bad)
 
 
 def _source(

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from app.data.images import BadImageError, quiet_pillow
 from app.data.progress import progress, remark
 from app.errors import UserError
 from app.machine import available_memory_bytes
-from app.paths import shown
+from app.paths import cache_folder, shown
 
 MEMORY_FRACTION = 0.25  # of the available memory, which decoded images may take
 KEPT_AFTER_SECONDS = 5.0  # of decoding
@@ -31,7 +30,6 @@ BadImages = dict[int, str]  # position -> reason
 def store_images(
     decode: Callable[[int], np.ndarray],
     shape: tuple[int, ...],
-    cache_folder: Path,
     name: str,
     keys: np.ndarray,
     check: Callable[[BadImages], None] = lambda bad: None,
@@ -42,7 +40,6 @@ def store_images(
     Args:
         decode: Returns the pixels at a position, uint8, or raises BadImageError. Runs in threads.
         shape: Of all images.
-        cache_folder: May be deleted at any time.
         name: Stands in the cache for how the images are made, and for the shape of one.
         keys: For each image a number that stands for its content, `(n,)` uint64.
         check: Sees the bad images, and may raise.
@@ -72,7 +69,7 @@ def store_images(
                     break
         return missing
 
-    with ImageCache(cache_folder, name, shape, keys) as cache:
+    with ImageCache(name, shape, keys) as cache:
         missing, done, images = np.flatnonzero(~cache.present), np.array([], int), None
         began, slow = time.monotonic(), False
         if fits_in_memory and not cache.known:
@@ -89,11 +86,10 @@ def store_images(
                 fill(cache.write, np.setdiff1d(np.flatnonzero(~cache.present), list(bad)))
         except OSError as error:
             size = f"{math.prod(shape) / 1e9:.1f} GB of decoded images"
+            refusal = f"{shown(cache_folder())}: cannot keep {size} ({error.strerror})"
             rest = np.setdiff1d(np.flatnonzero(~cache.present), [*bad, *done])
             if fits_in_memory:
-                remark(
-                    f"{shown(cache_folder)}: cannot keep {size} ({error.strerror}); they stay in memory alone"
-                )
+                remark(f"{refusal}; they stay in memory alone")
                 images = np.zeros(shape, np.uint8) if images is None else images
                 if cache.present.any():
                     images[cache.present] = cache.images()[cache.present]
@@ -103,9 +99,8 @@ def store_images(
                 rest = np.setdiff1d(rest, list(bad))
             if not fits_in_memory and len(rest):
                 raise UserError(
-                    f"{shown(cache_folder)}: cannot keep {size} ({error.strerror}), which exceed "
-                    f"{MEMORY_FRACTION:.0%} of the available memory. Free space (all that lies there may be "
-                    "deleted), or choose a smaller dataset.image_size."
+                    f"{refusal}, which exceed {MEMORY_FRACTION:.0%} of the available memory. Free space (all "
+                    "that lies there may be deleted), or choose a smaller dataset.image_size."
                 ) from error
         check(bad)
         return (cache.images(), cache.hashes, bad) if images is None else (images, None, bad)

@@ -12,7 +12,7 @@ from app.config.dataset import DatasetConfig
 from app.data.dataset import Dataset, Split
 from app.data.datasets import load_dataset
 from app.errors import UserError
-from app.paths import data_root, shown
+from app.paths import shown
 from app.records import CalibratedRecord, DatasetRecord
 from app.runs import Run, load_finished
 from app.training import startup
@@ -129,7 +129,7 @@ def load_split(
     Raises:
         UserError: The data is missing or has changed since, or there is no such split.
     """
-    dataset = load_dataset(config or trained.experiment.dataset, data_root())
+    dataset = load_dataset(config or trained.experiment.dataset)
     if dataset.class_names != trained.classifier.class_names:
         raise UserError(
             f"{trained.run.name}: the data's classes have changed since it was trained: "

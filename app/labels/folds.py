@@ -17,7 +17,7 @@ from app.data.datasets import divided, load_source
 from app.data.splits import fold_numbers
 from app.errors import UserError
 from app.files import atomic_path, write_json
-from app.paths import data_root, shown
+from app.paths import shown
 from app.preflight import check_dataset, settle_weights
 from app.reading import read_predictions
 from app.run_set import RunSet, find_set, list_sets, run_of, train_or_resume
@@ -70,7 +70,7 @@ def train_folds(experiment: Experiment, out: TextIO) -> FoldSet:
         Interrupted: As for a training; the same call goes on.
     """
     experiment, number = settle_weights(experiment), _number(experiment)
-    source = load_source(experiment.dataset, data_root())
+    source = load_source(experiment.dataset)
     check_dataset(experiment, divided(source, experiment.dataset))
     found = find_set(experiment, fingerprint(source), FoldSet, f"{number}-")
     print(f"{number} folds in {shown(found.folder)}; the same command resumes them", file=out, flush=True)

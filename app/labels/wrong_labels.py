@@ -16,7 +16,7 @@ from app.errors import UserError
 from app.evaluation.metrics import probabilities
 from app.files import write_text
 from app.labels.folds import FoldSet, list_fold_sets
-from app.paths import data_root, project_root, shown
+from app.paths import project_root, shown
 from app.reading import read_predictions
 from app.reports import html as page
 from app.wording import install_extra, printable
@@ -51,7 +51,7 @@ def write_labels(experiment_name: str, out: TextIO) -> list[Suspect]:
         UserError: The folds are missing, unfinished or of other data, or the extra is not installed.
     """
     found = _finished_folds(experiment_name)
-    source = load_source(found.experiment.dataset, data_root())
+    source = load_source(found.experiment.dataset)
     if fingerprint(source) != found.record.fingerprint:
         raise UserError(
             f"labels: the training images have changed since the folds in {shown(found.folder)} were "
@@ -144,7 +144,7 @@ def _listing(found: FoldSet, source: Source, suspects: list[Suspect], softmax: n
     """
     config, names = found.experiment.dataset, source.class_names
     uncorrected = config.model_copy(update={"relabel": None, "exclude": None})
-    plain = load_source(uncorrected, data_root()) if config.relabel else source
+    plain = load_source(uncorrected) if config.relabel else source
     labels = dict(zip(image_names(plain.train), plain.train.labels, strict=True))
     wanted = {each.position: each.suggested for each in suspects}
     files = image_names(source.train)

@@ -19,7 +19,7 @@ from app.evaluation.records import (
     list_evaluations,
     write_evaluation,
 )
-from app.paths import data_root, shown
+from app.paths import shown
 from app.reading import read_history, read_predictions, read_record, read_text
 from app.records import CalibratedRecord, DatasetRecord, EnvironmentRecord, EvaluationRecord, MetricsRecord
 from app.reports import html as page
@@ -69,7 +69,7 @@ def _evaluate_validation(
         return None
     try:
         if dataset is None:
-            dataset = load_dataset(experiment.dataset, data_root())
+            dataset = load_dataset(experiment.dataset)
         if dataset.fingerprint != read_record(run.dataset, DatasetRecord).fingerprint:
             raise UserError("the images have changed since the run was trained")
         labels, logits = read_predictions(run.predictions, metrics.checkpoint, len(dataset.class_names))

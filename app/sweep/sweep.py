@@ -19,7 +19,7 @@ from app.config import Experiment
 from app.data.datasets import load_dataset
 from app.errors import UserError
 from app.files import write_json
-from app.paths import data_root, shown
+from app.paths import shown
 from app.run_set import NOT_COMPARED, find_set
 from app.runs import Run, list_runs, locked
 from app.sweep.finalists import train_finalists
@@ -129,7 +129,7 @@ def _data_of(experiment: Experiment) -> tuple[str, int]:
     if dataset is None:  # they have to be downloaded, by Keras
         from app import backend  # noqa: F401 - first: it keeps TensorFlow quiet while it comes up
 
-        dataset = load_dataset(experiment.dataset, data_root())
+        dataset = load_dataset(experiment.dataset)
         preflight.check_dataset(experiment, dataset)
     return dataset.fingerprint, len(dataset.train)
 

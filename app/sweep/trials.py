@@ -13,7 +13,7 @@ from app.data.dataset import Dataset
 from app.data.datasets import load_dataset
 from app.errors import UserError
 from app.files import write_json
-from app.paths import data_root, shown
+from app.paths import shown
 from app.reading import read_record
 from app.records import Count, Record
 from app.run_set import RunSet, SetRecord
@@ -99,7 +99,7 @@ class Images:
         """
         if self._loaded is None or self._loaded[0] != config:
             self._loaded = None  # before others take its memory
-            dataset = load_dataset(config, data_root())
+            dataset = load_dataset(config)
             known = read_record(self.folder / "sweep.json", SweepRecord).fingerprint
             if config == self.base.dataset and dataset.fingerprint != known:
                 raise ChangedImagesError(

@@ -18,7 +18,6 @@ from app.distributed.devices import connect, set_up
 from app.distributed.process_group import ProcessGroup
 from app.distributed.replicas import Replicas
 from app.errors import UserError
-from app.paths import data_root
 from app.preflight import check_dataset
 from app.reading import Row
 from app.training import startup
@@ -168,7 +167,7 @@ def prepare(
     # Data
     if dataset is None:
         with one_at_a_time(group):
-            dataset = load_dataset(experiment.dataset, data_root())
+            dataset = load_dataset(experiment.dataset)
     if group:
         same_data(group, dataset)
     check_dataset(experiment, dataset)

@@ -52,7 +52,7 @@ def load(data_root):
     """Load a dataset by its config keys."""
 
     def load(name="image_folder", **keys):
-        return load_dataset(DatasetConfig(name=name, **keys), data_root)
+        return load_dataset(DatasetConfig(name=name, **keys))
 
     return load
 

@@ -118,10 +118,10 @@ def test_shards_are_the_batch(split, backend):
     assert_pieces(pieces, whole, 3)
 
 
-def test_the_data_say_how_they_are_drawn(tmp_path):
+def test_the_data_say_how_they_are_drawn():
     config = DatasetConfig(name="digits", image_size=(8, 8))
-    plain = load_dataset(config, tmp_path)
-    drawn = load_dataset(config.model_copy(update={"sampler": "square_root"}), tmp_path)
+    plain = load_dataset(config)
+    drawn = load_dataset(config.model_copy(update={"sampler": "square_root"}))
     assert (
         drawn.split_rule == plain.split_rule + "; training draws classes by the square root of their images"
     )

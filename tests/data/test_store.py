@@ -24,7 +24,6 @@ import contextlib, os, sys
 from app.config.dataset import DatasetConfig
 from app.data import store
 from app.data.datasets import load_dataset
-from app.paths import data_root
 
 decoded = []
 def advance(count):
@@ -34,7 +33,7 @@ def advance(count):
 
 store.MEMORY_FRACTION, store.BLOCK_IMAGES = 0.0, 4
 store.progress = lambda *_: contextlib.nullcontext(advance)
-print(load_dataset(DatasetConfig(name="image_folder"), data_root()).fingerprint, sum(decoded))
+print(load_dataset(DatasetConfig(name="image_folder")).fingerprint, sum(decoded))
 """
 
 

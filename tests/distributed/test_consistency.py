@@ -141,7 +141,7 @@ def datasets(home, **theirs):
 
     def work(folder, **images):
         write_images(home / folder, **images)
-        dataset = load_dataset(DatasetConfig(name="image_folder", data_dir=folder, image_size=(6, 8)), home)
+        dataset = load_dataset(DatasetConfig(name="image_folder", data_dir=folder, image_size=(6, 8)))
         return lambda group: consistency.same_data(group, dataset)
 
     return work("first"), work("second", **theirs)

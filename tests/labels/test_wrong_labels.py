@@ -19,7 +19,7 @@ from app.data.datasets import load_dataset, load_source
 from app.errors import UserError
 from app.labels.folds import FoldSet, list_fold_sets, train_folds
 from app.labels.wrong_labels import Suspect, _listing, write_labels
-from app.paths import data_root, module_command
+from app.paths import module_command
 from app.reading import read_predictions, read_record
 from app.records import DatasetRecord
 from app.run_set import find_set
@@ -84,7 +84,7 @@ def test_each_image_is_predicted_once_by_a_run_that_did_not_see_it(home):
     for index, run in enumerate(list_runs("noisy.3-folds")):
         experiment = load_run_experiment(run)
         assert experiment.dataset.fold.index == index and found.record.runs[index] == run.name
-        data = load_dataset(experiment.dataset, data_root())
+        data = load_dataset(experiment.dataset)
         assert not set(data.train.rows) & set(data.val.rows)
         validated += data.val.rows.tolist()
         own_labels, own = read_predictions(run.predictions, "best", 10)
@@ -164,7 +164,7 @@ def test_the_list_that_is_written_corrects_the_data(home, trained):
 
     listing, truth = "runs/noisy.3-folds/labels.csv", load_digits().target
     before, relabelled, rest = (
-        load_source(load_experiment("noisy", overrides).dataset, data_root())
+        load_source(load_experiment("noisy", overrides).dataset)
         for overrides in ((), [f"dataset.relabel={listing}"], [f"dataset.exclude={listing}"])
     )
     assert np.sum(relabelled.train.labels != truth) < np.sum(before.train.labels != truth) == FLIPPED
@@ -213,7 +213,7 @@ def test_changed_images_are_noticed(home, capsys):
     assert cli.main(["labels", "noisy"]) == 2
     assert "the training images have changed since the folds" in capsys.readouterr().err
     run = list_runs("noisy.3-folds")[0]
-    data = load_dataset(load_run_experiment(run).dataset, data_root())
+    data = load_dataset(load_run_experiment(run).dataset)
     assert data.fingerprint != read_record(run.dataset, DatasetRecord).fingerprint
 
 
@@ -250,7 +250,7 @@ def test_a_second_list_holds_the_corrections_of_the_first(tmp_path, monkeypatch)
     )
     (tmp_path / "first.csv").write_text("image,suggested\n1,0\n4,1\n")
     config = DatasetConfig(name="mnist", data_dir="data/some.npz", relabel="first.csv")
-    source = load_source(config, data_root())
+    source = load_source(config)
     assert source.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
     softmax = np.full((6, len(source.class_names)), 0.1)
     suspects = [Suspect(1, "1", "0", "1", 0.2, 0.8), Suspect(2, "2", "0", "1", 0.3, 0.7)]
@@ -262,5 +262,5 @@ def test_a_second_list_holds_the_corrections_of_the_first(tmp_path, monkeypatch)
         ["4", "0", "1"],  # of the first list
     ]
     (tmp_path / "second.csv").write_text(text)
-    again = load_source(config.model_copy(update={"relabel": "second.csv"}), data_root())
+    again = load_source(config.model_copy(update={"relabel": "second.csv"}))
     assert again.train.labels.tolist() == [0, 1, 1, 1, 1, 1]

@@ -13,7 +13,6 @@ from optuna.trial import TrialState, create_trial
 from app.config import load_experiment
 from app.config.sweep import Choice, Range, SweepConfig
 from app.data.datasets import load_dataset
-from app.paths import data_root
 from app.sweep.engine import worker, worker_process
 from app.sweep.engine.decisions import distributions, propose, prunes
 from app.sweep.engine.study import Study
@@ -239,7 +238,7 @@ def test_a_trial_of_epochs_that_follow_from_the_data(home, monkeypatch):
     monkeypatch.setattr("app.config.schema.AUTO_EPOCHS", range(2, 101))
     monkeypatch.setattr("app.config.schema.AUTO_IMAGES_SEEN", 100)
     base = load_experiment("tiny", ["training.epochs=auto"]).model_copy(update={"sweep": sweep_of()})
-    fingerprint = load_dataset(base.dataset, data_root()).fingerprint
+    fingerprint = load_dataset(base.dataset).fingerprint
     write_folder(folder := home / "runs" / "tiny.sweep", base, [], fingerprint=fingerprint)
     commands, answers = queue.Queue(), io.StringIO()
     commands.put({"prune": False})  # asked once: after the first epoch, not after the last

@@ -14,7 +14,6 @@ from app.data.datasets import load_dataset
 from app.errors import Interrupted, UserError
 from app.evaluation.records import evaluations_on_test
 from app.inference.evaluate import evaluate
-from app.paths import data_root
 from app.runs import find_run, list_runs
 from app.sweep.finalists import read_finalists, train_finalists
 from app.sweep.sweep import finish
@@ -56,7 +55,7 @@ def sweep(home):
         for number, (rate, value) in enumerate(zip(RATES, VALUES, strict=True))
     ]
     folder = home / "runs" / "gray.sweep"
-    fingerprint = load_dataset(experiment.dataset, data_root()).fingerprint
+    fingerprint = load_dataset(experiment.dataset).fingerprint
     write_folder(folder, experiment, trials, fingerprint=fingerprint)
     return folder, experiment, trials
 

@@ -83,7 +83,7 @@ def test_best_model_alone_gives_the_stored_predictions(straight):
 
     classifier = keras.saving.load_model(straight.best_model)
     experiment = load_experiment(straight.experiment)
-    images, labels = load_dataset(experiment.dataset, straight.path).val.take(np.arange(40))
+    images, labels = load_dataset(experiment.dataset).val.take(np.arange(40))
     assert tuple(classifier.class_names) == tuple(str(digit) for digit in range(10))
     with np.load(straight.predictions) as stored:
         np.testing.assert_array_equal(stored["labels"][:40], labels)

@@ -3,20 +3,16 @@
 import importlib
 import pkgutil
 from collections.abc import Callable
-from pathlib import Path
 
 from app.config.dataset import DatasetConfig
 from app.data.dataset import Source
 
-Loader = Callable[[DatasetConfig, Path], Source]
+Loader = Callable[[DatasetConfig], Source]
 LOADERS: dict[str, Loader] = {}
 
 
 def dataset(name: str) -> Callable[[Loader], Loader]:
-    """Register a loader under the name that experiments use.
-
-    A loader takes an experiment's `dataset:` section and the data root, in which `<name>/` is looked for.
-    """
+    """Register a loader, which takes an experiment's `dataset:` section, under the name that they use."""
 
     def register(loader: Loader) -> Loader:
         LOADERS[name] = loader

@@ -1,7 +1,6 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky 2009), 32x32 pixels in colour."""
 
 from functools import partial
-from pathlib import Path
 
 from app.config.dataset import DatasetConfig
 from app.data.dataset import Source
@@ -28,16 +27,16 @@ CIFAR100 = (
 
 
 @dataset("cifar10")
-def _cifar10(config: DatasetConfig, data_root: Path) -> Source:
+def _cifar10(config: DatasetConfig) -> Source:
     archive, train = "cifar-10-binary.tar.gz", [f"data_batch_{n}.bin" for n in range(1, 6)]
     reader = partial(read_cifar, archive=archive, train=train, test="test_batch.bin", label_bytes=1)
     files = f"{archive}, or its data_batch_1.bin ... data_batch_5.bin and test_batch.bin"
-    return published(config, data_root, names=CIFAR10, channels=3, reader=reader, files=files)
+    return published(config, names=CIFAR10, channels=3, reader=reader, files=files)
 
 
 @dataset("cifar100")
-def _cifar100(config: DatasetConfig, data_root: Path) -> Source:
+def _cifar100(config: DatasetConfig) -> Source:
     archive = "cifar-100-binary.tar.gz"
     reader = partial(read_cifar, archive=archive, train=["train.bin"], test="test.bin", label_bytes=2)
     files = f"{archive}, or its train.bin and test.bin"
-    return published(config, data_root, names=CIFAR100, channels=3, reader=reader, files=files)
+    return published(config, names=CIFAR100, channels=3, reader=reader, files=files)

@@ -1,19 +1,17 @@
 """scikit-learn's handwritten digits, which need no download."""
 
-from pathlib import Path
-
 import numpy as np
 
 from app.config.dataset import DatasetConfig
 from app.data.arrays import Arrays, source_of
 from app.data.dataset import Source
 from app.data.sources import dataset
-from app.data.sources.published import CACHE_FOLDER, image_format
+from app.data.sources.published import image_format
 from app.errors import UserError
 
 
 @dataset("digits")
-def _digits(config: DatasetConfig, data_root: Path) -> Source:
+def _digits(config: DatasetConfig) -> Source:
     """Load scikit-learn's bundled digits: 1,797 of 8x8 pixels in 17 shades."""
     from sklearn.datasets import load_digits
 
@@ -25,4 +23,4 @@ def _digits(config: DatasetConfig, data_root: Path) -> Source:
     bundle = load_digits()
     images = np.rint(bundle.images * (255 / 16)).astype(np.uint8)
     arrays = Arrays((images, bundle.target), None, "scikit-learn's bundled handwritten digits")
-    return source_of(arrays, tuple("0123456789"), image_format(config, 1), data_root / CACHE_FOLDER)
+    return source_of(arrays, tuple("0123456789"), image_format(config, 1))

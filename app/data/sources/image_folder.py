@@ -1,21 +1,19 @@
 """A user's own images: one folder a class, or an npz file."""
 
-from pathlib import Path
-
 from app.config.dataset import DatasetConfig
 from app.data.arrays import numbered, source_of
 from app.data.dataset import Source
 from app.data.folders import load_folder
 from app.data.sources import dataset
-from app.data.sources.published import CACHE_FOLDER, image_format, local_path, read_npz_in
+from app.data.sources.published import image_format, local_path, read_npz_in
 from app.errors import UserError
 from app.paths import shown
 
 
 @dataset("image_folder")
-def _image_folder(config: DatasetConfig, data_root: Path) -> Source:
+def _image_folder(config: DatasetConfig) -> Source:
     """Load a user's own class folders, or npz file."""
-    path, cache_folder = local_path(config, data_root), data_root / CACHE_FOLDER
+    path = local_path(config)
     if not path.exists():
         raise UserError(
             f"dataset.data_dir: {shown(path)} does not exist. Put class folders there (CLASS/*.jpg, or "
@@ -24,6 +22,6 @@ def _image_folder(config: DatasetConfig, data_root: Path) -> Source:
         )
     arrays = read_npz_in(path, config.name)
     if arrays is None:
-        return load_folder(path, image_format(config, 3), config, cache_folder)
+        return load_folder(path, image_format(config, 3), config)
     chosen = image_format(config, arrays.train[0].shape[3] if arrays.train[0].ndim == 4 else 1)
-    return source_of(arrays, arrays.class_names or numbered(arrays), chosen, cache_folder)
+    return source_of(arrays, arrays.class_names or numbered(arrays), chosen)

@@ -1,7 +1,5 @@
 """MNIST (LeCun 1998) and Fashion-MNIST (Xiao 2017), 28x28 pixels in gray."""
 
-from pathlib import Path
-
 from app.config.dataset import DatasetConfig
 from app.data.dataset import Source
 from app.data.sources import dataset
@@ -15,11 +13,11 @@ FILES = "{train,t10k}-images-idx3-ubyte[.gz] and {train,t10k}-labels-idx1-ubyte[
 
 
 @dataset("mnist")
-def _mnist(config: DatasetConfig, data_root: Path) -> Source:
+def _mnist(config: DatasetConfig) -> Source:
     digits = tuple("0123456789")
-    return published(config, data_root, names=digits, channels=1, reader=read_idx, files=FILES)
+    return published(config, names=digits, channels=1, reader=read_idx, files=FILES)
 
 
 @dataset("fashion_mnist")
-def _fashion_mnist(config: DatasetConfig, data_root: Path) -> Source:
-    return published(config, data_root, names=FASHION_MNIST, channels=1, reader=read_idx, files=FILES)
+def _fashion_mnist(config: DatasetConfig) -> Source:
+    return published(config, names=FASHION_MNIST, channels=1, reader=read_idx, files=FILES)

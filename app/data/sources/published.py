@@ -15,27 +15,18 @@ from app.data.images import ImageFormat
 from app.data.listing import subfolders
 from app.data.sources.archives import Reader, read_npz
 from app.errors import UserError
-from app.paths import project_root, shown
+from app.paths import data_root, project_root, shown
 from app.wording import printable, received
-
-CACHE_FOLDER = ".cache"  # in the data root; may be deleted at any time
 
 
 def published(
-    config: DatasetConfig,
-    data_root: Path,
-    *,
-    names: tuple[str, ...],
-    channels: int,
-    reader: Reader,
-    files: str,
+    config: DatasetConfig, *, names: tuple[str, ...], channels: int, reader: Reader, files: str
 ) -> Source:
     """Load a dataset that keras.datasets knows: from local files, else through Keras' cache and network.
 
     `names` are the official class names; `reader` reads the published files, which `files` describes.
     """
-    chosen, cache_folder = image_format(config, channels), data_root / CACHE_FOLDER
-    path, name = local_path(config, data_root), config.name
+    chosen, path, name = image_format(config, channels), local_path(config), config.name
     welcome = (
         f"  {files}\n"
         f"  {name}.npz with the arrays x_train, y_train, x_test, y_test\n"
@@ -46,8 +37,8 @@ def published(
         if arrays is None and not subfolders(path):
             raise UserError(f"{shown(path)}: no {name} in there. It may hold:\n{welcome}")
         if arrays is None:
-            return load_folder(path, chosen, config, cache_folder, names)
-        return source_of(arrays, names, chosen, cache_folder)
+            return load_folder(path, chosen, config, names)
+        return source_of(arrays, names, chosen)
     try:
         arrays = _download(name)
     except Exception as error:  # Keras raises a plain Exception where the network fails
@@ -59,7 +50,7 @@ def published(
             f"or point at such a folder elsewhere: make train EXP=... DATA_DIR=/path/to/{name}\n"
             "To try the program without any data, on scikit-learn's digits: make train EXP=quickstart"
         ) from error
-    return source_of(arrays, names, chosen, cache_folder)
+    return source_of(arrays, names, chosen)
 
 
 def read_npz_in(path: Path, name: str) -> Arrays | None:
@@ -76,10 +67,10 @@ def _download(name: str) -> Arrays:
     return Arrays(train, test, f"keras.datasets.{name}")
 
 
-def local_path(config: DatasetConfig, data_root: Path) -> Path:
+def local_path(config: DatasetConfig) -> Path:
     """Return where local files are looked for; a folder that was asked for must exist."""
     if config.data_dir is None:
-        return data_root / config.name
+        return data_root() / config.name
     try:
         path = project_root() / Path(config.data_dir).expanduser()
         exists = path.exists()
