@@ -71,11 +71,8 @@ def build_catalogue() -> dict[str, Any]:
     optimizers = _described({**_keras_optimizers(), "muon": KernelSteps})
     optimizers["muon"] |= {key: optimizers["sgd"][key] for key in OF_BOTH}
     layers = _described(LAYERS)
-    layers["random_grayscale"]["factor"] |= {
-        "type": "number",
-        "minimum": 0,
-        "maximum": 1,
-    }  # no limits of a draw
+    probability = {"type": "number", "minimum": 0, "maximum": 1}  # no limits of a draw, as others' `factor`
+    layers["random_grayscale"]["factor"] |= probability
     return {
         "datasets": sorted(LOADERS),
         "optimizers": optimizers,

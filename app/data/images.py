@@ -20,10 +20,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")  # Pillow's other reader
 MAX_PIXELS = 178_000_000  # a file that declares more is refused before its pixels are decoded
 MAX_FILE_BYTES = 2**30  # the size of that many pixels of 16 bits and three channels
 MAX_LISTED = 20  # bad files named in a message
-DECODER = (
-    2,
-    PIL.__version__,
-)  # whose pixels a cache holds; to be counted up where this file decodes otherwise
+DECODER = (2, PIL.__version__)  # whose pixels a cache holds; counted up where this file decodes otherwise
 _MOVE = Image.Transpose
 TURNS = {  # what each EXIF orientation but the upright one asks for
     2: _MOVE.FLIP_LEFT_RIGHT,
