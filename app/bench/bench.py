@@ -203,7 +203,7 @@ def _parts(job: Job, steps: Mapping[str, Any], on_gpu: bool) -> dict[str, Any]:
     began = time.perf_counter()
     job.classifier.evaluate(validation, verbose=0)
     image = (time.perf_counter() - began) / len(split)
-    frozen = sum(map(count_macs, job.freezing.layers)) if job.freezing.held else 0  # forward alone
+    frozen = sum(map(count_macs, job.freezing.below)) if job.freezing.held else 0  # forward alone
     operations = (6 * count_macs(job.classifier.network) - 4 * frozen) * batch
     peak = timers.matmul_peak(job.classifier.network.compute_dtype, on_gpu)
     if pipeline > compiled_step:

@@ -1,5 +1,6 @@
 """Images and labels that come as arrays: checked, and converted where another format is wanted."""
 
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,6 +95,7 @@ def _converted(images: np.ndarray, image_format: ImageFormat) -> np.ndarray:
         return image_format.convert(Image.fromarray(pixels[..., 0] if channels == 1 else pixels))
 
     plain = whole_split(images, np.zeros(num_images))
-    digest = fingerprint(Source((repr((image_format, DECODER)),), plain, None, None, ""))
-    keys = np.arange(1, num_images + 1, dtype=np.uint64)
+    digest = fingerprint(Source((repr(image_format),), plain, None, None, ""))
+    decoder = zlib.crc32(repr(DECODER).encode()) << 32
+    keys = np.arange(decoder + 1, decoder + 1 + num_images, dtype=np.uint64)
     return store_images(decode, (num_images, *shape), digest, keys)[0]

@@ -1,5 +1,6 @@
 """The trials of a sweep as everything but its engine sees them: sweep.json and trials.json of its folder."""
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -86,9 +87,9 @@ class ChangedImagesError(UserError):
 class Images:
     """The images of a sweep, loaded once for trials in a row that prepare them alike."""
 
-    def __init__(self, folder: Path, base: Experiment):
-        """Load for the trials in `folder`, whose settings change `base`."""
-        self.folder, self.base = folder, base
+    def __init__(self, folder: Path, base: Experiment, *, test: bool = True):
+        """Load for the trials in `folder`, whose settings change `base`, perhaps without the `test` split."""
+        self.folder, self.base, self.test = folder, base, test
         self._loaded: tuple[DatasetConfig, Dataset] | None = None
 
     def of(self, config: DatasetConfig) -> Dataset:
@@ -107,7 +108,7 @@ class Images:
                     "began; put the old ones back, and the same command goes on (with the new ones it "
                     "begins anew in another folder)"
                 )
-            self._loaded = config, dataset
+            self._loaded = config, dataset if self.test else dataclasses.replace(dataset, test=None)
         return self._loaded[1]
 
 

@@ -1,6 +1,7 @@
 """Layers that keep their weights: for the whole training, or in its first epochs."""
 
 import difflib
+import itertools
 from collections.abc import Iterable
 
 import keras
@@ -20,6 +21,8 @@ class Freezing:
         network: Built; nothing is frozen yet.
 
     Attributes:
+        layers: What is named, in the order of computation.
+        below: Of these, what lies below everything else, so that no gradient passes it.
         frozen: The trainable variables of the layers.
         held: Identities of all variables that keep their values at present, moving statistics included.
 
@@ -38,6 +41,7 @@ class Freezing:
                 )
         frozen = [name for name in known if any(matches(name, pattern) for pattern in patterns)]
         self.layers = [known[name] for name in frozen]
+        self.below = [known[name] for name in itertools.takewhile(frozen.__contains__, known)]
         self.frozen = [variable for layer in self.layers for variable in layer.trainable_variables]
         self.num_trained = len(network.trainable_variables) - len(self.frozen)
         if not self.num_trained:

@@ -3,6 +3,7 @@
 import hashlib
 import http.client
 import importlib.util
+import math
 import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
@@ -49,6 +50,7 @@ def start_of(experiment: Experiment, network: Network, class_names: tuple[str, .
     """
     ours = experiment.normalization
     if published := published_weights(experiment):
+        _check_epsilons(experiment)
         return start_from_published(experiment, published, network)
     if run := weights_run(experiment):
         theirs = load_run_experiment(run).normalization
@@ -133,11 +135,7 @@ def published_weights(experiment: Experiment) -> Pretrained | None:
     model, file = experiment.model, weights_file(experiment, must_exist=False)  # a resume goes without it
     if model.weights != IMAGENET and file is None:
         return None
-    offers, usual = _offers(model.name, file), model_arguments(model.name)
-    for key in EPSILONS:
-        if (epsilon := model.arguments.get(key, usual.get(key))) != usual.get(key):
-            rule = f"published weights go with {usual[key]:g}; leave it out"
-            raise UserError(f"model.{key}: received {epsilon:g}; {rule}")
+    offers = _offers(model.name, file)
     if fitting := _fitting(experiment, offers):
         return fitting[0]
     if offers:
@@ -151,6 +149,16 @@ def published_weights(experiment: Experiment) -> Pretrained | None:
         f"model.weights: no published weights{kind} fit {model.name}; there are some for {known}. "
         "A run of this program can be named for every network"
     )
+
+
+def _check_epsilons(experiment: Experiment) -> None:
+    """Refuse another epsilon than that of `imagenet`, but 1.001e-5 for 1e-5; that of a file is not known."""
+    model, usual = experiment.model, model_arguments(experiment.model.name)
+    for key in EPSILONS:
+        epsilon = model.arguments.get(key)
+        if model.weights == IMAGENET and epsilon and not math.isclose(epsilon, usual[key], rel_tol=0.01):
+            rule = f"published weights go with {usual[key]:g}; leave it out"
+            raise UserError(f"model.{key}: received {epsilon:g}; {rule}")
 
 
 def start_from_published(experiment: Experiment, offer: Pretrained, network: Network) -> StartingWeights:

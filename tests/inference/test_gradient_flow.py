@@ -71,10 +71,8 @@ def test_what_drop_path_leaves_of_a_branch_is_the_branch():
     classifier = classifier_of("cifar_resnet", depth=14, preactivation=True, drop_path=0.99)
     plain = classifier_of("cifar_resnet", depth=14, preactivation=True)
     plain.network.set_weights(classifier.network.get_weights())
-    (dropped, shortcuts), (branches, expected) = (
-        residual_sizes(each, IMAGES) for each in (classifier, plain)
-    )
-    assert shortcuts[0] == pytest.approx(expected[0], rel=1e-5) and dropped[-1] != branches[-1]
+    (_, shortcuts), (_, expected) = (residual_sizes(each, IMAGES) for each in (classifier, plain))
+    assert shortcuts[0] == pytest.approx(expected[0], rel=1e-5)
 
 
 def test_minimodel_has_twelve_units():

@@ -276,7 +276,9 @@ def two_draws(tmp_path_factory):
     draws = []
     for seed in (0, 1):
         config = DatasetConfig(name="image_folder", data_dir=str(folder), validation=0.5, split_seed=seed)
-        data = load_dataset(config)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TRAINER_HOME", str(folder))
+            data = load_dataset(config)
         draws.append((data.as_json(), data.val.labels))
     return draws
 

@@ -116,6 +116,7 @@ def test_what_cannot_be_loaded_is_refused_before_a_folder_is_made(home, override
 def test_what_would_change_what_published_weights_compute(home):
     with pytest.raises(UserError, match="bn_epsilon: received 1e-05; published weights go with 0.001"):
         setup.prepare(load_experiment("tiny", [*IMAGENET, "model.bn_epsilon=1e-5"]))
+    setup.prepare(load_experiment("tiny", [*IMAGENET, "model.bn_epsilon=1.001e-3"]))  # near enough
     warnings = list(setup.prepare(load_experiment("tiny", IMAGENET[:-1])).warnings())
     assert "these weights expect normalization: pretrained; the experiment has per_pixel" in warnings
     assert not any("expect" in each for each in setup.prepare(load_experiment("tiny", IMAGENET)).warnings())

@@ -5,7 +5,6 @@ the history after each epoch, which is answered by whether to prune, and at last
 input asks it to stop, which is also how the end of the coordinator shows: the state is written first.
 """
 
-import dataclasses
 import json
 import os
 import queue
@@ -40,7 +39,7 @@ class Trainer:
         """Train into `folder`, which holds sweep.json."""
         self.folder, self.commands, self.answers = folder, commands, answers
         self.base, _ = read_experiment(folder)
-        self.images = Images(folder, self.base)
+        self.images = Images(folder, self.base, test=False)  # no trial is evaluated on it
 
     def train(self, command: Command) -> Command:
         """Train or resume a trial; return how it ended: `end`, and perhaps `reason` and `run`.
@@ -72,8 +71,7 @@ class Trainer:
             objective = self.base.sweep.objective
             experiment = trial_experiment(self.base, command["settings"])
             experiment = experiment.model_copy(update={"name": self.folder.name})
-            # Without the test split: no trial is evaluated on it.
-            dataset = dataclasses.replace(self.images.of(experiment.dataset), test=None)
+            dataset = self.images.of(experiment.dataset)
             if run:
                 _wait_for(run)
                 run = resume(run, sys.stdout, dataset=dataset, watch=watch)
