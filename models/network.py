@@ -96,7 +96,8 @@ class Network(Block):
         published: The network's size as its source has it; of a family, one row for each member.
         adapt_images: How many training images `adapt` wants to see before training; 0 for none.
         pretrained: Published weights that fit it, the first of its arguments' being `imagenet`.
-        unseen_by_shapes: Arguments that change what is computed from given weights, but the shape of none.
+        unseen_by_shapes: Arguments that change what is computed from given weights, but the shape of none;
+            beside the epsilons of batch normalisations.
     """
 
     smallest_pixels = 1

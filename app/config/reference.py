@@ -1,8 +1,8 @@
 """What describes the keys, from the fields' own descriptions (`make schema`).
 
-The JSON schema lets an editor complete and check experiment files. It describes files as they are written, so
-the constructors' arguments stand beside `name` again. Nothing is marked as required, because a file with
-`extends` may leave out anything; the loader knows better. The tables of keys go into experiments/README.md.
+The JSON schema lets an editor complete and check experiment files. It describes files as they are written.
+Nothing is marked as required, because a file with `extends` may leave out anything; the loader knows better.
+The tables of keys go into experiments/README.md.
 """
 
 from collections.abc import Iterator

@@ -96,6 +96,6 @@ def _converted(images: np.ndarray, image_format: ImageFormat) -> np.ndarray:
 
     plain = whole_split(images, np.zeros(num_images))
     digest = fingerprint(Source((repr(image_format),), plain, None, None, ""))
-    decoder = zlib.crc32(repr(DECODER).encode()) << 32
+    decoder = zlib.crc32(repr(DECODER).encode()) << 32  # another one's images are converted anew
     keys = np.arange(decoder + 1, decoder + 1 + num_images, dtype=np.uint64)
     return store_images(decode, (num_images, *shape), digest, keys)[0]

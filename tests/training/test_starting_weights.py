@@ -184,6 +184,8 @@ def test_a_fine_tuned_run_can_be_fine_tuned_on(home, capsys):
     job = setup.prepare(load_experiment("tiny", again))
     assert "all 247 variables" in job.start.line
     assert job.constants["mean"] == [127 / 255] * 3
+    with pytest.raises(UserError, match="was trained with model.bn_epsilon 0.001, the experiment has 1e-05"):
+        setup.prepare(load_experiment("tiny", [*again, "model.bn_epsilon=1e-5"]))
     (warning,) = list(setup.prepare(load_experiment("tiny", again[:-1])).warnings())[1:2]
     assert "was trained with normalization: pretrained; the experiment has per_pixel" in warning
     with pytest.raises(UserError, match="run of a network for which there is one kind"):
