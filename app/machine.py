@@ -55,6 +55,15 @@ def _left_in_groups(root: Path) -> Iterator[int]:
                 yield left + int(stat[files])
 
 
+def usable_cores(root: Path = Path("/")) -> int:
+    """Return how many cores this process may use: those it is bound to, or fewer by a container's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):  # no quota, or not to be seen
+        quota, period = map(int, (root / "sys/fs/cgroup/cpu.max").read_text().split())
+        cores = min(cores, max(1, quota // period))
+    return cores
+
+
 def free_disk_bytes(folder: Path) -> int:
     """Return the free space where `folder` lies or will lie."""
     while not folder.exists():

@@ -226,8 +226,8 @@ def check_backend(environment: Mapping[str, str] = os.environ) -> None:
 def _keras_home(environment: Mapping[str, str]) -> Path:
     """Return the folder in which Keras looks for keras.json."""
     if "KERAS_HOME" in environment:
-        return Path(environment["KERAS_HOME"]).expanduser()
-    home = Path("~").expanduser()
+        return Path(os.path.expanduser(environment["KERAS_HOME"]))
+    home = Path(os.path.expanduser("~"))  # as Keras does, where there is no home
     return (home if os.access(home, os.W_OK) else Path("/tmp")) / ".keras"
 
 

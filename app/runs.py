@@ -69,10 +69,12 @@ def create_run(experiment_name: str) -> Run:
     try:
         run = Run(new_folder(parent))
         run.states.mkdir(parents=True)
-        link = parent / f".latest-{os.getpid()}"
+        link, latest = parent / f".latest-{os.getpid()}", parent / "latest"
         with contextlib.suppress(OSError):  # on file systems without links there is none
             link.symlink_to(run.path.name)
-            os.replace(link, parent / "latest")
+            if latest.is_dir() and not latest.is_symlink():  # a copy, of what follows links such as scp -r
+                latest.rename(parent / f"latest-before-{run.path.name}")
+            os.replace(link, latest)
     except OSError as error:
         raise UserError(
             f"{shown(parent)}: cannot make a run folder here ({error.strerror}); "

@@ -4,11 +4,9 @@ import contextlib
 import os
 
 CPUINFO = "/proc/cpuinfo"
-# Any one of them is enough; the names of x86 and of Arm as they stand in /proc/cpuinfo.
-_INSTRUCTIONS = {
-    "bfloat16": {"avx512_bf16", "amx_bf16", "bf16"},
-    "float16": {"avx512_fp16", "amx_fp16", "asimdhp"},
-}
+# Any one of them is enough; names as they stand in /proc/cpuinfo. Arm's bf16 and asimdhp are not: TensorFlow
+# hands these formats over to oneDNN with AVX-512 alone.
+_INSTRUCTIONS = {"bfloat16": {"avx512_bf16", "amx_bf16"}, "float16": {"avx512_fp16", "amx_fp16"}}
 # Parts of the names that ONEDNN_MAX_CPU_ISA gives to what includes them, besides no limit at all.
 _UNLIMITED = {"DEFAULT", "ALL"}
 _WITHIN_LIMIT = {"bfloat16": ("BF16", "FP16", "AMX", "AVX10"), "float16": ("FP16", "AVX10")}

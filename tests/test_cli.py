@@ -15,6 +15,7 @@ import tensorflow as tf
 from app import cli, reading, runs
 from app.commands.options import COMMANDS, Exp, overrides_from
 from app.config import load_experiment
+from app.preflight import check_backend
 from tests.conftest import TINY
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -318,6 +319,15 @@ def test_settings_of_keras_that_it_would_trip_over(home, capsys, monkeypatch, co
     assert cli.main(["train", "tiny"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"{file}: ") and words in line
+
+
+def test_a_user_without_a_home_can_train(monkeypatch):
+    def nobody(_):
+        raise KeyError("no such user")
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    check_backend({})
 
 
 @pytest.mark.parametrize(("file", "better"), [("my exp.yaml", "my_exp"), ("b.yml", "b"), ("a+b.yaml", "a_b")])

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from app.machine import available_memory_bytes, forget_peak_memory, peak_memory_megabytes
+from app.machine import available_memory_bytes, forget_peak_memory, peak_memory_megabytes, usable_cores
 
 GROUPS = {
     2: ("", ("memory.max", "memory.current", "inactive_file"), "max"),
@@ -32,6 +32,26 @@ def test_the_limit_of_any_group_around_the_process_counts(tmp_path, version, lim
         (folder / use).write_text("3000000\n")
         (folder / "memory.stat").write_text(f"anon 1\n{files} 1000000\n")
     assert available_memory_bytes(tmp_path) == (8_192_000 if limited is None else 3_000_000)
+
+
+@pytest.mark.parametrize(
+    ("bound_to", "quota", "expected"),
+    [
+        (8, None, 8),
+        (8, "max 100000", 8),
+        (8, "250000 100000", 2),
+        (8, "50000 100000", 1),
+        (1, "400000 100000", 1),
+    ],
+)
+def test_cores_are_those_of_the_process_and_of_its_container(
+    tmp_path, monkeypatch, bound_to, quota, expected
+):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(bound_to)), raising=False)
+    if quota:
+        (tmp_path / "sys" / "fs" / "cgroup").mkdir(parents=True)
+        (tmp_path / "sys" / "fs" / "cgroup" / "cpu.max").write_text(f"{quota}\n")
+    assert usable_cores(tmp_path) == expected
 
 
 def test_a_system_that_says_nothing_has_the_memory_that_is_built_in(tmp_path):

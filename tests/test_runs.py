@@ -29,6 +29,17 @@ def test_runs_of_one_second_get_folders_of_their_own_in_order(home):
     assert (home / "runs" / "x" / "latest").resolve() == made[-1].path
 
 
+def test_a_copied_latest_gives_way_to_the_newest_run(home):
+    """As `scp -r` copies runs, which follows links."""
+    copied = runs.create_run("x")
+    latest = home / "runs" / "x" / "latest"
+    latest.unlink()
+    shutil.copytree(copied.path, latest)
+    newest = runs.create_run("x")
+    assert latest.resolve() == newest.path and runs.list_runs("x")[-1].path == newest.path
+    assert not list(latest.parent.glob(".*"))
+
+
 def test_names_stay_in_order_where_the_clock_is_set_back(home, monkeypatch):
     times = iter(["20260102-000000", "20260101-235959", "20260101-000000", "20260102-000001"])
     monkeypatch.setattr(runs.time, "strftime", lambda _: next(times, "20260101-120000"))

@@ -3,7 +3,6 @@
 Nothing here imports TensorFlow, Keras or Optuna at module level, so that what is wrong is found at once.
 """
 
-import os
 import sys
 from typing import Annotated
 
@@ -21,6 +20,7 @@ from app.commands.options import (
 from app.config import load_with_sweep
 from app.distributed.cluster import is_alone
 from app.errors import UserError
+from app.machine import usable_cores
 from app.process import unheard
 
 
@@ -50,8 +50,7 @@ def sweep(
             f"sweep: {experiment.name} has no section `sweep`; name what is to be searched: "
             'SPACE="optimizer.learning_rate.peak=log(1e-4,1e-1)"'
         )
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not 1 <= jobs <= cores:
+    if not 1 <= jobs <= (cores := usable_cores()):
         raise UserError(f"sweep: JOBS={jobs}; choose 1 to {cores}, a core for each worker of this machine")
     if not is_alone():
         raise UserError("sweep: trains many runs; several workers train one run. STORAGE= shares a sweep")

@@ -149,7 +149,8 @@ class ImageCache:
         """Copy what is wanted from the file of another list, and delete that file unless it is in use."""
         with contextlib.ExitStack() as stack:
             try:
-                file = stack.enter_context(open(older, "rb"))
+                # NFS gives no lock to a file that is open for reading alone.
+                file = stack.enter_context(open(older, "rb+" if os.access(older, os.W_OK) else "rb"))
                 num_images = os.fstat(file.fileno()).st_size // (self._image_bytes + RECORD.itemsize)
                 images = np.memmap(file, np.uint8, "r", shape=(num_images, *self._shape[1:]))
                 file.seek(images.nbytes)

@@ -15,6 +15,7 @@ from app.data.listing import FolderIndex, index_folder
 from app.data.splits import divide
 from app.data.store import BadImages, store_images
 from app.errors import UserError
+from app.machine import usable_cores
 from app.paths import shown
 from app.wording import printable
 
@@ -55,7 +56,7 @@ def load_folder(
 
     first_file = root / index.files[first]
     small = os.path.exists(first_file) and os.path.getsize(first_file) < SMALL_FILE_BYTES
-    num_threads = 1 if small else os.cpu_count() or 1  # where Python outweighs decoding, threads would queue
+    num_threads = 1 if small else usable_cores()  # where Python outweighs decoding, threads would queue
     images, hashes, bad = store_images(
         decode,
         (len(index.files), *shape),

@@ -19,6 +19,7 @@ from app.errors import UserError
 from app.evaluation.metrics import probabilities
 from app.files import new_folder, write_text
 from app.inference.load import CheckpointName, Trained, finite_logits, load_trained
+from app.machine import usable_cores
 from app.paths import shown
 from app.runs import Run
 from app.wording import aligned, printable
@@ -73,7 +74,7 @@ def read_images(paths: Sequence[Path], trained: Trained) -> tuple[np.ndarray, Ba
         except BadImageError as error:
             return str(error)
 
-    with quiet_pillow(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with quiet_pillow(), ThreadPoolExecutor(usable_cores()) as pool:
         results = list(pool.map(decode, paths))
     images = [result for result in results if not isinstance(result, str)]
     bad = [(path, result) for path, result in zip(paths, results, strict=True) if isinstance(result, str)]

@@ -1,7 +1,6 @@
 """Seeds, number format, device and determinism of a run, and a record of what it all ran on."""
 
 import contextlib
-import os
 import platform
 import sys
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from app.backend import silence
 from app.config import Experiment
 from app.distributed.process_group import ProcessGroup
 from app.errors import UserError
-from app.machine import CPU_FLAGS, commit, package_versions
+from app.machine import CPU_FLAGS, commit, package_versions, usable_cores
 from models import processor
 
 EMULATED = "8.8 times as long a step as float32 (measured: FastCifar10 in bfloat16 on two AVX2 cores)"
@@ -160,7 +159,8 @@ def _accelerators(devices: str) -> list[Any]:
 
 def _without_driver_messages() -> contextlib.AbstractContextManager[None]:
     """Hold back that TensorFlow reports a missing driver as an error."""
-    return contextlib.nullcontext() if Path("/proc/driver/nvidia").exists() else silence()
+    drivers = Path("/proc/driver/nvidia"), Path("/dev/dxg")  # the second is that of WSL
+    return contextlib.nullcontext() if any(each.exists() for each in drivers) else silence()
 
 
 def describe_environment(deterministic: bool) -> dict[str, Any]:
@@ -185,7 +185,7 @@ def describe_environment(deterministic: bool) -> dict[str, Any]:
         "devices": devices,
         "cpu": {
             "model": processor.cpuinfo("model name") or platform.processor(),
-            "count": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "count": usable_cores(),
             "flags": [flag for flag in CPU_FLAGS if flag in processor.cpu_flags()],
         },
         "threads": threads,

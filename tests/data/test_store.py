@@ -117,6 +117,25 @@ def test_a_killed_process_leaves_what_it_decoded(load, write_images, data_root, 
     assert load().fingerprint == fingerprint
 
 
+def test_the_older_file_goes_where_locks_want_a_file_open_for_writing(
+    load_again, write_images, data_root, monkeypatch, on_disk
+):
+    """As on NFS."""
+    flock = fcntl.flock
+
+    def as_on_nfs(file, operation):
+        if fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", as_on_nfs)
+    folder = write_images("image_folder")
+    load_again()
+    (folder / "dog" / "0.png").unlink()
+    load_again()
+    assert len(cached(data_root)) == 1
+
+
 def test_after_a_change_only_that_is_decoded(load_again, write_images, data_root, on_disk):
     folder = write_images("image_folder")
     first, names = load_again()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
+from app.backend import check_processor
 from app.config import load_experiment
 from app.doctor import doctor
 from app.errors import UserError
@@ -20,7 +21,7 @@ from tests.distributed.conftest import messages, no_exit  # noqa: F401 - a fixtu
 
 ROOT = Path(__file__).resolve().parents[2]
 # Lines of /proc/cpuinfo.
-ZEN_1 = "model name\t: AMD EPYC 7571\nflags\t\t: fpu sse2 avx2 fma bmi1 bmi2"
+ZEN_1 = "model name\t: AMD EPYC 7571\nflags\t\t: fpu sse2 avx avx2 fma bmi1 bmi2"
 CASCADE_LAKE = "model name\t: Intel(R) Xeon(R)\nflags\t\t: fpu avx2 fma avx512f avx512_vnni"
 ZEN_4 = "model name\t: AMD EPYC 9R14\nflags\t\t: fpu avx2 fma avx512f avx512_vnni avx512_bf16"
 SAPPHIRE_RAPIDS = "flags\t\t: avx512f avx512_bf16 avx512_fp16 amx_bf16 amx_tile"
@@ -59,7 +60,7 @@ def resolved(precision="auto"):
         ("", {}, "float32"),
         (ZEN_4, {}, "bfloat16"),
         (SAPPHIRE_RAPIDS, {}, "bfloat16"),
-        (NEOVERSE_V1, {}, "bfloat16"),
+        (NEOVERSE_V1, {}, "float32"),  # TensorFlow would emulate it
         (SAPPHIRE_RAPIDS, {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_AMX"}, "bfloat16"),
         (SAPPHIRE_RAPIDS, {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}, "bfloat16"),
         (SAPPHIRE_RAPIDS, {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}, "float32"),
@@ -73,6 +74,17 @@ def test_auto_is_bfloat16_where_there_are_instructions_for_it(machine, cpuinfo, 
     assert used.training.precision == expected
     assert list(startup.remarks(asked, used, 100)) == [f"training.precision: auto is {expected} here"]
     assert startup.precision_advice("auto", "cpu") is None
+
+
+def test_a_processor_without_avx_is_named_where_the_libraries_would_abort(tmp_path):
+    file = tmp_path / "cpuinfo"
+    file.write_text("processor\t: 0\nflags\t\t: fpu sse4_2\n")
+    with pytest.raises(UserError, match="need a processor with AVX"):
+        check_processor(file)
+    for content in (ZEN_1, NEOVERSE_N1, ""):
+        file.write_text(content)
+        check_processor(file)
+    check_processor(tmp_path / "none")
 
 
 @pytest.mark.parametrize(
