@@ -58,7 +58,8 @@ def checked(changed: Node, base: Experiment) -> Experiment:
     known = _new_run(_base(base, changed.mark), base)[1]
     findings = [finding for finding in findings if finding not in known]
     if findings or experiment is None:
-        raise UserError("\n".join(str(locate(changed, finding)) for finding in findings))
+        problems = without_consequences([locate(changed, finding) for finding in findings])
+        raise UserError("\n".join(map(str, problems)))
     return experiment
 
 

@@ -40,8 +40,8 @@ def calibrate(labels: np.ndarray, logits: np.ndarray) -> dict[str, Any] | None:
 def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> tuple[float, str | None]:
     """Return the temperature with the least negative log-likelihood, and a remark where it is at a limit.
 
-    The temperature is 1 where a smaller one is always better, as where every image is predicted correctly:
-    such images cannot say how certain a network may be. Likewise where no other is better.
+    The temperature is 1 where a smaller one is always better because (nearly) all images are predicted
+    correctly: such images cannot say how certain a network may be. Likewise where no other is better.
     """
     from scipy.optimize import minimize_scalar  # comes with scikit-learn
 
@@ -58,6 +58,11 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> tuple[float, str 
     low, high = np.log(TEMPERATURES)
     best = float(minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6}).x)
     all_right = not (greatest > 0).any() and relative.min() < 0  # far apart, all small ones are the same
+    if best - low < 1e-3 and (greatest > 0).mean() > 1 - SURE_PRECISION:
+        return TEMPERATURES[0], (
+            f"The temperature is the smallest that is allowed, {TEMPERATURES[0]:g}: logits hardly differ, so "
+            "that the probabilities of the network itself say little."
+        )
     if best - low < 1e-3 or all_right:
         return 1.0, (
             "No temperature fits: the smaller, the better for the validation images, because all of them, or "

@@ -43,6 +43,8 @@ def write_sweep(folder: Path, *, final: bool) -> Path:
     experiment, overrides = read_experiment(folder)
     assert experiment.sweep is not None
     trials, finalists = read_trials(folder), read_finalists(folder)
+    if final:
+        (folder / "importance.png").unlink(missing_ok=True)  # drawn anew, of all trials
     parts = _parts(folder, experiment, experiment.sweep, overrides, trials, finalists)
     page.write_page(path, f"Sweep of {experiment.name}", parts)
     return path

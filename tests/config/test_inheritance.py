@@ -192,4 +192,7 @@ def test_a_run_with_changes_is_checked_as_a_new_run(write):
         with pytest.raises(UserError, match=words) as error:
             changed_experiment(base, [change])
         assert "--set training" in str(error.value) or "--set optimizer" in str(error.value)
+    with pytest.raises(UserError, match="unknown optimizer 'Adam'") as error:
+        changed_experiment(base, ["optimizer.name=Adam"])
+    assert "\n" not in str(error.value)  # what another name drops is no mistake yet
     assert changed_experiment(base, ["training.epochs=3"]).training.epochs == 3

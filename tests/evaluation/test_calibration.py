@@ -61,6 +61,14 @@ def test_the_greatest_temperature_is_remarked():
     assert "greatest that is allowed" in content["remark"] and "No probability reaches" in content["remark"]
 
 
+def test_the_smallest_temperature_is_remarked():
+    """Logits that are nearly the same say much once they are told apart, and some are wrong."""
+    labels, logits = drawn(1.0, images=500)
+    found, remark = fit_temperature(labels, logits / 1000)
+    assert found == TEMPERATURES[0] and "smallest that is allowed" in remark
+    assert fit_temperature(logits.argmax(-1), logits / 1000)[0] == 1.0  # all right
+
+
 @pytest.mark.parametrize("labels", [[0], [1], [0, 0], [0, 1, 1]])
 def test_few_images_of_two_classes(labels):
     """One image of a class, one image at all, the same logits for every class."""

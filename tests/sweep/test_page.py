@@ -37,6 +37,15 @@ def test_the_page_shows_every_trial_and_loads_nothing_from_outside(home):
             image.load()
 
 
+def test_the_last_page_shows_the_importance_of_all_trials(home):
+    folder, contents = home / "runs" / "tiny.sweep", []
+    for count in (17, 18):
+        write_folder(folder, searched(), made_up_trials(count))
+        write_sweep(folder, final=True)
+        contents.append((folder / "importance.png").read_bytes())
+    assert contents[0] != contents[1]
+
+
 def test_little_is_shown_of_little(home):
     folder, trials = home / "runs" / "tiny.sweep", made_up_trials(1)
     waiting = trials[0]._replace(state="waiting", values=(), value=None, run=None)
