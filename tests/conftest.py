@@ -18,6 +18,7 @@ from app.config import load_experiment
 from app.runs import Run
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # the same bits each time are promised of a processor alone
 # Set by make for its own children, or by a user for the program: neither may reach a test.
 for _name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "TRAINER_HOME", "ARGS", *all_variables()):
     os.environ.pop(_name, None)

@@ -3,6 +3,7 @@
 import inspect
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -49,11 +50,11 @@ def python(tmp_path, make):
         (tmp_path / ".venv" / stamp).unlink()
 
     def write(name, version):
-        path = tmp_path / name
+        path, own = tmp_path / name, shlex.quote(sys.executable)
         path.write_text(f"""#!/bin/sh
 echo "{version} $*" >>calls
 case "$1 $2" in
--c*) exec {sys.executable} -c "import sys; sys.version_info = {version}; sys.modules['pip'] = sys; $2";;
+-c*) exec {own} -c "import sys; sys.version_info = {version}; sys.modules['pip'] = sys; $2";;
 "-m venv") sleep 1; cp "$0" .venv/bin/python;;
 esac
 """)
@@ -73,7 +74,7 @@ def test_values_arrive_word_for_word_whatever_they_hold(make):
 
 
 def test_targets_refuse_variables_that_they_do_not_take(make):
-    run = f'exec {sys.executable} "$@"'
+    run = f'exec {shlex.quote(sys.executable)} "$@"'
     result = make("check", "exp=quickstart", program=run)
     assert result.returncode == 2 and "takes no variable exp (did you mean EXP?); it takes" in result.stderr
     result = make("test", "EXP=x", "PYTHON=python3", program="echo ran")

@@ -75,7 +75,9 @@ def test_many_processes_at_once_get_folders_of_their_own(home):
     ids=lambda command: command[0],
 )  # fmt: skip
 def test_a_file_where_runs_belong_is_one_message(home, capsys, monkeypatch, name, command):
-    monkeypatch.setitem(sys.modules, "tensorflow", None)  # found before it would come up
+    # Found before these would come up, which other tests have loaded.
+    for module in ("tensorflow", "app.training.train", "app.inference.evaluate", "app.inference.predict"):
+        monkeypatch.setitem(sys.modules, module, None)
     (home / "experiments").mkdir()
     (home / "experiments" / "quickstart.yaml").write_text(
         "dataset: {name: digits}\nmodel: {name: lenet5}\noptimizer: {name: sgd, learning_rate: 0.1}\n"

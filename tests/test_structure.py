@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -88,6 +89,7 @@ QUICK = (
     "app.sweep.page",
 )
 SLOW_LIBRARIES = {"tensorflow", "keras", "jax", "sklearn"}
+TEXTS = {"", ".ipynb", ".json", ".md", ".py", ".toml", ".txt", ".yaml"}  # suffixes of files
 MAX_LINES = 260
 MAX_FILES = 16  # of code in a folder
 README, RESULTS = ROOT / "README.md", ROOT / "experiments" / "README.md"
@@ -198,6 +200,8 @@ def test_folders_stay_small(folder):
 
 def test_no_machine_paths():
     machine_path = re.compile(r"(?<![\w.])/(?:work|farm|root|tmp|home|Users)/[A-Za-z]")
+    if not shutil.which("git"):
+        pytest.skip("no git here")
     listing = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT, capture_output=True, text=True,
@@ -207,7 +211,7 @@ def test_no_machine_paths():
     found = []
     for name in listing.stdout.splitlines():
         path = ROOT / name
-        if not path.is_file() or path.suffix in {".png", ".npz", ".jpg", ".pth"}:
+        if not path.is_file() or path.suffix not in TEXTS:  # and no photographs of a user's
             continue
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
             if machine_path.search(line):

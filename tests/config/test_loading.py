@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -153,6 +154,10 @@ def test_defaults_are_marked_and_what_was_given_is_not(write):
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in SHIPPED.glob("*.yaml")))
 def test_every_shipped_experiment_starts_with_its_header(name):
+    if shutil.which("git"):
+        listed = ["git", "ls-files", "--error-unmatch", f"{name}.yaml"]
+        if subprocess.run(listed, cwd=SHIPPED, capture_output=True).returncode == 1:
+            pytest.skip("a user's own file")
     lines = (SHIPPED / f"{name}.yaml").read_text().splitlines()
     command = "make train" if name == "quickstart" else f"make train EXP={name}"
     assert lines[0].startswith("# ") and lines[1].startswith(f"# {command} ") and "measured: " in lines[1]

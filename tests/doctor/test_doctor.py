@@ -14,6 +14,7 @@ from app.config.schema import ModelConfig
 from app.data.dataset import whole_split
 from app.data.normalization import normalization_constants
 from app.doctor import data_checks, doctor, rate_checks, resource_checks, trial_checks
+from app.reports.report import write_report
 from app.training.setup import prepare
 from models.augmentation.mixing import Cutmix, Mixup
 from models.network import MODELS, Network
@@ -270,7 +271,8 @@ def test_room(need, free, level):
 
 
 @pytest.mark.slow
-def test_a_run_takes_no_more_disk_than_was_said(home):
+def test_a_run_takes_no_more_disk_than_was_said(home, monkeypatch):
+    monkeypatch.setattr(runner, "write_report", write_report)  # which a fixture spares other tests
     experiment = load_experiment("tiny", [*HEALTHY[:3], "training.epochs=1"])
     need = resource_checks.disk_need(prepare(experiment))
     run = runner.train(experiment, out=io.StringIO())
@@ -360,7 +362,7 @@ def test_network_that_cannot_learn_two_batches(plant):
     job = plant(Mean)
     assert tried(job)[0] == {}
     images, labels = trial_checks.trial_batch(job)
-    result = trial_checks.check_overfitting(job, images, labels, most_steps=100)
+    result = trial_checks.check_overfitting(job, images, labels, budget_seconds=1e9, most_steps=100)
     assert result.level == "FAIL" and "in 100 steps" in result.measured
     result = trial_checks.check_overfitting(job, images, labels, budget_seconds=0.0)
     assert result.level == "warn" and "all that 0 s allow" in result.measured

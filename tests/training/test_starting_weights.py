@@ -170,6 +170,7 @@ def test_a_download_is_checked_kept_and_used_again(home, lite0, monkeypatch, kin
 
 
 def test_no_network_says_where_to_put_the_file(home, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     offer = MODELS["resnet"].pretrained[0]._replace(url="http://127.0.0.1:9/")
     monkeypatch.setattr(MODELS["resnet"], "pretrained", (offer,))
     with pytest.raises(UserError, match="Connection refused.*put the file at .*resnet18-f37072fd.pth"):
