@@ -221,14 +221,19 @@ training: {{epochs: 1, batch_size: 8}}
 """
 
 
+def write_colours(folder):
+    """Three class folders of ten images."""
+    for name, colour in (("10 $x^2$", "red"), ('2, "two"', "green"), ("été", "blue")):
+        (folder / name).mkdir(parents=True)
+        for number in range(10):
+            Image.new("RGB", (20 + number, 20), colour).save(folder / name / f"{number}.png")
+
+
 @pytest.fixture(scope="session")
 def folder_run(tmp_path_factory):
     """A finished run on class folders, whose images are gone since."""
     home = tmp_path_factory.mktemp("folders")
-    for name, colour in (("10 $x^2$", "red"), ('2, "two"', "green"), ("été", "blue")):
-        (home / "images" / name).mkdir(parents=True)
-        for number in range(10):
-            Image.new("RGB", (20 + number, 20), colour).save(home / "images" / name / f"{number}.png")
+    write_colours(home / "images")
     run = trained(home, colours=FOLDERS.format(folder=home / "images"))
     shutil.rmtree(home / "images")
     return run

@@ -18,13 +18,14 @@ from app import cli
 from app.config import load_experiment
 from app.data.order import FLIP_STREAM, OLD_FLIP_STREAM
 from app.errors import UserError
+from app.preflight import changed_data, load_images
 from app.reading import read_history
 from app.run_set import run_of
 from app.runs import Run, detour, list_runs, load_run_experiment, locked
 from app.training import resume as resuming
 from app.training.checkpoint import load_state, restore_state
 from app.training.setup import prepare
-from tests.conftest import TINY, copied
+from tests.conftest import TINY, copied, write_colours
 from tests.training.stopped_runs import ROOT, after_each, assert_same_bits, comparable_history, stopped_run
 from tests.training.test_train import train
 
@@ -213,6 +214,23 @@ def test_another_processor_is_said_but_no_reason_to_stop(unfinished):
     assert "another" in said
     assert re.search("TF_ENABLE_ONEDNN_OPTS: [01] here, not recorded when the run began", said)
     assert unfinished.finished
+
+
+def test_images_may_lie_elsewhere_now(folder_run, tmp_path):
+    run = copied(folder_run, tmp_path)
+    with pytest.raises(
+        UserError, match="does not exist.* new place into data_dir of the run's experiment.yaml"
+    ):
+        load_images(load_run_experiment(run))
+    write_colours(tmp_path / "moved")
+    text = run.experiment.read_text()
+    place = load_run_experiment(run).dataset.data_dir
+    assert text.count(place) == 1
+    run.experiment.write_text(text.replace(place, str(tmp_path / "moved")))
+    assert changed_data(run, load_images(load_run_experiment(run))) == []
+    (tmp_path / "moved" / "été" / "0.png").unlink()
+    (line,) = changed_data(run, load_images(load_run_experiment(run)))
+    assert "the data have changed" in line
 
 
 def test_later_edit_of_the_file_is_said_and_ignored(home, unfinished, straight):

@@ -80,7 +80,8 @@ def local_path(config: DatasetConfig) -> Path:
         place = printable(shown(path))
         raise UserError(
             f"dataset.data_dir: {place} does not exist; give the folder that holds the images. If a run was "
-            "trained on it, put it back, or a link to where it is now"
+            "trained on it, write its new place into data_dir of the run's experiment.yaml; that the images "
+            "are the same is checked"
         )
     return path
 
