@@ -207,6 +207,12 @@ def test_ctrl_c_while_the_command_line_is_imported_is_one_word(tmp_path):
     assert (result.returncode, result.stdout, result.stderr) == (130, "", "\nstopped\n")
 
 
+def test_a_mistake_that_all_experiments_get_is_said_once(home, capsys):
+    (home / "experiments" / "second.yaml").write_text(TINY)
+    assert cli.main(["check", "--set", "training.epoch=3"]) == 2
+    assert capsys.readouterr().err.count("unknown key; did you mean 'epochs'?") == 1
+
+
 @pytest.mark.parametrize("name", ["no such folder", "experiments/tiny.yaml"])
 def test_a_home_that_is_no_folder(home, capsys, monkeypatch, name):
     monkeypatch.setenv("TRAINER_HOME", str(home / name))
