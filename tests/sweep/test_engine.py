@@ -259,5 +259,7 @@ def test_images_that_changed_fail_no_trial(home):
 def test_optuna_reads_the_storage(database):
     study = open_study(database)
     study.end(study.take(1).number, value=0.5)
-    loaded = optuna.load_study(study_name=study.name, storage=database)
+    storage = optuna.storages.RDBStorage(database)
+    loaded = optuna.load_study(study_name=study.name, storage=storage)
     assert loaded.best_value == 0.5 and loaded.direction == optuna.study.StudyDirection.MAXIMIZE
+    storage.engine.dispose()

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy import create_engine, text
+from sqlalchemy import NullPool, create_engine, text
 
 from app.config.sweep import SweepConfig
 from app.sweep.engine.decisions import distributions, propose, prunes, quiet, settings_of
@@ -234,8 +234,9 @@ class Study:
 
 def _engine_kwargs(url: str) -> dict[str, Any]:
     """Return what SQLAlchemy is to know of a database."""
-    timeout = {"connect_args": {"connect_timeout": 10}} if url.startswith("postgresql") else {}  # seconds
-    return {"pool_pre_ping": True, **timeout}
+    if url.startswith("postgresql"):
+        return {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}  # seconds
+    return {"poolclass": NullPool}  # a file is quickly opened, and closed after each use
 
 
 @contextlib.contextmanager
