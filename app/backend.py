@@ -3,28 +3,12 @@
 import contextlib
 import logging
 import os
-import re
 import sys
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
-from app.errors import UserError
 from app.preflight import check_backend
 
-
-def check_processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
-    """Raise a UserError on an x86 processor without AVX, where importing the libraries ends the process."""
-    with contextlib.suppress(OSError):  # another system
-        flags = re.search(r"^flags\s*:(.*)$", cpuinfo.read_text(), re.MULTILINE)
-        if flags and "avx" not in flags[1].split():
-            raise UserError(
-                "TensorFlow and JAX need a processor with AVX, and this one does not show it; if this is a "
-                "virtual machine, give it the CPU type of its host"
-            )
-
-
-check_processor()
 check_backend()
 # Before any import of TensorFlow: hide its C++ INFO lines; warnings and errors still show. Of several workers
 # none shows them: app.distributed reports the end of another one, in one line instead of twenty.

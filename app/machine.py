@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from app.errors import UserError
 from app.records import EnvironmentRecord
 
 _PACKAGES = ("tensorflow", "keras", "jax", "jaxlib", "numpy", "pillow", "scikit-learn", "matplotlib")
@@ -55,13 +56,29 @@ def _left_in_groups(root: Path) -> Iterator[int]:
                 yield left + int(stat[files])
 
 
+def bound_cores() -> int:
+    """Return how many cores this process is bound to: TensorFlow starts as many threads, by no quota."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def usable_cores(root: Path = Path("/")) -> int:
     """Return how many cores this process may use: those it is bound to, or fewer by a container's quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = bound_cores()
     with contextlib.suppress(OSError, ValueError):  # no quota, or not to be seen
         quota, period = map(int, (root / "sys/fs/cgroup/cpu.max").read_text().split())
         cores = min(cores, max(1, quota // period))
     return cores
+
+
+def check_processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
+    """Raise a UserError on an x86 processor without AVX, where importing the libraries ends the process."""
+    with contextlib.suppress(OSError):  # another system
+        flags = re.search(r"^flags\s*:(.*)$", cpuinfo.read_text(), re.MULTILINE)
+        if flags and "avx" not in flags[1].split():
+            raise UserError(
+                "TensorFlow and JAX need a processor with AVX, and this one does not show it; if this is a "
+                "virtual machine, give it the CPU type of its host"
+            )
 
 
 def free_disk_bytes(folder: Path) -> int:

@@ -13,6 +13,7 @@ from app.data.dataset import Dataset
 from app.data.datasets import load_dataset
 from app.data.sources.published import local_path
 from app.errors import UserError
+from app.machine import check_processor
 from app.paths import data_root, project_root, shown
 from app.reading import read_record
 from app.records import DatasetRecord, EnvironmentRecord
@@ -109,8 +110,7 @@ def check_dataset(experiment: Experiment, dataset: Dataset) -> None:
         return
     for name in named:
         if name not in dataset.class_names:
-            rule = unknown_name("class", name, dataset.class_names)
-            raise UserError(f"training.class_weight: {rule}")
+            raise UserError(f"training.class_weight: {unknown_name('class', name, dataset.class_names)}")
     if not any(named.get(name, 1.0) for name in dataset.class_names):
         raise UserError("training.class_weight: every class has weight 0; give one of them more than that")
 
@@ -190,9 +190,10 @@ def check_backend(environment: Mapping[str, str] = os.environ) -> None:
     """See that Keras can come up.
 
     Raises:
-        UserError: KERAS_BACKEND or keras.json name what does not exist, the backend is not installed, or a
-            variable is no number.
+        UserError: KERAS_BACKEND or keras.json name what does not exist, the backend is not installed, a
+            variable is no number, or the processor has no AVX.
     """
+    check_processor()
     for name, (pattern, rule) in _NUMBERS.items():
         if environment.get(name) and not re.fullmatch(pattern, environment[name].strip()):
             raise UserError(f"{name}: {rule}; got {received(environment[name])}. Leave it out for all cores")
@@ -225,10 +226,9 @@ def check_backend(environment: Mapping[str, str] = os.environ) -> None:
 
 def _keras_home(environment: Mapping[str, str]) -> Path:
     """Return the folder in which Keras looks for keras.json."""
-    if "KERAS_HOME" in environment:
-        return Path(os.path.expanduser(environment["KERAS_HOME"]))
-    home = Path(os.path.expanduser("~"))  # as Keras does, where there is no home
-    return (home if os.access(home, os.W_OK) else Path("/tmp")) / ".keras"
+    home = os.path.expanduser("~")  # as Keras does, where there is no home
+    default = os.path.join(home if os.access(home, os.W_OK) else "/tmp", ".keras")
+    return Path(os.path.expanduser(environment.get("KERAS_HOME", default)))
 
 
 def _keras_settings(file: Path) -> dict[str, Any]:

@@ -70,10 +70,12 @@ def create_run(experiment_name: str) -> Run:
         run = Run(new_folder(parent))
         run.states.mkdir(parents=True)
         link, latest = parent / f".latest-{os.getpid()}", parent / "latest"
-        with contextlib.suppress(OSError):  # on file systems without links there is none
-            link.symlink_to(run.path.name)
+        # On file systems without links there is none; a copy that is being trained stays where it is.
+        with contextlib.suppress(OSError, UserError):
             if latest.is_dir() and not latest.is_symlink():  # a copy, of what follows links such as scp -r
-                latest.rename(parent / f"latest-before-{run.path.name}")
+                with locked(Run(latest)):
+                    latest.rename(parent / f"latest-before-{run.path.name}")
+            link.symlink_to(run.path.name)
             os.replace(link, latest)
     except OSError as error:
         raise UserError(

@@ -208,9 +208,10 @@ def test_ctrl_c_while_the_command_line_is_imported_is_one_word(tmp_path):
 
 
 def test_a_mistake_that_all_experiments_get_is_said_once(home, capsys):
-    (home / "experiments" / "second.yaml").write_text(TINY)
+    (home / "experiments" / "second.yaml").write_text(TINY.replace("batch_size", "batch_sise"))
     assert cli.main(["check", "--set", "training.epoch=3"]) == 2
-    assert capsys.readouterr().err.count("unknown key; did you mean 'epochs'?") == 1
+    said = capsys.readouterr().err
+    assert said.count("unknown key; did you mean 'epochs'?") == 1 and "did you mean 'batch_size'?" in said
 
 
 @pytest.mark.parametrize("name", ["no such folder", "experiments/tiny.yaml"])

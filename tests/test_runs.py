@@ -35,6 +35,9 @@ def test_a_copied_latest_gives_way_to_the_newest_run(home):
     latest = home / "runs" / "x" / "latest"
     latest.unlink()
     shutil.copytree(copied.path, latest)
+    with runs.locked(runs.Run(latest)):  # it is being trained, under this name
+        runs.create_run("x")
+        assert latest.is_dir() and not latest.is_symlink()
     newest = runs.create_run("x")
     assert latest.resolve() == newest.path and runs.list_runs("x")[-1].path == newest.path
     assert not list(latest.parent.glob(".*"))

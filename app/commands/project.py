@@ -34,7 +34,7 @@ def check(
         except UserError as error:
             problems.append(str(error))
     if problems:
-        raise UserError("\n".join(dict.fromkeys(problems)))  # a mistake in SET= once
+        raise UserError("\n".join(dict.fromkeys("\n".join(problems).split("\n"))))  # a mistake in SET= once
     if not show:
         print(f"{len(names)} experiment{'s' if len(names) != 1 else ''} checked, no error")
 

@@ -233,8 +233,9 @@ def edited_keys(run: Run, experiment: Experiment) -> list[str]:
         now = load_experiment(experiment.name, overrides)
     except UserError:
         return ["has errors now"]
-    # What `longer` may have changed.
-    expected = {"training.epochs", *(".".join((*path, "span_epochs")) for path in SCHEDULE_PATHS)}
+    # Where its images lie now, and what `longer` may have changed.
+    spans = (".".join((*path, "span_epochs")) for path in SCHEDULE_PATHS)
+    expected = {"dataset.data_dir", "training.epochs", *spans}
     if (now.model.weights or "").endswith("/latest"):  # the run recorded what that was
         expected.add("model.weights")
     exclude = dict.fromkeys(("name", "description", "reference"), True)

@@ -1,6 +1,7 @@
 """Seeds, number format, device and determinism of a run, and a record of what it all ran on."""
 
 import contextlib
+import os
 import platform
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from app.backend import silence
 from app.config import Experiment
 from app.distributed.process_group import ProcessGroup
 from app.errors import UserError
-from app.machine import CPU_FLAGS, commit, package_versions, usable_cores
+from app.machine import CPU_FLAGS, bound_cores, commit, package_versions
 from models import processor
 
 EMULATED = "8.8 times as long a step as float32 (measured: FastCifar10 in bfloat16 on two AVX2 cores)"
@@ -47,7 +48,7 @@ def precision_advice(precision: str, devices: str = "auto") -> str | None:
         return None
     if not computes_in(precision, devices):
         return (
-            f"training.precision: {precision} is emulated here, as there are no instructions for it: "
+            f"training.precision: {precision} is emulated here, without instructions for it: "
             f"{EMULATED}; auto or float32 avoids that"
         )
     if precision == "float32" and computes_in("bfloat16", devices):
@@ -160,7 +161,8 @@ def _accelerators(devices: str) -> list[Any]:
 def _without_driver_messages() -> contextlib.AbstractContextManager[None]:
     """Hold back that TensorFlow reports a missing driver as an error."""
     drivers = Path("/proc/driver/nvidia"), Path("/dev/dxg")  # the second is that of WSL
-    return contextlib.nullcontext() if any(each.exists() for each in drivers) else silence()
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")  # on purpose: no fault of a driver
+    return silence() if hidden or not any(each.exists() for each in drivers) else contextlib.nullcontext()
 
 
 def describe_environment(deterministic: bool) -> dict[str, Any]:
@@ -185,7 +187,7 @@ def describe_environment(deterministic: bool) -> dict[str, Any]:
         "devices": devices,
         "cpu": {
             "model": processor.cpuinfo("model name") or platform.processor(),
-            "count": usable_cores(),
+            "count": bound_cores(),
             "flags": [flag for flag in CPU_FLAGS if flag in processor.cpu_flags()],
         },
         "threads": threads,

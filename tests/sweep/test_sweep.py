@@ -16,6 +16,7 @@ import pytest
 
 from app.bench.prove import newest_state
 from app.distributed.local_workers import free_ports
+from app.machine import usable_cores
 from app.paths import module_command
 from app.reading import read_history
 from app.runs import Run, list_runs
@@ -157,6 +158,7 @@ def test_a_warm_process_trains_the_same_bits_as_a_fresh_one(straight):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the workers' numbers from /proc")
+@pytest.mark.skipif(usable_cores() < 2, reason="a core for each worker")
 def test_two_at_a_time_while_one_process_dies_and_ctrl_c_stops_the_other(tmp_path):
     home = make_home(tmp_path / "home")
     arguments = ("--jobs", "2", "--trials", "3", "--space", "optimizer.learning_rate.peak=log(0.001,0.1)")

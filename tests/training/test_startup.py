@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from app.backend import check_processor
 from app.config import load_experiment
 from app.doctor import doctor
 from app.errors import UserError
+from app.machine import check_processor
 from app.runs import load_run_experiment
 from app.training import startup
 from app.training import train as runner
