@@ -57,7 +57,7 @@ def _left_in_groups(root: Path) -> Iterator[int]:
 
 
 def bound_cores() -> int:
-    """Return how many cores this process is bound to: TensorFlow starts as many threads, by no quota."""
+    """Return how many cores this process is bound to: as many threads TensorFlow starts, quota or not."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
