@@ -155,7 +155,7 @@ def _tiles(experiment: Experiment, metrics: MetricsRecord) -> list[tuple[str, st
         found.append((theirs, f"reported by the source{data}"))
     found.append((f"{metrics.parameters.total:,}", "parameters"))
     if macs := metrics.parameters.macs:
-        found.append((f"{macs:,}", "multiply-accumulates an image"))
+        found.append((f"{macs / 1e6:,.1f} M", "multiply-accumulates an image"))
     found.append((duration(metrics.timing.seconds), f"for {counted(metrics.timing.epochs, 'epoch')}"))
     return found
 
@@ -167,7 +167,8 @@ def _reference(experiment: Experiment) -> str:
     accuracies = source_accuracies(experiment)
     sentence = f"Source: {reference.source}" + (f"; it reports {accuracies}" if accuracies else "")
     sentence += f" on {reference.data}" if reference.data and accuracies else ""
-    return sentence + (f" ({reference.note})" if reference.note else "") + "."
+    note = reference.note or ""
+    return f"{sentence}." + (f" {note[0].upper()}{note[1:].rstrip('.')}." if note else "")
 
 
 def _evaluation(folder: Path, found: EvaluationRecord) -> Iterator[str]:

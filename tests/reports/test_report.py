@@ -53,7 +53,7 @@ def test_training_leaves_a_page_that_loads_nothing_from_outside(digits_run):
     assert f"below a probability of {calibrated['unsure_below']:.3f} are called unsure" in words
     assert f"{100 * calibrated['sure_fraction']:.2f} % of these images are sure" in words
     assert f"({100 * calibrated['expected_calibration_error_before']:.2f} % before temperature" in words
-    assert "batch_size" in words and f"{metrics['parameters']['macs']:,}" in words
+    assert "batch_size" in words and f"{metrics['parameters']['macs'] / 1e6:,.1f} M" in words
 
 
 def test_make_report_writes_it_again_from_the_folder(digits_run, own_run, capsys):
@@ -72,6 +72,16 @@ def test_a_run_without_a_temperature_has_a_page_without_one(digits_run, own_run)
     text = write_report(own_run).read_text()
     assert text.count("<img") == digits_run.report.read_text().count("<img")
     assert "expected calibration error" in text and "unsure" not in text and "temperature" not in text
+
+
+@pytest.mark.parametrize("note", ["on the test split", "On the test split."])
+def test_what_the_source_reports_is_said_in_sentences(own_run, note):
+    text = own_run.experiment.read_text()
+    reference = f'{{source: "a paper", last_val_accuracy: 0.9, data: "other pixels", note: "{note}"}}'
+    assert text.count("reference: null") == 1
+    own_run.experiment.write_text(text.replace("reference: null", f"reference: {reference}"))
+    said = write_report(own_run).read_text()
+    assert "Source: a paper; it reports 90.00 % on other pixels. On the test split.<" in said
 
 
 def test_changed_images_are_said_and_cost_only_their_pictures(own_run):
