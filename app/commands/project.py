@@ -32,9 +32,9 @@ def check(
             if show:
                 print(dump_experiment(experiment, mark_defaults=True), end="")
         except UserError as error:
-            problems.append(str(error))
+            problems += str(error).split("\n")
     if problems:
-        raise UserError("\n".join(dict.fromkeys("\n".join(problems).split("\n"))))  # a mistake in SET= once
+        raise UserError("\n".join(dict.fromkeys(problems)))  # a mistake in SET= once
     if not show:
         print(f"{len(names)} experiment{'s' if len(names) != 1 else ''} checked, no error")
 

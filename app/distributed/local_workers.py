@@ -13,6 +13,7 @@ from typing import TextIO
 from app.distributed.cluster import LOCAL_VARIABLE, VARIABLE, ask_no_proxy, config_of, find_group
 from app.distributed.process_group import ProcessGroup
 from app.errors import UserError
+from app.machine import bound_cores
 from app.paths import module_command, runs_root, shown
 
 
@@ -34,7 +35,7 @@ def local_workers(num_workers: int, command: Sequence[str], experiment: str) -> 
         yield find_group()
         return
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []  # not on macOS
-    most = max(2, len(cores) or os.cpu_count() or 1)
+    most = max(2, bound_cores())
     if not 1 <= num_workers <= most:
         raise UserError(f"WORKERS={num_workers}: choose 1 to {most}, a core for each worker of this machine")
     if os.environ.get(VARIABLE, "").strip():
