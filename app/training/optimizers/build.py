@@ -8,6 +8,7 @@ import keras
 
 from app.errors import UserError
 from app.training.freezing import Freezing
+from app.training.optimizers.adam import with_fused_update
 from app.training.optimizers.learning_rate import LearningRate
 from app.training.optimizers.muon import KernelSteps, with_muon
 from app.training.optimizers.sgd import CoupledSGD
@@ -68,6 +69,7 @@ def build_optimizer(
             f"optimizer.{ACCUMULATION}: received {config.arguments[ACCUMULATION]}, but the whole training "
             f"has {total_steps:,} steps, so that the weights would never be updated; choose fewer"
         )
+    optimizer = with_fused_update(optimizer)
     names = variable_names(network) if network else {}
     if config.no_decay:
         optimizer = with_no_decay(optimizer, config.no_decay_patterns, names)
