@@ -13,6 +13,7 @@ from app.commands.options import (
     Exp,
     Option,
     Set,
+    check_seeds,
     command,
     overrides_from,
     shell_words,
@@ -53,7 +54,11 @@ def sweep(
     if not 1 <= jobs <= (cores := usable_cores()):
         raise UserError(f"sweep: JOBS={jobs}; choose 1 to {cores}, a core for each worker of this machine")
     if not is_alone():
-        raise UserError("sweep: trains many runs; several workers train one run. STORAGE= shares a sweep")
+        raise UserError(
+            "sweep: several workers train one run. For a sweep on several machines start it on each by "
+            "itself, without TF_CONFIG and in no job step of several tasks, with the same STORAGE="
+        )
+    check_seeds("sweep", experiment.seed + 1, experiment.sweep.seeds)
     preflight.check_data(experiment)
     preflight.check_backend()
     from app.sweep.sweep import sweep

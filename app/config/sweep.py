@@ -22,6 +22,7 @@ _RANGE = rf"({'|'.join(FORMS)})\( *({_NUMBER}) *, *({_NUMBER}) *\)"
 _RULE = f"must be {', '.join(f'{form}(low, high)' for form in FORMS)}, or a list of choices"
 _KEY = re.compile(r"[A-Za-z_]\w{0,63}(?:\.[A-Za-z_]\w{0,63}){0,9}", re.ASCII)
 _MAX_CHOICES = 100
+MAX_COMBINATIONS = 10_000  # of a space that are listed: all of a grid, else where drawing finds no new one
 _FEW_INTEGERS = 64
 _MAX_INTEGER = 2**53  # larger ones are not exact as floats, which samplers compute with
 

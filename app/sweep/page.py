@@ -26,10 +26,14 @@ IMPORTANCE_EVERY = 5  # finished trials; it takes longer than the rest of the pa
 REWRITTEN_SECONDS = 120  # at least, from one time to the next: a page takes a second or two
 
 
+def is_due(folder: Path) -> bool:
+    """Return whether the page of a running sweep was last written REWRITTEN_SECONDS ago, or never."""
+    path = folder / "sweep.html"
+    return not path.is_file() or abs(time.time() - path.stat().st_mtime) >= REWRITTEN_SECONDS
+
+
 def write_sweep(folder: Path, *, final: bool) -> Path:
     """Write sweep.html and its pictures into the folder of a sweep; a later call replaces them.
-
-    While the sweep is running, nothing is done within REWRITTEN_SECONDS of the last time.
 
     Returns:
         The page.
@@ -38,8 +42,6 @@ def write_sweep(folder: Path, *, final: bool) -> Path:
         UserError: A file of the sweep is missing or damaged.
     """
     path = folder / "sweep.html"
-    if not final and path.is_file() and abs(time.time() - path.stat().st_mtime) < REWRITTEN_SECONDS:
-        return path
     experiment, overrides = read_experiment(folder)
     assert experiment.sweep is not None
     trials, finalists = read_trials(folder), read_finalists(folder)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TextIO
 
 from app import preflight
-from app.config import Experiment
+from app.config import Experiment, trial_experiment
 from app.data.datasets import load_dataset
 from app.errors import UserError
 from app.files import write_json
@@ -131,6 +131,19 @@ def _data_of(experiment: Experiment) -> tuple[str, int]:
 
         dataset = load_dataset(experiment.dataset)
         preflight.check_dataset(experiment, dataset)
+    assert experiment.sweep is not None
+    space = experiment.sweep.space
+    for key in ("training.batch_size", "training.class_weight", "model.weights"):
+        for value in space[key].checked if key in space else ():
+            try:
+                one = trial_experiment(experiment, {key: value})
+            except UserError:
+                continue  # it goes with values of other keys alone
+            try:
+                preflight.check_dataset(preflight.settle_weights(one), dataset)
+            except UserError as error:
+                reason = str(error).partition("; choose")[0]
+                raise UserError(f"sweep.space.{key}: {reason}; take this value out of the space") from error
     return dataset.fingerprint, len(dataset.train)
 
 
@@ -181,7 +194,7 @@ def _study_name(experiment: Experiment, fingerprint: str) -> str:
 def _remove_half_made(folder: Path) -> None:
     """Delete run folders of processes that were killed before they had written what can be resumed."""
     for run in list_runs(folder.name):
-        if not run.summary.is_file():
+        if not run.experiment.is_file():
             with contextlib.suppress(UserError), locked(run):
                 shutil.rmtree(run.path, ignore_errors=True)
 
@@ -195,7 +208,7 @@ def _database(storage: str | None) -> tuple[str | None, str]:
 
     try:
         url = make_url(storage)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # the latter for a port that is no number
         url = None
     if (
         url is None

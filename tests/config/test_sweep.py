@@ -52,6 +52,7 @@ MISTAKES = {
     "misspelt_required": ("optimizer: [{nme: adam}, {momentum: 0.5}]", ["14:18: sweep.space.optimizer[0].nme: unknown key; did you mean 'name'?"]),
     "grid_of_floats": ("optimizer.momentum: uniform(0, 0.9)\n  sampler: grid", ["14:25: sweep.space.optimizer.momentum: a grid takes a list of values, or int(low, high); got 'uniform(0.0, 0.9)'"]),
     "large_grid": ("training.batch_size: int(8, 16)\n    optimizer.nesterov: [true, false]\n  sampler: grid\n  trials: 17", ["17:11: sweep.trials: must be 18, the combinations of the grid, or more; got 17"]),
+    "huge_grid": ("training.batch_size: int(1, 128)\n    optimizer.gradient_accumulation_steps: int(2, 101)\n  sampler: grid\n  trials: 12800", ["16:12: sweep.sampler: a grid has at most 10,000 combinations, and this one has 12,800; take random or tpe"]),
     "objective": ("training.batch_size: [8, 16]\n  objective: test_accuracy", ["15:14: sweep.objective: unknown value 'test_accuracy'; did you mean 'val_accuracy'? allowed: val_accuracy, val_loss"]),
     "sampler": ("training.batch_size: [8, 16]\n  sampler: bayes", ["15:12: sweep.sampler: unknown value 'bayes'; allowed: grid, random, tpe"]),
     "trials": ("training.batch_size: [8, 16]\n  trials: 0", ["15:11: sweep.trials: must be at least 1; got 0"]),

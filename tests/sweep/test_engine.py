@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import math
+import os
 import queue
 
 import optuna
@@ -13,12 +14,14 @@ from optuna.trial import TrialState, create_trial
 from app.config import load_experiment
 from app.config.sweep import Choice, Range, SweepConfig
 from app.data.datasets import load_dataset
+from app.files import read_json
 from app.sweep.engine import worker, worker_process
 from app.sweep.engine.decisions import distributions, propose, prunes
+from app.sweep.engine.ledger import Ledger
 from app.sweep.engine.study import Study
 from app.sweep.parallel import _ticks
-from app.sweep.trials import read_trials, write_trials
-from tests.sweep.made_up import sweep_of, write_folder
+from app.sweep.trials import SweepRecord, read_trials, write_trials
+from tests.sweep.made_up import searched, sweep_of, write_folder
 
 FLIP = [{"random_flip": {"mode": "horizontal"}}]
 SPACE = {
@@ -162,14 +165,48 @@ def test_machines_that_share_a_storage_leave_each_other_their_trials(database):
     assert there.take(9) == other._replace(begun=True)
 
 
-def test_finalists_are_trained_by_the_first_to_end_until_more_trials_are_wanted(database):
+def test_finalists_are_trained_by_the_first_to_end_until_more_trials_have_ended(database):
     here = open_study(database, owner="here:runs")
     there = open_study(database, here.name, owner="there:runs")
     assert [study.finisher() for study in (here, there, here)] == [None, "here:runs", None]
-    more = config(trials=there.config.trials + 1)  # the sweep was continued, here is gone
-    there = open_study(database, here.name, sweep=more, owner="there:runs")
+    there.end(there.take(9).number, value=0.5)
     assert [study.finisher() for study in (there, here)] == [None, "there:runs"]
     assert open_study(database).finisher() is None  # nobody shares it
+
+
+def test_first_trials_that_all_fail_end_a_sweep_but_not_one_that_goes_on(home, database):
+    folder = home / "runs" / "tiny.sweep"
+    write_folder(folder, searched(), [])
+    record = SweepRecord(**read_json(folder / "sweep.json"))
+
+    def fail(study, count):
+        ledger = Ledger(folder, record, searched(), study, io.StringIO())
+        for _ in range(count):
+            assert ledger.hopeless is None
+            ledger.end(study.take(99).number, reason="the loss is nan in epoch 1")
+        return ledger.hopeless
+
+    assert "the first 5 trials all failed" in fail(open_study(database, sweep=sweep_of()), 5)
+    study = open_study(database, sweep=sweep_of())
+    study.end(study.take(99).number, value=0.5)
+    assert fail(study, 5) is None
+
+
+def test_while_the_sweep_is_running_a_trial_that_ends_early_is_shown_when_the_page_is_due(home, database):
+    folder = home / "runs" / "tiny.sweep"
+    write_folder(folder, searched(), [])
+    study = open_study(database, sweep=sweep_of())
+    ledger = Ledger(folder, SweepRecord(**read_json(folder / "sweep.json")), searched(), study, io.StringIO())
+    path, taken = folder / "sweep.html", [study.take(9).number for _ in range(2)]
+    ledger.end(taken[0], value=0.25)
+    ledger.draw()
+    before = path.read_text()
+    ledger.end(taken[1], value=0.75)
+    ledger.draw()
+    assert path.read_text() == before  # at once is too soon
+    os.utime(path, (0, 0))
+    ledger.draw()
+    assert "75.00 %" in path.read_text() and "75.00 %" not in before
 
 
 def test_a_trial_ends_once(database):

@@ -1,6 +1,5 @@
 """The page of a sweep: complete, self-contained, and written as well where there is little to show."""
 
-import os
 import random
 import re
 
@@ -54,19 +53,6 @@ def test_little_is_shown_of_little(home):
         write_folder(folder, searched(), each)
         text = write_sweep(folder, final=True).read_text()
         assert ("extends: tiny.yaml" in text) == (trials[0] in each)
-
-
-def test_it_is_not_written_again_at_once_while_the_sweep_is_running(home):
-    folder = home / "runs" / "tiny.sweep"
-    write_folder(folder, searched(), made_up_trials(2))
-    path = write_sweep(folder, final=False)
-    before = path.read_text()
-    write_folder(folder, searched(), made_up_trials(3))
-    write_sweep(folder, final=False)
-    assert path.read_text() == before
-    os.utime(path, (0, 0))
-    write_sweep(folder, final=False)
-    assert "20260101-000002" in path.read_text() and "20260101-000002" not in before
 
 
 def test_a_damaged_record_is_one_message(home):

@@ -9,7 +9,7 @@ import signal
 import time
 from pathlib import Path
 
-from app.config import Experiment, trial_experiment
+from app.config import trial_experiment
 from app.errors import Interrupted, UserError
 from app.paths import shown
 from app.preflight import settle_weights
@@ -93,7 +93,7 @@ class Coordinator:
                 self._stop("")
         return self.ending is None
 
-    def _next(self) -> tuple[Taken, Experiment, Run | None] | None:
+    def _next(self) -> tuple[Taken, Run | None] | None:
         """Take a trial and find its run; None where no trial is left."""
         while taken := self.study.take(self.sweep.trials):
             try:
@@ -109,18 +109,15 @@ class Coordinator:
             if run and run.finished:  # killed between its last file and the storage
                 self.ledger.finish(taken.number, run)
                 continue
-            return taken, experiment, run
+            return taken, run
         return None
 
-    def _begin(self, index: int, taken: Taken, experiment: Experiment, run: Run | None) -> None:
-        """Send a trial to a worker, a new one where the one that there is trained under other conditions."""
-        conditions = (experiment.training.devices, experiment.training.determinism)  # a process keeps both
+    def _begin(self, index: int, taken: Taken, run: Run | None) -> None:
+        """Send a trial to a worker, a new one where there is none."""
         worker = self.slots[index]
-        if worker is None or worker.conditions != conditions:
-            if worker:
-                worker.stop()
+        if worker is None:
             log = self.logs / f"worker-{index + 1}.log"
-            worker = self.slots[index] = Worker(self.ledger.folder, log, index, len(self.slots), conditions)
+            worker = self.slots[index] = Worker(self.ledger.folder, log, index, len(self.slots))
             self.workers.register(worker.output, selectors.EVENT_READ, worker)
         worker.begin(taken, run.path if run else None)
         self.ledger.write()

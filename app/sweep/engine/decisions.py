@@ -19,10 +19,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from app.config.sweep import Choice, Range, SweepConfig
+from app.config.sweep import MAX_COMBINATIONS, Choice, Range, SweepConfig
 
 MAX_ATTEMPTS = 20  # at settings that no trial has had
-MAX_COMBINATIONS = 10_000  # of a space that are listed where drawing finds no new one
 RUNG = "completed_rung_"  # attributes of a trial in which successive halving keeps values
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -12,7 +12,7 @@ from app.records import MetricsRecord
 from app.runs import Run
 from app.sweep.engine.display import Display
 from app.sweep.engine.study import Study
-from app.sweep.page import write_sweep
+from app.sweep.page import is_due, write_sweep
 from app.sweep.trials import SweepRecord, Trial, write_trials
 
 FAILURES = 5  # with the same reason, before any trial comes further, after which the sweep stops
@@ -35,7 +35,8 @@ class Ledger:
         self.study, self.display = study, Display(base.sweep, out)
         self.begun = time.monotonic()
         self._drawn = True  # whether the page shows what has ended
-        self._failures: list[str] | None = []  # the reasons, until a trial comes further
+        came_further = any(trial.state in ("finished", "pruned") for trial in study.view())
+        self._failures: list[str] | None = None if came_further else []  # the reasons, until a trial does
 
     @property
     def seconds(self) -> float:
@@ -77,7 +78,7 @@ class Ledger:
 
     def draw(self) -> None:
         """Bring the page up to date where a trial has ended."""
-        if self._drawn:
+        if self._drawn or not is_due(self.folder):
             return
         self._drawn = True
         try:

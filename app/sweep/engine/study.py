@@ -174,15 +174,16 @@ class Study:
     def finisher(self) -> str | None:
         """Return which machine trains the finalists; None if it is this one.
 
-        It is the first that asks, until more trials are wanted.
+        It is the first that asks, until more trials have ended.
         """
         if self.owner is None:
             return None
+        ended = sum(trial.state.is_finished() for trial in self._frozen())
         with _one_at_a_time(self.url):
-            finisher, known = self.storage.get_study_user_attrs(self._id).get("finalists", ("", 0))
-            if self.config.trials > known:
+            finisher, known = self.storage.get_study_user_attrs(self._id).get("finalists", ("", -1))
+            if ended > known:
                 finisher = self.owner
-                self.storage.set_study_user_attr(self._id, "finalists", [finisher, self.config.trials])
+                self.storage.set_study_user_attr(self._id, "finalists", [finisher, ended])
         return None if finisher == self.owner else str(finisher)
 
     @property

@@ -17,11 +17,8 @@ from app.sweep.engine.study import Taken
 class Worker:
     """A process that trains trials, and the one that it has."""
 
-    def __init__(self, folder: Path, log: Path, index: int, jobs: int, conditions: tuple[str | None, ...]):
-        """Start the worker `index` of `jobs`, among which cores and GPUs are divided.
-
-        It is bound to `conditions`, the devices and the determinism of its first trial.
-        """
+    def __init__(self, folder: Path, log: Path, index: int, jobs: int):
+        """Start the worker `index` of `jobs`, among which cores and GPUs are divided."""
         program, environment = module_command("app.sweep.engine.worker", str(folder))
         with open(log, "ab") as file:
             self.process = subprocess.Popen(
@@ -33,7 +30,6 @@ class Worker:
         assert self.process.stdin and self.process.stdout
         self.input, self.output, self.log = self.process.stdin, self.process.stdout, log
         os.set_blocking(self.output.fileno(), False)
-        self.conditions = conditions
         self.trial: Taken | None = None
         self.values: list[float] = []  # the objective after each epoch of the trial
         self._begun = 0.0
