@@ -92,9 +92,9 @@ def peak_memory_megabytes() -> int:
     """Return the largest resident memory of this process so far, or since `forget_peak_memory`."""
     with contextlib.suppress(OSError, KeyError):  # another system
         lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-        return round(int(lines["VmHWM"].split()[0]) / 1e3)
+        return round(int(lines["VmHWM"].split()[0]) * 1024 / 1e6)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1e6 if sys.platform == "darwin" else 1e3))  # bytes there, kilobytes elsewhere
+    return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6)  # bytes there, KiB elsewhere
 
 
 def forget_peak_memory() -> None:

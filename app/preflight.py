@@ -135,10 +135,10 @@ def check_resumable(run: Run, epochs: int | None) -> None:
                 "EPOCHS=n trains it further, to n epochs in all"
             )
         return
-    training = load_run_experiment(run).training
-    planned = training.num_epochs
+    planned = load_run_experiment(run).training.num_epochs
     if epochs <= planned:
-        raise UserError(f"EPOCHS={epochs}: {run.name} has {planned} epochs already; choose more than that")
+        planned_for = f"{run.name} is planned for {planned} epochs"
+        raise UserError(f"EPOCHS={epochs}: {planned_for}; choose more than that")
     load_run_experiment(run, [f"training.epochs={epochs}"])  # the strict loader knows how many are too many
     if not run.finished:
         return

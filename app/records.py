@@ -98,7 +98,7 @@ class TimingRecord(Record):
 
 
 class MetricsRecord(WeightsRecord):
-    """metrics.json, the last file of a finished run."""
+    """metrics.json, the last file of a training; evaluations and the page may follow."""
 
     advice = f"Delete it, and {FROM_STATE}"
 

@@ -55,7 +55,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether training reached its end; metrics.json is the last file written."""
+        """Whether training reached its end, after which metrics.json is written."""
         return self.metrics.exists()
 
 

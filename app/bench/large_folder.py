@@ -143,7 +143,7 @@ def _peak_memory() -> Iterator[list[float]]:
     def watch() -> None:
         while not ended.wait(0.05):
             lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-            found.append(int(lines["RssAnon"].split()[0]) / 1e3)
+            found.append(int(lines["RssAnon"].split()[0]) * 1024 / 1e6)
 
     thread = threading.Thread(target=watch)
     thread.start()

@@ -108,7 +108,7 @@ def run_process(command: Sequence[str], kill: Kill | None = None) -> tuple[Run, 
         lines: list[str] = []
         for line in process.stdout:
             lines.append(line)
-            if line.startswith("run ") or ": resumed at " in line:
+            if line.startswith("run ") or ": resumed " in line:
                 run = find_run(line.removeprefix("run ").split(":")[0].strip())
                 break
         else:

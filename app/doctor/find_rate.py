@@ -110,6 +110,8 @@ def find_rate(experiment: Experiment, out: TextIO) -> RateRange | None:
             f"make doctor EXP={experiment.name} looks for the cause"
         )
     steps, seconds = test.plan()
+    if job.lookahead:  # the test may be longer than the training
+        job.lookahead.total_steps = max(job.lookahead.total_steps, TIMED_STEPS + steps)
     peak = job.experiment.scaled_optimizer.learning_rate.peak
     print(
         f"{experiment.name}: learning rates from {LOWEST:g} to {HIGHEST:g}, or until the loss diverges, in "

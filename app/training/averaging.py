@@ -14,6 +14,7 @@ from keras import ops
 
 from app.config.training import Ema, Lookahead
 from app.distributed.replicas import Replicas, moving_statistics
+from app.errors import UserError
 from app.training.checkpoint import State
 from app.training.freezing import Freezing
 from models import ImageClassifier
@@ -139,8 +140,17 @@ class LookaheadAverage(keras.callbacks.Callback):
         replicas: Replicas,
         freezing: Freezing,
     ):
-        """Make the average, equal to the weights; in buffers of its own, as JAX gives each away in a step."""
+        """Make the average, equal to the weights; in buffers of its own, as JAX gives each away in a step.
+
+        Raises:
+            UserError: The average would never be updated, and replace the weights at the end.
+        """
         super().__init__()
+        if config.every_steps > total_steps:
+            raise UserError(
+                f"training.lookahead.every_steps: received {config.every_steps}, but the whole training has "
+                f"{total_steps:,} steps, so that the weights would end as they began; choose fewer"
+            )
         self.config, self.total_steps, self.freezing = config, total_steps, freezing
         self.average_statistics = functools.partial(replicas.average_statistics, classifier)
         self.position = 0

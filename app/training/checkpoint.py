@@ -39,6 +39,7 @@ class Progress:
         step: Finished steps of the epoch under way.
         rows: One history row a finished epoch.
         train_seconds: Time spent on the training steps of the epoch under way.
+        feature_seconds: Time spent on features of a frozen backbone, before the epochs.
         resumed_epochs: Epochs (from 1) in which training was resumed.
         flip_stream: Random stream of an alternating flip, see `app.data.order`.
     """
@@ -47,6 +48,7 @@ class Progress:
     step: int = 0
     rows: list[Row] = field(default_factory=list)
     train_seconds: float = 0.0
+    feature_seconds: float = 0.0
     resumed_epochs: list[int] = field(default_factory=list)
     flip_stream: int = FLIP_STREAM
 

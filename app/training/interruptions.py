@@ -27,7 +27,7 @@ def not_deleted(run: Run) -> Iterator[None]:
             time.sleep(0.05)
         raise UserError(
             f"{shown(run.path)}: this run folder was deleted while the run was trained; nothing is left of "
-            f"it. Train again: make train EXP={run.path.parent.name}"
+            "it. Give the command that began it once more"
         ) from error
 
 

@@ -31,10 +31,9 @@ def _accuracy(logits: np.ndarray, split: Split) -> float:
 
 
 def write_results(run: Run, job: Job, classifier: keras.Model, progress: Progress) -> None:
-    """Write predictions.npz and, as the last file of a run, metrics.json.
+    """Write predictions.npz and, as the last file of the training, metrics.json.
 
-    The test split, where validation came from training, is evaluated here and only here, with the best
-    checkpoint.
+    The test split, where validation came from training, is evaluated with the best checkpoint.
 
     Args:
         run: The run folder.
@@ -120,7 +119,7 @@ def write_results(run: Run, job: Job, classifier: keras.Model, progress: Progres
             "timing": {
                 "epochs": len(progress.rows),
                 "epochs_planned": training.num_epochs,
-                "seconds": sum(row["seconds"] for row in progress.rows),
+                "seconds": progress.feature_seconds + sum(row["seconds"] for row in progress.rows),
                 "seconds_per_epoch": statistics.median(row["seconds"] for row in progress.rows),
                 "images_per_second": statistics.median(row["images_per_second"] for row in progress.rows),
                 "resumed_epochs": progress.resumed_epochs,

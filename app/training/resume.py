@@ -129,7 +129,7 @@ def restore_last_state(run: Run, job: Job, found: FoundState, force: bool, out: 
             "from here on its images are other ones",
             file=out,
         )
-    if state:
+    if state and not is_complete(job.experiment, state.progress.rows):
         state.progress.resumed_epochs.append(state.progress.epoch + 1)
     settle_best(run, state.progress.epoch if state else 0)
     remove_temporaries(run)
@@ -175,7 +175,7 @@ def differences(run: Run, job: Job, environment: Mapping[str, Any]) -> tuple[lis
 
     Returns:
         What forbids going on: other data, another backend, other versions; and what only makes equal bits
-        uncertain: another processor, other threads.
+        uncertain: another commit of this program, another processor, other threads.
     """
     recorded = read_record(run.environment, EnvironmentRecord).content
     grave = changed_data(run, job.dataset)
@@ -192,6 +192,9 @@ def differences(run: Run, job: Job, environment: Mapping[str, Any]) -> tuple[lis
         if before != now:
             unknown = before == "not recorded"
             (slight if unknown else grave).append(f"{name}: {now} here, {before} when the run began")
+    began, now = (str(each.get("commit")).removesuffix("+changes") for each in (recorded, environment))
+    if began != now:
+        slight.append(f"this program: commit {now} here, {began} when the run began")
     for name in ("devices", "cpu", "threads", "deterministic", "workers", "replicas"):
         before = recorded.get(name, 1)  # older runs had one worker and one replica, and did not say so
         if before != environment[name]:

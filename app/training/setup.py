@@ -223,7 +223,8 @@ def _compile(job: Job) -> None:
     """Make a classifier ready to fit, with all its variables, on all replicas."""
     training, dataset, classifier = job.experiment.training, job.dataset, job.classifier
     optimizer, network = job.experiment.scaled_optimizer, classifier.network
-    classifier.build((None, *dataset.image_shape))
+    with _refusals_of("augmentation"):  # which some refuse only when they see the size of the images
+        classifier.build((None, *dataset.image_shape))
     classifier.compile(
         optimizer=build_optimizer(optimizer, job.steps_per_epoch, training.num_epochs, network, job.freezing),
         loss=SparseCrossentropy(

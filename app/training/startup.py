@@ -3,6 +3,7 @@
 import contextlib
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -193,5 +194,5 @@ def describe_environment(deterministic: bool) -> dict[str, Any]:
         "threads": threads,
         "onednn": processor.onednn_settings() if keras.backend.backend() == "tensorflow" else {},
         "deterministic": deterministic,
-        "command": sys.argv,
+        "command": [re.sub(r"(://[^:/@]*):[^@]*@", r"\1@", word) for word in sys.argv],  # without passwords
     }

@@ -14,6 +14,7 @@ from app.process import stop_noted
 from app.runs import Run
 from app.training.callbacks import fail
 from app.training.checkpoint import Progress, save_state, settle_best
+from app.training.history import is_complete
 from app.training.setup import Job
 from models.variables import metric_values, non_finite_variable, restore_metrics
 
@@ -74,6 +75,11 @@ class StateSaver(keras.callbacks.Callback):
         if stop:
             self._stop(stop)
 
+    def stop_if_asked(self) -> None:
+        """Stop for a signal that came when there was no batch any more; a resume writes the results."""
+        if stop := max(self.replicas.group.all_gather("stop", self.stop_signal)):
+            self._stop(stop)
+
     def _agree(self) -> tuple[int, bool]:
         """Return the signal to stop for, or 0, and whether to save, the same on every worker.
 
@@ -92,9 +98,11 @@ class StateSaver(keras.callbacks.Callback):
         return max(stop for stop, *_ in wishes), wishes[0][1]
 
     def _stop(self, number: int) -> NoReturn:
+        where = f"in epoch {self.progress.epoch + 1} after step {self.progress.step}"
+        if is_complete(self.job.experiment, self.progress.rows):
+            where = "after the last epoch"
         raise Interrupted(
-            f"\nstopped in epoch {self.progress.epoch + 1} after step {self.progress.step}; "
-            f"the state is written. Go on with: make resume RUN={self.run.argument}",
+            f"\nstopped {where}; the state is written. Go on with: make resume RUN={self.run.argument}",
             number,
         )
 

@@ -65,7 +65,7 @@ def train(
 
     Raises:
         UserError: Something that the user can mend.
-        Interrupted: SIGINT or SIGTERM; the state is written.
+        Interrupted: SIGINT, SIGTERM or SIGHUP; the state is written.
     """
     forget_peak_memory()  # of the runs that this process trained before
     with group or find_group() as group, contextlib.ExitStack() as stack:
@@ -76,15 +76,15 @@ def train(
             experiment = settle_weights(experiment)
         job = prepare(experiment, group, dataset)
         if group.is_chief:
+            environment = job.describe_environment()
+            environment |= {"overrides": overrides, "auto": experiment.training.auto}
+            data, summary = job.describe_dataset(), job.summary()
             run = create_run(experiment.name)
             stack.enter_context(locked(run))
-            write_text(run.experiment, dump_experiment(job.experiment))
-            environment = job.describe_environment()
-            write_json(
-                run.environment, environment | {"overrides": overrides, "auto": experiment.training.auto}
-            )
-            write_json(run.dataset, job.describe_dataset())
-            write_text(run.summary, job.summary())
+            write_json(run.environment, environment)
+            write_json(run.dataset, data)
+            write_text(run.summary, summary)
+            write_text(run.experiment, dump_experiment(job.experiment))  # last: what has it can be resumed
             group.all_gather("run", run.name)
         else:
             run = Run(runs_root() / group.all_gather("run", None)[0])
@@ -149,8 +149,10 @@ def resume(
         progress, metrics = agreed_position(group, state)
         job.flip_stream = progress.flip_stream
         job.replicas.broadcast(job.classifier)
-        position = f"epoch {progress.epoch + 1}, step {progress.step} of {job.steps_per_epoch}"
-        lines = [f"{run.name}: resumed at {position}"]
+        position = f"at epoch {progress.epoch + 1}, step {progress.step} of {job.steps_per_epoch}"
+        if is_complete(job.experiment, progress.rows):
+            position = "after the last epoch"
+        lines = [f"{run.name}: resumed {position}"]
         lines += startup.remarks(job.experiment, job.experiment, len(job.dataset.train))
         print("\n".join(lines), file=out, flush=True)
         return _fit(stack, run, job, progress, metrics, out, watch)
@@ -186,23 +188,27 @@ def _fit(
         callbacks.append(after_epoch)
     if group.is_chief:  # other machines may have no run folder at all
         stack.enter_context(not_deleted(run))
-    with quick_inference(), features_once(job, run, out) as fed, saver.stoppable(), group.watched():
+    whole = is_complete(experiment, progress.rows)  # stopped before its results were written
+    feed = contextlib.nullcontext(job) if whole else features_once(job, run, progress, out)
+    with quick_inference(), feed as fed, saver.stoppable(), group.watched():
         val_ds, val_steps = fed.validation_batches()
         if progress.step == job.steps_per_epoch:
             finish_validation(classifier, progress.epoch, val_ds, val_steps, callbacks)
         while not is_complete(experiment, progress.rows):
-            whole, until = progress.step == 0, job.begin(progress.epoch)
+            from_start, until = progress.step == 0, job.begin(progress.epoch)
             classifier.fit(
                 fed.batches(progress.epoch, progress.step),
                 validation_data=val_ds,
                 validation_steps=val_steps,
                 initial_epoch=progress.epoch,
-                epochs=until if whole else progress.epoch + 1,
+                epochs=until if from_start else progress.epoch + 1,
                 steps_per_epoch=job.steps_per_epoch - progress.step,
                 shuffle=False,  # the order is the pipeline's
                 verbose=0,
                 callbacks=callbacks,
             )
+
+    saver.stop_if_asked()  # behind the last batch
 
     # Results
     if job.ema:

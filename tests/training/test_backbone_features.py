@@ -16,6 +16,7 @@ from app.reading import read_history
 from app.runs import Run, list_runs
 from app.training import backbone_features
 from app.training.backbone_features import features_once, halves_of
+from app.training.checkpoint import Progress
 from app.training.setup import prepare
 from models import ImageClassifier, Normalization, build_model, list_models
 from models.network import MODELS, Network
@@ -29,7 +30,7 @@ FLIPPED = [*FROZEN[:2], "augmentation=[random_flip]"]
 def fitted(overrides, home):
     """Losses of an epoch, weights after it, what was said, and the shape of what the steps were fed."""
     job, out = prepare(load_experiment("tiny", overrides)), io.StringIO()
-    with features_once(job, Run(home / "runs" / "tiny" / "now"), out) as fed:
+    with features_once(job, Run(home / "runs" / "tiny" / "now"), Progress(), out) as fed:
         val_ds, val_steps = fed.validation_batches()
         history = job.classifier.fit(
             fed.batches(), steps_per_epoch=job.steps_per_epoch, epochs=2, shuffle=False, verbose=0,
@@ -98,7 +99,7 @@ def test_head_learns_from_features_what_it_learns_from_images(home, monkeypatch,
 )
 def test_elsewhere_the_steps_take_images(home, overrides):
     job = prepare(load_experiment("tiny", overrides))
-    with features_once(job, Run(home / "runs" / "tiny" / "now"), io.StringIO()) as fed:
+    with features_once(job, Run(home / "runs" / "tiny" / "now"), Progress(), io.StringIO()) as fed:
         assert fed is job
 
 
@@ -116,7 +117,9 @@ def test_run_leaves_the_whole_classifier(flipped):
     classifier = keras.saving.load_model(flipped.best_model)
     images = np.zeros((2, 16, 16, 1), np.uint8)
     assert classifier.predict(images, verbose=0).shape == (2, 10)
-    assert read_json(flipped.metrics)["parameters"]["trainable"] == 128 * 10 + 10
+    metrics = read_json(flipped.metrics)
+    assert metrics["parameters"]["trainable"] == 128 * 10 + 10
+    assert metrics["timing"]["seconds"] > sum(row["seconds"] for row in read_history(flipped.history))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 
 import app.training.train as runner
 from app.config import load_experiment
+from app.errors import UserError
 from app.files import read_json
 from app.training.setup import prepare
 from tests.conftest import on_jax
@@ -69,6 +70,11 @@ def test_weights_become_their_average_every_few_steps(fast):
         for ours, theirs in zip(after.seen[step - 1], expected, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-7)
     assert total % 3  # so that the last step is a case of its own
+
+
+def test_average_that_would_never_be_updated_is_refused(fast):
+    with pytest.raises(UserError, match="every_steps: received 15, but the whole training has 14 steps"):
+        prepare(load_experiment("fast", ["training.lookahead.every_steps=15"]))
 
 
 def test_network_computes_in_the_precision_asked_for(fast):

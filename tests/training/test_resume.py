@@ -112,7 +112,7 @@ def test_stretched_schedule_goes_on_as_the_longer_one(home, finished):
     ("options", "words"),
     [
         ({}, "this run is finished.*EPOCHS=n"),
-        ({"epochs": 2}, "EPOCHS=2: tiny/.* has 2 epochs already; choose more"),
+        ({"epochs": 2}, "EPOCHS=2: tiny/.* is planned for 2 epochs; choose more"),
         ({"schedule": "keep"}, "SCHEDULE=keep: .* n is missing"),
     ],
 )
@@ -156,6 +156,15 @@ def test_other_classes_are_refused_even_by_force(unfinished):
     ):
         resume(unfinished, force=True)
     assert before == {path: path.read_bytes() for path in unfinished.path.rglob("*") if path.is_file()}
+
+
+def test_run_that_lacks_only_its_results_is_resumed_in_no_epoch(unfinished, straight):
+    plant(unfinished.environment, commit="0" * 40)
+    said = resume(unfinished)
+    assert "resumed after the last epoch" in said
+    assert f"{'0' * 40} when the run began; equal bits are not promised" in said
+    assert json.loads(unfinished.metrics.read_text())["timing"]["resumed_epochs"] == []
+    assert_same_bits(unfinished, straight)
 
 
 def test_other_versions_are_refused_unless_forced(unfinished, straight):

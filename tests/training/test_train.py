@@ -23,7 +23,7 @@ from app.runs import Run, create_run, list_runs, load_run_experiment
 from app.training import setup as job
 from app.training.checkpoint import load_state
 from app.training.starting_weights import start_from
-from models import build_model
+from models import ImageClassifier, build_model
 from tests.conftest import TINY, copied
 from tests.training.stopped_runs import (
     EVERYTHING,
@@ -222,6 +222,27 @@ def test_non_finite_loss_stops_and_names_epoch_step_and_causes(home):
     assert "epoch 1, step" in message and "learning rate that is too high (peak 1e+30)" in message
     (run,) = list_runs("tiny")
     assert not run.finished
+
+
+def test_stop_behind_the_last_batch_is_no_end_of_the_results(home, monkeypatch):
+    fit = ImageClassifier.fit
+
+    def fit_and_be_stopped(*arguments, **options):
+        fit(*arguments, **options)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(ImageClassifier, "fit", fit_and_be_stopped)
+    with pytest.raises(Interrupted, match="stopped after the last epoch; the state is written"):
+        train()
+    (run,) = list_runs("tiny")
+    assert not run.finished and len(read_history(run.history)) == 2
+    monkeypatch.undo()
+
+
+def test_border_as_wide_as_the_images_makes_no_folder(home):
+    with pytest.raises(UserError, match="augmentation: padding_pixels must be below the sides"):
+        train("augmentation=[{random_crop: {padding_pixels: 16, fill: mirror}}]")
+    assert not (home / "runs").exists()
 
 
 def test_batch_larger_than_the_data_makes_no_folder(home):

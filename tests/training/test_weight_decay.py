@@ -158,3 +158,9 @@ def test_variables_left_out_of_weight_decay_are_trained_as_without_it(optimizer,
 def test_what_no_decay_cannot_do_is_said_before_training(home, given, lines, frozen):
     job = prepare(load_experiment("tiny", [*frozen, *(f"optimizer.{item}" for item in given)]))
     assert list(job.warnings()) == lines
+
+
+def test_a_loss_scale_that_float16_overrules_is_said(home):
+    float16 = ["training.precision=float16", "optimizer.loss_scale_factor=8.0"]
+    (line,) = prepare(load_experiment("tiny", float16)).warnings()
+    assert line.startswith("optimizer.loss_scale_factor has no effect")

@@ -33,6 +33,8 @@ def optimizer_warnings(
             now = f"{used.learning_rate.peak:g} for batches of {training.batch_size:,}"
             yield f"optimizer.{key}learning_rate.peak: {rate} is {now}"
     optimizer = getattr(classifier.optimizer, "inner_optimizer", classifier.optimizer)
+    if optimizer is not classifier.optimizer and config.arguments.get("loss_scale_factor"):
+        yield f"optimizer.loss_scale_factor has no effect: with {training.precision} the scale is dynamic"
     if config.no_decay and not optimizer.weight_decay:
         yield "optimizer.no_decay has no effect: there is no weight_decay"
     elif config.no_decay != NORM_AND_BIAS:  # which need not have all of its kinds
