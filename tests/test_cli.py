@@ -65,6 +65,16 @@ def test_unknown_experiment_names_the_nearest_and_makes_nothing(home, capsys):
         (["resume", "tinny"], "Did you mean 'tiny'"),
         (["curves", "--run", "tiny/20200101-000000"], "no run folder of that name"),
         (["train", "tiny", "--seeds", "0"], "SEEDS=0; train once at least"),
+        (["sweep", "tiny", "--space", "training.batch_size=[32,4096]"], "take this value out of the space"),
+        (
+            "sweep tiny --space optimizer.beta_1=[0.8,0.9] --storage postgresql://me:secret/db".split(),
+            "STORAGE: must be postgresql://user:password@host/database",
+        ),
+        (
+            ["train", "tiny", "--seed", "4294967295", "--seeds", "2"],
+            "the last of 2 seeds would be above 4294967295",
+        ),
+        (["doctor", "--run", "tiny/latest", "--set", "seed=1"], "SET and DATA_DIR go with EXP="),
         (["preview", "tinny"], "Did you mean 'tiny'"),
         (["evaluate"], "name an experiment (EXP=) or one of its runs (RUN=)"),
         (["report", "tiny"], "no finished run"),
@@ -363,7 +373,7 @@ def test_with_more_epochs_an_experiment_stands_for_its_newest_run(home, capsys):
         shutil.copy(home / "experiments" / "tiny.yaml", folder / "experiment.yaml")
     (home / "runs" / "tiny" / "20260101-000000" / "metrics.json").write_text("{}")
     assert cli.main(["resume", "tiny", "--epochs", "2"]) == 2
-    assert "EPOCHS=2: tiny/20260102-000000 has 2 epochs already" in capsys.readouterr().err
+    assert "EPOCHS=2: tiny/20260102-000000 is planned for 2 epochs" in capsys.readouterr().err
 
 
 def test_what_is_wrong_with_runs_and_data_is_found_before_tensorflow_comes_up(home):
@@ -388,7 +398,7 @@ def test_what_is_wrong_with_runs_and_data_is_found_before_tensorflow_comes_up(ho
         "bench tiny --beside training.ema.decay=2": "must be below 1",
         "bench tiny --workers 2 --beside seed=1": "received both WORKERS and BESIDE",
         f"resume --run {name}": "this run is finished",
-        f"resume --run {name} --epochs 2": "has 2 epochs already",
+        f"resume --run {name} --epochs 2": "is planned for 2 epochs",
         f"predict --run {name} --images no.jpg": "IMAGES=no.jpg: no such file or folder",
         f"explain --run {name} --images no/*.jpg": "this pattern finds no file that is an image",
         f"export --run {name} --format onx": "did you mean 'onnx'?",

@@ -27,6 +27,8 @@ def folds(
         raise UserError(f"folds: FOLDS={folds}; at least 2, so that one can be trained on and one predicted")
     if not is_alone():
         raise UserError("folds: trains several runs, one after the other; several workers train one run")
+    if any("dataset.fold" in text for text in set_):
+        raise UserError("folds: dataset.fold is set here, for each run; FOLDS= is the number of folds")
     experiment = chosen_experiment(exp, [*set_, f"dataset.fold.of={folds} dataset.fold.index=0"], data_dir)
     preflight.check_data(experiment)
     preflight.settle_weights(experiment)

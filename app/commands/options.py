@@ -20,7 +20,7 @@ from app.wording import nearest
 
 DEFAULT_EXPERIMENT = "quickstart"
 GIVEN = "GIVEN"  # the names of the variables on make's command line
-_NO = ("", "0", "no", "false")  # of a variable that switches something on
+_YES, _NO = ("1", "yes", "true", "on"), ("", "0", "no", "false", "off")  # of a variable that is a switch
 _Function = TypeVar("_Function", bound=Callable[..., int | None])
 
 
@@ -91,6 +91,12 @@ def overrides_from(set_: Sequence[str], data_dir: str | None = None) -> list[str
             raise UserError(f"--data-dir {data_dir!r}: {error}") from error
         pairs.append(f"dataset.data_dir={as_yaml(str(folder))}")
     return pairs
+
+
+def check_seeds(command: str, first: int, count: int) -> None:
+    """Raise a UserError where the last of several seeds would be none."""
+    if first + count > 2**32:
+        raise UserError(f"{command}: the last of {count} seeds would be above {2**32 - 1}; begin with less")
 
 
 def shell_words(subject: str, text: str, advice: str) -> list[str]:
@@ -180,7 +186,9 @@ def _from_variables(name: str, environment: Mapping[str, str]) -> list[str]:
     for variable, (flag, settings) in known.items():
         value = environment.get(variable, "")
         if settings.get("action") == "store_true":
-            options += [flag] * (value.lower() not in _NO)
+            if value.lower() not in (*_YES, *_NO):
+                raise UserError(f"make {name}: {variable}={value}: must be 1 or 0")
+            options += [flag] * (value.lower() in _YES)
         elif "nargs" in settings:
             positional += [value] * bool(value)
         elif value:

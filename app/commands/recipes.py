@@ -7,7 +7,16 @@ import sys
 from typing import Annotated
 
 from app import preflight
-from app.commands.options import DataDir, Exp, Option, Set, chosen_experiment, command, shell_words
+from app.commands.options import (
+    DataDir,
+    Exp,
+    Option,
+    Set,
+    check_seeds,
+    chosen_experiment,
+    command,
+    shell_words,
+)
 from app.distributed.cluster import is_alone
 from app.errors import UserError
 from app.process import unheard
@@ -32,6 +41,7 @@ def ablate(
     from app.ablation.pieces import pieces_of, variants_of
 
     experiment = chosen_experiment(exp, set_, data_dir)
+    check_seeds("ablate", experiment.seed, seeds)
     preflight.check_data(experiment)
     experiment = preflight.settle_weights(experiment)
     advice = "write pieces with spaces between them"

@@ -18,6 +18,7 @@ from app.commands.options import (
     RunName,
     Set,
     Workers,
+    check_seeds,
     chosen_experiment,
     chosen_run,
     command,
@@ -57,13 +58,13 @@ def train(
     if from_:
         run = find_run(from_)
         experiment = load_run_experiment(run)
-        if overrides:
-            experiment = changed_experiment(experiment, overrides)
+        experiment = changed_experiment(experiment, overrides) if overrides else experiment
         again += ["--from", str(run.path)]
     else:
         experiment = load_experiment(exp or DEFAULT_EXPERIMENT, overrides)
     if seeds < 1:
         raise UserError(f"train: SEEDS={seeds}; train once at least")
+    check_seeds("train", experiment.seed, seeds)
     if seeds > 1 and (workers > 1 or not is_alone()):
         raise UserError(
             "train: SEEDS= trains several runs, one after the other; several workers train one run"
@@ -155,10 +156,10 @@ def doctor(
 ) -> int:
     """Check an experiment before a long run, or find the layer in which a run became non-finite."""
     if bool(run) == bool(exp):
-        raise UserError(
-            "doctor: name an experiment to check (EXP=) or a run that blew up (RUN=), one of the two"
-        )
+        raise UserError("doctor: name an experiment (EXP=) or a run that blew up (RUN=), one of the two")
     if run:
+        if set_ or data_dir:
+            raise UserError("doctor: RUN= repeats what the run did; SET and DATA_DIR go with EXP=")
         chosen = find_run(run)
         from app.doctor.replay import replay  # brings up the backend, which takes seconds
 

@@ -159,7 +159,8 @@ def annotation_of(schema: dict[str, Any]) -> Any:
     }  # fmt: skip
     annotation: Any = Union[tuple(types[name] for name in _types(schema))]  # noqa: UP007 - of any number of types
     if "enum" in schema:
-        return Annotated[annotation, AfterValidator(functools.partial(_one_of, tuple(schema["enum"])))]
+        options = tuple(tuple(each) if isinstance(each, list) else each for each in schema["enum"])
+        return Annotated[annotation, AfterValidator(functools.partial(_one_of, options))]
     if schema.get("maxItems") == 2:  # models.limits.Range
         return Annotated[annotation, AfterValidator(_range)]
     return annotation
@@ -185,6 +186,9 @@ def _argument_rule(schema: dict[str, Any], errors: Sequence[ErrorDetails]) -> st
     for error, in_item in zip(errors, in_items, strict=True):
         if error["type"] not in _OF_TYPES and not in_item:  # the type fits
             return broken_rule(error)
+    for error in errors:
+        if error["type"] not in _OF_TYPES:
+            return f"every item {broken_rule(error)}"
     if any(in_items):
         return f"must be a list whose every item is {type_names(schema['items'])}"
     return f"must be {type_names(schema)}"

@@ -73,6 +73,13 @@ def build_catalogue() -> dict[str, Any]:
     layers = _described(LAYERS)
     probability = {"type": "number", "minimum": 0, "maximum": 1}  # no limits of a draw, as others' `factor`
     layers["random_grayscale"]["factor"] |= probability
+    for arguments in layers.values():
+        if "value_range" in arguments:  # which is that of the pixels
+            arguments["value_range"]["enum"] = [[0, 255]]
+    # Of two limits Keras refuses only those that both lie outside.
+    for name, least in (("random_brightness", -1), ("random_hue", 0), ("random_invert", 0)):
+        limits = {"minimum": least, "maximum": 1}
+        layers[name]["factor"] |= limits | {"items": {"type": "number", **limits}}
     return {
         "datasets": sorted(LOADERS),
         "optimizers": optimizers,

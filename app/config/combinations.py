@@ -7,7 +7,7 @@ from typing import Any
 from app.config.arguments import Finding, split_layer, value_at
 from app.config.schedules import SCHEDULE_PATHS
 from app.config.schema import MIXING
-from app.config.sweep import Range, SweepConfig
+from app.config.sweep import MAX_COMBINATIONS, Range, SweepConfig
 from app.config.training import AUTO_EPOCHS
 from app.wording import received
 
@@ -102,6 +102,11 @@ def schedule_findings(plain: dict[str, Any]) -> Iterator[Finding]:
             continue
         span = schedule.get("span_epochs")
         limit, end = (f"span_epochs, which is {span}", span) if type(span) is int else (length, epochs)
+        boundaries = schedule.get("boundaries_epochs")
+        if isinstance(boundaries, tuple) and boundaries and type(boundaries[-1]) is int:
+            if boundaries[-1] >= epochs > 0 and value_at(plain, "training.epochs") != "auto":
+                message = f"the last must be below {length}; got {received(boundaries)}"
+                yield Finding((*path, "boundaries_epochs"), message)
         for key in ("warmup_epochs", "peak_epoch"):
             value = schedule.get(key)
             if isinstance(value, int | float) and type(value) is not bool and value >= end > 0:
@@ -155,7 +160,11 @@ def search_findings(sweep: SweepConfig, epochs: int | str) -> Iterator[Finding]:
                 path, f"a grid takes a list of values, or int(low, high); got {received(str(setting))}"
             )
     number = sweep.num_combinations
-    if sweep.sampler == "grid" and number and number > sweep.trials:
+    if sweep.sampler == "grid" and number and number > MAX_COMBINATIONS:
+        most = f"a grid has at most {MAX_COMBINATIONS:,} combinations, and this one has {number:,}"
+        message = f"{most}; take random or tpe"
+        yield Finding(("sweep", "sampler"), message)
+    elif sweep.sampler == "grid" and number and number > sweep.trials:
         message = f"must be {number}, the combinations of the grid, or more; got {sweep.trials}"
         yield Finding(("sweep", "trials"), message)
 

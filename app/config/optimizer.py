@@ -34,7 +34,7 @@ class OptimizerConfig(WithArguments):
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None,
         description="Multiplies the learning rate, and weight decay with it, once for each block or layer "
-        "between a variable and the head (see Fine-tuning).",
+        "from the head down to the variable's (see Fine-tuning).",
     )
     no_decay: Annotated[
         Literal["norm_and_bias"] | tuple[Text, ...],

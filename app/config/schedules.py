@@ -3,7 +3,15 @@
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidator, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    WrapValidator,
+    field_validator,
+)
 
 Epochs = Annotated[int, Field(ge=1, le=100_000)]
 Positive = Annotated[float, Field(gt=0)]
@@ -53,6 +61,13 @@ class Schedule(Section):
         description="Batch size that the learning rates are given for; they are multiplied by "
         "`training.batch_size / per_images`.",
     )
+
+    @field_validator("start", "end", check_fields=False)
+    @classmethod
+    def _at_most_the_peak(cls, value: float, info: ValidationInfo) -> float:
+        if value > info.data.get("peak", value):
+            raise ValueError(f"must be at most the peak, which is {info.data['peak']:g}")
+        return value
 
     def for_batches_of(self, batch_size: int) -> Self:
         """Return the schedule with its learning rates as they are for batches of this size."""

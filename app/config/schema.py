@@ -69,7 +69,7 @@ class EvaluationConfig(Section):
 
 
 class Reference(Section):
-    """What the source reports; shown beside our figures, never used in training."""
+    """What the source reports; shown beside our metrics, never used in training."""
 
     source: Text = Field(description="Author, year and place.")
     data: Text | None = Field(None, description="The source's images, where ours are others.")
@@ -94,8 +94,9 @@ class Experiment(Section):
     )
     normalization: Literal["none", "unit", "symmetric", "per_channel", "per_pixel", "pretrained"] = Field(
         "per_channel",
-        description="Pixels as they are, to [0, 1], to [-1, 1], to mean 0 and standard deviation 1, or as "
-        "published weights expect them.",
+        description="Pixels as they are, to [0, 1], to [-1, 1], each channel to mean 0 and standard "
+        "deviation 1, minus one mean of all and divided by a standard deviation of each pixel and channel, "
+        "or as published weights expect them.",
     )
     model: ModelConfig = Field(description="The network.")
     optimizer: OptimizerConfig = Field(description="The optimizer and its learning rate.")

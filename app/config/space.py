@@ -44,17 +44,18 @@ def trial_experiment(base: Experiment, settings: Mapping[str, Any]) -> Experimen
     return checked(merge(root, _changes(settings, root.mark)), base)
 
 
-def checked(changed: Node, base: Experiment) -> Experiment:
+def checked(changed: Node, base: Experiment, shortened: bool = False) -> Experiment:
     """Return the experiment that the changed file of another one makes, strictly checked.
 
     Args:
         changed: The content of the file, with its changes.
         base: What was changed; what is wrong with it already, because it was shortened, is not reported.
+        shortened: Whether the training may end within its schedule, as where an override gives the epochs.
 
     Raises:
         UserError: With a line for everything that is wrong, which begins with the mark of `changed`.
     """
-    experiment, findings = _new_run(changed, base)
+    experiment, findings = _new_run(changed, base, shortened)
     known = _new_run(_base(base, changed.mark), base)[1]
     findings = [finding for finding in findings if finding not in known]
     if findings or experiment is None:
@@ -66,10 +67,11 @@ def checked(changed: Node, base: Experiment) -> Experiment:
 def changed_experiment(base: Experiment, overrides: Sequence[str], option: str = "--set") -> Experiment:
     """Return an experiment with overrides, strictly checked as a new run; see `load_experiment`."""
     problems: list[Problem] = []
-    root = merge(_base(base, Mark(option)), parse_overrides(overrides, problems, option))
+    changes = parse_overrides(overrides, problems, option)
+    root = merge(_base(base, Mark(option)), changes)
     if problems:
         raise UserError("\n".join(map(str, problems)))
-    return checked(root, base)
+    return checked(root, base, shortened=changes.has("training", "epochs"))
 
 
 def load_with_sweep(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
@@ -190,8 +192,10 @@ def _changes(settings: Mapping[str, Any], mark: Mark) -> Node:
     return changes
 
 
-def _new_run(root: Node, base: Experiment) -> tuple[Experiment | None, list[Finding]]:
+def _new_run(
+    root: Node, base: Experiment, shortened: bool = False
+) -> tuple[Experiment | None, list[Finding]]:
     """Return what a tree says of a new run that is called as `base`, and what is wrong with it."""
     plain = root.plain()
     experiment, findings = validated(plain, base.name, base.description)
-    return experiment, [*findings, *schedule_findings(plain)]
+    return experiment, findings if shortened else [*findings, *schedule_findings(plain)]

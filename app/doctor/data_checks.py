@@ -128,7 +128,7 @@ def check_augmentation(
         return CheckResult("warn", subject, f"{', '.join(idle)} left all images unchanged", advice)
     left = float(after.std() / max(images.std(), 1e-9))
     if layers and left < 0.2:
-        advice = f"Check value_range and strength; {picture}"
+        advice = f"Check its strength; {picture}"
         return CheckResult("warn", subject, f"leaves {left:.0%} of the images' contrast", advice)
     return CheckResult("ok", subject, f"{', '.join(layer.name for layer in layers) or 'none'}; {picture}")
 

@@ -160,6 +160,7 @@ def test_a_run_may_be_shortened_below_its_warmup(write, errors, tmp_path):
     (tmp_path / "experiment.yaml").write_text(dump_experiment(experiment))
     again = load_experiment(tmp_path / "experiment.yaml")
     assert again.optimizer.learning_rate.warmup_epochs == 5 and again.training.epochs == 2
+    assert changed_experiment(load_experiment("x"), ["training.epochs=2"]).training.epochs == 2
     assert errors("x", ["optimizer.learning_rate.warmup_epochs=10"])
 
 

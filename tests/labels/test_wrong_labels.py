@@ -221,6 +221,7 @@ def test_changed_images_are_noticed(home, capsys):
     ("arguments", "words"),
     [
         (["folds", "noisy", "--folds", "1"], "folds: FOLDS=1; at least 2"),
+        (["folds", "noisy", "--set", "dataset.fold.of=3"], "FOLDS= is the number of folds"),
         (["folds", "noisy", "--folds", "1001"], "dataset.fold.of: must be at most 1000; got 1001"),
         (["folds", "noisy", "--folds", "500"], "different training images, too few for one in each of 500"),
         (["train", "noisy", "--set", "dataset.fold={of: 3, index: 3}"], "fold.index: must be below 3"),
