@@ -20,12 +20,14 @@ class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
 
     def call(self, inputs: Any) -> Any:
         """Convolve each channel of (batch, height, width, channels) with its own kernel."""
-        symbolic = isinstance(inputs, keras.KerasTensor)
-        if symbolic or self.compute_dtype != "bfloat16" or not computes_quickly() or sees_gpu():
+        plain = isinstance(inputs, keras.KerasTensor) or self.dilation_rate != (1, 1)
+        if plain or self.compute_dtype != "bfloat16" or not computes_quickly() or sees_gpu():
             return super().call(inputs)
         kernel = ops.cast(self.kernel, inputs.dtype)
         outputs = _convolution(self.strides, self.padding.upper())(inputs, kernel)
-        return ops.add(outputs, ops.cast(self.bias, outputs.dtype)) if self.use_bias else outputs
+        return self.activation(
+            ops.add(outputs, ops.cast(self.bias, outputs.dtype)) if self.use_bias else outputs
+        )
 
 
 @functools.cache

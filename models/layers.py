@@ -17,7 +17,7 @@ _modes = {"stock": False, "quick inference": False}
 
 
 def stock_layers() -> contextlib.AbstractContextManager[None]:
-    """Let all layers of this module compute as Keras' own do, e.g. to measure what they gain.
+    """Let all that asks `computes_quickly` compute as Keras' own does, e.g. to measure what it gains.
 
     What is traced inside the block stays as it is.
     """

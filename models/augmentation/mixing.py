@@ -140,7 +140,7 @@ def augment(layers: Sequence[keras.layers.Layer], images):
             mixing.append(layer)
         else:
             images = layer(images, training=True)
-    images = ops.clip(images, 0.0, 255.0)  # RandomSaturation of Keras leaves this range
+    images = ops.clip(images, 0.0, 255.0)  # saved models may hold layers of Keras that leave this range
     return mix(mixing, images) if mixing else (images, None)
 
 

@@ -31,10 +31,14 @@ class RandomSharpness(RecolourByFactor):
 
 @augmentation
 class RandomPosterization(RecolourByFactor):
-    """Keep the upper bits of each pixel's eight; the factor is their number, from 1 to 8."""
+    """Keep the upper bits of each pixel's eight.
+
+    Args:
+        factor: Their number, from 1 to 8, or the limits of its draw.
+    """
 
     def _limits(self, factor: Any) -> tuple[float, float]:
-        pair = limits("factor", factor, 1, 8)
+        pair = limits("factor", [factor, factor] if isinstance(factor, int | float) else factor, 1, 8)
         require(all(number == int(number) for number in pair), "factor must be whole numbers of bits", factor)
         return pair
 

@@ -110,13 +110,13 @@ class FastBlock(Block):
 
     def __init__(self, filters: int, norm: Norm, partial_identity: bool = True) -> None:
         super().__init__()
-        start = PartialIdentity() if partial_identity else torch_kernel_initializer()
-        conv = {"padding": "same", "use_bias": False, "kernel_initializer": start}
-        self.conv1 = Conv2D(filters, 3, **conv)
+        start = PartialIdentity if partial_identity else torch_kernel_initializer
+        conv = {"padding": "same", "use_bias": False}
+        self.conv1 = Conv2D(filters, 3, kernel_initializer=start(), **conv)  # each draws from its own
         self.pool = keras.layers.MaxPooling2D(2)
         self.norm1 = norm()
         self.gelu1 = Gelu()
-        self.conv2 = Conv2D(filters, 3, **conv)
+        self.conv2 = Conv2D(filters, 3, kernel_initializer=start(), **conv)
         self.norm2 = norm()
         self.gelu2 = Gelu()
 

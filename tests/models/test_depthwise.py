@@ -9,7 +9,7 @@ from models.depthwise import DepthwiseConv2D
 
 
 def gradients(cls, policy, images, strides, padding, kernel):
-    layer = cls(5, strides, padding=padding, dtype=policy)
+    layer = cls(5, strides, padding=padding, activation="relu", dtype=policy)
     layer.build(images.shape)
     layer.trainable_weights[0].assign(kernel)
     inputs = tf.cast(images, layer.compute_dtype)

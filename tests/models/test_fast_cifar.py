@@ -63,6 +63,8 @@ def test_pieces_can_be_left_out():
     assert network.stem.kernel.trainable and network.blocks[0].conv1.kernel.shape == (3, 3, 24, 64)
     centre = keras.ops.convert_to_numpy(network.blocks[0].conv1.kernel)[1, 1]
     assert (np.diag(centre[:, :24]) != 1).all()
+    alike = network.blocks[2]  # both of its kernels have one shape
+    assert not np.array_equal(alike.conv1.kernel, alike.conv2.kernel)
     assert type(network).from_config(network.get_config()).get_config() == network.get_config()
 
 
