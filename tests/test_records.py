@@ -182,6 +182,16 @@ def test_history_may_say_that_training_blew_up(tmp_path):
     assert [type(first["epoch"]), type(first["seconds"])] == [int, float]
 
 
+@pytest.mark.parametrize(
+    ("accuracy", "words"), [(1 / 3, "at chance level"), (1.0, "3 validation images cannot tell")]
+)
+def test_of_a_few_images_even_all_may_be_right_by_chance(accuracy, words):
+    metrics = METRICS | {"headline": METRICS["headline"] | {"val_accuracy": accuracy}}
+    dataset = DATASET | {"class_names": ["a", "b"], "num_images": {"train": 9, "val": 3}}
+    remark = chance_remark("x", MetricsRecord.model_validate(metrics), DatasetRecord.model_validate(dataset))
+    assert words in remark
+
+
 @pytest.mark.parametrize(("accuracy", "at_chance"), [(0.0, True), (0.1, True), (0.118, True), (0.12, False)])
 def test_a_result_at_chance_level_is_remarked(accuracy, at_chance):
     # 'quickstart' has a file; a run of one of its sets is in a folder of another name.

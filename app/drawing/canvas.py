@@ -181,7 +181,7 @@ def percent_of(fraction: float) -> str:
 
 
 def save_figure(figure: "Figure", path: Path) -> None:
-    """Write a figure as a PNG file, whole or not at all."""
+    """Write a figure as a PNG file, atomically."""
     with atomic_path(path) as temporary, _any_script():
         figure.savefig(temporary, dpi=DOTS_PER_INCH)
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 FIGURE_INCHES = (1600 / DOTS_PER_INCH, 700 / DOTS_PER_INCH)
 SMALL_POINTS = 9.0  # of the line below the titles
 STRIP_INCHES = 200 / DOTS_PER_INCH  # below the panels, for the learning rate
-LEGEND_POINTS = 9.5
+LEGEND_POINTS = 8.5
 COLUMNS = ("epoch", "accuracy", "loss", "val_accuracy", "val_loss", "learning_rate")
 MARKED_EPOCHS = 60  # up to here every epoch gets a marker
 

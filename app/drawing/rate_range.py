@@ -56,5 +56,5 @@ def draw_rate_range(
     margin = 0.06 * np.ptp(curve) + 0.02
     axes.set_ylim(curve.min() - 3 * margin, curve.max() + 3 * margin)
     axes.set_xlim(min(rates[0], own) / 1.3, max(rates[-1], own) * 1.3)
-    add_legend(figure, height - 0.08, axes.get_legend_handles_labels()[0], ncols=5, fontsize=8.5)
+    add_legend(figure, height - 0.08, axes.get_legend_handles_labels()[0], ncols=5, fontsize=8)
     save_figure(figure, path)

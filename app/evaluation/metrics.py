@@ -8,6 +8,7 @@ import numpy as np
 
 from app.paths import experiments_dir
 from app.records import DatasetRecord, MetricsRecord
+from app.wording import counted
 
 CALIBRATION_BINS = 15
 SIGNIFICANCE = 0.05  # p-value below which a difference is called significant
@@ -141,6 +142,9 @@ def chance_remark(experiment: str, metrics: MetricsRecord, dataset: DatasetRecor
     error = math.sqrt(chance * (1 - chance) / dataset.num_images.val)
     if metrics.headline.val_accuracy > chance + 2 * error:
         return None
+    if metrics.headline.val_accuracy > chance and chance + 2 * error >= 1:
+        few = f"{counted(dataset.num_images.val, 'validation image')} cannot tell any accuracy from guessing"
+        return f"{few}; hold out more"
     is_file = (experiments_dir() / f"{experiment}.yaml").is_file()  # not where one of a set's runs is meant
     command = f": make doctor EXP={experiment}" if is_file else ""
     return (

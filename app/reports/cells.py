@@ -25,6 +25,11 @@ def percent(fraction: float | None) -> str:
     return "" if fraction is None else f"{100 * fraction:.2f} %"
 
 
+def seconds_text(seconds: float) -> str:
+    """Return seconds with two digits at least, but whole from 10 on."""
+    return f"{seconds:,.0f}" if seconds >= 9.95 else f"{seconds:.1f}" if seconds >= 0.95 else f"{seconds:.2g}"
+
+
 def data_name(experiment: Experiment, dataset: DatasetRecord | None) -> str:
     """Return the data's name, with the kind of files where they are not the published arrays."""
     settings = experiment.dataset

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from app.reports import html as page
-from app.reports.cells import data_name, percent, source_cell
+from app.reports.cells import data_name, percent, seconds_text, source_cell
 from app.reports.compare_chance import all_on_same_images
 from app.reports.compare_groups import Group, differing_settings
 from app.wording import aligned
@@ -122,10 +122,6 @@ def _epochs(group: Group) -> str:
     return f"{words} of {group.first.experiment.training.num_epochs}"
 
 
-def _seconds(group: Group) -> str:
-    return f"{group.seconds:,.0f}" if group.seconds >= 10 else f"{group.seconds:.1f}"
-
-
 def _count(*keys: str) -> Callable[[Group], str]:
     """Return a column's cells: a whole number of metrics.json, the same for all seeds."""
     return lambda group: next((f"{number:,.0f}" for number in group.metrics(*keys)), "")
@@ -141,7 +137,7 @@ _COLUMNS: tuple[_Column, ...] = (
     ("epochs", True, _epochs),
     ("parameters", True, _count("parameters", "total")),
     ("MACs", True, _count("parameters", "macs")),
-    ("seconds an epoch", True, _seconds),
+    ("seconds an epoch", True, lambda group: seconds_text(group.seconds)),
     ("source: last, best", True, lambda group: source_cell(group.first.experiment)),
     ("network", False, _network),
 )
@@ -166,7 +162,7 @@ def _tiles(groups: Sequence[Group]) -> list[tuple[str, str]]:
         found.append((_count("parameters", "total")(least), f"fewest parameters: {least.label}"))
     if timed := [group for group in groups if group.first.seconds]:
         quick = min(timed, key=lambda group: group.seconds)
-        found.append((f"{_seconds(quick)} s", f"shortest epoch: {quick.label}"))
+        found.append((f"{seconds_text(quick.seconds)} s", f"shortest epoch: {quick.label}"))
     return found
 
 
@@ -183,6 +179,8 @@ def _caption(groups: Sequence[Group]) -> str:
 def _notes(groups: Sequence[Group]) -> list[str]:
     """Return what a reader of the table has to know."""
     notes = ["Accuracy is the best epoch's; where the test split serves for validation, the last epoch's."]
+    if not all(group.first.finished for group in groups):
+        notes.append("Of an unfinished run it is that of its last epoch so far.")
     if any(len(group.trials) > 1 for group in groups):
         notes.append("Of several seeds, n of them: the mean, the smallest and the largest.")
     if not all_on_same_images(groups):

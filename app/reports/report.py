@@ -23,7 +23,7 @@ from app.paths import shown
 from app.reading import read_history, read_predictions, read_record, read_text
 from app.records import CalibratedRecord, DatasetRecord, EnvironmentRecord, EvaluationRecord, MetricsRecord
 from app.reports import html as page
-from app.reports.cells import percent, source_accuracies, train_command
+from app.reports.cells import percent, seconds_text, source_accuracies, train_command
 from app.runs import Run, load_run_experiment
 from app.wording import counted, duration
 
@@ -65,8 +65,9 @@ def _evaluate_validation(
     epoch = metrics.headline.epoch
     folder = evaluation_folder(run, "validation", metrics.checkpoint)
     evaluated = folder / "evaluation.json"
-    if dataset is None and evaluated.is_file() and read_record(evaluated, EvaluationRecord).epoch == epoch:
-        return None
+    if dataset is None and all((folder / name).is_file() for name in (*PICTURES, evaluated.name)):
+        if read_record(evaluated, EvaluationRecord).epoch == epoch:
+            return None
     try:
         if dataset is None:
             dataset = load_dataset(experiment.dataset)
@@ -182,7 +183,7 @@ def _evaluation(folder: Path, found: EvaluationRecord) -> Iterator[str]:
     if found.calibrated:
         scaled = percent(found.calibrated.expected_calibration_error)
         calibration = scaled, f"{calibration[1]} ({calibration[0]} before temperature scaling)"
-    top5 = [(percent(found.top5_accuracy), "top-5 accuracy")] if found.top5_accuracy else []
+    top5 = [(percent(found.top5_accuracy), "top-5 accuracy")] if found.top5_accuracy is not None else []
     yield page.tiles(
         [
             (percent(found.accuracy), f"accuracy on {found.images:,} images"),
@@ -226,10 +227,10 @@ def _machine(metrics: MetricsRecord, environment: EnvironmentRecord) -> list[tup
     promised = environment.deterministic and replicas == 1
     trained_by = f"{replicas} replicas of {environment.workers} workers" if replicas > 1 else "one replica"
     return [
-        ("an epoch", f"{timing.seconds_per_epoch:,.1f} s (median)"),
+        ("an epoch", f"{seconds_text(timing.seconds_per_epoch)} s (median)"),
         ("training", f"{timing.images_per_second:,.0f} images a second (median)"),
         ("peak memory", f"{memory:,} MB" if memory else "not known"),
-        ("resumed in epochs", resumed or "never stopped"),
+        ("resumed in epochs", resumed or "none"),
         ("processor", f"{environment.cpu.count} x {environment.cpu.model}"),
         ("devices", ", ".join(environment.devices)),
         ("trained by", trained_by),

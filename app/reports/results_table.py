@@ -13,7 +13,7 @@ from app.machine import describe_machine
 from app.paths import experiments_dir, project_root, shown
 from app.reading import read_record
 from app.records import DatasetRecord, EnvironmentRecord, MetricsRecord
-from app.reports.cells import FREE_SETTINGS, data_name, percent, source_cell
+from app.reports.cells import FREE_SETTINGS, data_name, percent, seconds_text, source_cell
 from app.runs import Run, detour, list_runs, load_run_experiment
 
 START = "<!-- make results writes from here -->"
@@ -186,7 +186,7 @@ def _result(experiment: Experiment, chosen: Sequence[_Finished]) -> tuple[_Cells
     stopped = f", stopped after {' to '.join(map(str, {trained[0]: 0, trained[-1]: 0}))}"
     epochs = f"{newest.planned} of {planned}{stopped if trained != [newest.planned] else ''}"
     split = newest.metrics.split
-    seconds = f"{statistics.median(each.timing.seconds_per_epoch for each in metrics):,.0f}"
+    seconds = seconds_text(statistics.median(each.timing.seconds_per_epoch for each in metrics))
     last = _mean(each.final.val_accuracy for each in metrics)
     headline = _mean(each.headline.val_accuracy for each in metrics)
     best = _mean(each.best.val_accuracy for each in metrics if each.best)
