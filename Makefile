@@ -88,7 +88,7 @@ schema: $(INSTALLED) ## write the catalogue of legal names, the editors' schema 
 	@$(call takes,)
 	@exec $(BIN)/python -m app.config.catalogue
 
-notebooks: $(DEV_INSTALLED) ## run every notebook from top to bottom (on copies)
+notebooks: $(DEV_INSTALLED) ## test every notebook, with shorter trainings, on copies
 	@$(call takes,)
 	@exec $(BIN)/python -m pytest -m "" tests/test_notebooks.py
 

@@ -1,4 +1,4 @@
-"""What every test starts from: a quiet TensorFlow, no settings of the user's, GPU tests only beside a GPU."""
+"""What every test starts from: a quiet TensorFlow, and no settings of the user's."""
 
 import gc
 import io
@@ -43,11 +43,6 @@ def pytest_collection_modifyitems(items):
     tests = Path(__file__).parent
     ranks = {tests / name: rank for rank, name in enumerate(LONG)}
     items.sort(key=lambda item: ranks.get(item.path, len(LONG)))
-    if shutil.which("nvidia-smi"):
-        return
-    for item in items:
-        if "gpu" in item.keywords:
-            item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU on this machine"))
 
 
 def pytest_collection_finish():
