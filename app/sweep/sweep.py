@@ -142,7 +142,7 @@ def _data_of(experiment: Experiment) -> tuple[str, int]:
             try:
                 preflight.check_dataset(preflight.settle_weights(one), dataset)
             except UserError as error:
-                reason = str(error).partition("; choose")[0]
+                reason = str(error).partition("; choose")[0].removeprefix(f"{key}: ")
                 raise UserError(f"sweep.space.{key}: {reason}; take this value out of the space") from error
     return dataset.fingerprint, len(dataset.train)
 
