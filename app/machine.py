@@ -91,10 +91,15 @@ def free_disk_bytes(folder: Path) -> int:
 def peak_memory_megabytes() -> int:
     """Return the largest resident memory of this process so far, or since `forget_peak_memory`."""
     with contextlib.suppress(OSError, KeyError):  # another system
-        lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-        return round(int(lines["VmHWM"].split()[0]) * 1024 / 1e6)
+        return round(status_megabytes("VmHWM"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6)  # bytes there, KiB elsewhere
+
+
+def status_megabytes(name: str) -> float:
+    """Return a size that Linux tells of this process in /proc/self/status, in MB."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines[name].split()[0]) * 1024 / 1e6  # Linux's kB are KiB
 
 
 def forget_peak_memory() -> None:

@@ -137,8 +137,7 @@ def check_resumable(run: Run, epochs: int | None) -> None:
         return
     planned = load_run_experiment(run).training.num_epochs
     if epochs <= planned:
-        planned_for = f"{run.name} is planned for {planned} epochs"
-        raise UserError(f"EPOCHS={epochs}: {planned_for}; choose more than that")
+        raise UserError(f"EPOCHS={epochs}: {run.name} is planned for {planned} epochs; choose more than that")
     load_run_experiment(run, [f"training.epochs={epochs}"])  # the strict loader knows how many are too many
     if not run.finished:
         return

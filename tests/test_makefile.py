@@ -150,6 +150,7 @@ def test_variables_become_the_options_of_the_same_name():
     assert (train["exp"], train["set_"], train["data_dir"]) == ("-x", ["a=1 b=2"], "my images")
     assert (train["seeds"], train["epochs"], train["from_"]) == (3, "2", None)
     assert options("resume", RUN="a/b", FORCE="1")["force"] is True
+    assert options("resume", RUN="a/b", FORCE="0")["force"] is False
     assert options("resume", RUN="a/b", FORCE="off")["force"] is False
     with pytest.raises(UserError, match="FORCE=never: must be 1 or 0"):
         options("resume", RUN="a/b", FORCE="never")

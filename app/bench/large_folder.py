@@ -25,7 +25,7 @@ from app.data.listing import index_folder
 from app.data.pipeline import training_batches
 from app.errors import UserError
 from app.files import write_json
-from app.machine import free_disk_bytes
+from app.machine import free_disk_bytes, status_megabytes
 from app.paths import HOME_VARIABLE
 
 CLASS_WEIGHTS = (1, 1, 1, 1, 3, 3, 3, 9, 9, 9)  # of as many class folders, in numbers of images
@@ -142,8 +142,7 @@ def _peak_memory() -> Iterator[list[float]]:
 
     def watch() -> None:
         while not ended.wait(0.05):
-            lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-            found.append(int(lines["RssAnon"].split()[0]) * 1024 / 1e6)
+            found.append(status_megabytes("RssAnon"))
 
     thread = threading.Thread(target=watch)
     thread.start()

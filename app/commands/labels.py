@@ -7,7 +7,7 @@ import sys
 from typing import Annotated
 
 from app import preflight
-from app.commands.options import DataDir, Exp, Option, Set, chosen_experiment, command
+from app.commands.options import DataDir, Exp, Option, Set, chosen_experiment, command, overrides_from
 from app.config import load_experiment
 from app.distributed.cluster import is_alone
 from app.errors import UserError
@@ -27,7 +27,7 @@ def folds(
         raise UserError(f"folds: FOLDS={folds}; at least 2, so that one can be trained on and one predicted")
     if not is_alone():
         raise UserError("folds: trains several runs, one after the other; several workers train one run")
-    if any("dataset.fold" in text for text in set_):
+    if any(pair.startswith("dataset.fold") for pair in overrides_from(set_)):
         raise UserError("folds: dataset.fold is set here, for each run; FOLDS= is the number of folds")
     experiment = chosen_experiment(exp, [*set_, f"dataset.fold.of={folds} dataset.fold.index=0"], data_dir)
     preflight.check_data(experiment)

@@ -224,15 +224,13 @@ def test_learning_rate_has_a_strip_of_its_own_below_both_panels(tmp_path, panels
     assert lower.x0 <= accuracy.get_window_extent().x0 and lower.x1 >= loss.get_window_extent().x1
 
 
-@pytest.mark.parametrize("num_epochs", [1, 5, 1200])
+@pytest.mark.parametrize("num_epochs", [1, 5, 200, 1200])
 @pytest.mark.parametrize("validation_name", ["validation", "test"])
-@pytest.mark.parametrize("ema", [None, {"decay": 0.9}])
-def test_legends_hide_nothing_and_stay_in_their_half(tmp_path, panels, num_epochs, validation_name, ema):
+@pytest.mark.parametrize("training", [{}, {"monitor": "val_loss", "ema": {"decay": 0.9}}])
+def test_legends_hide_nothing_and_stay_in_their_half(tmp_path, panels, num_epochs, validation_name, training):
     rows = history(num_epochs)
     rows[0]["val_loss"] = 1e4
-    draw_curves(
-        rows, tmp_path, validation_name=validation_name, ema=ema, monitor="val_loss", resumed_epochs=[1]
-    )
+    draw_curves(rows, tmp_path, validation_name=validation_name, resumed_epochs=[1], **training)
     for half, axes in enumerate(panels):
         legend = axes.get_legend().get_window_extent()
         assert legend.y0 >= axes.get_window_extent().y1 - 1
