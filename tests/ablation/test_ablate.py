@@ -59,7 +59,7 @@ def test_a_killed_ablation_goes_on_and_compares_what_its_runs_say(home, capsys):
     said = capsys.readouterr().out
     assert "3 variants with 2 seeds are 6 runs, 1 of them done; the others take about" in said
     assert f"seed 5 (1 of 2), whole recipe: {first.name} is finished" in said
-    runs = [run for run in list_runs("small.ablation") if run.dataset.is_file()]
+    runs = [run for run in list_runs("small.ablation") if run.experiment.is_file()]
     experiments = [load_run_experiment(run) for run in runs]
     # Seed by seed; none was trained twice.
     assert [each.seed for each in experiments] == [5, 5, 5, 6, 6, 6]
