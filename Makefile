@@ -32,7 +32,7 @@ TARGETS := help install schema notebooks test test-all lint clean with-torch wit
 # Refused before anything starts: make would first train, and find the word that is no target afterwards.
 STRAY := $(firstword $(filter-out $(TARGETS) $(INSTALLED) $(DEV_INSTALLED),$(MAKECMDGOALS)))
 $(if $(STRAY),$(error make has no target $(STRAY); `make` lists them. An experiment is named with EXP=name, \
-	without spaces around the sign))
+	without spaces around the sign; a value that has spaces goes in quotes))
 
 help: ## show this list
 	@$(call takes,)
@@ -50,7 +50,7 @@ $(COMMANDS): $(INSTALLED)
 
 train: ## train EXP (default: quickstart); SET="key=value ...", DATA_DIR=folder, FROM=run to repeat a run, EPOCHS=2, SEED=1, SEEDS=3 for three runs, WORKERS=2 to try several processes
 preview: ## draw 24 augmentations of an image of EXP, and its learning rate, before any training
-resume: ## resume RUN, or the newest unfinished run of EXP; EPOCHS=n [SCHEDULE=keep|stretch] to train on; FORCE=1
+resume: ## resume RUN, or the newest unfinished run of EXP; EPOCHS=n [SCHEDULE=keep|stretch] trains its newest run further; FORCE=1
 doctor: ## check EXP before a long run, or find the layer in which RUN became non-finite
 find-rate: ## train EXP for 60 to 200 steps while its learning rate rises, and suggest a peak
 prove-resume: ## train EXP straight and with KILLS=5 kills, and compare the two runs bit by bit

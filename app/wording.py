@@ -1,6 +1,7 @@
 """Wording of messages: what was received, what is allowed, what was probably meant, how long it takes."""
 
 import difflib
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -48,6 +49,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def composed(name: str) -> str:
+    """Return a name in one Unicode form; an accent may be a character of its own, as on macOS."""
+    return unicodedata.normalize("NFC", name)
+
+
 def received(value: Any) -> str:
     """Return a value as a person would recognise it from the file."""
     if value is None:
@@ -90,6 +96,8 @@ def unknown_key(word: str, options: Iterable[str]) -> tuple[str, str]:
 def unknown_name(kind: str, word: str, options: Iterable[str]) -> str:
     """Return the message for a name that is not in a list of names."""
     options = sorted(options)
+    if twin := next((each for each in options if composed(each) == composed(word)), None):
+        return f"unknown {kind} {ascii(word)}; {ascii(twin)} looks the same, in another Unicode form"
     meant = nearest(word, options)
     guess = f"did you mean '{meant}'? " if meant else ""
     return f"unknown {kind} {received(word)}; {guess}allowed: {', '.join(options)}"
@@ -132,8 +140,11 @@ def first_difference(have: Sequence[str], want: Sequence[str]) -> str:
     """Return where two lists of class names first differ."""
     if len(have) != len(want):
         return f"{len(have)} against {len(want)}"
-    number = next(i for i, pair in enumerate(zip(have, want, strict=True)) if pair[0] != pair[1])
-    return f"class {number} is {have[number]!r} against {want[number]!r}"
+    number, pair = next(
+        (i, pair) for i, pair in enumerate(zip(have, want, strict=True)) if pair[0] != pair[1]
+    )
+    show = ascii if composed(pair[0]) == composed(pair[1]) else repr
+    return f"class {number} is {show(pair[0])} against {show(pair[1])}"
 
 
 def install_extra(name: str) -> str:

@@ -134,6 +134,8 @@ def test_an_environment_is_made_anew_where_its_own_python_does_not_fit(tmp_path,
         ("train", {"training.epochs": "2"}, r'with SET="training.epochs=..."'),
         ("check", {"RUN": "x"}, "make check: takes no variable RUN.*it takes DATA_DIR, EXP, SET, SHOW$"),
         ("list", {"EXP": "x"}, "takes no variable EXP; it takes none$"),
+        ("train", {"EXP": "", "SEEDS": "3"}, "make train: EXP= is empty; give it a value or leave it out"),
+        ("evaluate", {"RUN": ""}, "make evaluate: RUN= is empty"),
         ("resume", {"EPOCHS": "two"}, "argument --epochs: invalid int value: 'two'"),
     ],
 )
@@ -146,9 +148,10 @@ def test_variables_become_the_options_of_the_same_name():
     def options(name, **variables):
         return parse(["--from-make", name], {GIVEN: " ".join(variables)} | variables)[1]
 
-    train = options("train", EXP="-x", SET="a=1 b=2", DATA_DIR="my images", SEEDS="3", EPOCHS="2", FROM="")
+    train = options("train", EXP="-x", SET="a=1 b=2", DATA_DIR="my images", SEEDS="3", EPOCHS="2")
     assert (train["exp"], train["set_"], train["data_dir"]) == ("-x", ["a=1 b=2"], "my images")
     assert (train["seeds"], train["epochs"], train["from_"]) == (3, "2", None)
+    assert options("train", SET="")["set_"] == []
     assert options("resume", RUN="a/b", FORCE="1")["force"] is True
     assert options("resume", RUN="a/b", FORCE="0")["force"] is False
     assert options("resume", RUN="a/b", FORCE="off")["force"] is False

@@ -174,14 +174,15 @@ def _dashed(name: str) -> str:
 def _from_variables(name: str, environment: Mapping[str, str]) -> list[str]:
     """Return the command line that make's variables stand for."""
     known = _parameters(COMMANDS[name])
-    for given in environment.get(GIVEN, "").split():
-        if given not in known:
-            meant = nearest(given, [each.lower() for each in known])
+    given = environment.get(GIVEN, "").split()
+    for each in given:
+        if each not in known:
+            meant = nearest(each, [variable.lower() for variable in known])
             hint = f" (did you mean {meant.upper()}?)" if meant else ""
-            if "." in given and "SET" in known:
-                hint = f' (keys of the experiment are changed with SET="{given}=...")'
+            if "." in each and "SET" in known:
+                hint = f' (keys of the experiment are changed with SET="{each}=...")'
             takes = ", ".join(sorted(known)) or "none"
-            raise UserError(f"make {name}: takes no variable {given}{hint}; it takes {takes}")
+            raise UserError(f"make {name}: takes no variable {each}{hint}; it takes {takes}")
     options, positional = [], []
     for variable, (flag, settings) in known.items():
         value = environment.get(variable, "")
@@ -189,6 +190,9 @@ def _from_variables(name: str, environment: Mapping[str, str]) -> list[str]:
             if value.lower() not in (*_YES, *_NO):
                 raise UserError(f"make {name}: {variable}={value}: must be 1 or 0")
             options += [flag] * (value.lower() in _YES)
+        elif variable in given and not value and settings.get("action") != "append":
+            # Of a shell's variable that is not set: the default, another experiment, was not meant.
+            raise UserError(f"make {name}: {variable}= is empty; give it a value or leave it out")
         elif "nargs" in settings:
             positional += [value] * bool(value)
         elif value:

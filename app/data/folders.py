@@ -130,12 +130,13 @@ def _good_rows(index: FolderIndex, bad: BadImages) -> Iterator[tuple[str, np.nda
 
 
 def _keys(index: FolderIndex) -> np.ndarray:
-    """Return a number for each file that changes with its path, size or time, or with the decoder, uint64."""
+    """Return a number for each file, uint64, that changes with its path, size, times and the decoder."""
 
     def key(name: str) -> bytes:
         try:
             status = os.stat(os.path.join(index.root, name))
-            words = f"{name!a} {status.st_size} {status.st_mtime_ns} {DECODER}"
+            # st_ctime_ns tells of files that were swapped, or written again with the time they had.
+            words = f"{name!a} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {DECODER}"
         except OSError:
             words = f"{name!a} missing"
         return hashlib.blake2b(words.encode(), digest_size=8).digest()

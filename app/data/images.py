@@ -110,7 +110,9 @@ def decode_file(path: str | Path, image_format: ImageFormat) -> np.ndarray:
     except Image.DecompressionBombError:  # Pillow's own limit is hardly higher
         raise BadImageError(f"declares more than {MAX_PIXELS:,} pixels") from None
     except Image.UnidentifiedImageError:
-        raise BadImageError("not an image" if content.getbuffer().nbytes else "empty file") from None
+        head = content.getvalue()[:12]
+        other = "HEIC, AVIF or a video; save it as JPEG" if head[4:8] == b"ftyp" else "not an image"
+        raise BadImageError(other if head else "empty file") from None
     except Exception as error:  # Pillow's readers raise whatever a damaged file makes them trip over
         raise BadImageError(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
 

@@ -10,7 +10,6 @@ Classes are in natural order ("2" before "10"), images in natural order of their
 
 import os
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ import numpy as np
 from app.data.images import SUFFIXES
 from app.errors import UserError
 from app.paths import shown
-from app.wording import printable
+from app.wording import composed, printable
 
 PART_FOLDERS = {
     "train": "train",
@@ -32,6 +31,7 @@ PART_FOLDERS = {
     "test": "test",
     "testing": "test",
 }
+IGNORED = ("__MACOSX", "@eaDir")  # what macOS adds to archives, and Synology's thumbnails to every folder
 MAX_SHOWN = 12  # folders named in a message
 
 
@@ -57,7 +57,7 @@ def natural_key(text: str) -> tuple[list[str | int], str]:
 def index_folder(root: Path, official: Sequence[str] | None = None) -> FolderIndex:
     """List the images below `root`.
 
-    Hidden files and folders, and `__MACOSX`, are left out; links are followed once, and never upwards.
+    Hidden files and folders and those of IGNORED are left out; links are followed once, and never upwards.
 
     Classes are the `official` names, in the order of their labels, which the folders must have; by default
     the folders' own names in natural order.
@@ -65,7 +65,8 @@ def index_folder(root: Path, official: Sequence[str] | None = None) -> FolderInd
     Raises:
         UserError: The folder is missing, empty or unreadable, has no class folders, a single class, a class
             without images, or links that lead nowhere in place of class folders; splits and classes, or the
-            names of classes, cannot be told apart; parts have different classes, or not the official ones.
+            names of classes, cannot be told apart; parts have different classes, or not the official ones;
+            splits lie inside classes.
     """
     part_folders = _part_folders(root, official)
     train, order = f"{shown(part_folders['train'])}/", subfolders(part_folders["train"])
@@ -75,7 +76,7 @@ def index_folder(root: Path, official: Sequence[str] | None = None) -> FolderInd
             raise UserError(f"{shown(folder)}: no class folders; images must lie in one folder a class")
         _compare(f"{shown(folder)}/", names, train, order)
     if official is not None:
-        names, order = order, _folders_of(official)
+        names, order = order, folders_of(official)
         _compare(train, names, "the dataset", order)
     _check_names(root, order)
     files: list[str] = []
@@ -99,6 +100,8 @@ def index_folder(root: Path, official: Sequence[str] | None = None) -> FolderInd
             f"class folders without images: {', '.join(map(printable, empty))}. Add images "
             f"({' '.join(sorted(SUFFIXES))}) or remove the class{where}."
         )
+    if part_folders == {"train": root}:
+        _check_no_parts_inside(root, files)
     class_names = tuple(order if official is None else official)
     return FolderIndex(root, class_names, files, np.array(labels, np.int32), parts, num_ignored)
 
@@ -110,15 +113,25 @@ def _check_names(root: Path, order: Sequence[str]) -> None:
         raise UserError(
             f"{shown(root)}: class folders whose names are no plain text: {', '.join(unnameable)}"
         )
-    forms = Counter(map(_composed, order))
-    if alike := [name for name in order if forms[_composed(name)] > 1]:
+    forms = Counter(map(composed, order))
+    if alike := [name for name in order if forms[composed(name)] > 1]:
         raise UserError(
             f"{shown(root)}: class folders whose names look the same, in different Unicode forms: "
             f"{', '.join(map(ascii, alike))}; rename or merge them"
         )
 
 
-def _folders_of(official: Sequence[str]) -> list[str]:
+def _check_no_parts_inside(root: Path, files: Sequence[str]) -> None:
+    """Refuse images in CLASS/test/, which would be trained on."""
+    inside = {tuple(parts[:2]) for file in files if len(parts := file.split(os.sep)) > 2}
+    if named := sorted(printable("/".join(each)) for each in inside if each[1].lower() in PART_FOLDERS):
+        raise UserError(
+            f"{shown(root)}: classes hold folders named like splits: {', '.join(named)}. Splits lie outside of "
+            "classes: train/CLASS/, val/CLASS/, test/CLASS/. If they are none, rename them."
+        )
+
+
+def folders_of(official: Sequence[str]) -> list[str]:
     """Return the names that class folders of a published dataset have."""
     return [name.replace("/", "_") for name in official]
 
@@ -128,7 +141,7 @@ def _part_folders(root: Path, official: Sequence[str] | None) -> dict[str, Path]
     children = subfolders(root)
     parts = [PART_FOLDERS.get(name.lower()) for name in children]
     # "train" is a class of CIFAR-100.
-    if not any(parts) or set(children) == set(_folders_of(official or ())):
+    if not any(parts) or set(children) == set(folders_of(official or ())):
         return {"train": root}
     if None in parts or "train" not in parts or len(set(parts)) < len(parts):
         named = ", ".join(f"{printable(name)}/" for name in children[:MAX_SHOWN])
@@ -161,20 +174,17 @@ def subfolders(folder: Path) -> list[str]:
 
 
 def _visible(name: str) -> bool:
-    return not name.startswith(".") and name != "__MACOSX"
-
-
-def _composed(name: str) -> str:
-    """Return a name in one Unicode form; an accent may be a character of its own, as on macOS."""
-    return unicodedata.normalize("NFC", name)
+    return not name.startswith(".") and name not in IGNORED
 
 
 def _compare(place: str, names: list[str], other_place: str, expected: list[str]) -> None:
     surplus = [name for name in names if name not in set(expected)]
     missing = [name for name in expected if name not in set(names)]
     if surplus or missing:
-        alike = set(map(_composed, surplus)) & set(map(_composed, missing))
-        show, hint = (ascii, "; some look the same, in different Unicode forms") if alike else (printable, "")
+        alike = {composed(name.strip()) for name in surplus} & {composed(name.strip()) for name in missing}
+        show, hint = (
+            (ascii, "; some look the same: blanks or Unicode forms differ") if alike else (printable, "")
+        )
         raise UserError(
             f"{place} and {other_place} have different classes: only in {place}: "
             f"{', '.join(map(show, surplus)) or 'none'}; only in {other_place}: "

@@ -61,13 +61,13 @@ def load(data_root):
 def write_images(data_root):
     """Write `count` PNG images for each class; every pixel of an image holds the same value."""
 
-    def write(folder, classes=("cat", "dog"), count=4, size=(6, 8), mode="RGB"):
+    def write(folder, classes=("cat", "dog"), count=4, size=(6, 8), mode="RGB", suffix="png"):
         for label, name in enumerate(classes):
             target = data_root / folder / name
             target.mkdir(parents=True, exist_ok=True)
             for number in range(count):
                 pixels = np.full((*size, 3), (20 * label + number) % 256, np.uint8)
-                Image.fromarray(pixels).convert(mode).save(target / f"{number}.png")
+                Image.fromarray(pixels).convert(mode).save(target / f"{number}.{suffix}")
         return data_root / folder
 
     return write

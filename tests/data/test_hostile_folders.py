@@ -76,6 +76,23 @@ def test_the_content_decides_not_the_suffix(load, write_images):
     (folder / "cat" / "1.jpg").write_text("a shopping list")
     with pytest.raises(UserError, match=r"(?m)^  cat/1.jpg: not an image$"):
         load()
+    (folder / "cat" / "1.jpg").write_bytes(
+        b"\0\0\0\x18ftypheic" + bytes(12)
+    )  # as phones name what they export
+    with pytest.raises(UserError, match=r"(?m)^  cat/1.jpg: HEIC, AVIF or a video; save it as JPEG$"):
+        load()
+
+
+def test_splits_inside_classes_are_not_trained_on(load, write_images):
+    write_images("image_folder", classes=("cat/train", "cat/Test", "dog"))
+    with pytest.raises(UserError, match="named like splits: cat/Test, cat/train. Splits lie outside"):
+        load()
+
+
+def test_thumbnails_of_a_server_are_no_images(load, write_images):
+    write_images("image_folder")
+    write_images("image_folder/cat", classes=("@eaDir/0.png",))
+    assert len(load().train) + len(load().val) == 8
 
 
 def test_pipes_are_not_waited_for(load, write_images):

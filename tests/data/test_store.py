@@ -161,6 +161,18 @@ def test_after_a_change_only_that_is_decoded(load_again, write_images, data_root
     )
 
 
+def test_files_that_change_places_with_their_times_are_decoded(load_again, write_images, on_disk):
+    """As of an archive whose files have one time; uncompressed, they have one size, too."""
+    folder = write_images("image_folder", suffix="bmp")
+    for file in folder.rglob("*.bmp"):
+        os.utime(file, (1, 1))
+    load_again()
+    (folder / "cat" / "0.bmp").rename(folder / "aside")
+    (folder / "dog" / "0.bmp").rename(folder / "cat" / "0.bmp")
+    (folder / "aside").rename(folder / "dog" / "0.bmp")
+    assert load_again()[1] == ["cat/0.bmp", "dog/0.bmp"]
+
+
 def test_the_fingerprint_is_that_of_the_pixels_labels_and_names(load, write_images, data_root, on_disk):
     folder = write_images("image_folder")
     remembered = []

@@ -6,20 +6,12 @@ from app.data.dataset import Source
 from app.data.folders import load_folder
 from app.data.sources import dataset
 from app.data.sources.published import image_format, local_path, read_npz_in
-from app.errors import UserError
-from app.paths import shown
 
 
 @dataset("image_folder")
 def _image_folder(config: DatasetConfig) -> Source:
     """Load a user's own class folders, or npz file."""
     path = local_path(config)
-    if not path.exists():
-        raise UserError(
-            f"dataset.data_dir: {shown(path)} does not exist. Put class folders there (CLASS/*.jpg, or "
-            "train/CLASS/*.jpg and test/CLASS/*.jpg), or point at yours:\n"
-            "  make train EXP=... DATA_DIR=/path/to/images"
-        )
     arrays = read_npz_in(path, config.name)
     if arrays is None:
         return load_folder(path, image_format(config, 3), config)

@@ -12,7 +12,7 @@ from app.data.arrays import Arrays, source_of
 from app.data.dataset import Source
 from app.data.folders import load_folder
 from app.data.images import ImageFormat
-from app.data.listing import subfolders
+from app.data.listing import PART_FOLDERS, folders_of, subfolders
 from app.data.sources.archives import Reader, read_npz
 from app.errors import UserError
 from app.paths import data_root, project_root, shown
@@ -34,11 +34,12 @@ def published(
     )
     if path.exists():
         arrays = read_npz_in(path, name) or reader(path)
-        if arrays is None and not subfolders(path):
+        if arrays is not None:
+            return source_of(arrays, names, chosen)
+        known = {*PART_FOLDERS, *(folder.lower() for folder in folders_of(names))}
+        if not any(folder.lower() in known for folder in subfolders(path)):
             raise UserError(f"{shown(path)}: no {name} in there. It may hold:\n{welcome}")
-        if arrays is None:
-            return load_folder(path, chosen, config, names)
-        return source_of(arrays, names, chosen)
+        return load_folder(path, chosen, config, names)
     try:
         arrays = _download(name)
     except Exception as error:  # Keras raises a plain Exception where the network fails
@@ -68,9 +69,16 @@ def _download(name: str) -> Arrays:
 
 
 def local_path(config: DatasetConfig) -> Path:
-    """Return where local files are looked for; a folder that was asked for must exist."""
+    """Return where local files are looked for; a folder that is asked for or a user's own must exist."""
     if config.data_dir is None:
-        return data_root() / config.name
+        path = data_root() / config.name
+        if config.name == "image_folder" and not path.exists():
+            raise UserError(
+                f"dataset.data_dir: {shown(path)} does not exist. Put class folders there (CLASS/*.jpg, or "
+                "train/CLASS/*.jpg and test/CLASS/*.jpg), or point at yours:\n"
+                "  make train EXP=... DATA_DIR=/path/to/images"
+            )
+        return path
     try:
         path = project_root() / Path(config.data_dir).expanduser()
         exists = path.exists()
