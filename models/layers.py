@@ -53,8 +53,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
     Arguments, weights and results are those of `keras.layers.BatchNormalization`, which splits the work into
     many small operations. The kernel is used on TensorFlow for (batch, height, width, channels) in float32,
     bfloat16 or float16, normalised over the last axis. Everything else (other backends, masks,
-    renormalisation, statistics synchronised between replicas) takes Keras' own path; the statistics of
-    several replicas are brought together in one exchange, where Keras takes three.
+    renormalisation, statistics synchronised between replicas, 16 bits on a CPU unless channels come in
+    sixteens) takes Keras' own path; the statistics of several replicas are brought together in one exchange,
+    where Keras takes three.
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:

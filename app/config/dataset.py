@@ -59,7 +59,9 @@ class DatasetConfig(Section):
         Annotated[float, Field(gt=0, lt=1)] | Literal["test"],
         one_rule("must be a fraction between 0 and 1 (both excluded) or 'test'"),
     ] = Field(
-        0.1, description="Fraction of each class of the training split held out for validation, or `test`."
+        0.1,
+        description="Fraction of each class of the training split held out for validation, which a folder "
+        "val/ overrides; or `test`.",
     )
     fold: Fold | None = Field(
         None,

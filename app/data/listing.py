@@ -126,8 +126,8 @@ def _check_no_parts_inside(root: Path, files: Sequence[str]) -> None:
     inside = {tuple(parts[:2]) for file in files if len(parts := file.split(os.sep)) > 2}
     if named := sorted(printable("/".join(each)) for each in inside if each[1].lower() in PART_FOLDERS):
         raise UserError(
-            f"{shown(root)}: classes hold folders named like splits: {', '.join(named)}. Splits lie outside of "
-            "classes: train/CLASS/, val/CLASS/, test/CLASS/. If they are none, rename them."
+            f"{shown(root)}: classes hold folders named like splits: {', '.join(named)}. Splits lie outside "
+            "of classes: train/CLASS/, val/CLASS/, test/CLASS/. If they are none, rename them."
         )
 
 

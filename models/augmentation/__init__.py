@@ -1,8 +1,8 @@
 """Which image layers an experiment may name under `augmentation`, and the function that makes one.
 
-Our own, which `@augmentation` registers from the files of this package, come first, then those of Keras that
-draw for each image, keep the shape, do what their documentation says, and can be compiled on every backend.
-The others are refused, each with its reason.
+They are our own, which `@augmentation` registers from the files of this package, and those of Keras that draw
+for each image, keep the shape, do what their documentation says, and can be compiled on every backend. The
+others are refused, each with its reason.
 """
 
 import importlib

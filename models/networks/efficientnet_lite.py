@@ -102,7 +102,7 @@ class EfficientNetLite0(Network):
         dropout: Fraction of the pooled values dropped in training.
         bn_momentum: Momentum of the moving statistics.
         bn_epsilon: Added to the variance.
-        drop_path: Probability of leaving out the last unit's branch in training, less before it; see
+        drop_path: Probability of leaving out a unit's branch in training, were it the last, less before; see
             `models.network.stochastic_depth`.
     """
 
