@@ -5,6 +5,7 @@ import io
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image
 
 import app  # noqa: F401 - before any import of TensorFlow: the kernels that the program's processes have
 from app.commands.options import all_variables
-from app.config import load_experiment
+from app.config import list_experiments, load_experiment
 from app.runs import Run
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -28,6 +29,8 @@ _keras_home = Path(tempfile.mkdtemp(prefix="keras-home-"))
 os.environ["KERAS_HOME"] = str(_keras_home)
 
 
+SHIPPED = Path(__file__).resolve().parents[1] / "experiments"
+LIMIT_SECONDS = 2400  # of one test; none takes a tenth of it on a quick processor
 # The files that take longest: begun first, two processes that share the files end at about the same time.
 LONG = ["distributed/test_workers.py", "test_notebooks.py", "models/test_zoo_training.py"]
 
@@ -55,18 +58,37 @@ def pytest_unconfigure():
     shutil.rmtree(_keras_home, ignore_errors=True)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol():
+    """Let a test fail that waits for what never comes, in place of the whole run."""
+    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail(f"took more than {LIMIT_SECONDS} s"))
+    signal.alarm(LIMIT_SECONDS)
+    try:
+        return (yield)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
 @pytest.fixture(autouse=True)
 def interruptible():
     """Signals as a user at a terminal has them, for the test and the processes that it starts.
 
     Where pytest is started in the background (`&` in a script, cron) SIGINT is ignored, under nohup SIGHUP,
-    and every process inherits that.
+    behind a trap of a script SIGTERM, and every process inherits that.
     """
-    defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    defaults = {signal.SIGINT: signal.default_int_handler}
+    defaults |= dict.fromkeys((signal.SIGHUP, signal.SIGTERM), signal.SIG_DFL)
     before = {number: signal.signal(number, handler) for number, handler in defaults.items()}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+def shipped_experiments():
+    """The names of the experiments but for a user's own files."""
+    listed = subprocess.run(["git", "ls-files", "*.yaml"], cwd=SHIPPED, capture_output=True, text=True)
+    return sorted(Path(name).stem for name in listed.stdout.split()) or list_experiments()
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_quick_commands_import_no_backend():
     program = (
         "import sys; from app.cli import main\n"
-        "for command in (['list'], ['check'], ['check', 'quickstart', '--show']):\n"
+        "for command in (['list'], ['check', 'quickstart'], ['check', 'quickstart', '--show']):\n"
         "    assert main(command) == 0\n"
         "heavy = {'tensorflow', 'keras', 'jax', 'matplotlib', 'sklearn'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"

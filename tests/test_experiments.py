@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.config import Experiment, list_experiments, load_experiment
+from app.config import Experiment, load_experiment
 from app.data.sources.cifar import CIFAR10
 from app.training.setup import prepare
+from tests.conftest import shipped_experiments
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def _fill(folder, shape, rng):
 
 def test_the_record_of_a_set_or_of_a_worker_gives_the_same_experiment():
     overrides = ["dataset.background=[0, 90, 255]", 'optimizer.rate_multipliers={"*/bias": 2}']
-    for each in [*map(load_experiment, list_experiments()), load_experiment("finetune_folder", overrides)]:
+    for each in [*map(load_experiment, shipped_experiments()), load_experiment("finetune_folder", overrides)]:
         text = json.dumps(each.model_dump(mode="json"))
         again = Experiment.from_json(json.loads(text))
         assert again == each and again.agrees_with(each)
@@ -43,7 +44,7 @@ def test_the_record_of_a_set_or_of_a_worker_gives_the_same_experiment():
         assert Experiment.from_json(content) == each
 
 
-@pytest.mark.parametrize("name", list_experiments())
+@pytest.mark.parametrize("name", shipped_experiments())
 def test_accuracies_of_a_source_name_its_data(name):
     """Those on the original pixels of CIFAR-10 are not those on other copies of it."""
     reference = load_experiment(name).reference
@@ -51,7 +52,7 @@ def test_accuracies_of_a_source_name_its_data(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list_experiments())
+@pytest.mark.parametrize("name", shipped_experiments())
 def test_one_step(name, folders):
     overrides = ["training.batch_size=4"]
     dataset = load_experiment(name).dataset.name

@@ -14,6 +14,7 @@ import time
 import warnings
 from pathlib import Path
 
+import matplotlib
 import pytest
 from PIL import Image
 
@@ -53,9 +54,10 @@ def make_home(home):
         f'{{"argv": ["{sys.executable}", "-m", "ipykernel_launcher", "-f", "{{connection_file}}"],'
         ' "display_name": "Python 3", "language": "python"}'
     )
-    folders = ("JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR", "MPLCONFIGDIR", "KERAS_HOME")
+    folders = ("JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR", "KERAS_HOME")
     return {
         **{name: str(home / name.lower()) for name in folders},
+        "MPLCONFIGDIR": matplotlib.get_cachedir(),  # the list of fonts, which takes long to make anew
         "JUPYTER_PATH": str(home / "jupyter"),
         "TRAINER_HOME": str(home),
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).strip(os.pathsep),

@@ -141,6 +141,12 @@ def history(run):
     return np.array([[row[name] for name in COLUMNS] for row in rows])
 
 
+def assert_close(rows, expected, tolerance):
+    """See that two histories agree: losses relatively, accuracies but for an image that rounding decides."""
+    np.testing.assert_allclose(rows[:, ::2], expected[:, ::2], rtol=tolerance)
+    np.testing.assert_allclose(rows[:, 1::2], expected[:, 1::2], atol=0.006)
+
+
 def only_run(name):
     (run,) = list_runs(name)
     return run
@@ -172,7 +178,7 @@ def test_two_workers_learn_what_one_does(home, start):
     run = only_run("small")
     expected = history(runner.train(load_experiment("small"), out=io.StringIO()))
     assert expected.shape == (2, 4)
-    np.testing.assert_allclose(history(run), expected, rtol=1e-5)
+    assert_close(history(run), expected, 1e-5)
     assert (environment(run)["workers"], environment(run)["replicas"]) == (2, 2)
     assert run.metrics.exists() and not list(run.path.rglob(".tmp-*"))
     # The other worker has written its log, and nothing else.
@@ -292,4 +298,4 @@ def test_jax_trains_on_all_its_devices(home, start, more):
         succeed(start("train", "small", *options, **variables))
     several, single = list_runs("small")
     assert (environment(several)["replicas"], environment(single)["replicas"]) == (2, 1)
-    np.testing.assert_allclose(history(several), history(single), rtol=1e-4)
+    assert_close(history(several), history(single), 1e-4)

@@ -4,6 +4,7 @@ import io
 import subprocess
 
 import keras
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
@@ -48,6 +49,7 @@ def test_two_pictures_in_a_new_folder_and_nothing_else(home, figures, capsys):
 def test_nothing_but_the_report_is_printed(home):
     command, environment = module_command("app", "preview", "tiny")
     environment.pop("TF_CPP_MIN_LOG_LEVEL", None)  # of conftest, which hides warnings that a user sees
+    environment["MPLCONFIGDIR"] = matplotlib.get_cachedir()  # without a remark where the home is read-only
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == ""  # no remark of TensorFlow's
 

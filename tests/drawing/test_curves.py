@@ -12,6 +12,7 @@ from PIL import Image
 from app.config import Experiment
 from app.drawing import curves as plots
 from app.runs import Run
+from tests.conftest import SHIPPED
 
 FILES = ("curves.png", "accuracy.png", "loss.png")
 
@@ -202,7 +203,7 @@ def test_import_is_cheap_and_drawing_leaves_pyplot_alone(tmp_path):
         f"draw_curves([{{'epoch': 1, 'loss': 1.0}}], Path({str(tmp_path)!r}));"
         "assert not {'matplotlib.pyplot', 'tensorflow', 'keras'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", program], check=True)
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=SHIPPED.parent)
 
 
 def with_rates(num_epochs, rate):

@@ -39,6 +39,9 @@ sweep:
 """
 
 
+started = []  # the processes of the test
+
+
 def make_home(folder, text=EXPERIMENT):
     (folder / "experiments").mkdir(parents=True)
     (folder / "experiments" / "tiny.yaml").write_text(text)
@@ -48,10 +51,21 @@ def make_home(folder, text=EXPERIMENT):
 def start(home, *arguments):
     """A process of `make sweep`, in a group of its own together with its workers."""
     command, environment = module_command("app", "sweep", "tiny", *arguments)
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command, env=environment | {"TRAINER_HOME": str(home)}, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
+    started.append(process)
+    return process
+
+
+@pytest.fixture(autouse=True)
+def none_is_left_behind():
+    """No ctrl-C at the tests reaches the groups of their own."""
+    yield
+    while started:
+        if (process := started.pop()).poll() is None:
+            kill_all(process)
 
 
 def sweep(home, *arguments):
@@ -185,10 +199,8 @@ def test_two_at_a_time_while_one_process_dies_and_ctrl_c_stops_the_other(tmp_pat
 @pytest.fixture
 def postgresql():
     """The address of a database on a server of its own."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin")) or [
-        Path(path).parent for path in [shutil.which("initdb")] if path
-    ]
-    if not found:
+    programs = [shutil.which("initdb"), *sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))]
+    if not any(programs):
         pytest.skip("PostgreSQL's server is not installed")
     folder, port = Path(tempfile.mkdtemp(prefix="postgresql-")), free_ports(1)[0]
     as_user = []
@@ -197,7 +209,7 @@ def postgresql():
         shutil.chown(folder, "postgres")
 
     def run(program, *arguments):
-        command = [*as_user, str(found[-1] / program), "-D", str(folder / "data"), *arguments]
+        command = [*as_user, str(Path(programs[-1]).parent / program), "-D", str(folder / "data"), *arguments]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder)
 
     run("initdb", "-U", "tester", "-A", "trust", "--no-sync")

@@ -1,4 +1,4 @@
-"""Sampler, class weights by name, focal loss and stochastic depth in a run: refusals, and exact resume."""
+"""Sampler, class weights by name, focal loss and stochastic depth in a run: refusals and records."""
 
 import io
 import shlex
@@ -12,7 +12,6 @@ from app.errors import UserError
 from app.files import read_json
 from app.runs import load_run_experiment
 from app.training.setup import prepare
-from tests.training.stopped_runs import assert_same_bits, stopped_run
 
 CLASSES = [
     "dataset.sampler=balanced",
@@ -47,7 +46,7 @@ def test_settings_reach_the_loss_weights_in_the_order_of_the_classes(home):
 
 
 @pytest.mark.slow
-def test_run_resumes_to_the_same_bits(home):
+def test_records_of_a_run_with_all_of_them(home):
     network = "model={name: cifar_resnet, depth: 8, drop_path: 0.5}"
     views = "evaluation={test_time_views: flip, views_below: 0.5}"
     experiment = load_experiment("tiny", [*CLASSES, network, views])
@@ -57,5 +56,3 @@ def test_run_resumes_to_the_same_bits(home):
     recorded = read_json(straight.metrics)["test_time_views"]
     assert (recorded["views"], recorded["views_below"], recorded["val_passes"]) == ("flip", 0.5, 2 * 179)
     assert 0 <= recorded["val_passes_saved"] <= 179
-    run = stopped_run(experiment, 10)  # in the second epoch of seven steps
-    assert_same_bits(straight, runner.resume(run, out=io.StringIO()))

@@ -325,10 +325,12 @@ def test_lock_of_a_killed_process_is_free(unfinished):
     )
     command = [sys.executable, "-c", program, str(unfinished.path)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "held\n"
-        with pytest.raises(UserError, match=f"process {process.pid} on"), locked(unfinished):
-            pass
-        process.kill()
+        try:
+            assert process.stdout.readline() == "held\n"
+            with pytest.raises(UserError, match=f"process {process.pid} on"), locked(unfinished):
+                pass
+        finally:
+            process.kill()
     assert (unfinished.path / "lock").exists()
     with locked(unfinished):
         pass
@@ -358,10 +360,13 @@ runner.train(load_experiment("tiny"), out=sys.stderr)
     ) as process:
         assert process.stdout.readline() == "step\n"
         process.send_signal(signal.SIGINT)
-        while "ctrl-C now stops at once" not in process.stderr.readline():
-            assert process.poll() is None
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == -signal.SIGINT
+        try:
+            while "ctrl-C now stops at once" not in process.stderr.readline():
+                assert process.poll() is None
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=60) == -signal.SIGINT
+        finally:
+            process.kill()  # for whose end the context waits
     (run,) = list_runs("tiny")
     assert not run.finished
 
