@@ -123,6 +123,11 @@ class MetricsRecord(WeightsRecord):
         return "test" if self.on_test else "validation"
 
     @property
+    def best_words(self) -> str:
+        """What the best epoch is called: picked on the test split, its accuracy there is optimistic."""
+        return "best on test" if self.on_test and self.monitor.startswith("val_") else "best"
+
+    @property
     def checkpoint(self) -> Literal["last", "best"]:
         """The weights that the headline is measured with."""
         return "last" if self.on_test else "best"
@@ -240,21 +245,3 @@ class FailureRecord(Record):
     epoch: Count
     step: Count
     what: str
-
-
-class ProgressRecord(Record):
-    """Where training stands, in the header of a state; rows hold NaN and infinity, too."""
-
-    epoch: Count
-    step: Count
-    rows: list[dict[str, int | Annotated[float, Field(allow_inf_nan=True)]]]
-    train_seconds: float
-    resumed_epochs: list[Epoch]
-
-
-class StateHeader(Record):
-    """The header of a state."""
-
-    format_version: int
-    progress: ProgressRecord
-    paths: dict[str, list[str]]

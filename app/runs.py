@@ -155,9 +155,6 @@ def detour(run: Run, experiment: Experiment) -> str | None:
     resumes = read_record(run.environment, EnvironmentRecord).resumes if run.environment.is_file() else []
     planned = experiment.training.num_epochs  # still the same where a resume with more ended before it began
     stretched = any(each.get("epochs_before") not in (None, planned) for each in resumes)
-    recorded = resumes and all("epochs_before" in each for each in resumes)  # not by older runs
-    if not recorded and planned in experiment.schedule_epochs:
-        stretched = stretched or any(run.path.glob("metrics-*-epochs.json"))
     return "its schedule was one for fewer epochs before" if stretched else None
 
 

@@ -8,7 +8,7 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import keras
 from keras import ops
@@ -54,18 +54,18 @@ class BatchNormalization(keras.layers.BatchNormalization):
     many small operations. The kernel is used on TensorFlow for (batch, height, width, channels) in float32,
     bfloat16 or float16, normalised over the last axis. Everything else (other backends, masks,
     renormalisation, statistics synchronised between replicas, 16 bits on a CPU unless channels come in
-    sixteens) takes Keras' own path; the statistics of several replicas are brought together in one exchange,
-    where Keras takes three.
+    sixteens, XLA, and moving statistics on a GPU that has to be deterministic) takes Keras' own path; the
+    statistics of several replicas are brought together in one exchange, where Keras takes three.
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Normalise `inputs`; in training with the batch's statistics, else with the moving ones."""
-        if mask is not None or not self._is_fusible(inputs):
+        batch_statistics = bool(training and self.trainable)
+        if mask is not None or not self._is_fusible(inputs) or not (batch_statistics or _has_any_gradient()):
             return super().call(inputs, training=training, mask=mask)
 
         import tensorflow as tf  # here, because other backends may run without TensorFlow
 
-        batch_statistics = bool(training and self.trainable)
         empty = tf.zeros([0])  # the kernel wants no moving statistics while it computes the batch's
         channels = inputs.shape[-1:]
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
@@ -118,7 +118,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         known = dtype in ("float32", "bfloat16", "float16") and dtype == self.compute_dtype
         # In bfloat16 the kernel is slow on a CPU unless channels come in sixteens.
         even = dtype == "float32" or inputs.shape[-1] % 16 == 0
-        return computes_quickly() and plain and images and known and (even or sees_gpu())
+        return computes_quickly() and plain and images and known and (even or sees_gpu()) and not _in_xla()
 
     def _update(self, moving: Any, value: Any) -> None:
         moving.assign(ops.cast(moving, "float32") * self.momentum + value * (1.0 - self.momentum))
@@ -153,6 +153,26 @@ def sees_gpu() -> bool:
     import tensorflow as tf  # here, because other backends may run without TensorFlow
 
     return bool(tf.config.get_visible_devices("GPU"))
+
+
+def jit_compile() -> Literal["auto", False]:
+    """Return what a model is to be compiled with: for "auto" Keras counts GPUs that are hidden, too."""
+    return "auto" if keras.backend.backend() != "tensorflow" or sees_gpu() else False
+
+
+def _in_xla() -> bool:
+    """Whether what is traced is for XLA, which makes of the kernel's variance E[x^2] - E[x]^2."""
+    import tensorflow as tf
+    from tensorflow.python.ops import control_flow_util  # where TensorFlow's own strategies ask for it
+
+    return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+
+
+def _has_any_gradient() -> bool:
+    """Whether the kernel has a gradient with moving statistics: on a GPU, none that is deterministic."""
+    from tensorflow.python.framework.config import is_op_determinism_enabled  # as Keras asks for it
+
+    return not (sees_gpu() and is_op_determinism_enabled())
 
 
 @functools.cache

@@ -7,7 +7,12 @@ import numpy as np
 
 
 def variable_groups(model: keras.Model) -> dict[str, list[keras.Variable]]:
-    """Return all variables that training changes. Optimizer and metrics must have been built."""
+    """Return all variables that training changes, with their present values.
+
+    Optimizer and metrics must have been built.
+    """
+    if keras.backend.backend() == "jax":
+        model.jax_state_sync()  # inside fit the JAX trainer keeps the values outside the variables
     metrics = model.metrics_variables
     own = {id(variable) for variable in metrics}
     return {
@@ -25,8 +30,6 @@ def state_variables(model: keras.Model) -> list[keras.Variable]:
 
 def non_finite_variable(model: keras.Model) -> str | None:
     """Return the name of a variable of network or optimizer that holds NaN or infinity, if one does."""
-    if keras.backend.backend() == "jax":
-        model.jax_state_sync()
     for variable in state_variables(model):
         value = variable.numpy()
         if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():

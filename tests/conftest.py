@@ -14,14 +14,15 @@ import pytest
 from PIL import Image
 
 import app  # noqa: F401 - before any import of TensorFlow: the kernels that the program's processes have
-from app.commands.options import all_variables
+from app.commands import options
 from app.config import list_experiments, load_experiment
 from app.runs import Run
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # the same bits each time are promised of a processor alone
 # Set by make for its own children, or by a user for the program: neither may reach a test.
-for _name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "TRAINER_HOME", "ARGS", *all_variables()):
+_variables = {_name for _function in options.COMMANDS.values() for _name in options._parameters(_function)}
+for _name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "TRAINER_HOME", "ARGS", *_variables):
     os.environ.pop(_name, None)
 
 # Keras reads and writes its own home folder at import; tests get one that goes away with them.

@@ -9,7 +9,8 @@ from app.errors import UserError
 from app.evaluation.metrics import chance_remark
 from app.files import MAX_BYTES, read_json
 from app.reading import HISTORY_COLUMNS, parse_record, read_history, read_record
-from app.records import DatasetRecord, EnvironmentRecord, FailureRecord, MetricsRecord, StateHeader
+from app.records import DatasetRecord, EnvironmentRecord, FailureRecord, MetricsRecord
+from app.training.checkpoint import StateHeader
 
 ROW = {
     "epoch": 2, "loss": 2.05, "accuracy": 0.25, "val_loss": None, "val_accuracy": 0.5,

@@ -34,7 +34,7 @@ class AblationSet(RunSet):
     kind = "ablation"
 
 
-def ablate(experiment: Experiment, variants: Sequence[Variant], num_seeds: int, out: TextIO) -> list[Result]:
+def ablate(experiment: Experiment, variants: Sequence[Variant], num_seeds: int, out: TextIO) -> None:
     """Train all variants with all seeds, or resume that, and compare them; what is finished stays.
 
     Args:
@@ -42,9 +42,6 @@ def ablate(experiment: Experiment, variants: Sequence[Variant], num_seeds: int, 
         variants: The recipe without a piece each.
         num_seeds: Runs of each, at least 2.
         out: Receives what was done.
-
-    Returns:
-        The results, those of the whole recipe first.
 
     Raises:
         UserError: Something that the user can mend, before anything is written.
@@ -86,7 +83,6 @@ def ablate(experiment: Experiment, variants: Sequence[Variant], num_seeds: int, 
         f"picture {shown(found.folder / 'ablation.png')}\ntable {shown(found.folder / 'ablation.csv')}",
         file=out,
     )
-    return results
 
 
 def _plan(found: AblationSet, variants: Sequence[Variant], seeds: Sequence[int], num_images: int) -> str:

@@ -126,7 +126,7 @@ def _keras(experiment: Experiment, shape: Shape, classes: int) -> tuple[dict[str
     from app.bench.timers import timed_fit
     from models import build_model
     from models.inspect import count_weights
-    from models.layers import stock_layers
+    from models.layers import jit_compile, stock_layers
 
     network = build_model(experiment.model.name, shape, classes, **experiment.model.arguments)
     rate = {"learning_rate": experiment.scaled_optimizer.learning_rate.peak}
@@ -135,6 +135,7 @@ def _keras(experiment: Experiment, shape: Shape, classes: int) -> tuple[dict[str
         keras.optimizers.get(config),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
+        jit_compile=jit_compile(),
     )
     random = np.random.default_rng(0)
     count = BATCHES_IN_MEMORY * training.batch_size

@@ -75,11 +75,6 @@ def parse(
     return COMMANDS[options.pop("command")], options
 
 
-def all_variables() -> set[str]:
-    """Return make's variables of all commands."""
-    return {name for function in COMMANDS.values() for name in _parameters(function)}
-
-
 def overrides_from(set_: Sequence[str], data_dir: str | None = None) -> list[str]:
     """Return the KEY=VALUE pairs of all --set options, split as a shell would, and of --data-dir."""
     advice = "write KEY=VALUE pairs with spaces between them"

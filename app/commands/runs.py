@@ -108,11 +108,14 @@ def curves(exp: Owner = None, run: RunName = None) -> None:
     """Draw the curves again from history.csv."""
     chosen = chosen_run("curves", exp, run)
     experiment = load_run_experiment(chosen)
+    rows = read_history(chosen.history)
     if chosen.finished:
         resumed = read_record(chosen.metrics, MetricsRecord).timing.resumed_epochs
     else:
-        resumed = [each["epoch"] for each in read_record(chosen.environment, EnvironmentRecord).resumes]
-    draw_curves(chosen, experiment, read_history(chosen.history), resumed)
+        resumes = read_record(chosen.environment, EnvironmentRecord).resumes
+        # One after the last epoch is recorded in the next, which there is not.
+        resumed = [each["epoch"] for each in resumes if each["epoch"] <= experiment.training.num_epochs]
+    draw_curves(chosen, experiment, rows, resumed)
     print(f"curves {shown(chosen.curves)}")
 
 

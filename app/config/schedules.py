@@ -16,7 +16,6 @@ from pydantic import (
 Epochs = Annotated[int, Field(ge=1, le=100_000)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
-Falling = Annotated[float, Field(gt=0, le=1)]
 
 SCHEDULE_PATHS = (("optimizer", "learning_rate"), ("optimizer", "others", "learning_rate"))  # in a file
 
@@ -53,7 +52,9 @@ class WithArguments(Section):
 class Schedule(Section):
     """What all learning-rate schedules share."""
 
-    peak: Positive = Field(description="Largest learning rate.")
+    peak: Positive = Field(
+        description="Largest learning rate; of `step` and `exponential` that after the warm-up, before any factor."
+    )
     warmup_epochs: Annotated[int, Field(ge=0, le=100_000)] = Field(
         0, description="Epochs over which the learning rate rises linearly from zero."
     )
@@ -102,7 +103,7 @@ class StepSchedule(Schedule):
     boundaries_epochs: Annotated[tuple[Epochs, ...], Field(min_length=1)] = Field(
         description="Epochs after which the learning rate is multiplied, increasing."
     )
-    factor: Falling = Field(description="Multiplies the learning rate at each boundary.")
+    factor: Positive = Field(description="Multiplies the learning rate at each boundary.")
 
     @field_validator("boundaries_epochs")
     @classmethod
@@ -117,7 +118,7 @@ class ExponentialSchedule(Schedule):
 
     schedule: Literal["exponential"] = Field("exponential", description="Exponential decay from the peak.")
     decay_epochs: Epochs = Field(description="Epochs in which the learning rate is multiplied by `factor`.")
-    factor: Falling = Field(description="Multiplies the learning rate every `decay_epochs`.")
+    factor: Positive = Field(description="Multiplies the learning rate every `decay_epochs`.")
     staircase: bool = Field(False, description="Multiply at once every `decay_epochs`, not smoothly.")
 
 

@@ -191,8 +191,5 @@ class Experiment(Section):
 
 def _with_tuples(value: Any) -> Any:
     if isinstance(value, dict):
-        if isinstance(value.get("arguments"), dict):  # in sets of earlier versions
-            value = {**value, **value["arguments"]}
-            del value["arguments"]
         return {key: _with_tuples(inner) for key, inner in value.items()}
     return tuple(map(_with_tuples, value)) if isinstance(value, list) else value

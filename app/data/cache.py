@@ -4,7 +4,8 @@ NAME-LISTING.images holds the pixels of one image after the other, then a record
 where its pixels are there, 0 where not, and their hash. Pixels are flushed to disk before their records are
 written: what has a key is whole after a kill or a power cut. Other images of the same NAME, such as those of
 a folder that changed, get a file of another LISTING, which takes over what the older one has of them. Files
-may be deleted at any time: processes that have them mapped keep them.
+may be deleted at any time: processes that have them mapped keep them, but for those on NFS, where the images
+of a training may not change.
 """
 
 import contextlib

@@ -11,9 +11,18 @@ from app.errors import UserError
 
 
 def connect(group: ProcessGroup, seed: int, devices: str) -> None:
-    """Connect the JAX of all workers, before it computes anything; TensorFlow connects in `set_up`."""
+    """Connect the JAX of all workers, before it computes anything; TensorFlow connects in `set_up`.
+
+    Raises:
+        UserError: Workers of one machine are to compute on GPUs, which JAX cannot divide.
+    """
     if group.size == 1 or keras.backend.backend() != "jax":
         return
+    if group.num_local and devices == "gpu":
+        raise UserError(
+            f"WORKERS={group.num_local}: on JAX the workers of one machine compute on its processor; leave "
+            "WORKERS out, which trains on all GPUs, or SET=training.devices=cpu"
+        )
     import jax
 
     if group.num_local or devices == "cpu":

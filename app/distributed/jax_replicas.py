@@ -66,11 +66,6 @@ class JaxReplicas(Replicas):
         if self.group.size > 1:
             jax.distributed.shutdown()
 
-    def check_in_sync(self, classifier: ImageClassifier) -> None:
-        """Check that all replicas are in sync, as on TensorFlow."""
-        classifier.jax_state_sync()
-        super().check_in_sync(classifier)
-
     def copies(self, variable: Any) -> Iterable[Any]:
         """Return a variable's copies on this worker's devices."""
         return [shard.data for shard in variable.value.addressable_shards]

@@ -1,4 +1,4 @@
-"""What the doctor sees without training: data, augmentation, normalisation, batch normalisation.
+"""What the doctor sees without training: data, augmentation, normalisations, the rate of pretrained weights.
 
 Every check returns a `CheckResult`: a line of the report.
 """
@@ -17,7 +17,7 @@ from app.drawing.image_grid import draw_grid
 from app.paths import shown
 from app.training.setup import Job
 from models.augmentation.mixing import Mixing, augment
-from models.inspect import named_layers
+from models.inspect import named_layers, variable_names, weighted_layers
 from models.registry import model_arguments
 
 IMBALANCE = 10.0  # the largest class against the smallest
@@ -29,6 +29,12 @@ LARGEST_INPUT = 50.0  # of the network; a pixel of 8 bits is rarely 20 standard 
 SAMPLE_VALUES = 4_000_000  # pixel values of training images that are looked at for it
 DRAWS = 8  # before an augmentation layer is said to do nothing
 DRAWN_IMAGES = 8  # in one row, and augmented below it
+# Rules of thumb, above what authors fine-tune with in batches of 512: SGD with momentum 0.9 and 0.003 in the
+# code of "Big Transfer" (Kolesnikov et al. 2020, arXiv:1912.11370), AdamW with 5e-5 in that of ConvNeXt
+# (Liu et al. 2022, arXiv:2201.03545).
+SGD_LIMIT = 0.2  # of the rate divided by 1 - momentum: 0.02 with momentum 0.9
+ADAPTIVE_LIMIT = 1e-3
+ADAPTIVE = ("adam", "adamax", "adamw", "lion", "nadam", "rmsprop")
 
 
 @dataclass(frozen=True)
@@ -198,3 +204,36 @@ def check_batch_norm(job: Job) -> CheckResult:
     settled = math.ceil(math.log(UNSETTLED_FRACTION) / math.log(slowest) / job.steps_per_epoch)
     consequence = f"or mind that validation says little before epoch {settled}"
     return CheckResult("warn", subject, measured, f"{remedy}, {consequence}")
+
+
+def check_rate(job: Job) -> CheckResult:
+    """Find a learning rate that spoils weights that were trained before, all but the head's."""
+    subject, config, network = "rate", job.experiment.scaled_optimizer, job.classifier.network
+    optimizer = getattr(job.classifier.optimizer, "inner_optimizer", job.classifier.optimizer)
+    names, head = variable_names(network), [*weighted_layers(network)][-1]
+    variables = optimizer._trainable_variables
+    factors = getattr(optimizer, "factors", [1.0] * len(variables))
+    body = [
+        factor
+        for variable, factor in zip(variables, factors, strict=True)
+        if not names[id(variable)].startswith(f"{head}.")
+    ]
+    if not body:
+        return CheckResult("ok", subject, "only the head is trained")
+    rate = config.learning_rate.peak * max(body)
+    measured = f"{config.name} with at most {rate:g} below the head"
+    if config.name == "sgd":
+        limit = SGD_LIMIT * (1 - config.arguments.get("momentum", 0.0))
+    elif config.name in ADAPTIVE:
+        limit = ADAPTIVE_LIMIT
+    else:
+        layers = weighted_layers(network).values()
+        norms = [each for each in layers if isinstance(each, keras.layers.BatchNormalization)]
+        absorbed = config.name != "muon" or any(each.trainable for each in norms)
+        advice = "muon rescales all kernels in its first step, which only trained normalisations make up for"
+        return ok_or_warn(subject, measured, "" if absorbed else advice)
+    advice = (
+        f"Above about {limit:.2g} little is left of the weights of {job.experiment.model.weights}. Lower "
+        "optimizer.learning_rate; the head may keep it by optimizer.rate_multipliers"
+    )
+    return ok_or_warn(subject, measured, advice if rate > limit * (1 + 1e-6) else "")

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from app.config import Experiment
-from app.doctor import data_checks, rate_checks, resource_checks, trial_checks
+from app.doctor import data_checks, resource_checks, trial_checks
 from app.doctor.data_checks import CheckResult
 from app.errors import UserError, is_memory_error
 from app.machine import accelerators, available_memory_bytes, free_disk_bytes
@@ -63,7 +63,7 @@ def _results(experiment: Experiment) -> Iterator[CheckResult]:
         advice = "make train divides each batch among all of them: memory and time are others there"
         yield CheckResult("warn", "devices", f"tried on one of {cards}", advice)
     if experiment.model.weights:
-        yield rate_checks.check_rate(job)
+        yield data_checks.check_rate(job)
     free, advice = free_disk_bytes(runs_root()), f"Free space in {shown(runs_root())}"
     yield resource_checks.check_room("disk", resource_checks.disk_need(job), free, advice)
     if cards:  # have a memory of their own; steps show whether it suffices

@@ -17,7 +17,7 @@ from keras import ops
 from app.config import Experiment
 from app.data.progress import progress
 from app.doctor.rate_range import RateRange, rate_range, smoothed
-from app.drawing.rate_range import draw_rate_range
+from app.drawing.rates import draw_rate_range
 from app.errors import UserError
 from app.paths import runs_root, shown
 from app.training.setup import Job, prepare

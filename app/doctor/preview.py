@@ -11,7 +11,7 @@ from app.config import Experiment
 from app.config.schema import LayerConfig
 from app.data.order import epoch_order, flipped_images
 from app.drawing.image_grid import draw_grid
-from app.drawing.schedule import draw_schedule
+from app.drawing.rates import draw_schedule
 from app.files import new_folder
 from app.paths import runs_root, shown
 from app.training.setup import Job, prepare

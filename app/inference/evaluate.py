@@ -12,7 +12,7 @@ from app.data.order import epoch_order
 from app.data.views import VIEWS
 from app.errors import UserError
 from app.evaluation.logits import passes_saved, split_logits
-from app.evaluation.metrics import SIGNIFICANCE, mcnemar
+from app.evaluation.metrics import SIGNIFICANCE, mcnemar, p_words
 from app.evaluation.records import (
     count_test_evaluation,
     evaluation_content,
@@ -150,15 +150,15 @@ def _compare(labels: np.ndarray, plain: np.ndarray, again: np.ndarray) -> dict[s
     right, right_again = plain.argmax(-1) == labels, again.argmax(-1) == labels
     test = mcnemar(right_again, right)
     before, after = 100 * float(right.mean()), 100 * float(right_again.mean())
-    change, p = f"{after:.2f} % instead of {before:.2f} %", test["p_value"]
+    change, p = f"{after:.2f} % instead of {before:.2f} %", p_words(test["p_value"])
     if test["only_first"] == test["only_second"] == 0:
         words = f"{after:.2f} %, the same images are correct"
     elif f"{after:.2f}" == f"{before:.2f}":
         words = f"{after:.2f} %, as accurate as before"
-    elif p >= SIGNIFICANCE:
-        words = f"{change}, not significant at {100 * SIGNIFICANCE:g} % (McNemar, p = {p:.2g})"
+    elif test["p_value"] >= SIGNIFICANCE:
+        words = f"{change}, not significant at {100 * SIGNIFICANCE:g} % (McNemar, {p})"
     else:
-        words = f"{change} (McNemar, p = {p:.1g}): the moving averages " + (
+        words = f"{change} (McNemar, {p}): the moving averages " + (
             "lag behind the weights; train longer at a small learning rate, or with a smaller bn_momentum"
             if after > before
             else "suit this network better than those of images that are not augmented"
@@ -172,7 +172,7 @@ def _print_table(content: dict[str, Any], out: TextIO) -> None:
     metrics = [
         f"accuracy {100 * content['accuracy']:.2f} %",
         *([f"top-5 {100 * top5:.2f} %"] if top5 is not None else []),
-        f"loss {content['loss']:.4f}",
+        f"negative log-likelihood {content['loss']:.4f}",
         f"mean F1 {content['macro_f1']:.4f}",
         f"calibration error {100 * content['expected_calibration_error']:.2f} %",
     ]

@@ -4,7 +4,6 @@ The runs are a set (app/run_set.py) in `runs/<experiment>.<number>-folds/`. Its 
 settings of the first fold's run; predictions.npz beside it joins the predictions of all.
 """
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
@@ -55,15 +54,12 @@ def with_fold(experiment: Experiment, index: int) -> Experiment:
     return experiment.model_copy(update={"dataset": experiment.dataset.model_copy(update={"fold": fold})})
 
 
-def train_folds(experiment: Experiment, out: TextIO) -> FoldSet:
+def train_folds(experiment: Experiment, out: TextIO) -> None:
     """Train an experiment once for each fold, and join the predictions; what is finished stays.
 
     Args:
         experiment: Names a fold; the number of folds is its.
         out: Receives what was done.
-
-    Returns:
-        The folder, finished.
 
     Raises:
         UserError: Something that the user can mend, before anything is written.
@@ -78,7 +74,7 @@ def train_folds(experiment: Experiment, out: TextIO) -> FoldSet:
         for index in range(number):
             one, title = with_fold(experiment, index), f"fold {index + 1} of {number}"
             train_or_resume(found.folder.name, one, divided(source, one.dataset), out, title)
-        return _join(found, source, out)
+        _join(found, source, out)
 
 
 def _number(experiment: Experiment) -> int:
@@ -86,7 +82,7 @@ def _number(experiment: Experiment) -> int:
     return experiment.dataset.fold.of
 
 
-def _join(found: FoldSet, source: Source, out: TextIO) -> FoldSet:
+def _join(found: FoldSet, source: Source, out: TextIO) -> None:
     """Write predictions.npz and complete folds.json, both of which say nothing that the runs do not say."""
     seed = found.experiment.dataset.split_seed
     labels, names = source.train.labels, source.class_names
@@ -116,8 +112,7 @@ def _join(found: FoldSet, source: Source, out: TextIO) -> FoldSet:
             rows=source.train.rows,
             folds=folds,
         )
-    record = found.record.model_copy(update={"runs": runs, "images": len(labels)})
-    write_json(found.path, record.content)
+    write_json(found.path, found.record.model_copy(update={"runs": runs, "images": len(labels)}).content)
     right = 100 * float(np.mean(logits.argmax(-1) == labels))
     print(
         f"{len(labels):,} images, each predicted by the network that was not trained on it: accuracy "
@@ -126,4 +121,3 @@ def _join(found: FoldSet, source: Source, out: TextIO) -> FoldSet:
         f"predictions {shown(found.predictions)}",
         file=out,
     )
-    return replace(found, record=record)

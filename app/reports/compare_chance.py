@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from app.errors import UserError
-from app.evaluation.metrics import SIGNIFICANCE, mcnemar
+from app.evaluation.metrics import SIGNIFICANCE, mcnemar, p_words
 from app.evaluation.significance import holm, welch
 from app.paths import shown
 from app.reading import read_predictions
@@ -113,7 +113,7 @@ def _mcnemar_sentences(pairs: Sequence[tuple[_Judged, _Judged]]) -> list[str]:
         f"{one.name} gets {result['only_first']:,} of {len(one.labels):,} images right that {other.name} "
         f"gets wrong, {result['only_second']:,} the other way round: "
         f"{'equal accuracy' if result['only_first'] == result['only_second'] else verdict} "
-        f"(McNemar, exact, {_p(result['p_value'])})."
+        f"(McNemar, exact, {p_words(result['p_value'])})."
         for (one, other), result, verdict in zip(pairs, results, verdicts, strict=True)
     ]
 
@@ -126,7 +126,7 @@ def _welch_sentences(pairs: Sequence[tuple[Group, Group]]) -> list[str]:
         words = [f"{each.label}: {100 * statistics.mean(each.accuracies):.2f} % on average" for each in both]
         verdict_text = "no test, for the seeds of each end equal"
         if not math.isnan(p_value):
-            verdict_text = f"{verdict} (Welch's t-test over seeds, {_p(p_value)})"
+            verdict_text = f"{verdict} (Welch's t-test over seeds, {p_words(p_value)})"
         found.append(f"{'; '.join(words)}: {verdict_text}.")
     return found
 
@@ -135,10 +135,6 @@ def _verdicts(p_values: Sequence[float]) -> list[str]:
     """Return whether each difference is significant, by Holm's rule, in words."""
     percent = f"{100 * SIGNIFICANCE:g} %"
     return [f"{'' if found else 'not '}significant at {percent}" for found in holm(p_values)]
-
-
-def _p(p_value: float) -> str:
-    return f"p = {p_value:.2g}" if p_value >= 1e-300 else "p < 1e-300"
 
 
 def _remarks(

@@ -145,7 +145,7 @@ def _tiles(experiment: Experiment, metrics: MetricsRecord) -> list[tuple[str, st
     which = f"{headline.which} ({headline.epoch}){metrics.averaged}"
     found = [(percent(headline.val_accuracy), f"{split} accuracy, {which}")]
     if metrics.on_test and best and best.epoch != headline.epoch:
-        found.append((percent(best.val_accuracy), f"best on test (epoch {best.epoch})"))
+        found.append((percent(best.val_accuracy), f"{metrics.best_words} (epoch {best.epoch})"))
     if views := metrics.test_time_views:
         found.append((percent(views.val_accuracy), f"{split} accuracy with test-time views"))
     if metrics.test:

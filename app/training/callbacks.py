@@ -12,7 +12,6 @@ from typing import Any, NoReturn
 import keras
 
 from app.config import Experiment
-from app.distributed.replicas import Replicas
 from app.drawing.curves import draw_curves
 from app.errors import UserError
 from app.files import atomic_path, write_json
@@ -99,19 +98,6 @@ def write_records(run: Run, progress: Progress, experiment: Experiment) -> None:
     """Write history.csv and the curves from the history rows."""
     write_history(run.history, progress.rows)
     draw_curves(run, experiment, progress.rows, progress.resumed_epochs)
-
-
-class SyncReplicas(keras.callbacks.Callback):
-    """Makes all replicas equal before validation, and sees that they are."""
-
-    def __init__(self, replicas: Replicas):
-        super().__init__()
-        self.replicas = replicas
-
-    def on_test_begin(self, logs: Mapping[str, float] | None = None) -> None:
-        """Average the moving statistics; compare all weights bit by bit."""
-        self.replicas.average_statistics(self.model)
-        self.replicas.check_in_sync(self.model)
 
 
 def fail(run: Run, job: Job, what: str, epoch: int, step: int) -> NoReturn:

@@ -11,9 +11,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import keras
 import numpy as np
+from pydantic import Field
 
 from app.data.order import FLIP_STREAM, OLD_FLIP_STREAM
 from app.errors import UserError
@@ -21,7 +23,7 @@ from app.files import atomic_path, replace_file
 from app.paths import shown
 from app.preflight import train_again
 from app.reading import Row, parse_record
-from app.records import StateHeader
+from app.records import Count, Epoch, Record
 from app.runs import Run
 from models.variables import assign, metric_values, variable_groups
 
@@ -53,6 +55,24 @@ class Progress:
     flip_stream: int = FLIP_STREAM
 
 
+class ProgressRecord(Record):
+    """Where training stands, in the header of a state; rows hold NaN and infinity, too."""
+
+    epoch: Count
+    step: Count
+    rows: list[dict[str, int | Annotated[float, Field(allow_inf_nan=True)]]]
+    train_seconds: float
+    resumed_epochs: list[Epoch]
+
+
+class StateHeader(Record):
+    """The header of a state."""
+
+    format_version: int
+    progress: ProgressRecord
+    paths: dict[str, list[str]]
+
+
 @dataclass(frozen=True)
 class State:
     """A state read back: where training stood, and the values of all variables by group."""
@@ -81,13 +101,11 @@ def save_state(
         metrics: Values to store for the metric variables instead of their present ones.
         writes: Whether this worker writes the file.
     """
-    if keras.backend.backend() == "jax":
-        model.jax_state_sync()  # inside fit the JAX trainer keeps the values outside the variables
+    groups = variable_groups(model)
     path = run.states / f"state-{progress.epoch:05d}-{progress.step:07d}.npz"
     metrics = metric_values(model) if metrics is None else metrics
     if not writes:
         return
-    groups = variable_groups(model)
     header = {
         "format_version": FORMAT_VERSION,
         "progress": asdict(progress),

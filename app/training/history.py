@@ -16,19 +16,6 @@ def best_row(rows: Sequence[Row], monitor: str, mode: str) -> Row | None:
     return (max if mode == "max" else min)(finite, key=lambda row: row[monitor])
 
 
-def should_stop_early(
-    rows: Sequence[Row], monitor: str, mode: str, patience_epochs: int, min_delta: float
-) -> bool:
-    """Return whether the last `patience_epochs` epochs brought no gain of more than `min_delta`."""
-    sign = 1.0 if mode == "max" else -1.0
-    best, waited = -math.inf, 0
-    for row in rows:
-        waited += 1
-        if sign * row[monitor] > best + min_delta:
-            best, waited = sign * row[monitor], 0
-    return waited >= patience_epochs
-
-
 def rate_on_plateau(schedule: Mapping[str, Any], rows: Sequence[Row], monitor: str, mode: str) -> float:
     """Return the learning rate of the next epoch under `reduce_on_plateau`, warm-up aside.
 
@@ -50,12 +37,14 @@ def rate_on_plateau(schedule: Mapping[str, Any], rows: Sequence[Row], monitor: s
 
 
 def is_complete(experiment: Experiment, rows: Sequence[Row]) -> bool:
-    """Return whether the history holds all epochs that the experiment asks for."""
+    """Return whether the history holds all epochs that the experiment asks for, or ends in an early stop."""
     training = experiment.training
-    stopping = training.early_stopping
-    return len(rows) >= training.num_epochs or (
-        stopping is not None
-        and should_stop_early(
-            rows, training.monitor, training.mode, stopping.patience_epochs, stopping.min_delta
-        )
-    )
+    stopping, sign = training.early_stopping, 1.0 if training.mode == "max" else -1.0
+    if stopping is None or len(rows) >= training.num_epochs:
+        return len(rows) >= training.num_epochs
+    best, waited = -math.inf, 0
+    for row in rows:
+        waited += 1
+        if sign * row[training.monitor] > best + stopping.min_delta:
+            best, waited = sign * row[training.monitor], 0
+    return waited >= stopping.patience_epochs

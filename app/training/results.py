@@ -90,6 +90,8 @@ def write_results(run: Run, job: Job, classifier: keras.Model, progress: Progres
     network = classifier.network
     job.begin(progress.epoch - 1)  # trainable is what was trained in the last epoch
     trainable = count_weights(job.classifier.network.trainable_weights)
+    validation = "test" if on_test else "validation"
+    selected_on = validation if training.monitor.startswith("val_") else "training"
     write_json(
         run.metrics,
         {
@@ -105,7 +107,7 @@ def write_results(run: Run, job: Job, classifier: keras.Model, progress: Progres
                 **(last if on_test else best or last),
             },
             "final": last,
-            "best": best and {"selected_on": "test" if on_test else "validation", **best},
+            "best": best and {"selected_on": selected_on, **best},
             "test": test,
             "test_time_views": views,
             "calibration": calibration,
@@ -135,8 +137,8 @@ def print_results(run: Run, out: TextIO) -> None:
     last, best, name = metrics.final, metrics.best, metrics.split
     lines = [f"{name} accuracy {last.val_accuracy:.4f} at the last epoch ({last.epoch}){metrics.averaged}"]
     if best:
-        label = "best on test" if metrics.on_test else "best"
-        lines.append(f"{label}: {best.val_accuracy:.4f} at epoch {best.epoch} (by {metrics.monitor})")
+        where = f"at epoch {best.epoch} (by {metrics.monitor})"
+        lines.append(f"{metrics.best_words}: {best.val_accuracy:.4f} {where}")
     if views := metrics.test_time_views:
         line = f"{name} accuracy {views.val_accuracy:.4f}"
         if views.test_accuracy is not None:

@@ -27,6 +27,7 @@ from app.training.history import rate_on_plateau
 from app.training.optimizers import LearningRate, build_optimizer, optimizer_warnings
 from app.training.starting_weights import StartingWeights, constants_of, start_of
 from models import ImageClassifier, Normalization, augmentation_layer, build_model
+from models.layers import jit_compile
 from models.losses import SparseCrossentropy
 
 
@@ -158,11 +159,9 @@ def prepare(
         connect(group, experiment.seed, training.devices)
     experiment = startup.resolve_precision(experiment, group)
     deterministic = startup.configure(
-        seed=experiment.seed,
-        precision=experiment.training.precision,
-        devices=training.devices,
-        determinism=training.determinism,
-    )
+        seed=experiment.seed, precision=experiment.training.precision,
+        devices=training.devices, determinism=training.determinism,
+    )  # fmt: skip
 
     # Data
     if dataset is None:
@@ -234,6 +233,7 @@ def _compile(job: Job) -> None:
             class_weight=dataset.class_weights(training.class_weight, job.experiment.dataset.sampler),
         ),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        jit_compile=jit_compile(),
     )
     if not job.freezing.unfreeze_epoch:  # else the optimizer has variables for what is frozen, too
         job.begin(0)

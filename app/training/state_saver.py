@@ -55,7 +55,9 @@ class StateSaver(keras.callbacks.Callback):
             self._stop(stop)
 
     def on_test_begin(self, logs: Mapping[str, float] | None = None) -> None:
-        """Keep the training metrics; validation resets them."""
+        """Make replicas equal, and see that they are; keep the training metrics, which validation resets."""
+        self.replicas.average_statistics(self.model)
+        self.replicas.check_in_sync(self.model)
         self.training_metrics = metric_values(self.model)
 
     def on_test_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:

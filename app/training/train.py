@@ -23,7 +23,7 @@ from app.reports.report import write_report
 from app.runs import Run, create_run, load_run_experiment, locked
 from app.training import startup
 from app.training.backbone_features import features_once
-from app.training.callbacks import Recorder, SyncReplicas, finish_validation, write_records
+from app.training.callbacks import Recorder, finish_validation, write_records
 from app.training.checkpoint import Progress, State, load_state
 from app.training.history import is_complete
 from app.training.interruptions import message_on_stop, not_deleted
@@ -246,5 +246,4 @@ def callbacks_of(run: Run, job: Job, progress: Progress, out: TextIO) -> list[ke
         Recorder(run, job, progress, display),
         *job.step_callbacks(progress.epoch * job.steps_per_epoch + progress.step),
         display,
-        SyncReplicas(job.replicas),
     ]

@@ -17,7 +17,7 @@ import keras
 from keras import ops, random
 
 from models.augmentation import augmentation
-from models.augmentation.pixel_layers import PerImage
+from models.augmentation.pixel_layers import PerImage, as_dtype
 from models.limits import Limits, Positive
 
 Probability = Annotated[float, Limits(exclusiveMinimum=0, maximum=1)]
@@ -176,6 +176,5 @@ def blend(layers: Sequence[Mixing], images, others):
     lighter = weight < 0.5
     own = ops.where(lighter[:, None, None, None], 1.0 - own, own)
     weight = ops.where(lighter, 1.0 - weight, weight)
-    dtype = keras.backend.standardize_dtype(images.dtype)
     mixed = own * ops.cast(images, "float32") + (1.0 - own) * ops.cast(others, "float32")
-    return ops.cast(ops.round(mixed) if "int" in dtype else mixed, dtype), weight
+    return as_dtype(mixed, images.dtype), weight

@@ -78,11 +78,8 @@ class Policy(PerImage):
         """
         _, height, width, _ = ops.shape(images)
         ranges = self.ranges(height, width)
-        first, last = ([ranges.get(name, (0.0, 0.0))[end] for name in OPERATIONS] for end in (0, 1))
-        first, last = (
-            ops.take(ops.array(first, "float32"), operations),
-            ops.take(ops.array(last, "float32"), operations),
-        )
+        limits = zip(*(ranges.get(name, (0.0, 0.0)) for name in OPERATIONS), strict=True)
+        first, last = (ops.take(ops.array(ends, "float32"), operations) for ends in limits)
         is_signed = ops.take(ops.array([name in SIGNED for name in OPERATIONS]), operations)
         strengths = (first + (last - first) * magnitudes / STEPS) * ops.where(is_signed, signs, 1.0)
         pixels, maps = ops.cast(images, "float32"), []

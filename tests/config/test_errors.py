@@ -37,7 +37,6 @@ ONE_MISTAKE = {
     "schedule_name": ("learning_rate: 0.1", "learning_rate: {schedule: cosin, peak: 1}", ["8:29: optimizer.learning_rate.schedule: unknown schedule 'cosin'; did you mean 'cosine'? allowed: constant, cosine, exponential, one_cycle, reduce_on_plateau, step"]),
     "schedule_key": ("learning_rate: 0.1", "learning_rate: {schedule: cosine, peak: 1, factor: 2}", ["8:46: optimizer.learning_rate.factor: unknown key; allowed: end, peak, per_images, schedule, span_epochs, warmup_epochs"]),
     "boundaries": ("learning_rate: 0.1", "learning_rate: {schedule: step, peak: 1, factor: 0.1, boundaries_epochs: [5, 5]}", ["8:76: optimizer.learning_rate.boundaries_epochs: must increase from one to the next; got [5, 5]"]),
-    "rising_step": ("learning_rate: 0.1", "learning_rate: {schedule: step, peak: 1, factor: 10, boundaries_epochs: [5]}", ["8:52: optimizer.learning_rate.factor: must be at most 1; got 10"]),
     "no_boundaries": ("learning_rate: 0.1", "learning_rate: {schedule: step, peak: 1, factor: 0.1, boundaries_epochs: []}", ["8:76: optimizer.learning_rate.boundaries_epochs: must have at least 1 items; got []"]),
     "late_warmup": ("learning_rate: 0.1", "learning_rate: {schedule: cosine, peak: 1, warmup_epochs: 10}", ["8:61: optimizer.learning_rate.warmup_epochs: must be below training.epochs, which is 10; got 10"]),
     "late_peak": ("learning_rate: 0.1", "learning_rate: {schedule: one_cycle, peak: 1, peak_epoch: 12}", ["8:61: optimizer.learning_rate.peak_epoch: must be below training.epochs, which is 10; got 12"]),

@@ -45,13 +45,20 @@ import keras
 import numpy as np
 from app.config import load_experiment
 from app.errors import UserError
-from app.training.callbacks import SyncReplicas
 from app.training.optimizers import follow_history
 from app.training.setup import prepare
 from app.distributed.process_group import ProcessGroup
 
 folder, part = Path(sys.argv[1]), sys.argv[2]
 results = {"histories": {}}
+
+
+def synced(job):
+    # What a `StateSaver` does before validation.
+    def synchronise(logs):
+        job.replicas.average_statistics(job.classifier)
+        job.replicas.check_in_sync(job.classifier)
+    return keras.callbacks.LambdaCallback(on_test_begin=synchronise)
 
 
 class Counts(keras.callbacks.Callback):
@@ -92,7 +99,7 @@ def both(name, *overrides, label):
         job, counts = job_of(name, *overrides, replicated=replicated), Counts()
         assert (job.replicas.count, type(job.replicas.strategy).__name__) == (
             (3, "MirroredStrategy") if replicated else (1, "NoneType"))
-        histories = fit(job, [SyncReplicas(job.replicas), counts])
+        histories = fit(job, [synced(job), counts])
         results["histories"][f"{label}, {'replicas' if replicated else 'single'}"] = histories
     results[f"{label}, counts"] = counts.epochs
     taken = keras.ops.convert_to_numpy(job.classifier.optimizer.iterations)
@@ -143,7 +150,7 @@ if part == "own":  # optimizers of our own
             job.begin(epoch)
             losses += job.classifier.fit(
                 job.batches(epoch), steps_per_epoch=job.steps_per_epoch, shuffle=False, verbose=0,
-                callbacks=[SyncReplicas(job.replicas)]).history["loss"]
+                callbacks=[synced(job)]).history["loss"]
             job.replicas.average_statistics(job.classifier)
             now = [[each.numpy() for each in job.replicas.copies(weight)] for weight in norm.weights]
             held.append([all((a == b).all() for b in each) for a, each in zip(start, now, strict=True)])
@@ -151,7 +158,7 @@ if part == "own":  # optimizers of our own
     plateau = "{schedule: reduce_on_plateau, peak: 0.004, factor: 0.5, patience_epochs: 1}"
     job = job_of("lenet", f"optimizer.learning_rate={plateau}", replicated=True)
     follow_history(job, [{"val_accuracy": 0.5}] * 3)
-    fit(job, [SyncReplicas(job.replicas)], epochs=1)
+    fit(job, [synced(job)], epochs=1)
     rate = job.classifier.optimizer._learning_rate.level
     results["plateau"] = [equal([rate]), float(rate.numpy())]
 
@@ -163,7 +170,7 @@ if part == "several":
     results["float16"] = {}
     for replicated in (False, True):
         job = job_of("lenet", "training.precision=float16", replicated=replicated)
-        losses = fit(job, [SyncReplicas(job.replicas)], epochs=1)["loss"]
+        losses = fit(job, [synced(job)], epochs=1)["loss"]
         optimizer = job.classifier.optimizer
         results["float16"]["replicas" if replicated else "single"] = {
             "loss": losses[0], "taken": int(optimizer.inner_optimizer.iterations.numpy()),
@@ -183,7 +190,7 @@ if part == "several":
     after = copies([norm.moving_mean, norm.moving_variance])
     np.savez(folder / "statistics.npz", before=np.array(before), after=np.array(after))
     job = job_of("baseline", replicated=True)
-    results["histories"]["apart"] = fit(job, [SyncReplicas(job.replicas)])
+    results["histories"]["apart"] = fit(job, [synced(job)])
     results["apart, equal"] = equal(job.classifier.network.weights)
 
     # What each replica draws for the same images.

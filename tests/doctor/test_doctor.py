@@ -13,7 +13,7 @@ from app.config import load_experiment
 from app.config.schema import ModelConfig
 from app.data.dataset import whole_split
 from app.data.normalization import normalization_constants
-from app.doctor import data_checks, doctor, rate_checks, resource_checks, trial_checks
+from app.doctor import data_checks, doctor, resource_checks, trial_checks
 from app.reports.report import write_report
 from app.training.setup import prepare
 from models.augmentation.mixing import Cutmix, Mixup
@@ -247,7 +247,7 @@ MUON = "optimizer={name: muon, learning_rate: 0.1, others: {name: sgd, learning_
 )
 def test_rate_that_spoils_pretrained_weights(home, overrides, level, text):
     job = prepare(load_experiment("tiny", overrides))
-    result = rate_checks.check_rate(job)
+    result = data_checks.check_rate(job)
     assert result.level == level and text in str(result)
 
 

@@ -9,6 +9,7 @@ from app.evaluation.metrics import (
     classification_metrics,
     confusion_matrix,
     mcnemar,
+    p_words,
     probabilities,
     reliability,
 )
@@ -46,6 +47,8 @@ def test_top_five_needs_more_than_five_classes():
     logits = np.tile(np.arange(7.0), (3, 1))  # the classes 6, 5, 4, 3, 2 are the first five
     found = classification_metrics(np.array([6, 2, 1]), logits, list("abcdefg"))
     assert found["top5_accuracy"] == pytest.approx(2 / 3) and found["accuracy"] == pytest.approx(1 / 3)
+    equal = classification_metrics(np.array([0, 4, 5]), np.zeros((3, 7)), list("abcdefg"))
+    assert equal["top5_accuracy"] == pytest.approx(2 / 3) and equal["accuracy"] == pytest.approx(1 / 3)
 
 
 def test_a_class_that_never_occurs_or_is_never_guessed_has_shares_of_zero():
@@ -92,6 +95,11 @@ def test_mcnemar_is_a_fair_coin(first, second, p_value):
     found = mcnemar(np.array(first, bool), np.array(second, bool))
     assert found["p_value"] == pytest.approx(p_value)
     assert found["only_first"] == sum(a > b for a, b in zip(first, second, strict=True))
+
+
+def test_no_p_value_is_said_to_be_zero():
+    every = np.ones(1100, bool)
+    assert p_words(mcnemar(every, ~every)["p_value"]) == "p < 1e-300" and p_words(0.0312) == "p = 0.031"
 
 
 def test_thousands_of_classes_make_a_small_file(tmp_path):

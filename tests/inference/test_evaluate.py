@@ -115,7 +115,7 @@ def test_figures_are_printed_where_they_cannot_be_kept(own_run, capsys):
     own_run.evaluations.write_text("")  # nobody may write below a file, root neither
     assert cli.main(["evaluate", "--run", str(own_run.path)]) == 2
     printed, error = capsys.readouterr()
-    assert "   loss " in printed and "class  images  precision" in printed
+    assert "   negative log-likelihood " in printed and "class  images  precision" in printed
     assert "validation-best: cannot be written" in error and error.count("\n") == 1
     assert own_run.evaluations.read_text() == ""
 

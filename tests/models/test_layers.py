@@ -355,3 +355,14 @@ def test_networks_give_the_same_on_jax(tmp_path):
     for folder, outputs in expected.items():
         found = np.load(folder / "outputs.npy")
         np.testing.assert_allclose(found, outputs, rtol=1e-3, atol=1e-3, err_msg=folder.name)
+
+
+def test_variance_beside_a_large_mean_is_kept_by_xla():
+    """The kernel's, as XLA computes it, would be a difference of two numbers of a million."""
+    random = np.random.RandomState(2)
+    inputs = tf.constant(1000 + 0.1 * random.standard_normal((64, 4, 4, 16)), "float32")
+    layer = BatchNormalization(momentum=0.0)
+    layer.build(inputs.shape)
+    tf.function(lambda: layer(inputs, training=True), jit_compile=True)()
+    expected = np.var(inputs.numpy().astype(np.float64), axis=(0, 1, 2))
+    np.testing.assert_allclose(layer.moving_variance, expected, rtol=1e-2)

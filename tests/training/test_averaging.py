@@ -178,7 +178,6 @@ import keras
 import numpy as np
 from app.config import load_experiment
 from app.distributed.process_group import ProcessGroup
-from app.training.callbacks import SyncReplicas
 from app.training.setup import prepare
 
 count, jax = int(sys.argv[1]), keras.backend.backend() == "jax"
@@ -189,6 +188,13 @@ if count > 1 and not jax:
 experiment = load_experiment("tiny", ["training.ema={decay: 0.8}", "augmentation=[]"])
 job = prepare(experiment, ProcessGroup() if count > 1 else None)
 assert job.replicas.count == count
+
+def synced(job):
+    # What a `StateSaver` does before validation.
+    def synchronise(logs):
+        job.replicas.average_statistics(job.classifier)
+        job.replicas.check_in_sync(job.classifier)
+    return keras.callbacks.LambdaCallback(on_test_begin=synchronise)
 
 def values():  # statistics differ between replicas: their mean
     if jax:
@@ -207,7 +213,7 @@ val_ds, val_steps = job.validation_batches()
 history = job.classifier.fit(
     job.batches(), epochs=2, steps_per_epoch=job.steps_per_epoch, shuffle=False, verbose=0,
     validation_data=val_ds, validation_steps=val_steps,
-    callbacks=[Watch(), *job.step_callbacks(0), SyncReplicas(job.replicas)]).history
+    callbacks=[Watch(), *job.step_callbacks(0), synced(job)]).history
 job.replicas.average_statistics(job.classifier)
 job.replicas.check_in_sync(job.classifier)
 for step, weights in enumerate(Watch.seen):

@@ -2,12 +2,20 @@ import math
 
 import pytest
 
-from app.training.history import best_row, should_stop_early
+from app.config import Experiment
+from app.training.history import best_row, is_complete
 from app.wording import duration
+
+SECTIONS = {
+    "name": "x",
+    "dataset": {"name": "digits"},
+    "model": {"name": "lenet5"},
+    "optimizer": {"name": "sgd", "learning_rate": 0.1},
+}
 
 
 def rows(*values):
-    return [{"epoch": i + 1, "val_accuracy": value} for i, value in enumerate(values)]
+    return [{"epoch": i + 1, "val_accuracy": value, "val_loss": value} for i, value in enumerate(values)]
 
 
 def test_best_row_is_the_first_of_equals_and_skips_what_is_not_a_number():
@@ -29,7 +37,12 @@ def test_best_row_is_the_first_of_equals_and_skips_what_is_not_a_number():
     ],
 )
 def test_early_stopping_follows_from_the_history(values, mode, patience, min_delta, stops):
-    assert should_stop_early(rows(*values), "val_accuracy", mode, patience, min_delta) is stops
+    stopping = {"patience_epochs": patience, "min_delta": min_delta}
+    monitor = {"max": "val_accuracy", "min": "val_loss"}[mode]
+    training = {"epochs": 9, "batch_size": 1, "monitor": monitor, "early_stopping": stopping}
+    experiment = Experiment(**SECTIONS, training=training)
+    assert is_complete(experiment, rows(*values)) is stops
+    assert is_complete(experiment, rows(*9 * [0.1])) is True
 
 
 @pytest.mark.parametrize(

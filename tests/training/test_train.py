@@ -17,7 +17,8 @@ from app import cli
 from app.config import load_experiment
 from app.errors import Interrupted, UserError
 from app.files import read_json
-from app.reading import HISTORY_COLUMNS, read_history
+from app.reading import HISTORY_COLUMNS, read_history, read_record
+from app.records import MetricsRecord
 from app.reports.compare import newest_seeds
 from app.runs import Run, create_run, list_runs, load_run_experiment
 from app.training import setup as job
@@ -326,7 +327,9 @@ def test_best_model_waits_for_the_state_of_its_epoch(home):
     runner.resume(run, io.StringIO())
     assert [path.name for path in run.best_model.parent.glob("best*")] == ["best.keras"]
     best = min(read_history(run.history), key=lambda row: row["loss"])
-    assert json.loads(run.metrics.read_text())["best"]["epoch"] == best["epoch"]
+    recorded = read_record(run.metrics, MetricsRecord)
+    assert recorded.best.epoch == best["epoch"] and recorded.content["best"]["selected_on"] == "training"
+    assert recorded.best_words == "best"
 
 
 def test_best_model_takes_its_place_where_only_that_was_missing(home, monkeypatch):

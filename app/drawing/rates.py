@@ -1,4 +1,4 @@
-"""The loss over the learning rates of a range test, as a picture."""
+"""Pictures of learning rates: over all epochs, and the loss over those of a range test."""
 
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from app.drawing.canvas import (
     new_figure,
     save_figure,
     set_up_grid,
+    set_up_panel,
 )
 
 
@@ -57,4 +58,43 @@ def draw_rate_range(
     axes.set_ylim(curve.min() - 3 * margin, curve.max() + 3 * margin)
     axes.set_xlim(min(rates[0], own) / 1.3, max(rates[-1], own) * 1.3)
     add_legend(figure, height - 0.08, axes.get_legend_handles_labels()[0], ncols=5, fontsize=8)
+    save_figure(figure, path)
+
+
+def draw_schedule(
+    path: Path, title: str, positions: np.ndarray, rates: np.ndarray, epochs: int, warmup_epochs: int
+) -> None:
+    """Draw learning rates, and mark warm-up, start, peak and end.
+
+    Args:
+        path: The picture to write.
+        title: Its heading.
+        positions: Epochs before each step.
+        rates: The learning rate of each step.
+        epochs: Of the training.
+        warmup_epochs: How many of them are warm-up.
+    """
+    width, height = LEAST_WIDTH + 1.0, 4.1
+    figure = new_figure(width, height, title)
+    axes = add_panel(figure, 0.115 * width, 0.6, 0.855 * width, height - 1.1)
+    set_up_panel(axes)
+    axes.set_ylabel("learning rate")
+    axes.plot(positions, rates, "-", color=BLUE, linewidth=2.0, zorder=3)
+    axes.set_xlim(-0.02 * epochs, 1.02 * epochs)
+    axes.set_ylim(0, 1.08 * max(float(rates.max()), 1e-12))
+    if warmup_epochs:
+        axes.axvspan(0, warmup_epochs, color="#E8E8E8", zorder=0, label=f"warm-up to epoch {warmup_epochs}")
+    for at, marker, colour, name in (
+        (0, "o", GREY, "start"),
+        (int(rates.argmax()), "^", VERMILION, "peak"),
+        (len(rates) - 1, "s", BLACK, "end"),
+    ):
+        if name == "peak" and at in (0, len(rates) - 1):
+            continue
+        where = f" at epoch {positions[at]:.3g}" if name == "peak" else ""
+        axes.plot(
+            [positions[at]], [rates[at]], marker, color=colour, markersize=9, linestyle="none", zorder=4,
+            clip_on=False, label=f"{name}: {rates[at]:.3g}{where}",
+        )  # fmt: skip
+    add_legend(figure, height - 0.08, axes.get_legend_handles_labels()[0])
     save_figure(figure, path)
