@@ -53,7 +53,7 @@ class Schedule(Section):
     """What all learning-rate schedules share."""
 
     peak: Positive = Field(
-        description="Largest learning rate; of `step` and `exponential` that after the warm-up, before any factor."
+        description="Largest learning rate; of `step` and `exponential` the one before any `factor`."
     )
     warmup_epochs: Annotated[int, Field(ge=0, le=100_000)] = Field(
         0, description="Epochs over which the learning rate rises linearly from zero."
