@@ -8,6 +8,7 @@ import keras
 from app.errors import UserError
 from app.paths import shown
 from models import ImageClassifier
+from models.layers import jit_compile
 
 
 def load_classifier(path: Path) -> ImageClassifier:
@@ -28,4 +29,6 @@ def load_classifier(path: Path) -> ImageClassifier:
         raise UserError(f"{shown(path)}: no classifier that can be loaded safely: {reason}") from error
     if not isinstance(classifier, ImageClassifier):
         raise UserError(f"{shown(path)}: holds a {type(classifier).__name__}, no ImageClassifier")
+    if jit_compile() is False:  # what is not compiled would ask "auto"
+        classifier.jit_compile = False
     return classifier

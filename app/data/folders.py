@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -130,15 +131,21 @@ def _good_rows(index: FolderIndex, bad: BadImages) -> Iterator[tuple[str, np.nda
 
 
 def _keys(index: FolderIndex) -> np.ndarray:
-    """Return a number for each file, uint64, that changes with its path, size, times and the decoder."""
-
-    def key(name: str) -> bytes:
+    """Return a number for each file, uint64, that changes with its path, size, time and the decoder."""
+    found: list[os.stat_result | None] = []
+    for name in index.files:
         try:
-            status = os.stat(os.path.join(index.root, name))
-            # st_ctime_ns tells of files that were swapped, or written again with the time they had.
-            words = f"{name!a} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {DECODER}"
+            found.append(os.stat(os.path.join(index.root, name)))
         except OSError:
-            words = f"{name!a} missing"
-        return hashlib.blake2b(words.encode(), digest_size=8).digest()
-
-    return np.frombuffer(b"".join(map(key, index.files)), np.uint64)
+            found.append(None)
+    alike = Counter((status.st_size, status.st_mtime_ns) for status in found if status)
+    digests = []
+    for name, status in zip(index.files, found, strict=True):
+        words = f"{name!a} missing"
+        if status:
+            size, time = status.st_size, status.st_mtime_ns
+            # Of an archive whose files have one size and time: only this tells that two changed places.
+            changed = status.st_ctime_ns if alike[size, time] > 1 else ""
+            words = f"{name!a} {size} {time} {DECODER} {changed}".rstrip()
+        digests.append(hashlib.blake2b(words.encode(), digest_size=8).digest())
+    return np.frombuffer(b"".join(digests), np.uint64)

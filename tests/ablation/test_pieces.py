@@ -3,8 +3,9 @@
 import pytest
 
 from app.ablation.pieces import pieces_of, variants_of
-from app.config import list_experiments, load_experiment
+from app.config import load_experiment
 from app.errors import UserError
+from tests.conftest import shipped_experiments
 
 
 def changed_keys(one, other):
@@ -18,7 +19,7 @@ def changed_keys(one, other):
     return keys
 
 
-@pytest.mark.parametrize("name", list_experiments())
+@pytest.mark.parametrize("name", shipped_experiments())
 def test_variants_of_all_experiments_lack_their_piece_and_nothing_else(name):
     experiment = load_experiment(name)
     pieces = pieces_of(experiment)
