@@ -124,16 +124,26 @@ def aligned(
     Args:
         rows: The cells, those of the heading first.
         right: Columns (from 0) that are flush right.
-        widths: Of the columns, in letters; by default those of the longest cells.
+        widths: Of the columns, in the terminal's; by default those of the longest cells.
     """
-    widths = widths or [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = widths or [max(map(_columns, column)) for column in zip(*rows, strict=True)]
+
+    def padded(cell: str, width: int, is_right: bool) -> str:
+        blanks = " " * (width - _columns(cell))
+        return blanks + cell if is_right else cell + blanks
+
     return [
         "  ".join(
-            cell.rjust(width) if column in right else cell.ljust(width)
+            padded(cell, width, column in right)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
     ]
+
+
+def _columns(text: str) -> int:
+    """Return the columns of a terminal that a text takes: two for a Chinese, Japanese or Korean letter."""
+    return sum((unicodedata.east_asian_width(c) in "WF") + (not unicodedata.combining(c)) for c in text)
 
 
 def first_difference(have: Sequence[str], want: Sequence[str]) -> str:

@@ -5,12 +5,29 @@ import fnmatch
 import functools
 import itertools
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
 
+SUMMARY_COLUMNS = 110
 Call = Callable[..., Any]  # a layer's bound `call`
+
+
+def summary_of(network: keras.Model) -> str:
+    """Return Keras' table of the layers, shapes and parameter counts, whole on a terminal of any width."""
+    lines: list[str] = []
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = str(SUMMARY_COLUMNS)  # where rich, which draws the table, would cut it
+    try:
+        network.summary(
+            expand_nested=True, line_length=SUMMARY_COLUMNS, print_fn=lambda line, **_: lines.append(line)
+        )
+    finally:
+        os.environ.pop("COLUMNS")
+        os.environ.update({} if before is None else {"COLUMNS": before})
+    return "\n".join(lines) + "\n"
 
 
 def named_layers(model: keras.Model, path: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:

@@ -7,6 +7,10 @@ def test_tables_are_aligned_and_leave_no_blanks_behind():
     rows = [("name", "images", ""), ("a", "1,234,567", "x"), ("longer", "5", "")]
     assert aligned(rows, right=[1]) == ["name       images", "a       1,234,567  x", "longer          5"]
     assert aligned([("a", "b", "c")], right=[1], widths=(3, 3, 0)) == ["a      b  c"]
+    assert aligned([("\u732b\u732b", "1"), ("e\u0301t", "2")], right=[1]) == [
+        "\u732b\u732b  1",
+        "e\u0301t    2",
+    ]
 
 
 def test_names_that_look_the_same_are_told_apart():

@@ -81,7 +81,7 @@ def _source(
         for part, rows in _good_rows(index, bad)
     }
     suffixes = sorted({os.path.splitext(name)[1].lower() for name in index.files})
-    text = f"class folders in {shown(index.root)} ({len(index.files)} {' '.join(suffixes)} files)"
+    text = f"class folders in {shown(index.root)} ({len(index.files):,} {' '.join(suffixes)} files)"
     if index.num_ignored:
         text += f", {index.num_ignored} other files ignored"
     skipped = tuple(printable(index.files[position]) for position in sorted(bad))

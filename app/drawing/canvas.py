@@ -166,7 +166,7 @@ def text_inches(text: str, points: float) -> float:
     from matplotlib.textpath import text_to_path
 
     font = FontProperties(size=points)
-    with _any_script():
+    with any_script():
         width, *_ = text_to_path.get_text_width_height_descent(printable(text), font, ismath=False)
     return width / 72
 
@@ -182,10 +182,10 @@ def percent_of(fraction: float) -> str:
 
 def save_figure(figure: "Figure", path: Path) -> None:
     """Write a figure as a PNG file, atomically."""
-    with atomic_path(path) as temporary, _any_script():
+    with atomic_path(path) as temporary, any_script():
         figure.savefig(temporary, dpi=DOTS_PER_INCH)
 
 
-def _any_script() -> "warnings.catch_warnings[None]":
+def any_script() -> "warnings.catch_warnings[None]":
     """Return a context in which letters that the font lacks become boxes without a warning."""
     return warnings.catch_warnings(action="ignore", category=UserWarning)

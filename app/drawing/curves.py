@@ -19,6 +19,7 @@ from app.drawing.canvas import (
     GREY,
     VERMILION,
     add_panel,
+    any_script,
     limit_values,
     new_figure,
     set_up_panel,
@@ -83,7 +84,8 @@ def draw_curves(
     if has_rates:
         strip = add_panel(figure, 0.053 * width, 0.3, 0.925 * width, STRIP_INCHES - 0.6)
         _draw_learning_rate(strip, columns["epoch"], columns["learning_rate"])
-    figure.canvas.draw()
+    with any_script():
+        figure.canvas.draw()
     pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]  # type: ignore[attr-defined]
     upper, middle = round(height * DOTS_PER_INCH), pixels.shape[1] // 2
     for filename, part in (

@@ -64,7 +64,8 @@ def draw_effects(path: Path, title: str, label: str, effects: Sequence[Effect]) 
     for row, each in enumerate(effects):
         axes.plot(each.seeds, np.full(len(each.seeds), row), "|", color=GREY, markersize=9, zorder=3)
         if not np.isfinite(each.mean):
-            axes.text(0, row, " its loss was never finite to the end", fontsize=8, color=GREY, va="center")
+            words, left = "its loss was never finite to the end", axes.get_yaxis_transform()
+            axes.text(0.01, row, words, fontsize=8, color=GREY, va="center", transform=left)
             continue
         colour = VERMILION if each.significant else BLUE if row else BLACK
         axes.plot([each.low, each.high], [row, row], "-", color=colour, linewidth=2, zorder=2)

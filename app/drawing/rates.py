@@ -57,7 +57,9 @@ def draw_rate_range(
     margin = 0.06 * np.ptp(curve) + 0.02
     axes.set_ylim(curve.min() - 3 * margin, curve.max() + 3 * margin)
     axes.set_xlim(min(rates[0], own) / 1.3, max(rates[-1], own) * 1.3)
-    add_legend(figure, height - 0.08, axes.get_legend_handles_labels()[0], ncols=5, fontsize=8)
+    add_legend(
+        figure, height - 0.08, axes.get_legend_handles_labels()[0], ncols=5, fontsize=7.5, columnspacing=1.2
+    )
     save_figure(figure, path)
 
 
@@ -91,7 +93,7 @@ def draw_schedule(
     ):
         if name == "peak" and at in (0, len(rates) - 1):
             continue
-        where = f" at epoch {positions[at]:.3g}" if name == "peak" else ""
+        where = f" at epoch {positions[at]:,.6g}" if name == "peak" else ""
         axes.plot(
             [positions[at]], [rates[at]], marker, color=colour, markersize=9, linestyle="none", zorder=4,
             clip_on=False, label=f"{name}: {rates[at]:.3g}{where}",

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PALE = "#8A8A8A"
+WHITE_ABOVE = 0.66  # of a row: on the cell's blue white is then easier to read than black
 MOST_WRITTEN = 20  # classes up to which every cell of the confusion matrix is written out
 CELLS = ((13, 0.52, 7.0), (6, 0.62, 8.5), (0, 1.1, 11.0))  # from N classes on: inches, points
 MOST_LISTED = 26  # confusions named beside a matrix without numbers
@@ -97,7 +98,7 @@ def _write_cells(axes: "Axes", counts: np.ndarray, fractions: np.ndarray, points
     """Write count and fraction into every cell."""
     for row, column in np.ndindex(*counts.shape):
         fraction = fractions[row, column]
-        colour = "white" if fraction > 0.3 else BLACK if counts[row, column] else PALE
+        colour = "white" if fraction > WHITE_ABOVE else BLACK if counts[row, column] else PALE
         axes.text(
             column, row, f"{counts[row, column]:,}\n{100 * fraction:.1f}%",
             ha="center", va="center", fontsize=points, linespacing=1.3, color=colour,
@@ -140,7 +141,7 @@ def draw_classes(path: Path, classes: Sequence[Mapping[str, Any]], title: str) -
     title = f"Precision, recall and F1 by class (images), {kind}\n{title}"
     columns = math.ceil(len(ordered) / ROWS_A_COLUMN)
     rows = math.ceil(len(ordered) / columns)
-    label, value = LABEL_INCHES + 0.55, 0.45
+    label, value = LABEL_INCHES + 0.65, 0.45
     pitch = label + COLUMN_INCHES + value if columns > 1 else LEAST_WIDTH - MARGIN
     height = rows * ROW_INCHES + 0.8
     figure = new_figure(columns * pitch + MARGIN, height, title)

@@ -17,15 +17,21 @@ from app.reading import read_record
 from app.records import CalibratedRecord, EvaluationRecord, EvaluationsOnTestRecord, MetricsRecord
 from app.runs import Run
 
-# Every picture of an evaluation, with how it is to be read.
+# Every picture of an evaluation: what it shows, and how it is to be read.
 PICTURES = {
-    "confusion.png": "Rows are true classes, columns predicted classes.",
-    "classes.png": "Precision: of the images predicted as this class, the fraction that are. "
-    "Recall: of the images of this class, the fraction predicted as it.",
-    "mistakes.png": "Most confident wrong predictions: often odd images, or wrong labels.",
-    "doubts.png": "Least confident correct predictions.",
-    "reliability.png": "Reliability diagram: on the diagonal accuracy equals confidence; "
-    "below it the network is overconfident, above it underconfident.",
+    "confusion.png": ("Confusion matrix", "Rows are true classes, columns predicted classes."),
+    "classes.png": (
+        "Precision, recall and F1 of each class",
+        "Precision: of the images predicted as this class, the fraction that are. "
+        "Recall: of the images of this class, the fraction predicted as it.",
+    ),
+    "mistakes.png": ("Most confident wrong predictions", "They are often odd images, or wrong labels."),
+    "doubts.png": ("Least confident correct predictions", ""),
+    "reliability.png": (
+        "Reliability diagram",
+        "On the diagonal accuracy equals confidence; below it the network is overconfident, above it "
+        "underconfident.",
+    ),
 }
 
 

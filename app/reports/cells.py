@@ -36,7 +36,7 @@ def data_name(experiment: Experiment, dataset: DatasetRecord | None) -> str:
     name: str = settings.name
     if name == "image_folder" and settings.data_dir:
         name = printable(Path(settings.data_dir).name) or name
-    kinds = re.findall(r"\((?:\d+ )?(\.\w+) files\)", dataset.source) if dataset else []
+    kinds = re.findall(r"\((?:[\d,]+ )?(\.\w+(?: \.\w+)*) files\)", dataset.source) if dataset else []
     return f"{name} as {kinds[-1]}" if kinds else name
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from app.drawing.canvas import GREY, limit_values, new_figure, save_figure, set_up_panel
+from app.drawing.canvas import GREY, any_script, limit_values, new_figure, save_figure, set_up_panel
 from app.drawing.curves import FIGURE_INCHES, column
 from app.errors import UserError
 from app.files import new_folder
@@ -187,7 +187,8 @@ def _add_legend(figure: "Figure", handles: Sequence[Any], labels: Sequence[str])
         for text, label in zip(legend.get_texts(), labels, strict=True):
             text.set_parse_math(False)
             text.set_text(label)
-        extent = legend.get_window_extent(figure.canvas.get_renderer())  # type: ignore[attr-defined]
+        with any_script():
+            extent = legend.get_window_extent(figure.canvas.get_renderer())  # type: ignore[attr-defined]
         if extent.width <= 0.97 * figure.bbox.width or num_columns == 1:
             break
         legend.remove()

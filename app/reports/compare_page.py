@@ -155,11 +155,15 @@ def _tiles(groups: Sequence[Group]) -> list[tuple[str, str]]:
     found = []
     finished = [group for group in groups if group.first.finished]
     if finished and all_on_same_images(finished):
-        best = max(finished, key=lambda group: statistics.mean(group.accuracies))
-        found.append((_mean(best.accuracies), f"highest accuracy on {_split(best)}: {best.label}"))
-    if finished:
-        least = min(finished, key=lambda group: group.metrics("parameters", "total"))
-        found.append((_count("parameters", "total")(least), f"fewest parameters: {least.label}"))
+        means = [statistics.mean(group.accuracies) for group in finished]
+        best = finished[means.index(max(means))]
+        leads = best.label if means.count(max(means)) == 1 else "several"
+        found.append((_mean(best.accuracies), f"highest accuracy on {_split(best)}: {leads}"))
+    sizes = [group.metrics("parameters", "total") for group in finished]
+    if any(size != sizes[0] for size in sizes):
+        least = finished[sizes.index(min(sizes))]
+        leads = least.label if sizes.count(min(sizes)) == 1 else "several"
+        found.append((_count("parameters", "total")(least), f"fewest parameters: {leads}"))
     if timed := [group for group in groups if group.first.seconds]:
         quick = min(timed, key=lambda group: group.seconds)
         found.append((f"{seconds_text(quick.seconds)} s", f"shortest epoch: {quick.label}"))

@@ -197,9 +197,9 @@ def _evaluation(folder: Path, found: EvaluationRecord) -> Iterator[str]:
         yield page.paragraph(_calibration(found.calibrated))
     if found.recalibrated:
         yield page.paragraph(f"With batch normalisation recalibrated: {found.recalibrated.words}.")
-    for name, caption in PICTURES.items():
+    for name, (words, caption) in PICTURES.items():
         if (folder / name).is_file():
-            yield page.picture(folder / name, name.removesuffix(".png"), caption)
+            yield page.picture(folder / name, words, f"{words}. {caption}".rstrip())
     cells = [
         (each.name, f"{each.images:,}", *(f"{value:.4f}" for value in (each.precision, each.recall, each.f1)))
         for each in found.classes

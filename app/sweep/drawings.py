@@ -97,7 +97,7 @@ def draw_importance(path: Path, importances: Mapping[str, float], num_trials: in
         )
     axes.set_xlim(0, 1.15 * max(importances.values()) or 1.0)
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
-    _finish(figure, axes, path, "of the variance that the settings explain by themselves")
+    _finish(figure, axes, path, "of what all settings explain by themselves")
 
 
 def draw_slice(path: Path, key: str, trials: Sequence[Trial], sweep: SweepConfig) -> None:

@@ -116,14 +116,6 @@ class Job:
             yield duplicates
         yield from optimizer_warnings(self.experiment, self.classifier, self.steps_per_epoch)
 
-    def summary(self) -> str:
-        """Return the table of the network's layers, shapes and parameter counts, as in summary.txt."""
-        lines: list[str] = []
-        self.classifier.network.summary(
-            expand_nested=True, line_length=110, print_fn=lambda line, **_: lines.append(line)
-        )
-        return "\n".join(lines) + "\n"
-
     def describe_environment(self) -> dict[str, Any]:
         """Return the content of environment.json: what the run is trained on."""
         environment = startup.describe_environment(self.deterministic) | self.replicas.describe()

@@ -32,6 +32,7 @@ from app.training.results import print_results, write_results
 from app.training.resume import ScheduleFate, agreed_position, longer, restore_last_state
 from app.training.setup import Job, prepare
 from app.training.state_saver import StateSaver
+from models.inspect import summary_of
 from models.layers import quick_inference
 
 Watch = Callable[[Run, Sequence[Row]], None]
@@ -78,7 +79,7 @@ def train(
         if group.is_chief:
             environment = job.describe_environment()
             environment |= {"overrides": overrides, "auto": experiment.training.auto}
-            data, summary = job.describe_dataset(), job.summary()
+            data, summary = job.describe_dataset(), summary_of(job.classifier.network)
             run = create_run(experiment.name)
             stack.enter_context(locked(run))
             write_json(run.environment, environment)

@@ -41,7 +41,7 @@ def leave_run(epochs, accuracy, on_test=False, finished=True, **changes):
     row = {"epoch": epochs, "val_accuracy": accuracy}
     best = {"epoch": 3, "val_accuracy": accuracy + 0.01}
     files.write_json(run.dataset, DATASET | {
-        "name": "image_folder", "source": "class folders in data/my birds (12 .png files)",
+        "name": "image_folder", "source": "class folders in data/my birds (12 .jpeg .png files)",
         "num_images": {"train": 9000, "val": 1000},
     })  # fmt: skip
     cpu = {"model": "Intel(R) Xeon(R) CPU @ 2.20GHz", "count": 2}
@@ -82,7 +82,7 @@ def test_line_holds_what_the_run_left_behind(home):
     assert line_of(home) == {
         "experiment": "`tiny`",
         "network": "lenet5",
-        "data": "my birds as .png, 9,000 + 1,000 images",
+        "data": "my birds as .jpeg .png, 9,000 + 1,000 images",
         "validated on": "validation",
         "epochs": "20 of 50",
         "seeds": "1",
@@ -186,7 +186,7 @@ def test_data_names_do_not_break_the_table(home):
     files.write_text(run.experiment, run.experiment.read_text().replace("my birds", "a | b"))
     write_results_table()
     line = line_of(home)
-    assert line["data"] == "a &#124; b as .png, 9,000 + 1,000 images"
+    assert line["data"] == "a &#124; b as .jpeg .png, 9,000 + 1,000 images"
     assert line["source: last, best"].endswith(" on c &#124; d")
 
 
@@ -268,7 +268,8 @@ def test_networks_page_has_what_was_trained_to_the_end(home):
     write_results_table()
     text = page.read_text()
     assert (
-        "| lenet5 | `tiny` | my birds as .png, 9,000 + 1,000 images | test | 50 of 50 | 1 | 90.00 %" in text
+        "| lenet5 | `tiny` | my birds as .jpeg .png, 9,000 + 1,000 images | test | 50 of 50 | 1 | 90.00 %"
+        in text
     )
     assert text.startswith("# Networks\n") and text.endswith("\nThe rest.\n")
     shared = EXPERIMENT.replace("data/my birds", "data/my birds, train_share: 0.2")

@@ -58,7 +58,7 @@ def test_run_folder_is_complete(straight):
         assert path.exists(), path
     assert not list(straight.path.rglob(".tmp-*"))
     assert (straight.path.parent / "latest").resolve() == straight.path
-    assert "Conv2D" in straight.summary.read_text()
+    assert "Conv2D" in straight.summary.read_text() and "Param #" in straight.summary.read_text()
     dataset = json.loads(straight.dataset.read_text())
     assert dataset["class_names"] == [str(digit) for digit in range(10)]
     assert np.shape(dataset["normalization"]["deviation"]) == (16, 16, 1)
