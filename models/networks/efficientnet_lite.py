@@ -3,10 +3,11 @@
 Tan and Le, 2019, arXiv:1905.11946, Table 1, in the Lite variant that its authors published for phones
 (https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite): no squeeze-and-excitation,
 ReLU6 instead of swish, stem and head not scaled. The unit is that of MobileNetV2 (Sandler et al. 2018,
-arXiv:1801.04381, Figure 4b).
+arXiv:1801.04381, Figure 4d).
 
-Differences from the source: global average pooling is followed by dropout and one dense layer that gives
-logits; images may have any size from 32 pixels on.
+Differences from the source: a new head starts from Keras' Glorot uniform, there uniform within
+1 / sqrt(classes); stochastic depth counts units from 1, there from 0; images may have any size from 32 pixels
+on.
 """
 
 import functools

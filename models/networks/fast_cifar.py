@@ -5,7 +5,7 @@ network of airbench94; its pieces come from Page 2018 (whitening, scaled logits,
 and hlb-CIFAR10. The recipe that belongs to it is experiments/fast_cifar10.yaml.
 
 Differences from the source: none in the layers. There the whitening bias is frozen after three epochs; here
-it is trained throughout.
+it is trained throughout. Moving variances divide by n, as Keras has it, there by n - 1.
 """
 
 import functools

@@ -5,7 +5,7 @@ post's own ways: the stem is not padded and has its own epsilon, a block has a R
 and again after the sum, and its projection has a bias but no normalisation. Kernels start Xavier-uniform
 (Keras' default), biases as in PyTorch.
 
-Differences from the source: none known.
+Differences from the source: moving variances divide by n, as Keras has it, there by n - 1.
 """
 
 import functools

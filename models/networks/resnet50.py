@@ -5,7 +5,8 @@ convolution has a bias, the pooling of the stem is not padded (112 pixels become
 flattened, not averaged.
 
 Differences from the source: logits instead of a softmax at the end. The post puts cross-entropy, which
-expects logits, on top of its softmax; the experiment's `loss.softmax_before_loss` does the same.
+expects logits, on top of its softmax; the experiment's `loss.softmax_before_loss` does the same. Moving
+variances divide by n, as Keras has it, there by n - 1.
 """
 
 import functools
