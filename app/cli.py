@@ -15,7 +15,7 @@ from app.commands.options import parse
 from app.distributed.process_group import end_process
 from app.errors import Interrupted, UserError, is_memory_error, library_words, not_whole
 from app.paths import check_home, shown
-from app.process import FallsSilent, drop, open_standard_streams, stoppable
+from app.process import FallsSilent, drop, open_standard_streams, stoppable, unstoppable
 
 _FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM)
 
@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         end_process(1, error)
         raise
     # An input pipeline that an error left standing must go before Python does, or TensorFlow warns of it.
-    gc.collect()
+    with unstoppable():
+        gc.collect()
     return end_process(code)
 
 

@@ -130,8 +130,9 @@ def check_resumable(run: Run, epochs: int | None) -> None:
     """
     if epochs is None:
         if run.finished:
+            page = "" if run.report.is_file() else f"make report RUN={run.argument} writes its page. "
             raise UserError(
-                f"{run.name}: this run is finished; its curves are in {shown(run.curves)}. "
+                f"{run.name}: this run is finished; its curves are in {shown(run.curves)}. {page}"
                 "EPOCHS=n trains it further, to n epochs in all"
             )
         return

@@ -85,6 +85,11 @@ def stoppable() -> Iterator[None]:
         yield
 
 
+def unstoppable() -> contextlib.AbstractContextManager[None]:
+    """Let ctrl-C wait for the end of the block, which is near, and do nothing then."""
+    return _handled([signal.SIGINT], lambda *_: None)
+
+
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
     """Unwind, once: make and the system send a SIGTERM each, shell and system a SIGHUP."""
     for each in (signal.SIGTERM, signal.SIGHUP):

@@ -156,6 +156,19 @@ def _trained_by(path: Path, changed_ns: int) -> tuple[Experiment, list[str] | No
     return load_run_experiment(run), auto, read_record(run.dataset, DatasetRecord)
 
 
+def warn_of_formats(folder_name: str, out: TextIO) -> None:
+    """Warn where `precision: auto` came to several formats in the runs of a folder."""
+    whole = [run for run in list_runs(folder_name) if run.experiment.is_file()]
+    found = [_trained_by(run.path, run.experiment.stat().st_mtime_ns) for run in whole]
+    formats = {trained.training.precision for trained, auto, _ in found if "precision" in (auto or ())}
+    if len(formats) > 1:
+        print(
+            f"warning: training.precision: auto came to {' and to '.join(sorted(formats))} in these runs, on "
+            "different processors; what differs between them may come from that",
+            file=out,
+        )
+
+
 def train_or_resume(
     folder_name: str,
     experiment: Experiment,

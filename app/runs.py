@@ -107,6 +107,10 @@ def find_run(name: str) -> Run:
     for path in (runs_root() / name, Path(name)):
         if os.path.isfile(path / "experiment.yaml"):  # false, too, for a name that cannot be one
             return Run(path.resolve())
+    if Path(name).name == "latest":  # which leads to a run that never began, or the file system has no links
+        for run in reversed(list_runs(str(Path(name).parent))):
+            if run.experiment.is_file():
+                return run
     known = [run.name for run in list_runs(Path(name).parts[0] if Path(name).parts else "")][-5:]
     newest = f"; its newest runs: {', '.join(known)}" if known else ""
     raise UserError(
@@ -121,9 +125,9 @@ def newest_run(experiment_name: str, *, finished: bool | None) -> Run:
     Raises:
         UserError: There is none.
     """
-    runs = list_runs(experiment_name)
+    runs = [run for run in list_runs(experiment_name) if run.experiment.is_file()]
     for run in reversed(runs):
-        if finished in (run.finished, None) and run.experiment.is_file():
+        if finished in (run.finished, None):
             return run
     kind = {None: "whole", True: "finished", False: "unfinished"}[finished]
     others = f" ({len(runs)} {'unfinished' if finished else 'finished'})" if runs else ""
@@ -135,7 +139,7 @@ def newest_run(experiment_name: str, *, finished: bool | None) -> Run:
 
 def newest(experiment_name: str) -> Run:
     """Return an experiment's newest finished run, or its newest where none is finished."""
-    runs = list_runs(experiment_name)
+    runs = [run for run in list_runs(experiment_name) if run.experiment.is_file()]
     return newest_run(experiment_name, finished=any(run.finished for run in runs) or not runs)
 
 

@@ -217,6 +217,12 @@ def test_ctrl_c_while_the_command_line_is_imported_is_one_word(tmp_path):
     assert (result.returncode, result.stdout, result.stderr) == (130, "", "\nstopped\n")
 
 
+def test_ctrl_c_while_a_command_ends_changes_nothing(home, capsys, monkeypatch):
+    monkeypatch.setattr(cli.gc, "collect", lambda: os.kill(os.getpid(), signal.SIGINT))
+    assert cli.main(["list"]) == 0
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_a_mistake_that_all_experiments_get_is_said_once(home, capsys):
     (home / "experiments" / "second.yaml").write_text(TINY.replace("batch_size", "batch_sise"))
     assert cli.main(["check", "--set", "training.epoch=3"]) == 2

@@ -1,3 +1,4 @@
+import io
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ from app.config import dump_experiment, load_experiment
 from app.errors import UserError
 from app.labels.folds import FoldSet
 from app.reports.results_table import END, START
-from app.run_set import find_set, run_of
+from app.run_set import find_set, run_of, warn_of_formats
 from tests.conftest import set_project
 from tests.test_records import DATASET, ENVIRONMENT
 
@@ -59,6 +60,19 @@ def test_names_stay_in_order_where_the_clock_is_set_back(home, monkeypatch):
     for run in made:
         run.experiment.write_text("")
     assert runs.newest_run("x", finished=False).path == runs.find_run("x/latest").path == made[-1].path
+
+
+def test_folders_that_never_became_runs_hide_none(home):
+    (home / "runs").mkdir()
+    whole = runs.create_run("x")
+    for file in (whole.experiment, whole.metrics):
+        file.write_text("")
+    runs.create_run("x")  # full disk: there is no experiment.yaml
+    assert runs.find_run("x/latest").path == runs.newest("x").path == whole.path
+    runs.create_run("y")
+    for find in (lambda: runs.newest("y"), lambda: runs.newest_run("y", finished=False)):
+        with pytest.raises(UserError, match="EXP=y: no (whole|finished|unfinished) run in [^(]*$"):
+            find()
 
 
 def test_many_processes_at_once_get_folders_of_their_own(home):
@@ -171,6 +185,22 @@ def test_a_run_of_a_set_is_found_again_where_its_images_moved_and_not_for_a_vari
     )
     assert run_of("x.ablation", asked, DATASET["fingerprint"]).name == run.name
     assert run_of("x.ablation", asked, "others").name == others.name
+
+
+def test_number_formats_that_auto_came_to_are_told(tmp_path, monkeypatch):
+    text = (
+        "dataset: {name: digits}\nmodel: {name: lenet5}\noptimizer: {name: adam, learning_rate: 1e-3}\n"
+        "training: {epochs: 2, batch_size: 8, precision: %s}\n"
+    )
+    formats = ("bfloat16", "float32")
+    set_project(monkeypatch, tmp_path, **{name: text % name for name in formats})
+    for number, name in enumerate(formats):
+        run, out = runs.create_run("x.ablation"), io.StringIO()
+        files.write_text(run.experiment, dump_experiment(load_experiment(name)))
+        files.write_json(run.dataset, DATASET)
+        files.write_json(run.environment, ENVIRONMENT | {"auto": ["precision"]})
+        warn_of_formats("x.ablation", out)
+        assert ("auto came to bfloat16 and to float32" in out.getvalue()) == bool(number)
 
 
 def test_a_run_of_a_set_does_not_count_once_its_schedule_was_stretched(tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from app.preflight import check_dataset
 from app.reading import read_record
 from app.records import MetricsRecord
 from app.reports.cells import percent
-from app.run_set import RunSet, find_set, run_of, train_or_resume
+from app.run_set import RunSet, find_set, run_of, train_or_resume, warn_of_formats
 from app.runs import Run, list_runs, locked
 from app.wording import duration
 
@@ -77,6 +77,7 @@ def ablate(experiment: Experiment, variants: Sequence[Variant], num_seeds: int, 
             if number > 1:
                 _write(found, experiment, seeds[:number], results)
     print("\n".join(["", *table(results), "", *sentences(results)]), file=out)
+    warn_of_formats(found.folder.name, out)
     on = "test" if experiment.dataset.validates_on_test else "validation"
     print(
         f"Accuracy is that of the {on} split, as the runs report it.\n"

@@ -73,16 +73,18 @@ def evaluate(
     weights = experiment.training.weights
     of = run, trained.checkpoint, trained.epoch, weights, "test" if on_test else split
     content = evaluation_content(*of, chosen, logits, names, views, trained.calibrated, **more)
-    _print_table(content, out)
     folder, test_evaluations = evaluation_folder(run, split, trained.checkpoint, views, below), 0
     try:
+        try:
+            if chosen is dataset.test:  # before anybody sees it
+                test_evaluations = count_test_evaluation(
+                    run, content["accuracy"], checkpoint=trained.checkpoint, test_time_views=views
+                )
+        finally:
+            _print_table(content, out)
         write_evaluation(folder, content, chosen, logits, names)
         with atomic_path(folder / "predictions.npz") as temporary:
             np.savez(temporary, allow_pickle=False, labels=chosen.labels, logits=logits)
-        if chosen is dataset.test:
-            test_evaluations = count_test_evaluation(
-                run, content["accuracy"], checkpoint=trained.checkpoint, test_time_views=views
-            )
     except OSError as error:
         raise UserError(
             f"{shown(folder)}: cannot be written ({error.strerror or error}); only what was printed is left "

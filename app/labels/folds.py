@@ -19,7 +19,7 @@ from app.files import atomic_path, write_json
 from app.paths import shown
 from app.preflight import check_dataset, settle_weights
 from app.reading import read_predictions
-from app.run_set import RunSet, find_set, list_sets, run_of, train_or_resume
+from app.run_set import RunSet, find_set, list_sets, run_of, train_or_resume, warn_of_formats
 from app.runs import Run, load_finished, locked
 
 
@@ -121,3 +121,4 @@ def _join(found: FoldSet, source: Source, out: TextIO) -> None:
         f"predictions {shown(found.predictions)}",
         file=out,
     )
+    warn_of_formats(found.folder.name, out)

@@ -222,10 +222,13 @@ def _calibration(calibrated: CalibratedRecord) -> str:
 
 
 def _machine(metrics: MetricsRecord, environment: EnvironmentRecord) -> list[tuple[str, str]]:
-    timing, replicas = metrics.timing, environment.replicas
+    timing, resumes = metrics.timing, environment.resumes
+    replicas = max(environment.replicas, *(each.get("replicas", 1) for each in resumes), 1)
     resumed, memory = ", ".join(map(str, timing.resumed_epochs)), timing.peak_memory_megabytes
-    promised = environment.deterministic and replicas == 1
-    trained_by = f"{replicas} replicas of {environment.workers} workers" if replicas > 1 else "one replica"
+    alike = not any("forced" in each or "differs" in each for each in resumes)
+    promised = environment.deterministic and replicas == 1 and alike
+    workers = max(environment.workers, *(each.get("workers", 1) for each in resumes), 1)
+    trained_by = f"{replicas} replicas of {workers} workers" if replicas > 1 else "one replica"
     return [
         ("an epoch", f"{seconds_text(timing.seconds_per_epoch)} s (median)"),
         ("training", f"{timing.images_per_second:,.0f} images a second (median)"),

@@ -21,7 +21,7 @@ from app.paths import runs_root
 from app.preflight import settle_weights
 from app.reading import read_record
 from app.records import Count, FailureRecord, MetricsRecord, Record
-from app.run_set import train_or_resume
+from app.run_set import train_or_resume, warn_of_formats
 from app.runs import Run, find_run
 from app.sweep.trials import Images, Trial
 from app.sweep.values import ranked, value_of
@@ -125,6 +125,7 @@ def train_finalists(
         finished=len(best), finalists=finalists, test=test, no_test=no_test, tested=sorted(tested)
     )
     write_json(folder / FILE, record.content)
+    warn_of_formats(folder.name, out)
     return record
 
 

@@ -44,6 +44,7 @@ class Progress:
         feature_seconds: Time spent on features of a frozen backbone, before the epochs.
         resumed_epochs: Epochs (from 1) in which training was resumed.
         flip_stream: Random stream of an alternating flip, see `app.data.order`.
+        peak_memory_megabytes: Of the processes that trained it until now.
     """
 
     epoch: int = 0
@@ -53,6 +54,7 @@ class Progress:
     feature_seconds: float = 0.0
     resumed_epochs: list[int] = field(default_factory=list)
     flip_stream: int = FLIP_STREAM
+    peak_memory_megabytes: int = 0
 
 
 class ProgressRecord(Record):

@@ -125,7 +125,7 @@ def write_results(run: Run, job: Job, classifier: keras.Model, progress: Progres
                 "seconds_per_epoch": statistics.median(row["seconds"] for row in progress.rows),
                 "images_per_second": statistics.median(row["images_per_second"] for row in progress.rows),
                 "resumed_epochs": progress.resumed_epochs,
-                "peak_memory_megabytes": peak_memory_megabytes(),
+                "peak_memory_megabytes": max(peak_memory_megabytes(), progress.peak_memory_megabytes),
             },
         },
     )

@@ -136,7 +136,7 @@ def restore_last_state(run: Run, job: Job, found: FoundState, force: bool, out: 
     before = load_run_experiment(run)
     stretched = state and before.schedule_epochs != job.experiment.schedule_epochs
     epochs_before = before.training.num_epochs if stretched else None
-    record(run, job, state.progress if state else Progress(), grave, environment, epochs_before)
+    record(run, job, state.progress if state else Progress(), grave, slight, environment, epochs_before)
     _open_again(run, before, job.experiment)  # after what a kill in between must not lose
     return state
 
@@ -149,6 +149,7 @@ def _open_again(run: Run, before: Experiment, experiment: Experiment) -> None:
     """
     if run.finished:
         keep_test_evaluations(run)
+        run.report.unlink(missing_ok=True)
         os.replace(run.metrics, run.path / f"metrics-{len(read_history(run.history))}-epochs.json")
     if experiment != before:
         write_text(run.experiment, dump_experiment(experiment))
@@ -207,6 +208,7 @@ def record(
     job: Job,
     progress: Progress,
     forced: Sequence[str],
+    differs: Sequence[str],
     environment_now: Mapping[str, Any],
     epochs_before: int | None,
 ) -> None:
@@ -215,7 +217,8 @@ def record(
     entry = {"time": time.strftime("%F %T"), "epoch": progress.epoch + 1, "step": progress.step}
     entry |= {name: environment_now[name] for name in ("commit", "workers", "replicas")}
     entry["epochs_before"] = epochs_before  # over which the schedule was laid out; None where it still is
-    environment.setdefault("resumes", []).append(entry | ({"forced": list(forced)} if forced else {}))
+    entry |= {name: list(lines) for name, lines in (("forced", forced), ("differs", differs)) if lines}
+    environment.setdefault("resumes", []).append(entry)
     write_json(run.environment, environment)
     dataset = read_record(run.dataset, DatasetRecord)
     if dataset.fingerprint != job.dataset.fingerprint:

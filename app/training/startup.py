@@ -173,8 +173,8 @@ def describe_environment(deterministic: bool) -> dict[str, Any]:
         details, visible = tf.config.experimental.get_device_details, tf.config.get_visible_devices()
         devices = [details(each).get("device_name", each.device_type) for each in visible]
         threads = {  # 0: TensorFlow's choice, one a core
-            "intra_op": tf.config.threading.get_intra_op_parallelism_threads(),
-            "inter_op": tf.config.threading.get_inter_op_parallelism_threads(),
+            kind: int(os.environ.get(f"TF_NUM_{kind.replace('_', '').upper()}_THREADS") or 0)
+            for kind in ("intra_op", "inter_op")
         }
     else:
         devices = [device.device_kind for device in _accelerators("auto")] or ["CPU"]

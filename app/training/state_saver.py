@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from app.errors import Interrupted
+from app.machine import peak_memory_megabytes
 from app.process import stop_noted
 from app.runs import Run
 from app.training.callbacks import fail
@@ -120,5 +121,8 @@ class StateSaver(keras.callbacks.Callback):
                 settle_best(self.run, 0)  # what waits for this state holds such values too
             fail(self.run, self.job, f"{name} holds values that are not finite", epoch, step)
         self.replicas.average_statistics(self.model)
+        self.progress.peak_memory_megabytes = max(
+            peak_memory_megabytes(), self.progress.peak_memory_megabytes
+        )
         save_state(self.run, self.model, self.progress, metrics, writes=self.job.is_chief)
         self.saved_at = time.monotonic()

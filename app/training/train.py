@@ -156,6 +156,7 @@ def resume(
         lines = [f"{run.name}: resumed {position}"]
         lines += startup.remarks(job.experiment, job.experiment, len(job.dataset.train))
         print("\n".join(lines), file=out, flush=True)
+        del loaded, state  # copies of all variables
         return _fit(stack, run, job, progress, metrics, out, watch)
 
 

@@ -200,3 +200,13 @@ def test_in_a_browser(digits_run, tmp_path, width, scheme):
     assert found["broken"] == 0 and found["images"] >= 6
     assert found["wide"] <= 0
     assert found["paper"] == ("rgb(22, 22, 22)" if scheme == "dark" else "rgb(255, 255, 255)")
+
+
+@pytest.mark.parametrize(
+    "difference", [{}, {"differs": ["threads: ..."]}, {"forced": ["keras: ..."]}, {"replicas": 2}]
+)
+def test_a_resume_elsewhere_takes_the_promise_of_equal_bits_back(own_run, difference):
+    resumes = [{"epoch": 2, "step": 1, "workers": 1, "replicas": 1} | difference]
+    own_run.environment.write_text(json.dumps(read_json(own_run.environment) | {"resumes": resumes}))
+    said = write_report(own_run).read_text()
+    assert ("not promised" in said) == bool(difference)
