@@ -158,7 +158,7 @@ def _trained_by(path: Path, changed_ns: int) -> tuple[Experiment, list[str] | No
 
 def warn_of_formats(folder_name: str, out: TextIO) -> None:
     """Warn where `precision: auto` came to several formats in the runs of a folder."""
-    whole = [run for run in list_runs(folder_name) if run.experiment.is_file()]
+    whole = [run for run in list_runs(folder_name) if run.experiment.is_file() and run.dataset.is_file()]
     found = [_trained_by(run.path, run.experiment.stat().st_mtime_ns) for run in whole]
     formats = {trained.training.precision for trained, auto, _ in found if "precision" in (auto or ())}
     if len(formats) > 1:

@@ -108,7 +108,8 @@ def find_run(name: str) -> Run:
         if os.path.isfile(path / "experiment.yaml"):  # false, too, for a name that cannot be one
             return Run(path.resolve())
     if Path(name).name == "latest":  # which leads to a run that never began, or the file system has no links
-        for run in reversed(list_runs(str(Path(name).parent))):
+        parent = Path(name).parent
+        for run in reversed([*list_runs(str(parent.absolute())), *list_runs(str(parent))]):
             if run.experiment.is_file():
                 return run
     known = [run.name for run in list_runs(Path(name).parts[0] if Path(name).parts else "")][-5:]

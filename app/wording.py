@@ -143,7 +143,8 @@ def aligned(
 
 def _columns(text: str) -> int:
     """Return the columns of a terminal that a text takes: two for a Chinese, Japanese or Korean letter."""
-    return sum((unicodedata.east_asian_width(c) in "WF") + (not unicodedata.combining(c)) for c in text)
+    wide = sum(unicodedata.east_asian_width(each) in "WF" for each in text)
+    return wide + sum(unicodedata.category(each) not in ("Mn", "Me") for each in text)
 
 
 def first_difference(have: Sequence[str], want: Sequence[str]) -> str:

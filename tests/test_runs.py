@@ -62,13 +62,15 @@ def test_names_stay_in_order_where_the_clock_is_set_back(home, monkeypatch):
     assert runs.newest_run("x", finished=False).path == runs.find_run("x/latest").path == made[-1].path
 
 
-def test_folders_that_never_became_runs_hide_none(home):
+def test_folders_that_never_became_runs_hide_none(home, monkeypatch):
     (home / "runs").mkdir()
     whole = runs.create_run("x")
     for file in (whole.experiment, whole.metrics):
         file.write_text("")
     runs.create_run("x")  # full disk: there is no experiment.yaml
     assert runs.find_run("x/latest").path == runs.newest("x").path == whole.path
+    monkeypatch.chdir(home)
+    assert runs.find_run("runs/x/latest").path == whole.path
     runs.create_run("y")
     for find in (lambda: runs.newest("y"), lambda: runs.newest_run("y", finished=False)):
         with pytest.raises(UserError, match="EXP=y: no (whole|finished|unfinished) run in [^(]*$"):

@@ -74,14 +74,18 @@ def evaluate(
     of = run, trained.checkpoint, trained.epoch, weights, "test" if on_test else split
     content = evaluation_content(*of, chosen, logits, names, views, trained.calibrated, **more)
     folder, test_evaluations = evaluation_folder(run, split, trained.checkpoint, views, below), 0
+    refused = None
+    if chosen is dataset.test:
+        try:  # before anybody sees it
+            test_evaluations = count_test_evaluation(
+                run, content["accuracy"], checkpoint=trained.checkpoint, test_time_views=views
+            )
+        except OSError as error:
+            refused = error
+    _print_table(content, out)
     try:
-        try:
-            if chosen is dataset.test:  # before anybody sees it
-                test_evaluations = count_test_evaluation(
-                    run, content["accuracy"], checkpoint=trained.checkpoint, test_time_views=views
-                )
-        finally:
-            _print_table(content, out)
+        if refused:
+            raise refused
         write_evaluation(folder, content, chosen, logits, names)
         with atomic_path(folder / "predictions.npz") as temporary:
             np.savez(temporary, allow_pickle=False, labels=chosen.labels, logits=logits)

@@ -159,7 +159,7 @@ def _tiles(groups: Sequence[Group]) -> list[tuple[str, str]]:
         best = finished[means.index(max(means))]
         leads = best.label if means.count(max(means)) == 1 else "several"
         found.append((_mean(best.accuracies), f"highest accuracy on {_split(best)}: {leads}"))
-    sizes = [group.metrics("parameters", "total") for group in finished]
+    sizes = [group.metrics("parameters", "total")[0] for group in finished]  # of all seeds the same
     if any(size != sizes[0] for size in sizes):
         least = finished[sizes.index(min(sizes))]
         leads = least.label if sizes.count(min(sizes)) == 1 else "several"

@@ -207,6 +207,7 @@ def test_in_a_browser(digits_run, tmp_path, width, scheme):
 )
 def test_a_resume_elsewhere_takes_the_promise_of_equal_bits_back(own_run, difference):
     resumes = [{"epoch": 2, "step": 1, "workers": 1, "replicas": 1} | difference]
-    own_run.environment.write_text(json.dumps(read_json(own_run.environment) | {"resumes": resumes}))
+    changes = {"deterministic": True, "resumes": resumes}
+    own_run.environment.write_text(json.dumps(read_json(own_run.environment) | changes))
     said = write_report(own_run).read_text()
     assert ("not promised" in said) == bool(difference)
