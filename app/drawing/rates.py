@@ -93,7 +93,7 @@ def draw_schedule(
     ):
         if name == "peak" and at in (0, len(rates) - 1):
             continue
-        where = f" at epoch {positions[at]:,.6g}" if name == "peak" else ""
+        where = f" at epoch {round(float(positions[at]), 3):,.7g}" if name == "peak" else ""
         axes.plot(
             [positions[at]], [rates[at]], marker, color=colour, markersize=9, linestyle="none", zorder=4,
             clip_on=False, label=f"{name}: {rates[at]:.3g}{where}",
