@@ -22,7 +22,9 @@ from app.files import check_folder, write_json
 from app.paths import runs_root, shown
 from app.reading import read_record
 from app.records import DatasetRecord, EnvironmentRecord, Record
-from app.runs import Run, detour, list_runs, load_run_experiment
+from app.runs import Run, detour, list_whole_runs, load_run_experiment
+
+_Trained = tuple[Experiment, list[str] | None, DatasetRecord]
 
 NOT_COMPARED = dict.fromkeys(("name", "description", "reference"), True)
 
@@ -134,19 +136,24 @@ def _runs_of(
     folder_name: str, experiment: Experiment, fingerprint: str | None
 ) -> Iterator[tuple[Run, str | None]]:
     """Yield the runs of an experiment, newest first, each with the reason why it does not count."""
-    for run in reversed(list_runs(folder_name)):
-        if run.experiment.is_file() and run.dataset.is_file():
-            trained, auto, data = _trained_by(run.path, run.experiment.stat().st_mtime_ns)
-            known = auto is None or auto == experiment.training.auto  # not a variant that names the value
-            wanted = experiment.with_epochs_for(data.num_images.train).with_auto_of(trained)
-            # Images may have moved: the set is one of images that are the same.
-            same = known and _same(trained, wanted, {"dataset": {"data_dir"}})
-            if same and fingerprint in (None, data.fingerprint):
-                yield run, detour(run, trained)
+    for run, (trained, auto, data) in _records(folder_name):
+        known = auto is None or auto == experiment.training.auto  # not a variant that names the value
+        wanted = experiment.with_epochs_for(data.num_images.train).with_auto_of(trained)
+        # Images may have moved: the set is one of images that are the same.
+        same = known and _same(trained, wanted, {"dataset": {"data_dir"}})
+        if same and fingerprint in (None, data.fingerprint):
+            yield run, detour(run, trained)
+
+
+def _records(folder_name: str) -> Iterator[tuple[Run, _Trained]]:
+    """Yield the whole runs of a folder, newest first, with what `_trained_by` says of each."""
+    for run in reversed(list_whole_runs(folder_name)):
+        if run.dataset.is_file():
+            yield run, _trained_by(run.path, run.experiment.stat().st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=1000)
-def _trained_by(path: Path, changed_ns: int) -> tuple[Experiment, list[str] | None, DatasetRecord]:
+def _trained_by(path: Path, changed_ns: int) -> _Trained:
     """Return what a run trains, which keys were auto, and its data.
 
     Sets of many runs are searched for each of them.
@@ -158,8 +165,7 @@ def _trained_by(path: Path, changed_ns: int) -> tuple[Experiment, list[str] | No
 
 def warn_of_formats(folder_name: str, out: TextIO) -> None:
     """Warn where `precision: auto` came to several formats in the runs of a folder."""
-    whole = [run for run in list_runs(folder_name) if run.experiment.is_file() and run.dataset.is_file()]
-    found = [_trained_by(run.path, run.experiment.stat().st_mtime_ns) for run in whole]
+    found = (record for _, record in _records(folder_name))
     formats = {trained.training.precision for trained, auto, _ in found if "precision" in (auto or ())}
     if len(formats) > 1:
         print(

@@ -98,6 +98,11 @@ def list_runs(experiment_name: str) -> list[Run]:
     return [Run(path) for path in sorted(runs, key=lambda path: timestamp_key(path.name))]
 
 
+def list_whole_runs(experiment_name: str) -> list[Run]:
+    """Return those of `list_runs` that began: experiment.yaml is the last file that makes a folder a run."""
+    return [run for run in list_runs(experiment_name) if run.experiment.is_file()]
+
+
 def find_run(name: str) -> Run:
     """Return the run called `<experiment>/<timestamp>`, `<experiment>/latest`, or by its path.
 
@@ -109,9 +114,8 @@ def find_run(name: str) -> Run:
             return Run(path.resolve())
     if Path(name).name == "latest":  # which leads to a run that never began, or the file system has no links
         parent = Path(name).parent
-        for run in reversed([*list_runs(str(parent.absolute())), *list_runs(str(parent))]):
-            if run.experiment.is_file():
-                return run
+        if whole := [*list_whole_runs(str(parent.absolute())), *list_whole_runs(str(parent))]:
+            return whole[-1]
     known = [run.name for run in list_runs(Path(name).parts[0] if Path(name).parts else "")][-5:]
     newest = f"; its newest runs: {', '.join(known)}" if known else ""
     raise UserError(
@@ -126,7 +130,7 @@ def newest_run(experiment_name: str, *, finished: bool | None) -> Run:
     Raises:
         UserError: There is none.
     """
-    runs = [run for run in list_runs(experiment_name) if run.experiment.is_file()]
+    runs = list_whole_runs(experiment_name)
     for run in reversed(runs):
         if finished in (run.finished, None):
             return run
@@ -140,7 +144,7 @@ def newest_run(experiment_name: str, *, finished: bool | None) -> Run:
 
 def newest(experiment_name: str) -> Run:
     """Return an experiment's newest finished run, or its newest where none is finished."""
-    runs = [run for run in list_runs(experiment_name) if run.experiment.is_file()]
+    runs = list_whole_runs(experiment_name)
     return newest_run(experiment_name, finished=any(run.finished for run in runs) or not runs)
 
 
