@@ -97,6 +97,11 @@ class TimingRecord(Record):
     peak_memory_megabytes: Count | None = None
 
 
+def best_words(monitor: str, on_test: bool) -> str:
+    """Return what the best epoch is called: picked on the test split, its accuracy there is optimistic."""
+    return "best on test" if on_test and monitor.startswith("val_") else "best"
+
+
 class MetricsRecord(WeightsRecord):
     """metrics.json, the last file of a training; evaluations and the page may follow."""
 
@@ -124,8 +129,8 @@ class MetricsRecord(WeightsRecord):
 
     @property
     def best_words(self) -> str:
-        """What the best epoch is called: picked on the test split, its accuracy there is optimistic."""
-        return "best on test" if self.on_test and self.monitor.startswith("val_") else "best"
+        """What the best epoch is called."""
+        return best_words(self.monitor, self.on_test)
 
     @property
     def checkpoint(self) -> Literal["last", "best"]:

@@ -26,6 +26,7 @@ from app.drawing.canvas import (
     shortened,
 )
 from app.files import atomic_path
+from app.records import best_words
 from app.runs import Run
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ def _mark_best(
     epoch, value = columns["epoch"][best], columns[f"val_{metric}" if validation else metric][best]
     if np.isnan(value):
         return
-    words = "best on test" if validation and on_test else "best"
+    words = best_words(monitor, on_test)
     if monitor.endswith(metric):
         label = f"{words}: {value:.4f} at epoch {epoch:.0f}"
     else:
