@@ -1,5 +1,6 @@
 """What every test starts from: a quiet TensorFlow, and no settings of the user's."""
 
+import atexit
 import gc
 import io
 import os
@@ -28,6 +29,7 @@ for _name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "TRAINER_HOME", "ARGS", *_vari
 # Keras reads and writes its own home folder at import; tests get one that goes away with them.
 _keras_home = Path(tempfile.mkdtemp(prefix="keras-home-"))
 os.environ["KERAS_HOME"] = str(_keras_home)
+atexit.register(shutil.rmtree, _keras_home, ignore_errors=True)
 
 
 SHIPPED = Path(__file__).resolve().parents[1] / "experiments"
@@ -53,10 +55,6 @@ def pytest_collection_finish():
     """Spare the garbage collector the objects of imported libraries, which each of its rounds would visit."""
     gc.collect()
     gc.freeze()
-
-
-def pytest_unconfigure():
-    shutil.rmtree(_keras_home, ignore_errors=True)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -26,17 +26,11 @@ def proof(kills, *overrides, seed=1):
 
 @pytest.mark.slow
 def test_many_kills_with_all_that_a_recipe_can_have(home):
-    """Long enough for the kills to fall into different epochs, and one into the writing of a file."""
+    """Long enough for the kills to fall into different epochs."""
     (home / "experiments" / "tiny.yaml").write_text(EVERYTHING)
-    # The third kill waits for a file being written: this seed leaves it over half of the training for that. A
-    # small file may be whole before the kill falls, most of all on a file system in memory: then once more.
-    for _ in range(3):
-        lines = proof(3, "training.epochs=12", seed=4)
-        assert re.match(r"identical after [23] kills", lines[-1]), lines
-        if any("was written" in line for line in lines):
-            break
-    else:
-        pytest.fail(f"no kill fell into the writing of a file: {lines}")
+    # The third kill waits for a file being written, which may be whole before it falls; see test_resume.py.
+    lines = proof(3, "training.epochs=12", seed=4)
+    assert re.match(r"identical after [23] kills", lines[-1]), lines
     *_, straight, killed = runs.list_runs("tiny")
     assert straight.name in lines[0] and killed.name in "\n".join(lines)
     assert json.loads(killed.metrics.read_text())["timing"]["resumed_epochs"]

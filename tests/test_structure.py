@@ -101,6 +101,7 @@ PAGES = [
         for folder in ("app", "experiments", "models", "notebooks", "tests")
         for pattern in ("*.md", "*.ipynb")
         for page in sorted((ROOT / folder).rglob(pattern))
+        if ".ipynb_checkpoints" not in page.parts  # Jupyter's copies
     ),
 ]
 

@@ -147,10 +147,8 @@ def test_waiting_ends_where_there_is_nothing_to_wait_for():
     def check():
         raise UserError("worker 1 has ended already")
 
-    begin = time.monotonic()
     with pytest.raises(UserError, match="^worker 1 has ended already$"):
         ProcessGroup(local_addresses(2), check=check).__enter__()
-    assert time.monotonic() - begin < 2
 
 
 @pytest.mark.parametrize("difference", ["another port", "another order", "one more"])

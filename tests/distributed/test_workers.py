@@ -28,11 +28,11 @@ LIMIT_SECONDS = 240
 COLUMNS = ("loss", "accuracy", "val_loss", "val_accuracy")
 EXPERIMENTS = {
     "small": """\
-# The batch is odd, and the last one of an epoch is smaller.
+# The batch is odd, and the last one of an epoch is smaller. A step follows the size of the gradient.
 seed: 3
 dataset: {name: digits, image_size: [16, 16]}
 model: {name: lenet5}
-optimizer: {name: adam, learning_rate: 0.003}
+optimizer: {name: sgd, learning_rate: 0.1}
 training: {epochs: 2, batch_size: 101}
 """,
     "long": """\
@@ -276,7 +276,7 @@ def test_jax_on_two_workers_computes_what_one_does(home, straight, start, start_
     several = history(run)
     shutil.rmtree(run.path)
     succeed(start("train", "long", *even))
-    np.testing.assert_allclose(several, history(only_run("long")), rtol=1e-4)
+    assert_close(several, history(only_run("long")), 1e-3)
 
 
 @pytest.mark.slow

@@ -234,7 +234,7 @@ def test_nothing_is_written_where_it_cannot_be_done(folder_run, tmp_path):
         explain(folder_run, str(tmp_path), None, io.StringIO())
     with pytest.raises(UserError, match="no such file or folder"):
         explain(folder_run, str(tmp_path / "nothing"), None, io.StringIO())
-    with pytest.raises(UserError):  # its validation images are gone
+    with pytest.raises(UserError, match="does not exist"):  # its validation images are gone
         explain(folder_run, None, None, io.StringIO())
     assert not (folder_run.path / "explanations").exists()
 

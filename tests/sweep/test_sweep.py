@@ -23,15 +23,15 @@ from app.runs import Run, list_runs
 from app.sweep.trials import read_trials
 
 EXPERIMENT = """\
-# LeNet5 on digits, with a learning rate among the choices that ends every training.
+# A network that learns digits; with one learning rate that teaches nothing, and one that ends every training.
 seed: 1
 dataset: {name: digits, image_size: [16, 16], validation: 0.2}
-model: {name: lenet5}
+model: {name: baseline}
 optimizer: {name: adam, learning_rate: 0.003}
 training: {epochs: 2, batch_size: 64}
 sweep:
   space:
-    optimizer.learning_rate.peak: [0.003, 0.01, 3.0e+38]
+    optimizer.learning_rate.peak: [1.0e-7, 0.01, 3.0e+38]
     augmentation: [[], [random_flip]]
   pruner: hyperband
   trials: 6
@@ -129,6 +129,7 @@ def test_each_trial_is_an_ordinary_run_and_a_failure_does_not_end_the_sweep(stra
     assert len({str(trial.settings) for trial in trials}) == 6
     states = {trial.state for trial in trials}
     assert {"finished", "failed", "pruned"} == states
+    assert len({trial.values for trial in trials if trial.values}) > 1  # resumed ones are known by theirs
     for trial in trials:
         run = Run(straight / "runs" / trial.run)
         assert (trial.state == "failed") == (trial.settings["optimizer.learning_rate.peak"] == 3e38)
