@@ -10,7 +10,7 @@ from typing import Any
 
 from app.config import Experiment
 from app.data.dataset import Dataset
-from app.data.datasets import load_dataset
+from app.data.datasets import check_corrections, load_dataset
 from app.data.sources.published import local_path
 from app.errors import UserError
 from app.machine import check_processor
@@ -45,10 +45,8 @@ def weights_run(experiment: Experiment) -> Run | None:
     weights = experiment.model.weights
     if weights is None or weights == IMAGENET or weights_file(experiment):
         return None
-    try:
-        run = find_run(weights)
-    except UserError as error:
-        raise UserError(f"model.weights: {str(error).removeprefix('RUN=')}") from error
+    here = project_root() / weights  # a path is one from the project's folder
+    run = find_run(str(here) if (here / "experiment.yaml").is_file() else weights, "model.weights: ")
     if not run.best_model.is_file():
         raise UserError(f"model.weights: {run.name} has no {run.best_model.name} yet; train it first")
     return run
@@ -116,10 +114,9 @@ def check_dataset(experiment: Experiment, dataset: Dataset) -> None:
 
 
 def check_data(experiment: Experiment) -> None:
-    """Raise a UserError where an experiment names a folder of images that does not exist."""
-    config = experiment.dataset
-    if config.data_dir is not None or config.name == "image_folder":
-        local_path(config)
+    """Raise a UserError where an experiment names images or corrections that do not exist."""
+    check_corrections(experiment.dataset)
+    local_path(experiment.dataset)
 
 
 def check_resumable(run: Run, epochs: int | None) -> None:
@@ -135,17 +132,19 @@ def check_resumable(run: Run, epochs: int | None) -> None:
                 f"{run.name}: this run is finished; its curves are in {shown(run.curves)}. {page}"
                 "EPOCHS=n trains it further, to n epochs in all"
             )
-        return
-    planned = load_run_experiment(run).training.num_epochs
-    if epochs <= planned:
-        raise UserError(f"EPOCHS={epochs}: {run.name} is planned for {planned} epochs; choose more than that")
-    load_run_experiment(run, [f"training.epochs={epochs}"])  # the strict loader knows how many are too many
-    if not run.finished:
-        return
-    if not any(run.states.glob("state-*.npz")):
+    else:
+        planned = load_run_experiment(run).training.num_epochs
+        if epochs <= planned:
+            rest = "" if run.finished else f"; make resume RUN={run.argument} goes on to these"
+            raise UserError(
+                f"EPOCHS={epochs}: {run.name} is planned for {planned} epochs{rest}; choose more than that"
+            )
+        load_run_experiment(run, [f"training.epochs={epochs}"])  # it knows how many are too many
+    # best.keras comes after the first state: without one, all would be trained anew over what there is.
+    if (run.finished or run.best_model.is_file()) and not any(run.states.glob("state-*.npz")):
         raise UserError(
-            f"EPOCHS={epochs}: {run.name} has no state to go on from ({shown(run.states)}/ is empty). "
-            f'Train anew: make train FROM={run.argument} SET="training.epochs={epochs}"'
+            f"{run.name}: there is no state to go on from ({shown(run.states)}/ is empty). Put it back, or "
+            f"train anew: {train_again(run)}"
         )
 
 
@@ -162,11 +161,8 @@ def changed_data(run: Run, dataset: Dataset) -> list[str]:
             f"Put the old ones back, or train anew: {train_again(run)}"
         )
     before, after = data.fingerprint, dataset.fingerprint
-    line = (
-        f"the data have changed: fingerprint {after[:12]}, recorded {before[:12]} in {shown(run.dataset)}; "
-        "validation images may be among those that it was trained on"
-    )
-    return [line] if before != after else []
+    line = f"the data have changed: fingerprint {after[:12]}, recorded {before[:12]} in {shown(run.dataset)}"
+    return [f"{line}; validation images may be among those trained on"] if before != after else []
 
 
 def refuse_or_force(run: Run, grave: Sequence[str], force: bool) -> None:

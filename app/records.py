@@ -190,6 +190,11 @@ class DatasetRecord(Record):
     skipped: list[str] = []
     fingerprints_before: list[str] = []
 
+    def held_out_others(self, other: "DatasetRecord") -> bool:
+        """Return whether data of the same name and classes had other validation images."""
+        alike = (self.name, self.class_names) == (other.name, other.class_names)
+        return alike and self.validation_fingerprint != other.validation_fingerprint
+
 
 class ClassRecord(Record):
     """The metrics of one class."""

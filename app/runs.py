@@ -30,6 +30,7 @@ class Run:
         self.experiment = path / "experiment.yaml"
         self.dataset = path / "dataset.json"
         self.environment = path / "environment.json"
+        self.corrections = {key: path / f"{key}.csv" for key in ("exclude", "relabel")}
         self.summary = path / "summary.txt"
         self.history = path / "history.csv"
         self.curves = path / "curves.png"
@@ -103,8 +104,8 @@ def list_whole_runs(experiment_name: str) -> list[Run]:
     return [run for run in list_runs(experiment_name) if run.experiment.is_file()]
 
 
-def find_run(name: str) -> Run:
-    """Return the run called `<experiment>/<timestamp>`, `<experiment>/latest`, or by its path.
+def find_run(name: str, asked: str = "RUN=") -> Run:
+    """Return the run `<experiment>/<timestamp>`, `<experiment>/latest`, or by its path; `asked` how.
 
     Raises:
         UserError: There is no such run folder.
@@ -116,10 +117,10 @@ def find_run(name: str) -> Run:
         parent = Path(name).parent
         if whole := [*list_whole_runs(str(parent.absolute())), *list_whole_runs(str(parent))]:
             return whole[-1]
-    known = [run.name for run in list_runs(Path(name).parts[0] if Path(name).parts else "")][-5:]
+    known = [run.name for run in list_whole_runs(Path(name).parts[0] if Path(name).parts else "")][-5:]
     newest = f"; its newest runs: {', '.join(known)}" if known else ""
     raise UserError(
-        f"RUN={name}: no run folder of that name in {shown(runs_root())}; "
+        f"{asked}{name}: no run folder of that name in {shown(runs_root())}; "
         f"a run is named <experiment>/<timestamp> or by its path{newest}"
     )
 
@@ -152,6 +153,13 @@ def load_run_experiment(run: Run, overrides: Sequence[str] = ()) -> Experiment:
     """Return the experiment that a run recorded, under the name of the folder that holds the run."""
     experiment = load_experiment(run.experiment, overrides)
     return experiment.model_copy(update={"name": run.path.parent.name or run.path.name})
+
+
+def as_trained(run: Run) -> Experiment:
+    """Return `load_run_experiment` with the run's own copies of the lists `exclude` and `relabel`."""
+    experiment = load_run_experiment(run)
+    own = {key: str(path.resolve()) for key, path in run.corrections.items() if path.is_file()}
+    return experiment.model_copy(update={"dataset": experiment.dataset.model_copy(update=own)})
 
 
 def detour(run: Run, experiment: Experiment) -> str | None:

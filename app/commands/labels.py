@@ -33,7 +33,6 @@ def folds(
     preflight.check_data(experiment)
     preflight.settle_weights(experiment)
     preflight.check_backend()
-    from app import backend  # noqa: F401 - first: it keeps TensorFlow quiet while it comes up
     from app.labels.folds import train_folds
 
     train_folds(experiment, sys.stdout)

@@ -8,7 +8,8 @@ from app.config import dump_experiment, list_experiments, load_experiment, load_
 from app.errors import UserError
 from app.preflight import check_data
 from app.reports.results_table import write_results_table
-from app.runs import list_runs
+from app.runs import list_whole_runs
+from app.wording import counted
 
 
 @command
@@ -45,8 +46,8 @@ def list_() -> None:
     names = list_experiments()
     width = max(map(len, names), default=0)
     for name in names:
-        runs = list_runs(name)
-        count = f"{len(runs)} run{'s' if len(runs) != 1 else ''}" if runs else ""
+        runs = list_whole_runs(name)
+        count = counted(len(runs), "run") if runs else ""
         try:
             about = load_experiment(name).description
         except UserError:

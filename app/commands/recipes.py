@@ -56,7 +56,6 @@ def ablate(
         for each in variants_of(experiment, pieces)
     ]
     preflight.check_backend()
-    from app import backend  # noqa: F401 - first: it keeps TensorFlow quiet while it comes up
     from app.ablation.ablate import ablate
 
     ablate(experiment, variants, seeds, sys.stdout)

@@ -137,7 +137,7 @@ def compare(
     """Compare runs: their curves in one picture, and a page."""
     names = shell_words("RUNS=", runs, QUOTES)
     try:
-        chosen = [find_run(name) for name in names]
+        chosen = [find_run(name, "RUNS=") for name in names]
     except UserError as error:
         parts = itertools.combinations(range(len(names) + 1), 2)
         if any(end - start > 1 and os.path.isdir(" ".join(names[start:end])) for start, end in parts):

@@ -33,7 +33,7 @@ from app.paths import runs_root
 from app.process import unheard
 from app.reading import read_record
 from app.records import MetricsRecord
-from app.runs import find_run, list_runs, load_run_experiment, locked, newest_run
+from app.runs import as_trained, find_run, list_runs, load_run_experiment, locked, newest_run
 
 
 @command
@@ -56,7 +56,7 @@ def train(
         raise UserError("train: received both EXP and FROM; EXP trains a file, FROM the experiment of a run")
     again = ["train", exp] if exp else ["train"]  # the command that other workers are started with
     if from_:
-        run = find_run(from_)
+        run = find_run(from_, "FROM=")
         experiment = load_run_experiment(run)
         experiment = changed_experiment(experiment, overrides) if overrides else experiment
         again += ["--from", str(run.path)]
@@ -98,11 +98,10 @@ def train(
             if seeds > 1:
                 accuracies.append(100 * read_record(run.metrics, MetricsRecord).headline.val_accuracy)
     if seeds > 1:
-        low, high = min(accuracies), max(accuracies)
         print(
             f"{seeds} seeds: {statistics.mean(accuracies):.2f} % on average, "
-            f"{low:.2f} to {high:.2f} %, standard deviation {statistics.stdev(accuracies):.2f}; "
-            f"make compare EXPS={experiment.name} draws mean and band"
+            f"{min(accuracies):.2f} to {max(accuracies):.2f} %, standard deviation "
+            f"{statistics.stdev(accuracies):.2f}; make compare EXPS={experiment.name} draws mean and band"
         )
 
 
@@ -131,6 +130,8 @@ def resume(
     workers: Workers = 1,
 ) -> None:
     """Resume a run that was interrupted."""
+    if schedule and epochs is None:
+        raise UserError(f"SCHEDULE={schedule}: says what becomes of the schedule with EPOCHS=n; n is missing")
     chosen = dataset = None
     if find_group().is_chief:  # the chief tells the other workers, which may have no run folder
         finished = None if epochs is not None else False
@@ -138,7 +139,7 @@ def resume(
         with locked(chosen):
             preflight.check_resumable(chosen, epochs)
         if workers == 1 and is_alone():
-            dataset = preflight.load_images(load_run_experiment(chosen))
+            dataset = preflight.load_images(as_trained(chosen))
             if dataset is not None:
                 preflight.refuse_or_force(chosen, preflight.changed_data(chosen, dataset), force)
     with local_workers(workers, ["resume"], chosen.path.parent.name if chosen else "resume") as group:

@@ -3,6 +3,7 @@
 import glob
 import os
 from pathlib import Path
+from typing import TextIO
 
 from app.data.images import SUFFIXES
 from app.data.listing import is_image, natural_key, visible_files
@@ -10,12 +11,13 @@ from app.errors import UserError
 from app.wording import clipped, printable
 
 
-def find_images(text: str) -> list[Path]:
+def find_images(text: str, out: TextIO | None = None) -> list[Path]:
     """Return the files that `text` names, in natural order.
 
     Args:
         text: A file, whatever its suffix; a folder, searched with everything below it but hidden files; or
             a pattern with `*`, `?`, `[...]` or `**`.
+        out: Receives how many other files were found, if there are any.
 
     Raises:
         UserError: There is no such thing, or no image by its suffix in it.
@@ -41,6 +43,9 @@ def find_images(text: str) -> list[Path]:
         others = f"none of the {len(found):,} files that {place} is" if found else f"{place} no file that is"
         suffixes = " ".join(sorted(SUFFIXES))
         raise UserError(f"IMAGES={shown_pattern(text)}: {others} an image by its name ({suffixes})")
+    if out and len(images) < len(found):
+        suffixes = ", ".join(sorted({os.path.splitext(each)[1] for each in found if not is_image(each)}))
+        print(f"{len(found) - len(images):,} other files ignored ({printable(suffixes)})", file=out)
     return [Path(path) for path in sorted(images, key=natural_key)]
 
 

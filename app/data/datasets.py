@@ -32,7 +32,15 @@ def load_dataset(config: DatasetConfig) -> Dataset:
 
 def load_source(config: DatasetConfig) -> Source:
     """Load a dataset as `load_dataset` does, without `exclude` and with `relabel` done, not divided yet."""
+    check_corrections(config)  # before any image is decoded
     return _corrected(LOADERS[config.name](config), config)
+
+
+def check_corrections(config: DatasetConfig) -> None:
+    """Raise a UserError where `exclude` or `relabel` cannot be read, or has other columns."""
+    for key in ("exclude", "relabel"):
+        if path := getattr(config, key):
+            _rows(key, path)
 
 
 def divided(source: Source, config: DatasetConfig) -> Dataset:

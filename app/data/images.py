@@ -21,16 +21,6 @@ MAX_PIXELS = 178_000_000  # a file that declares more is refused before its pixe
 MAX_FILE_BYTES = 2**30  # the size of that many pixels of 16 bits and three channels
 MAX_LISTED = 20  # bad files named in a message
 DECODER = (2, PIL.__version__)  # whose pixels a cache holds; counted up where this file decodes otherwise
-_MOVE = Image.Transpose
-TURNS = {  # what each EXIF orientation but the upright one asks for
-    2: _MOVE.FLIP_LEFT_RIGHT,
-    3: _MOVE.ROTATE_180,
-    4: _MOVE.FLIP_TOP_BOTTOM,
-    5: _MOVE.TRANSPOSE,
-    6: _MOVE.ROTATE_270,
-    7: _MOVE.TRANSVERSE,
-    8: _MOVE.ROTATE_90,
-}
 RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -104,7 +94,9 @@ def decode_file(path: str | Path, image_format: ImageFormat) -> np.ndarray:
             tags = getattr(image, "tag_v2", {})
             _check_planes(image, tags)
             image.load()
-            return image_format.convert(_full_range(_upright(image), tags))
+            with contextlib.suppress(Exception):  # EXIF data that are damaged say nothing of the pixels
+                ImageOps.exif_transpose(image, in_place=True)
+            return image_format.convert(_full_range(image, tags))
     except BadImageError:
         raise
     except Image.DecompressionBombError:  # Pillow's own limit is hardly higher
@@ -115,13 +107,6 @@ def decode_file(path: str | Path, image_format: ImageFormat) -> np.ndarray:
         raise BadImageError(other if head else "empty file") from None
     except Exception as error:  # Pillow's readers raise whatever a damaged file makes them trip over
         raise BadImageError(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    turn = None
-    with contextlib.suppress(Exception):  # EXIF data that are damaged say nothing of the pixels
-        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    return image if turn is None else image.transpose(turn)
 
 
 def _scale_transparent_colour(image: Image.Image) -> None:

@@ -100,8 +100,7 @@ def index_folder(root: Path, official: Sequence[str] | None = None) -> FolderInd
             f"class folders without images: {', '.join(map(printable, empty))}. Add images "
             f"({' '.join(sorted(SUFFIXES))}) or remove the class{where}."
         )
-    if part_folders == {"train": root}:
-        _check_no_parts_inside(root, files)
+    _check_no_parts_inside(root, files, 0 if part_folders == {"train": root} else 1)
     class_names = tuple(order if official is None else official)
     return FolderIndex(root, class_names, files, np.array(labels, np.int32), parts, num_ignored)
 
@@ -121,10 +120,10 @@ def _check_names(root: Path, order: Sequence[str]) -> None:
         )
 
 
-def _check_no_parts_inside(root: Path, files: Sequence[str]) -> None:
-    """Refuse images in CLASS/test/, which would be trained on."""
-    inside = {tuple(parts[:2]) for file in files if len(parts := file.split(os.sep)) > 2}
-    if named := sorted(printable("/".join(each)) for each in inside if each[1].lower() in PART_FOLDERS):
+def _check_no_parts_inside(root: Path, files: Sequence[str], depth: int) -> None:
+    """Refuse images in CLASS/test/, which would be trained on; classes are `depth` folders below the root."""
+    inside = {tuple(parts[: depth + 2]) for file in files if len(parts := file.split(os.sep)) > depth + 2}
+    if named := sorted(printable("/".join(each)) for each in inside if each[-1].lower() in PART_FOLDERS):
         raise UserError(
             f"{shown(root)}: classes hold folders named like splits: {', '.join(named)}. Splits lie outside "
             "of classes: train/CLASS/, val/CLASS/, test/CLASS/. If they are none, rename them."
@@ -141,7 +140,7 @@ def _part_folders(root: Path, official: Sequence[str] | None) -> dict[str, Path]
     children = subfolders(root)
     parts = [PART_FOLDERS.get(name.lower()) for name in children]
     # "train" is a class of CIFAR-100.
-    if not any(parts) or set(children) == set(folders_of(official or ())):
+    if set(children) == set(folders_of(official or ())) or not (any(parts) or _alluded(children)):
         return {"train": root}
     if None in parts or "train" not in parts or len(set(parts)) < len(parts):
         named = ", ".join(f"{printable(name)}/" for name in children[:MAX_SHOWN])
@@ -157,20 +156,30 @@ def _part_folders(root: Path, official: Sequence[str] | None) -> dict[str, Path]
     return {part: folders[part] for part in ("train", "val", "test") if part in folders}
 
 
+def _alluded(names: Sequence[str]) -> bool:
+    """Return whether all folders are named after splits, such as training_set and test_set."""
+    words = [[word.removesuffix("set") for word in re.split("[^a-z]+", name.lower())] for name in names]
+    found = [{PART_FOLDERS[word] for word in each if word in PART_FOLDERS} for each in words]
+    return all(found) and "train" in set().union(*found) and len(set().union(*found)) > 1
+
+
 def subfolders(folder: Path) -> list[str]:
     """Return the names of the visible folders in `folder`, in natural order."""
     try:
         visible = [entry for entry in os.scandir(folder) if _visible(entry.name)]
         # Left out in silence, a class whose folder cannot be reached would be missing from the network.
-        broken = [entry.name for entry in visible if entry.is_symlink() and not os.path.exists(entry.path)]
-        if broken:
-            raise UserError(
-                f"{shown(folder)}: links that lead nowhere: {', '.join(map(printable, sorted(broken)))}. "
-                "Mend or remove them."
-            )
+        _refuse_broken(folder, [e.name for e in visible if e.is_symlink() and not os.path.exists(e.path)])
         return sorted((entry.name for entry in visible if entry.is_dir()), key=natural_key)
     except OSError as error:
         raise UserError(f"{shown(folder)}: cannot read the data folder: {error.strerror}") from error
+
+
+def _refuse_broken(folder: Path, links: Sequence[str]) -> None:
+    if links:
+        raise UserError(
+            f"{shown(folder)}: links that lead nowhere: {', '.join(map(printable, sorted(links)))}. "
+            "Mend or remove them."
+        )
 
 
 def _visible(name: str) -> bool:
@@ -200,7 +209,9 @@ def _image_files(folder: Path, root: Path) -> tuple[list[str], int]:
         here = os.path.join(os.path.relpath(current, root), "")  # once for all files: it takes its time
         files += [here + name for name in names]
     images = [name for name in files if is_image(name)]
-    return sorted(images, key=natural_key), len(files) - len(images)
+    others = set(files).difference(images)
+    _refuse_broken(folder, [name for name in others if not os.path.exists(root / name)])
+    return sorted(images, key=natural_key), len(others)
 
 
 def is_image(path: str) -> bool:

@@ -46,7 +46,7 @@ def explain(run: Run, images: str | None, checkpoint: CheckpointName | None, out
             f"explain: it needs TensorFlow, and KERAS_BACKEND is '{keras.backend.backend()}' here; unset it: "
             "a run that was trained on another backend can be explained, too"
         )
-    paths = find_images(images) if images is not None else None
+    paths = find_images(images, out) if images is not None else None
     trained = load_trained(run, checkpoint, precision="float32")
     labels: list[str] = []
     if paths is None:

@@ -14,7 +14,7 @@ from app.data.datasets import load_dataset
 from app.errors import UserError
 from app.paths import shown
 from app.records import CalibratedRecord, DatasetRecord
-from app.runs import Run, load_finished
+from app.runs import Run, as_trained, load_finished
 from app.training import startup
 from app.training.averaging import averages_in
 from app.training.checkpoint import load_state
@@ -129,7 +129,7 @@ def load_split(
     Raises:
         UserError: The data is missing or has changed since, or there is no such split.
     """
-    dataset = load_dataset(config or trained.experiment.dataset)
+    dataset = load_dataset(config or as_trained(trained.run).dataset)
     if dataset.class_names != trained.classifier.class_names:
         raise UserError(
             f"{trained.run.name}: the data's classes have changed since it was trained: "

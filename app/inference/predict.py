@@ -95,7 +95,7 @@ def predict(
     Raises:
         UserError: No image is found or can be read, or the network's outputs are not finite.
     """
-    paths = find_images(images)
+    paths = find_images(images, out)
     trained = load_trained(run, checkpoint)
     unsure_below = trained.unsure_below(unsure)
     predictions: list[Prediction] = []

@@ -4,7 +4,10 @@ import base64
 import csv
 import html
 import io
+import os
+import shlex
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple, TextIO
 
 import numpy as np
@@ -51,6 +54,12 @@ def write_labels(experiment_name: str, out: TextIO) -> list[Suspect]:
         UserError: The folds are missing, unfinished or of other data, or the extra is not installed.
     """
     found = _finished_folds(experiment_name)
+    folder = found.experiment.dataset.data_dir
+    if folder and not os.path.exists(project_root() / Path(folder).expanduser()):
+        raise UserError(
+            f"labels: {printable(folder)}, on which the folds in {shown(found.folder)} were trained, is not "
+            f"there. If the images were moved, this finds the folds again: {_command(found, 'their place')}"
+        )
     source = load_source(found.experiment.dataset)
     if fingerprint(source) != found.record.fingerprint:
         raise UserError(
@@ -79,8 +88,10 @@ def write_labels(experiment_name: str, out: TextIO) -> list[Suspect]:
     return suspects
 
 
-def _command(found: FoldSet) -> str:
-    return f"make folds EXP={found.record.experiment} FOLDS={found.number}"
+def _command(found: FoldSet, folder: str | None = None) -> str:
+    command = f"make folds EXP={found.record.experiment} FOLDS={found.number}"
+    place = folder or found.experiment.dataset.data_dir
+    return f"{command} DATA_DIR={shlex.quote(place)}" if place else command
 
 
 def _finished_folds(experiment_name: str) -> FoldSet:
@@ -98,7 +109,7 @@ def _finished_folds(experiment_name: str) -> FoldSet:
         raise UserError(
             f"labels: of the {found.number} folds in {shown(found.folder)}, {', '.join(missing)} "
             f"{'is' if len(missing) == 1 else 'are'} not finished; the command that began them goes on: "
-            f"{_command(found)}, with its SET and DATA_DIR"
+            f"{_command(found)}, with its SET"
         )
     if not found.record.runs:  # stopped between the last fold and the end
         raise UserError(f"labels: {shown(found.predictions)} is missing; {_command(found)} writes it")
@@ -165,10 +176,10 @@ def _parts(found: FoldSet, source: Source, suspects: list[Suspect], accuracy: fl
     listing = (found.folder / "labels.csv").relative_to(project_root())
     yield page.paragraph(
         f"{len(suspects):,} of {len(source.train):,} training images of {source.text}. Each was "
-        f"predicted by the one of {len(found.record.runs)} networks that was not trained on it; they are "
-        f"right for {100 * accuracy:.2f} % of all images. Below the image are its label with the probability "
-        "that the network gives it, and the class that the network suggests. The least probable labels come "
-        "first. Not all of them are wrong: the image may be an unusual one."
+        f"predicted by the one of {len(found.record.runs)} networks that was not trained on it, at its best "
+        f"epoch for these images; they are right for {100 * accuracy:.2f} % of all. Below the image are its "
+        "label with the probability that the network gives it, and the class that the network suggests. The "
+        "least probable labels come first. Not all of them are wrong: the image may be an unusual one."
     )
     yield page.paragraph(
         "Delete the lines of labels.csv whose labels are right after all, or correct what is suggested. Then "

@@ -180,7 +180,7 @@ def prepare(
     start = StartingWeights()
     if replicas.group.is_chief and not from_state:
         with replicas.local_scope():  # the others receive its values
-            start = start_of(experiment, parts["network"], dataset.class_names)
+            start = start_of(experiment, parts["network"], dataset)
 
     # Loss, optimizer, metrics
     with replicas.scope():
@@ -219,10 +219,8 @@ def _compile(job: Job) -> None:
     classifier.compile(
         optimizer=build_optimizer(optimizer, job.steps_per_epoch, training.num_epochs, network, job.freezing),
         loss=SparseCrossentropy(
-            label_smoothing=training.loss.label_smoothing,
-            softmax_before_loss=training.loss.softmax_before_loss,
-            focal_gamma=training.loss.focal_gamma,
             class_weight=dataset.class_weights(training.class_weight, job.experiment.dataset.sampler),
+            **training.loss.model_dump(),
         ),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         jit_compile=jit_compile(),
@@ -231,9 +229,13 @@ def _compile(job: Job) -> None:
         job.begin(0)
     # Slots of the optimizer and variables of the metrics come into being here, so that a state fits them.
     classifier.optimizer.build(classifier.trainable_variables)
+    # float16's wrapper builds nadam with tracking off, so that its running product would be in no state.
+    inner = getattr(classifier.optimizer, "inner_optimizer", None)
+    if inner and (product := getattr(inner, "_u_product", None)) is not None:
+        inner._track_variable(product)
     if training.lookahead:
         steps = training.num_epochs * job.steps_per_epoch
-        job.lookahead = LookaheadAverage(classifier, training.lookahead, steps, job.replicas, job.freezing)
+        job.lookahead = LookaheadAverage(classifier, training.lookahead, steps, job.replicas)
     if training.ema:
         job.ema = MovingAverage(classifier, training.ema, job.replicas)
     job.replicas.make_metrics(classifier, *dataset.train.take(np.arange(1)))

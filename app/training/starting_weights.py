@@ -4,6 +4,7 @@ import hashlib
 import http.client
 import importlib.util
 import math
+import shutil
 import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,6 +20,8 @@ from app.errors import UserError
 from app.files import atomic_path
 from app.paths import data_root, shown
 from app.preflight import IMAGENET, weights_file, weights_run
+from app.reading import read_record
+from app.records import DatasetRecord
 from app.runs import Run, load_run_experiment
 from app.wording import install_extra, received
 from models.inspect import weighted_layers
@@ -41,7 +44,7 @@ class StartingWeights(NamedTuple):
     warning: str = ""
 
 
-def start_of(experiment: Experiment, network: Network, class_names: tuple[str, ...]) -> StartingWeights:
+def start_of(experiment: Experiment, network: Network, dataset: Dataset) -> StartingWeights:
     """Put the weights that an experiment names into its network, if it names any.
 
     Raises:
@@ -59,9 +62,14 @@ def start_of(experiment: Experiment, network: Network, class_names: tuple[str, .
                 f"normalization: pretrained needs a run that had it, too; {run.name} has {theirs}"
             )
         others = f"{run.name} was trained with normalization: {theirs}; the experiment has {ours}"
-        return StartingWeights(
-            start_from(run, network, class_names), warning=others if theirs != ours else ""
-        )
+        warnings = [others] if theirs != ours else []
+        now = DatasetRecord(**dataset.as_json())
+        if run.dataset.is_file() and read_record(run.dataset, DatasetRecord).held_out_others(now):
+            warnings.append(
+                f"{run.name} held out other images of these data: it may have been trained on what now "
+                "validates, and the accuracy is too good then"
+            )
+        return StartingWeights(start_from(run, network, dataset.class_names), warning="\n".join(warnings))
     return StartingWeights()
 
 
@@ -88,10 +96,9 @@ def constants_of(experiment: Experiment, dataset: Dataset) -> dict[str, Any]:
 
 
 def start_from(run: Run, network: Network, class_names: tuple[str, ...]) -> str:
-    """Copy the best weights of another run into `network`; the head stays new where the classes differ.
+    """Copy the best weights of another run into `network`, and return a line on what was taken.
 
-    Returns:
-        One line on what was taken and what is new.
+    The head stays new where the classes differ.
     """
     trained = load_classifier(run.best_model)
     theirs, ours = trained.network.weights, network.weights
@@ -118,10 +125,9 @@ def start_from(run: Run, network: Network, class_names: tuple[str, ...]) -> str:
                 f"{tuple(variable.shape)} here; use the same model arguments and image size"
             )
         assign(variable, source.numpy())
-    start = f"starts from the weights of {run.name}"
+    start, before, now = f"starts from the weights of {run.name}", len(trained.class_names), len(class_names)
     if not new:
         return f"{start}: all {len(ours)} variables"
-    before, now = len(trained.class_names), len(class_names)
     reason = f"{now} classes instead of {before}" if now != before else "other classes"
     return f"{start}: {len(ours) - len(new)} of {len(ours)} variables; new: {', '.join(new)} ({reason})"
 
@@ -143,11 +149,10 @@ def published_weights(experiment: Experiment) -> Pretrained | None:
         raise UserError(
             f"model.weights: {model.weights} fits {model.name} only with one of: {'; '.join(sets)}"
         )
-    kind = f" in {file.suffix} files" if file else ""
+    weights = f"published weights{f' in {file.suffix} files' if file else ''}"
     known = ", ".join(name for name in MODELS if _offers(name, file))
     raise UserError(
-        f"model.weights: no published weights{kind} fit {model.name}; there are some for {known}. "
-        "A run of this program can be named for every network"
+        f"model.weights: no {weights} fit {model.name}; there are some for {known}. Any network takes a run's"
     )
 
 
@@ -155,17 +160,14 @@ def _check_epsilons(experiment: Experiment) -> None:
     """Refuse another epsilon than that of `imagenet`, but 1.001e-5 for 1e-5; that of a file is not known."""
     model, usual = experiment.model, model_arguments(experiment.model.name)
     for key in EPSILONS:
-        epsilon = model.arguments.get(key)
-        if model.weights == IMAGENET and epsilon and not math.isclose(epsilon, usual[key], rel_tol=0.01):
+        given = model.arguments.get(key)
+        if model.weights == IMAGENET and given and not math.isclose(given, usual[key], rel_tol=0.01):
             rule = f"published weights go with {usual[key]:g}; leave it out"
-            raise UserError(f"model.{key}: received {epsilon:g}; {rule}")
+            raise UserError(f"model.{key}: received {given:g}; {rule}")
 
 
 def start_from_published(experiment: Experiment, offer: Pretrained, network: Network) -> StartingWeights:
     """Put published weights into `network`; its head stays new where their number of classes is another.
-
-    Returns:
-        What was taken and what is new.
 
     Raises:
         UserError: The file is absent, damaged, not the published one, or does not fit.
@@ -183,8 +185,8 @@ def start_from_published(experiment: Experiment, offer: Pretrained, network: Net
     matched.assign()
     record = {"file": path.name, "sha256": digest, "licence": "not known" if given else offer.licence}
     new = f"; new: {', '.join(matched.new)} (other classes, or none in the file)" if matched.new else ""
-    count = f"{len(matched.values)} of {len(network.weights)} variables{new}"
-    line = f"starts from {path.name} (licence: {record['licence']}): {count}"
+    line = f"starts from {path.name} (licence: {record['licence']}): {len(matched.values)} of "
+    line += f"{len(network.weights)} variables{new}"
     ours = experiment.normalization
     others = f"these weights expect normalization: pretrained; the experiment has {ours}"
     return StartingWeights(line, record, "" if ours == "pretrained" else others)
@@ -212,8 +214,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         try:
             return load_file(path)
         except SafetensorError as error:
-            reason = f"{error}; it is cut off, or another kind of file"
-            raise ValueError(f"cannot be read as a safetensors file: {reason}") from error
+            raise ValueError(f"cannot be read as a safetensors file ({error})") from error
     return read_torch_file(path)
 
 
@@ -234,8 +235,7 @@ def _published_file(offer: Pretrained) -> Path:
         try:
             with urllib.request.urlopen(url, timeout=60) as reply, atomic_path(path) as temporary:
                 with open(temporary, "wb") as file:
-                    while block := reply.read(2**20):
-                        file.write(block)
+                    shutil.copyfileobj(reply, file)
                 if wrong := _wrong_digest(temporary, offer):
                     raise OSError(f"what came was cut off, or another file: {wrong}")
         except (OSError, http.client.HTTPException) as error:

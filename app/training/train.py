@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TextIO
 
 import keras
@@ -13,10 +14,9 @@ from app.distributed.cluster import find_group
 from app.distributed.consistency import same_experiment, same_program
 from app.distributed.local_workers import progress_output
 from app.distributed.process_group import ProcessGroup
-from app.errors import UserError
 from app.files import write_json, write_text
 from app.machine import forget_peak_memory
-from app.paths import runs_root
+from app.paths import project_root, runs_root
 from app.preflight import check_resumable, settle_weights
 from app.reading import Row
 from app.reports.report import write_report
@@ -84,6 +84,9 @@ def train(
             stack.enter_context(locked(run))
             write_json(run.environment, environment)
             write_json(run.dataset, data)
+            for key, path in run.corrections.items():
+                if given := getattr(job.experiment.dataset, key):
+                    write_text(path, (project_root() / Path(given).expanduser()).read_text("utf-8-sig"))
             write_text(run.summary, summary)
             write_text(run.experiment, dump_experiment(job.experiment))  # last: what has it can be resumed
             group.all_gather("run", run.name)
@@ -128,8 +131,6 @@ def resume(
             are damaged, or more epochs cannot be trained.
         Interrupted: As for `train`.
     """
-    if schedule and epochs is None:
-        raise UserError(f"SCHEDULE={schedule}: says what becomes of the schedule with EPOCHS=n; n is missing")
     forget_peak_memory()  # as in `train`
     with group or find_group() as group, contextlib.ExitStack() as stack:
         same_program(group)

@@ -87,6 +87,9 @@ def test_splits_inside_classes_are_not_trained_on(load, write_images):
     write_images("image_folder", classes=("cat/train", "cat/Test", "dog"))
     with pytest.raises(UserError, match="named like splits: cat/Test, cat/train. Splits lie outside"):
         load()
+    write_images("splits/train", classes=("cat/val", "dog"))
+    with pytest.raises(UserError, match="named like splits: train/cat/val. Splits lie outside"):
+        load(data_dir="data/splits")
 
 
 def test_thumbnails_of_a_server_are_no_images(load, write_images):
@@ -130,6 +133,11 @@ def test_a_class_behind_a_link(load, write_images, data_root):
         (folder / "dog").symlink_to(target)
         with pytest.raises(UserError, match="links that lead nowhere: dog. Mend or remove them"):
             load()
+    (folder / "dog").unlink()
+    (data_root / "elsewhere").rename(folder / "dog")
+    (folder / "dog" / "more").symlink_to("/nowhere")
+    with pytest.raises(UserError, match="links that lead nowhere: dog/more. Mend or remove them"):
+        load()
 
 
 # ---- names

@@ -40,6 +40,8 @@ def test_spellings_of_the_splits(load, write_images, layout, parts):
         "train emu",
         "TRAIN test emu",
         "emu fox test",
+        "training_set test_set",  # classes of that name would be told apart by the number of their images
+        "seg_train seg_test",
         "bus car train/..",  # a class train, its images right in the folder
     ],
 )

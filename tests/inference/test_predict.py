@@ -68,6 +68,8 @@ def test_patterns_and_single_files(tmp_path, monkeypatch):
     assert find_images("a/*/*") == [Path("a/deep/2.png")]
     assert find_images("a/[x].png") == [Path("a/[x].png")]  # a file of that name comes before the pattern
     assert find_images("plain") == [Path("plain")]
+    out = io.StringIO()
+    assert len(find_images("a", out)) == 3 and out.getvalue() == "1 other files ignored (.txt)\n"
 
 
 @pytest.mark.parametrize(
@@ -148,10 +150,13 @@ def test_a_threshold_of_the_user(own_run, digits_run, tmp_path, capsys, figures)
         assert cli.main([*command, f"--unsure={text}"]) == 2
         assert f"UNSURE={text}: must be a probability, from 0 to 1" in capsys.readouterr().err
     assert not (own_run.path / "predictions").exists()
-    table = rows_of(predict(own_run, str(tmp_path / "digits"), None, io.StringIO(), unsure=0.9))
+    table = rows_of(predict(own_run, str(tmp_path / "digits"), None, io.StringIO()))
     probabilities = [float(row["probability"] or "nan") for row in table]
-    assert min(probabilities) < 0.9 < max(probabilities)
-    wanted = ["yes" if each < 0.9 else "no" for each in probabilities[:-1]]
+    limit = (sorted(probabilities[:-1])[9] + sorted(probabilities[:-1])[10]) / 2  # of 20
+    figures.clear()
+    table = rows_of(predict(own_run, str(tmp_path / "digits"), None, io.StringIO(), unsure=limit))
+    wanted = ["yes" if each < limit else "no" for each in probabilities[:-1]]
+    assert wanted.count("yes") == 10
     assert [row["unsure"] for row in table] == [*wanted, ""]  # the broken file is the last
     captions = [text.get_text() for text in drawn_texts(figures[0])]
     assert sum(text.endswith(" unsure") for text in captions) == wanted.count("yes")

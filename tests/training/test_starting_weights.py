@@ -79,7 +79,7 @@ def test_a_file_of_ones_own(home, lite0, suffix):
     [
         (["model.weights=imagenet"], "no published weights fit baseline; there are some for .*resnet, vgg"),
         (["model.weights=none.pth"], "model.weights: none.pth: no such file below"),
-        (["normalization=pretrained"], "normalization: pretrained goes with model.weights: imagenet"),
+        (["normalization=pretrained"], "normalization: pretrained goes with model.weights .imagenet, a file or a run"),
         (
             ["model={name: resnet, depth: 34, weights: file.h5}", "dataset.image_size=[32, 32]"],
             "file.h5 fits resnet only with one of: depth: 50, stride_on: first; depth: 101, stride_on: first",
@@ -189,6 +189,11 @@ def test_a_fine_tuned_run_can_be_fine_tuned_on(home, capsys):
         setup.prepare(load_experiment("tiny", [*again, "model.bn_epsilon=1e-5"]))
     (warning,) = list(setup.prepare(load_experiment("tiny", again[:-1])).warnings())[1:2]
     assert "was trained with normalization: pretrained; the experiment has per_pixel" in warning
+    assert "held out other images" not in warning and not job.start.warning
+    (warning,) = list(setup.prepare(load_experiment("tiny", [*again, "dataset.split_seed=1"])).warnings())[
+        1:2
+    ]
+    assert f"{run.name} held out other images of these data" in warning
     with pytest.raises(UserError, match="run of a network for which there is one kind"):
         setup.prepare(load_experiment("tiny", again[3:]))
     run.experiment.write_text(run.experiment.read_text().replace("normalization: pretrained", ""))

@@ -60,7 +60,7 @@ def read_npz_in(path: Path, name: str) -> Arrays | None:
 
 
 def _download(name: str) -> Arrays:
-    import keras
+    from app.backend import keras
 
     train, test = getattr(keras.datasets, name).load_data()
     if keras.config.image_data_format() == "channels_first" and train[0].ndim == 4:
