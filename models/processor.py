@@ -33,7 +33,13 @@ def onednn_settings() -> dict[str, str]:
     """Return the environment's settings of TensorFlow's oneDNN kernels, on which results depend."""
     off = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1").lower() in ("0", "false")
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "DEFAULT"
-    return {"TF_ENABLE_ONEDNN_OPTS": "0" if off else "1", "ONEDNN_MAX_CPU_ISA": limit.upper()}
+    names = ("TF_SET_ONEDNN_FPMATH_MODE", "ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")
+    rounding = next(filter(None, map(os.environ.get, names)), "STRICT")  # of float32, before it is multiplied
+    return {
+        "TF_ENABLE_ONEDNN_OPTS": "0" if off else "1",
+        "ONEDNN_MAX_CPU_ISA": limit.upper(),
+        "TF_SET_ONEDNN_FPMATH_MODE": rounding.upper(),
+    }
 
 
 def computes_in(precision: str) -> bool:
@@ -44,7 +50,7 @@ def computes_in(precision: str) -> bool:
     """
     if precision == "float32":
         return True
-    enabled, limit = onednn_settings().values()
+    enabled, limit, _ = onednn_settings().values()
     allowed = _includes(limit, _WITHIN_LIMIT[precision])
     return enabled == "1" and allowed and bool(_INSTRUCTIONS[precision] & cpu_flags())
 
@@ -53,7 +59,7 @@ def is_barred(precision: str) -> bool:
     """Return whether TensorFlow fails in a number format because of the limit that is set for oneDNN."""
     if precision == "float32":
         return False
-    enabled, limit = onednn_settings().values()
+    enabled, limit, _ = onednn_settings().values()
     flag, within = _HANDED_OVER[precision]
     return enabled == "1" and flag in cpu_flags() and not _includes(limit, within)
 

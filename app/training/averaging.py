@@ -16,7 +16,6 @@ from app.config.training import Ema, Lookahead
 from app.distributed.replicas import Replicas, moving_statistics
 from app.errors import UserError
 from app.training.checkpoint import State
-from app.training.freezing import Freezing
 from models import ImageClassifier
 
 _AVERAGE = "moving_average"  # ends the paths of a `MovingAverage`'s variables, and of no others
@@ -129,17 +128,9 @@ class LookaheadAverage(keras.callbacks.Callback):
         config: `TrainingConfig.lookahead`.
         total_steps: Steps of the whole training.
         replicas: Their moving statistics are made equal before the weights are blended.
-        freezing: What it holds is left as it is: rounding would change it.
     """
 
-    def __init__(
-        self,
-        classifier: ImageClassifier,
-        config: Lookahead,
-        total_steps: int,
-        replicas: Replicas,
-        freezing: Freezing,
-    ):
+    def __init__(self, classifier: ImageClassifier, config: Lookahead, total_steps: int, replicas: Replicas):
         """Make the average, equal to the weights; in buffers of its own, as JAX gives each away in a step.
 
         Raises:
@@ -151,7 +142,7 @@ class LookaheadAverage(keras.callbacks.Callback):
                 f"training.lookahead.every_steps: received {config.every_steps}, but the whole training has "
                 f"{total_steps:,} steps, so that the weights would end as they began; choose fewer"
             )
-        self.config, self.total_steps, self.freezing = config, total_steps, freezing
+        self.config, self.total_steps = config, total_steps
         self.average_statistics = functools.partial(replicas.average_statistics, classifier)
         self.position = 0
         self.weights = list(classifier.network.weights)
@@ -169,9 +160,8 @@ class LookaheadAverage(keras.callbacks.Callback):
         self.average_statistics()
         decay = self.config.decay * (self.position / self.total_steps) ** self.config.power if due else 1.0
         for weight, average in zip(self.weights, self.averages, strict=True):
-            if id(weight) in self.freezing.held:
-                continue
-            blended = ops.convert_to_tensor(average) * decay + ops.convert_to_tensor(weight) * (1.0 - decay)
+            before = ops.convert_to_tensor(average)  # equal ones stay what they are, to the last bit
+            blended = before + (ops.convert_to_tensor(weight) - before) * (1.0 - decay)
             average.assign(blended)
             weight.assign(ops.copy(blended))
 

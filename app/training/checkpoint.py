@@ -8,6 +8,7 @@ best epoch takes its place once that epoch is in a state.
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -140,7 +141,7 @@ def settle_best(run: Run, epoch: int) -> None:
         run: The run.
         epoch: Finished epochs in the newest state.
     """
-    for waiting in run.best_model.parent.glob("best-*.keras"):
+    for waiting in filter(_is_own, run.best_model.parent.glob("best-*.keras")):
         if waiting == best_candidate(run, epoch):
             replace_file(waiting, run.best_model)
         else:
@@ -149,7 +150,12 @@ def settle_best(run: Run, epoch: int) -> None:
 
 def _state_files(run: Run) -> list[Path]:
     """Return the state files, oldest first: names sort by epoch and step."""
-    return sorted(run.states.glob("state-*.npz"))
+    return sorted(filter(_is_own, run.states.glob("state-*.npz")))
+
+
+def _is_own(path: Path) -> bool:
+    """Return whether a file is one of these, and not a user's copy beside them."""
+    return bool(re.fullmatch(r"best-\d{5,}\.keras|state-\d{5,}-\d{7,}\.npz", path.name))
 
 
 def load_state(run: Run) -> tuple[State | None, list[str]]:

@@ -26,8 +26,8 @@ def not_deleted(run: Run) -> Iterator[None]:
                 raise
             time.sleep(0.05)
         raise UserError(
-            f"{shown(run.path)}: this run folder was deleted while the run was trained; nothing is left of "
-            "it. Give the command that began it once more"
+            f"{shown(run.path)}: this run folder is there no longer. If it was moved, make resume RUN= and "
+            "its path goes on from its last state; else give the command that began it once more"
         ) from error
 
 

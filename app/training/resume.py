@@ -8,20 +8,20 @@ from typing import Any, Literal, TextIO
 
 import numpy as np
 
-from app.config import Experiment, dump_experiment, load_experiment
+from app.config import LABELS, Experiment, dump_experiment, load_experiment
 from app.config.schedules import SCHEDULE_PATHS
 from app.data.order import OLD_FLIP_STREAM
 from app.distributed.process_group import ProcessGroup
 from app.errors import UserError
 from app.evaluation.records import keep_test_evaluations
 from app.files import write_json, write_text
-from app.paths import experiments_dir
-from app.preflight import changed_data, check_resumable, refuse_or_force
+from app.paths import experiments_dir, shown
+from app.preflight import changed_data, check_resumable, refuse_or_force, train_again
 from app.reading import read_history, read_record
-from app.records import DatasetRecord, EnvironmentRecord
+from app.records import DatasetRecord, EnvironmentRecord, MetricsRecord
 from app.runs import Run, load_run_experiment, remove_temporaries
-from app.training.checkpoint import Progress, State, restore_state, settle_best
-from app.training.history import is_complete
+from app.training.checkpoint import Progress, State, best_candidate, restore_state, settle_best
+from app.training.history import best_row, is_complete
 from app.training.optimizers import LearningRate
 from app.training.setup import Job
 from models.augmentation.color_layers import Recolour
@@ -49,10 +49,11 @@ def longer(run: Run, epochs: int, fate: ScheduleFate | None) -> Experiment:
     experiment = load_run_experiment(run)
     planned, optimizer = experiment.training.num_epochs, experiment.scaled_optimizer
     rows = read_history(run.history) if run.history.is_file() else []
-    if run.finished and is_complete(load_run_experiment(run, [f"training.epochs={epochs}"]), rows):
+    if is_complete(load_run_experiment(run, [f"training.epochs={epochs}"]), rows):
+        results = "" if run.finished else f"make resume RUN={run.argument} writes its results. "
         raise UserError(
             f"EPOCHS={epochs}: {run.name} was stopped early after {len(rows)} of {planned} epochs, because "
-            f"{experiment.training.monitor} no longer improved; more epochs would not be trained. "
+            f"{experiment.training.monitor} no longer improved; more epochs would not be trained. {results}"
             f'Train anew: make train FROM={run.argument} SET="training.epochs={epochs} '
             'training.early_stopping=null"'
         )
@@ -99,10 +100,18 @@ def restore_last_state(run: Run, job: Job, found: FoundState, force: bool, out: 
         out: Receives what has changed.
     """
     state, damaged = found
+    done = read_record(run.metrics, MetricsRecord).timing.epochs if run.finished else 0
     environment = job.describe_environment()
     grave, slight = differences(run, job, environment)
     refuse_or_force(run, grave, force)
     if state:
+        training = job.experiment.training
+        best = best_row(state.progress.rows, training.monitor, training.mode)
+        if best and not (run.best_model.is_file() or best_candidate(run, int(best["epoch"])).is_file()):
+            raise UserError(
+                f"{shown(run.best_model)}: no such file; it holds the network of the best epoch so far. Put "
+                f"it back, or train anew: {train_again(run)}"
+            )
         restore_state(job.classifier, state)
         # With fewer images now the epoch under way may be over.
         state.progress.step = min(state.progress.step, job.steps_per_epoch)
@@ -137,22 +146,15 @@ def restore_last_state(run: Run, job: Job, found: FoundState, force: bool, out: 
     stretched = state and before.schedule_epochs != job.experiment.schedule_epochs
     epochs_before = before.training.num_epochs if stretched else None
     record(run, job, state.progress if state else Progress(), grave, slight, environment, epochs_before)
-    _open_again(run, before, job.experiment)  # after what a kill in between must not lose
-    return state
-
-
-def _open_again(run: Run, before: Experiment, experiment: Experiment) -> None:
-    """Write an experiment that has more epochs now than `before` into its run, which is no longer finished.
-
-    The metrics of a finished run stay beside the new ones as metrics-<epochs>-epochs.json. They go first: a
-    kill in between leaves an unfinished run, which may be resumed with more epochs or without.
-    """
-    if run.finished:
+    if done:
         keep_test_evaluations(run)
         run.report.unlink(missing_ok=True)
-        os.replace(run.metrics, run.path / f"metrics-{len(read_history(run.history))}-epochs.json")
-    if experiment != before:
-        write_text(run.experiment, dump_experiment(experiment))
+        # The metrics of a finished run stay beside the new ones. They go first: a kill in between leaves an
+        # unfinished run, which may be resumed with more epochs or without.
+        os.replace(run.metrics, run.path / f"metrics-{done}-epochs.json")
+    if job.experiment != before:
+        write_text(run.experiment, dump_experiment(job.experiment))
+    return state
 
 
 def agreed_position(group: ProcessGroup, state: State | None) -> tuple[Progress, list[np.ndarray] | None]:
@@ -244,6 +246,5 @@ def edited_keys(run: Run, experiment: Experiment) -> list[str]:
     expected = {"dataset.data_dir", "training.epochs", *spans}
     if (now.model.weights or "").endswith("/latest"):  # the run recorded what that was
         expected.add("model.weights")
-    exclude = dict.fromkeys(("name", "description", "reference"), True)
-    before, after = experiment.flat(exclude), now.with_auto_of(experiment).flat(exclude)
+    before, after = experiment.flat(LABELS), now.with_auto_of(experiment).flat(LABELS)
     return [key for key in before | after if before.get(key) != after.get(key) and key not in expected]

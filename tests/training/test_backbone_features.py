@@ -18,7 +18,7 @@ from app.training import backbone_features
 from app.training.backbone_features import features_once, halves_of
 from app.training.checkpoint import Progress
 from app.training.setup import prepare
-from models import ImageClassifier, Normalization, build_model, list_models
+from models import ImageClassifier, Normalization, build_model
 from models.network import MODELS, Network
 from tests.conftest import TINY, trained
 from tests.training.stopped_runs import assert_resumes_on_jax, assert_same_bits, stopped_run
@@ -166,9 +166,9 @@ def test_logits_that_need_more_than_the_head_take_images():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", list(MODELS))
 def test_halves_are_the_network(name):
-    pixels = max(32, MODELS[name].smallest_pixels)
+    pixels = MODELS[name].pixels_from(32)
     shape = (pixels, pixels, 3)
     network = build_model(name, input_shape=shape, num_classes=5)
     classifier = ImageClassifier(network, [*"abcde"], Normalization())

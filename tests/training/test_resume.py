@@ -26,7 +26,14 @@ from app.training import resume as resuming
 from app.training.checkpoint import load_state, restore_state
 from app.training.setup import prepare
 from tests.conftest import TINY, copied, write_colours
-from tests.training.stopped_runs import ROOT, after_each, assert_same_bits, comparable_history, stopped_run
+from tests.training.stopped_runs import (
+    ROOT,
+    Killed,
+    after_each,
+    assert_same_bits,
+    comparable_history,
+    stopped_run,
+)
 from tests.training.test_train import train
 
 CONSTANT = ("optimizer.learning_rate=0.003", "training.checkpoint_every_minutes=10")
@@ -49,6 +56,27 @@ def resume(run, **options):
     out = io.StringIO()
     runner.resume(run, out=out, **options)
     return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "written", ["history.csv", "best-00001.keras", "best.keras", "state-00002-0000000.npz", "metrics.json"]
+)
+def test_killed_before_a_file_takes_its_place_it_ends_with_the_same_bits(
+    home, straight, monkeypatch, written
+):
+    def replace(source, target):
+        if os.path.basename(target) == written:
+            raise Killed
+        os.rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("app.files.os.replace", replace)
+        with pytest.raises(Killed):
+            train()
+    (run,) = list_runs("tiny")
+    assert not run.finished
+    resume(run)
+    assert_same_bits(run, straight)
 
 
 @pytest.mark.slow
@@ -113,7 +141,6 @@ def test_stretched_schedule_goes_on_as_the_longer_one(home, finished):
     [
         ({}, "this run is finished.*EPOCHS=n"),
         ({"epochs": 2}, "EPOCHS=2: tiny/.* is planned for 2 epochs; choose more"),
-        ({"schedule": "keep"}, "SCHEDULE=keep: .* n is missing"),
     ],
 )
 def test_finished_run_says_what_is_possible(finished, options, words):
@@ -187,6 +214,17 @@ def test_other_data_are_refused_unless_forced(unfinished):
     resume(unfinished, force=True)
     dataset = json.loads(unfinished.dataset.read_text())
     assert dataset["fingerprints_before"] == ["0" * 64] and dataset["fingerprint"] != "0" * 64
+
+
+def test_an_edited_list_of_corrections_changes_no_run_that_was_trained_with_it(home):
+    listing = home / "mine.csv"
+    listing.write_text("image\n0\n5\n")
+    run = train("dataset.exclude=mine.csv", "training.epochs=1")
+    listing.write_text("image\n7\n")
+    run.metrics.unlink()
+    assert cli.main(["resume", "--run", run.name]) == 0 and run.finished
+    assert cli.main(["evaluate", "--run", run.name]) == 0
+    assert run.corrections["exclude"].read_text() == "image\n0\n5\n"
 
 
 def test_an_epoch_is_over_where_there_are_fewer_images_now(home):
@@ -375,12 +413,15 @@ runner.train(load_experiment("tiny"), out=sys.stderr)
 def test_two_runs_at_a_time_have_folders_of_their_own(home, straight):
     """One of them with the other kind of determinism, which a process cannot change."""
     command = [sys.executable, "-m", "app", "train", "tiny", "--set", "training.determinism=fast"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-    while not list_runs("tiny"):
-        assert process.poll() is None
-        time.sleep(0.01)
-    assert_same_bits(train(), straight)
-    assert process.wait(timeout=300) == 0
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
+        try:
+            while not list_runs("tiny"):
+                assert process.poll() is None
+                time.sleep(0.01)
+            assert_same_bits(train(), straight)
+            assert process.wait(timeout=300) == 0
+        finally:
+            process.kill()  # for whose end the context waits
     fast, strict = list_runs("tiny")
     assert fast.finished and strict.finished
     assert json.loads(fast.environment.read_text())["deterministic"] is False
@@ -459,7 +500,7 @@ def without_states(run):
         (with_other_data, 3, "the data have changed"),
         (with_other_versions, 3, "keras: .* when the run began"),
         (with_damaged_states, 3, "damaged, cannot be resumed"),
-        (without_states, 3, "has no state to go on from.*make train FROM=tiny/"),
+        (without_states, 3, "there is no state to go on from.*make train FROM=tiny/"),
     ],
     ids=["too many", "no data", "other data", "other versions", "damaged", "no state"],
 )
@@ -469,6 +510,35 @@ def test_more_epochs_that_cannot_be_trained_leave_the_run_as_it_was(finished, sp
     with pytest.raises(UserError, match=words):
         resume(finished, epochs=epochs, schedule="stretch")
     assert content(finished) == before
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (without_states, "there is no state to go on from.*make train FROM=tiny/"),
+        (
+            lambda run: run.best_model.unlink(),
+            "best.keras: no such file; it holds the network of the best epoch",
+        ),
+    ],
+    ids=["no state", "no best network"],
+)
+def test_what_was_trained_is_not_trained_over(finished, spoil, words):
+    finished.metrics.unlink()
+    spoil(finished)
+    before = content(finished)
+    with pytest.raises(UserError, match=words):
+        resume(finished)
+    assert content(finished) == before
+
+
+def test_copies_beside_states_and_the_best_network_are_no_states_and_stay(finished):
+    finished.metrics.unlink()
+    copies = [finished.states / "state-old.npz", finished.best_model.with_name("best-50-epochs.keras")]
+    for copy in copies:
+        copy.write_bytes(b"a user's")
+    resume(finished)
+    assert finished.finished and all(copy.read_bytes() == b"a user's" for copy in copies)
 
 
 def test_a_damaged_run_of_a_set_is_trained_anew_as_its_message_says(straight, home):
@@ -517,5 +587,6 @@ def test_starting_weights_are_recorded_by_the_name_of_their_run_and_needed_once(
 
     run.metrics.unlink()
     without_states(run)
+    run.best_model.unlink()  # as if it had been killed before its first state
     with pytest.raises(UserError, match=f"model.weights: {finished.name}: no run folder of that name"):
         resume(run)

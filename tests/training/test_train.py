@@ -175,7 +175,7 @@ def test_run_folder_that_is_deleted_while_training(home, monkeypatch, capfd):
     after_each(monkeypatch, lambda _: shutil.rmtree(home / "runs", ignore_errors=True))
     assert cli.main(["train", "tiny"]) == 2
     err = capfd.readouterr().err.splitlines()
-    assert "this run folder was deleted while the run was trained" in err[-1]
+    assert "this run folder is there no longer" in err[-1]
     assert not (home / "runs").exists()
 
 
