@@ -14,15 +14,16 @@ from app.ablation.results import Result, results_of, sentences, table
 from app.config import Experiment
 from app.data.datasets import load_dataset
 from app.drawing.effects import Effect, draw_effects
+from app.errors import UserError
 from app.evaluation.significance import Difference
 from app.files import write_text
 from app.paths import shown
-from app.preflight import check_dataset
 from app.reading import read_record
 from app.records import MetricsRecord
 from app.reports.cells import percent
 from app.run_set import RunSet, find_set, run_of, train_or_resume, warn_of_formats
 from app.runs import Run, list_runs, locked
+from app.training.setup import prepare
 from app.wording import duration
 
 WHOLE = "whole recipe"
@@ -47,14 +48,14 @@ def ablate(experiment: Experiment, variants: Sequence[Variant], num_seeds: int, 
         UserError: Something that the user can mend, before anything is written.
         Interrupted: As for a training; the same call goes on.
     """
-    dataset = load_dataset(experiment.dataset)
-    for each in variants:
+    dataset, every = load_dataset(experiment.dataset), [Variant(WHOLE, experiment), *variants]
+    for each in every:  # else the whole recipe would be trained before a variant turns out impossible
         same = each.experiment.dataset == experiment.dataset
-        loaded = dataset if same else load_dataset(each.experiment.dataset)
-        check_dataset(each.experiment, loaded)
-    check_dataset(experiment, dataset)
+        try:
+            prepare(each.experiment, dataset=dataset if same else None)
+        except UserError as error:
+            raise UserError(f"{each.name}: {error}") from error
     found = find_set(experiment, dataset.fingerprint, AblationSet)
-    every = [Variant(WHOLE, experiment), *variants]
     seeds = range(experiment.seed, experiment.seed + num_seeds)
     print(
         f"beside the whole recipe: {', '.join(each.name for each in variants)}\n"

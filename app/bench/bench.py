@@ -14,7 +14,7 @@ import numpy as np
 from app.bench import baselines, timers
 from app.bench.startup_time import start_up
 from app.config import Experiment, dump_experiment
-from app.data.dataset import Dataset, whole_split
+from app.data.dataset import whole_split
 from app.data.pipeline import evaluation_batches
 from app.files import new_folder, write_json
 from app.machine import accelerators, describe_machine, peak_memory_megabytes
@@ -63,8 +63,8 @@ def bench(
         folder = Path(name)
         file = folder / f"{experiment.name}.yaml"
         file.write_text(dump_experiment(experiment), encoding="utf-8")
+        job = prepare(experiment)  # first: it tells a mistake in full
         start = start_up(file)
-        job = prepare(experiment)
         precision, batch = experiment.training.precision, experiment.training.batch_size
         environment = describe_environment(job.deterministic)
         result: dict[str, Any] = {
@@ -92,10 +92,10 @@ def bench(
         if kernels and kernels["here"] != kernels["by_itself"]:
             against = [*against, "keras_default"]
         others = [_start_baseline(kind, file, job, stack) for kind in against]
-        changed = {
-            setting: prepare(one.with_auto(precision=precision), dataset=_same_data(job, one))
-            for setting, one in (beside or {}).items()
-        }
+        changed = {}
+        for setting, one in (beside or {}).items():
+            same = job.dataset if one.dataset == job.experiment.dataset else None
+            changed[setting] = prepare(one.with_auto(precision=precision), dataset=same)
         result |= _interleave(job, others, changed, rounds, folder)
         for name, key in (("fit step", "fit"), ("compiled step", "bare")):
             say(name, _step(result[key], batch))
@@ -128,11 +128,6 @@ def _start_baseline(kind: str, file: Path, job: Job, stack: contextlib.ExitStack
     theirs = other.description["trainable"]
     assert theirs == ours, f"{kind} trains {theirs} weights, we {ours}"
     return other
-
-
-def _same_data(job: Job, other: Experiment) -> Dataset | None:
-    """Return the data of a job where another experiment has the same, None where it has others."""
-    return job.dataset if other.dataset == job.experiment.dataset else None
 
 
 def _interleave(

@@ -15,6 +15,7 @@ from typing import Any, TextIO
 from app.bench.bench import in_words, interleaved, ratios, spread, steps_in_a_round
 from app.bench.json_worker import JsonWorker, answer_stream, serve
 from app.config import Experiment, dump_experiment, load_experiment
+from app.data.datasets import load_dataset
 from app.distributed.cluster import VARIABLE, config_of, find_group
 from app.distributed.local_workers import free_ports
 from app.errors import UserError
@@ -35,6 +36,12 @@ def bench_scaling(experiment: Experiment, workers: int, rounds: int, out: TextIO
     if not 2 <= workers <= len(cores):
         raise UserError(f"bench: WORKERS={workers}; give each worker a core of its own: 2 to {len(cores)}")
     batch, say = experiment.training.batch_size, functools.partial(print, file=out, flush=True)
+    images = len(load_dataset(experiment.dataset).train)
+    if workers * batch > images:
+        raise UserError(
+            f"bench: WORKERS={workers}: together they take up to {workers * batch} images a step, but there "
+            f"are only {images} training images; choose SET=training.batch_size={images // workers} or less"
+        )
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
 
         def start(name: str, count: int, batch_size: int) -> _WorkerGroup:

@@ -221,9 +221,9 @@ def _cifar_resnet(
 
 
 def _fast_cifar10(
-    num_classes: int, widths: tuple[int, ...] = (64, 256, 256), whitening: bool = True
+    num_classes: int, widths: tuple[int, ...] = (64, 256, 256), whitening: bool = True, channels: int = 3
 ) -> list[nn.Module]:
-    stem = nn.LazyConv2d(24, 2)
+    stem = nn.LazyConv2d(8 * channels, 2)
     if whitening:
         stem.weight = nn.UninitializedParameter(requires_grad=False)
     layers: list[nn.Module] = [stem, nn.GELU()]
@@ -246,6 +246,8 @@ NETWORKS: dict[str, Callable[..., list[nn.Module]]] = {each.__name__[1:]: each f
 def build(name: str, image_shape: tuple[int, int, int], num_classes: int, **arguments: Any) -> nn.Module:
     """Return a network of `NETWORKS` for (height, width, channels), with its weights channels-last."""
     height, width, channels = image_shape
+    if name == "fast_cifar10":
+        arguments["channels"] = channels
     network = nn.Sequential(*NETWORKS[name](num_classes, **arguments)).eval()
     with torch.no_grad():
         network(torch.zeros(1, channels, height, width))

@@ -28,12 +28,17 @@ from models.limits import Limits
 from models.network import MODELS
 
 REFUSED_OPTIMIZERS = {
+    "ftrl": "made for sparse linear models, it divides by the learning rate, which schedules bring to 0",
     "lossscaleoptimizer": "training.precision: float16 puts it around the optimizer by itself",
     "multioptimizer": "it takes optimizer objects, which an experiment file cannot hold",
     "optimizermap": "it takes optimizer objects, which an experiment file cannot hold",
     "schedulefreeadamw": "on TensorFlow Keras computes another algorithm than the paper's, and weights that "
     "are not its average would be validated, saved and exported; use adamw",
 }
+LIMITED_FACTORS = (
+    "random_brightness", "random_color_degeneration", "random_color_jitter", "random_contrast", "random_hue",
+    "random_invert", "random_posterization", "random_saturation", "random_sharpness", "solarization",
+)  # fmt: skip
 # Set from elsewhere in the experiment, or meaningless in it.
 HIDDEN_ARGUMENTS = {
     "self", "kwargs", "name", "dtype", "seed", "data_format", "learning_rate", "input_shape", "num_classes",
@@ -76,10 +81,12 @@ def build_catalogue() -> dict[str, Any]:
     for arguments in layers.values():
         if "value_range" in arguments:  # which is that of the pixels
             arguments["value_range"]["enum"] = [[0, 255]]
-    # Of two limits Keras refuses only those that both lie outside.
-    for name, least in (("random_brightness", -1), ("random_hue", 0), ("random_invert", 0)):
-        limits = {"minimum": least, "maximum": 1}
-        layers[name]["factor"] |= limits | {"items": {"type": "number", **limits}}
+    # Of two limits Keras refuses only those that both lie outside, and all of them late.
+    for name in LIMITED_FACTORS:
+        for argument in [key for key in layers[name] if key.endswith("factor")]:
+            limits = {"minimum": -1 if "brightness" in name + argument else 0, "maximum": 1}
+            limits = {"minimum": 1, "maximum": 8} if name == "random_posterization" else limits
+            layers[name][argument] |= limits | {"items": {"type": "number", **limits}}
     return {
         "datasets": sorted(LOADERS),
         "optimizers": optimizers,
@@ -87,6 +94,10 @@ def build_catalogue() -> dict[str, Any]:
         "layers": {ALTERNATING_FLIP: {}, **layers},
         "refused_layers": dict(sorted(REFUSED.items())),
         "models": _described(MODELS),
+        "image_sides": {
+            name: [cls.smallest_pixels, cls.largest_pixels, cls.multiple_pixels]
+            for name, cls in sorted(MODELS.items())
+        },
     }
 
 

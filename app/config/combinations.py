@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from app.config.arguments import Finding, split_layer, value_at
+from app.config.arguments import Finding, catalogue, split_layer, value_at
 from app.config.schedules import SCHEDULE_PATHS
 from app.config.schema import MIXING
 from app.config.sweep import MAX_COMBINATIONS, Range, SweepConfig
@@ -36,7 +36,7 @@ AUTO_SHARE = (
     "decides the number of epochs, which is auto, and a pruner compares trials at the same epoch; give "
     "training.epochs as a number, or set sweep.pruner: none"
 )
-SOFTMAX = "changes the validation loss itself, which is the objective; set sweep.objective: val_accuracy"
+OBJECTIVE = "changes the validation loss itself, which is the objective; set sweep.objective: val_accuracy"
 
 
 def mixing_findings(plain: dict[str, Any]) -> Iterator[Finding]:
@@ -113,8 +113,25 @@ def schedule_findings(plain: dict[str, Any]) -> Iterator[Finding]:
                 yield Finding((*path, key), f"must be below {limit}; got {value}")
 
 
+def _size_findings(plain: dict[str, Any]) -> Iterator[Finding]:
+    """Check that the network can take images of the given size."""
+    size, name = value_at(plain, "dataset.image_size"), value_at(plain, "model.name")
+    limits = catalogue()["image_sides"].get(name) if isinstance(name, str) else None
+    sides = [side for side in size if type(side) is int and side > 0] if isinstance(size, tuple) else []
+    if limits is None or len(sides) < 2:
+        return
+    least, most, step = limits
+    if not all(least <= side <= (most or side) and side % step == 0 for side in sides):
+        rule = f"must have sides of at least {least}" + (f" and at most {most}" if most else "")
+        rule += f", multiples of {step}," if step > 1 else ""
+        yield Finding(("dataset", "image_size"), f"{rule} pixels for {name}; got {received(sides)}")
+
+
 def conflict_findings(plain: dict[str, Any]) -> Iterator[Finding]:
     """Check keys that need another one, or rule it out."""
+    yield from _size_findings(plain)
+    if plain.get("normalization") == "pretrained" and value_at(plain, "model.weights") is None:
+        yield Finding(("normalization",), "pretrained goes with model.weights (imagenet, a file or a run)")
     if value_at(plain, "model.unfreeze_epoch") is not None and not value_at(plain, "model.freeze"):
         message = "belongs to model.freeze, which says what is frozen until then; leave it out"
         yield Finding(("model", "unfreeze_epoch"), message, at_key=True)
@@ -141,7 +158,7 @@ def search_findings(sweep: SweepConfig, epochs: int | str) -> Iterator[Finding]:
         if epochs == "auto":
             refused["dataset.train_share"] = AUTO_SHARE
     if sweep.objective == "val_loss":
-        refused["training.loss.softmax_before_loss"] = SOFTMAX
+        refused["training.loss.softmax_before_loss"] = refused["model.head_l2"] = OBJECTIVE
     reached = {
         key: sorted({leaf for value in setting.checked for leaf in _leaves(key, value)})
         for key, setting in sweep.space.items()

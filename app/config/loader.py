@@ -40,6 +40,8 @@ def misnamed_files() -> dict[str, str]:
         if fits or path.suffix.lower() not in (".yaml", ".yml") or not path.is_file():
             continue
         better = re.sub(r"[^\w-]+", "_", path.stem).strip("_") or "experiment"
+        while (path.parent / f"{better}.yaml").exists():
+            better += "_2"
         rule = "consists of letters, digits, _ - and ." if path.suffix == ".yaml" else "ends in .yaml"
         misnamed[path.name] = (
             f"{shown(path)!r}: the name of an experiment's file {rule}; rename it, such as to {better}.yaml"

@@ -29,7 +29,7 @@ class OptimizerConfig(WithArguments):
         {},
         description='Factors of the learning rate by patterns of variable paths, such as `{"*/beta": 64}` '
         'or names, such as `{"head.*": 10}` (see Fine-tuning); the first match counts. 0 does not freeze: '
-        "weight decay and moving statistics go on.",
+        "decoupled weight decay and moving statistics go on.",
     )
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None,

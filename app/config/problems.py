@@ -86,8 +86,9 @@ def _unknown_key(path: Path, schedule: str) -> tuple[str, str]:
     """Return message and guess for an unknown key, looking for it in the other sections too."""
     word, keys = str(path[-1]), _keys(path[:-1], schedule)
     message, guess = unknown_key(word, keys if path[:-1] else [*keys, "extends"])
-    if len(path) == 1 and not guess:
-        for section in keys:
+    if len(path) == 1:
+        # Not `reference` and `sweep`, unless nothing is nearer: they have words such as data and seeds.
+        for section in keys if not guess else ("dataset", "model", "optimizer", "training", "evaluation"):
             if word in _keys((section,), ""):
                 return f"unknown key; did you mean '{section}.{word}'?", f"{section}.{word}"
     return message, guess

@@ -16,6 +16,7 @@ from app.config.training import AUTO_EPOCHS, AUTO_IMAGES_SEEN, TrainingConfig
 
 ALTERNATING_FLIP = "alternating_flip"  # no layer: images are flipped as they are read
 MIXING = ("mixup", "cutmix")  # layers that mix images in pairs, and their labels
+LABELS = dict.fromkeys(("name", "description", "reference"), True)  # say nothing of what is trained
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 

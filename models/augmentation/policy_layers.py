@@ -19,7 +19,7 @@ has 10 steps: their magnitude 9 is 27 here.
 
 Differences from the sources: the colours are changed first, in the order of the draws, and then all geometric
 operations are composed into one interpolation. So no operation sees the filled border, and images are
-interpolated once. Levels are rounded at the end instead of after each operation. RandAugment's
+interpolated once. Levels are not rounded, but for images of whole numbers at the end. RandAugment's
 authors fill the border with gray 128.
 """
 
