@@ -108,10 +108,10 @@ def forget_peak_memory() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def package_versions() -> dict[str, str]:
-    """Return the versions of the installed packages that decide what a training computes."""
+def package_versions(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
+    """Return the versions of packages that are installed, by default those that decide what is computed."""
     versions = {}
-    for package in _PACKAGES:
+    for package in packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     return versions

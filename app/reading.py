@@ -115,15 +115,6 @@ def _history_row(cells: list[str], epoch: int) -> Row:
     return row
 
 
-def read_text(path: Path) -> str:
-    """Return a text file of a run, with U+FFFD for whatever is not UTF-8.
-
-    Raises:
-        UserError: The file is missing or unreadable.
-    """
-    return read_bytes(path).decode("utf-8", "replace")
-
-
 def read_predictions(
     path: Path, checkpoint: Literal["best", "last"], num_classes: int
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TextIO, TypeVar
 
 from pydantic import ValidationError
 
-from app.config import Experiment
+from app.config import LABELS, Experiment
 from app.data.dataset import Dataset
 from app.errors import Interrupted, UserError
 from app.files import check_folder, write_json
@@ -25,8 +25,6 @@ from app.records import DatasetRecord, EnvironmentRecord, Record
 from app.runs import Run, detour, list_whole_runs, load_run_experiment
 
 _Trained = tuple[Experiment, list[str] | None, DatasetRecord]
-
-NOT_COMPARED = dict.fromkeys(("name", "description", "reference"), True)
 
 
 class SetRecord(Record):
@@ -232,4 +230,4 @@ def train_or_resume(
 
 
 def _same(one: Experiment, other: Experiment, not_compared: Mapping[str, Any] | None = None) -> bool:
-    return one.agrees_with(other, {**NOT_COMPARED, **(not_compared or {})})
+    return one.agrees_with(other, {**LABELS, **(not_compared or {})})

@@ -12,13 +12,12 @@ from models import networks  # noqa: F401 - registers them
 from models.augmentation import augmentation_layer
 from models.classifier import ImageClassifier
 from models.normalization import Normalization
-from models.registry import build_model, list_models, published_networks
+from models.registry import build_model, published_networks
 
 __all__ = [
     "ImageClassifier",
     "Normalization",
     "augmentation_layer",
     "build_model",
-    "list_models",
     "published_networks",
 ]

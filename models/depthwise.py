@@ -10,7 +10,6 @@ from keras import ops
 from models.layers import computes_quickly, sees_gpu
 
 
-@keras.saving.register_keras_serializable("models")
 class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
     """Keras' depthwise convolution, its gradients computed in float32 where a CPU computes in bfloat16.
 

@@ -111,8 +111,7 @@ def count_macs(layer: keras.layers.Layer) -> int:
     kernel = getattr(layer, "kernel", None)
     if kernel is None:
         return 0
-    places = math.prod(layer.output.shape[1:3]) if len(kernel.shape) == 4 else 1  # of a convolution
-    return math.prod(kernel.shape) * places
+    return math.prod(kernel.shape) * math.prod(layer.output.shape[1:-1])  # at each place of the map
 
 
 @contextlib.contextmanager

@@ -108,6 +108,12 @@ class Network(Block):
     pretrained: tuple[Pretrained, ...] = ()
     unseen_by_shapes: tuple[str, ...] = ()
 
+    @classmethod
+    def pixels_from(cls, least: int) -> int:
+        """Return the smallest side of images that it can take from `least` pixels on, else the largest."""
+        pixels = -(-max(cls.smallest_pixels, least) // cls.multiple_pixels) * cls.multiple_pixels
+        return min(pixels, cls.largest_pixels or pixels)
+
     def published_layers(self, layout: Layout) -> Iterable[PublishedLayer]:
         """Return all layers with weights by their names in published files, each before its normalisation.
 
@@ -149,7 +155,9 @@ class Network(Block):
                 rule += f" and at most {self.largest_pixels}"
             if self.multiple_pixels > 1:
                 rule += f", both sides multiples of {self.multiple_pixels}"
-            raise ValueError(f"{rule}. Received: height={input_shape[1]}, width={input_shape[2]}")
+            raise ValueError(
+                f"{rule}. Received: height={input_shape[1]}, width={input_shape[2]}; resize them"
+            )
         super().build(input_shape)
 
     def adapt(self, images: np.ndarray) -> None:

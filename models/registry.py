@@ -8,11 +8,6 @@ from typing import Any
 from models.network import MODELS, Network, Published
 
 
-def list_models() -> list[str]:
-    """Return the names that `build_model` knows, in the registry's order."""
-    return list(MODELS)
-
-
 def published_networks() -> list[Published]:
     """Return what the sources say of their networks' size, in the registry's order."""
     rows = []
@@ -26,7 +21,7 @@ def model_arguments(name: str) -> dict[str, Any]:
     """Return the arguments of a network besides `num_classes`, each with its default.
 
     Args:
-        name: A name from `list_models()`.
+        name: A name in `MODELS`.
 
     Raises:
         ValueError: If there is no such network.
@@ -40,7 +35,7 @@ def build_model(name: str, input_shape: tuple[int, int, int], num_classes: int, 
     """Make a network with its weights, ready for `summary()`, for training and for loading weights.
 
     Args:
-        name: A name from `list_models()`.
+        name: A name in `MODELS`.
         input_shape: (height, width, channels) of the images; the batch size stays open.
         num_classes: Number of logits.
         **arguments: The network's further arguments, see `model_arguments`.

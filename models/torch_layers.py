@@ -8,7 +8,6 @@ from keras import ops
 from models.layers import Conv2D
 
 
-@keras.saving.register_keras_serializable("models")
 class TorchConv2D(Conv2D):
     """Convolution with even zero padding and PyTorch's initial biases.
 
@@ -33,7 +32,6 @@ class TorchConv2D(Conv2D):
         # At stride 1 `same` is even, and one operation instead of two.
         same = padding_pixels is None and strides == 1 and kernel_size % 2 == 1
         super().__init__(filters, kernel_size, strides=strides, padding="same" if same else "valid", **kwargs)
-        self.padding_pixels = padding_pixels
         self.zeros = 0 if same else kernel_size // 2 if padding_pixels is None else padding_pixels
 
     def build(self, input_shape: tuple[int, ...]) -> None:
@@ -54,19 +52,7 @@ class TorchConv2D(Conv2D):
         padded = [None if side is None else side + 2 * self.zeros for side in sides]
         return super().compute_output_shape((batch, *padded, channels))
 
-    def get_config(self) -> dict[str, Any]:
-        """Return every constructor argument."""
-        config = super().get_config()
-        del config["padding"]  # follows from the others
-        return {
-            **config,
-            "kernel_size": self.kernel_size[0],
-            "strides": self.strides[0],
-            "padding_pixels": self.padding_pixels,
-        }
 
-
-@keras.saving.register_keras_serializable("models")
 class TorchDense(keras.layers.Dense):
     """Dense layer with PyTorch's initial biases."""
 

@@ -15,7 +15,7 @@ from app.drawing.rates import draw_schedule
 from app.files import new_folder
 from app.paths import runs_root, shown
 from app.training.setup import Job, prepare
-from models.augmentation.mixing import Mixing, blend
+from models.augmentation.mixing import Mixing, augment, blend
 
 DRAWS = 24
 MOST_POINTS = 20_000  # of the learning rate's curve
@@ -107,10 +107,8 @@ def augmented(layers: Sequence[keras.layers.Layer], image: np.ndarray, flipped: 
         (n, height, width, channels), uint8: the pixels that the network is given, rounded.
     """
     stored = np.where(flipped[:, None, None, None], image[..., ::-1, :], image)
-    pixels = keras.ops.convert_to_tensor(stored.astype(np.float32))
-    for layer in layers:
-        pixels = layer(pixels, training=True)
-    return np.round(np.clip(keras.ops.convert_to_numpy(pixels), 0, 255)).astype(np.uint8)
+    pixels, _ = augment(layers, keras.ops.convert_to_tensor(stored.astype(np.float32)))
+    return np.round(keras.ops.convert_to_numpy(pixels)).astype(np.uint8)
 
 
 def _draw_schedule(path: Path, job: Job) -> None:

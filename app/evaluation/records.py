@@ -54,12 +54,13 @@ def evaluation_content(
     class_names: Sequence[str],
     views: str = "none",
     calibrated: CalibratedRecord | None = None,
+    best_words: str = "best",
     **more: Any,
 ) -> dict[str, Any]:
     """Return the content of evaluation.json: what was evaluated, whatever else belongs to it, the metrics.
 
     Those that need probabilities are of the network's own, and again in `calibrated` of those at the
-    temperature of `calibrated`, where the run has one.
+    temperature of `calibrated`, where the run has one. `best_words` is what the best epoch is called.
     """
     if calibrated:
         of = calibrated.temperature, calibrated.unsure_below
@@ -68,6 +69,7 @@ def evaluation_content(
     return {
         "run": run.name,
         "checkpoint": checkpoint,
+        "which": best_words if checkpoint == "best" else checkpoint,
         "epoch": epoch,
         "weights": weights,
         "split": split_name,
@@ -81,7 +83,7 @@ def evaluation_title(content: dict[str, Any]) -> str:
     """Return the heading of an evaluation's pictures and table; for `content` see `evaluation_content`."""
     averaged = ", averaged weights" if content["weights"] == "average" else ""
     return (
-        f"{content['run']}, {content['checkpoint']} epoch ({content['epoch']}){averaged}, "
+        f"{content['run']}, {content['which']} epoch ({content['epoch']}){averaged}, "
         f"{content['images']:,} {content['split']} images"
     )
 

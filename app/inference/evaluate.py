@@ -23,6 +23,7 @@ from app.evaluation.records import (
 from app.files import atomic_path
 from app.inference.load import CheckpointName, SplitName, batches_of, finite_logits, load_split, load_trained
 from app.paths import shown
+from app.records import best_words
 from app.runs import Run
 from app.training.freezing import Freezing
 from app.wording import aligned
@@ -72,6 +73,7 @@ def evaluate(
     names = classifier.class_names
     weights = experiment.training.weights
     of = run, trained.checkpoint, trained.epoch, weights, "test" if on_test else split
+    more["best_words"] = best_words(experiment.training.monitor, experiment.dataset.validates_on_test)
     content = evaluation_content(*of, chosen, logits, names, views, trained.calibrated, **more)
     folder, test_evaluations = evaluation_folder(run, split, trained.checkpoint, views, below), 0
     refused = None

@@ -6,7 +6,6 @@ the network.
 """
 
 import contextlib
-import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -26,6 +25,7 @@ from app.evaluation.metrics import probabilities
 from app.files import new_folder, write_json, write_text
 from app.inference.export_formats import FORMATS, Format, Runner
 from app.inference.load import CheckpointName, Trained, batches_of, load_split, load_trained
+from app.machine import package_versions
 from app.paths import shown
 from app.runs import Run
 from app.wording import install_extra, unknown_name
@@ -184,10 +184,6 @@ def _description(trained: Trained, format: str, chosen: Format, unsure_below: fl
     """Return the content of export.json without the check."""
     shape = trained.data.image_shape
     packages = ("keras", "tensorflow", "numpy", *(name.replace("_", "-") for name in chosen.modules))
-    versions = {"python": platform.python_version()}
-    for package in packages:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
     return {
         "run": trained.run.name,
         "checkpoint": trained.checkpoint,
@@ -209,7 +205,7 @@ def _description(trained: Trained, format: str, chosen: Format, unsure_below: fl
         "unsure_below": unsure_below,
         "trained_in": trained.experiment.training.precision,
         "computes_in": "float32",
-        "versions": versions,
+        "versions": {"python": platform.python_version(), **package_versions(packages)},
         "how_to_run": _how_to_run(trained, chosen, unsure_below),
     }
 

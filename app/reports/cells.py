@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from app.config import Experiment
+from app.config import LABELS, Experiment
 from app.records import DatasetRecord
 from app.wording import printable
 
 # What a run may change without training another recipe.
 FREE_SETTINGS: dict[str, Any] = {
-    "name": True,
-    "description": True,
-    "reference": True,
+    **LABELS,
     "dataset": {"data_dir"},
     "training": {"epochs", "checkpoint_every_minutes", "devices"},
 }

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.config import Experiment
+from app.config import LABELS, Experiment
 from app.errors import UserError
+from app.files import read_json
 from app.paths import shown
 from app.reading import Row, read_history, read_record
 from app.records import DatasetRecord, MetricsRecord
@@ -20,12 +21,9 @@ from app.runs import Run, detour, load_run_experiment
 # What may differ between the seeds of one recipe; their epochs must be the same.
 _SEED_ONLY = FREE_SETTINGS | {"seed": True, "training": FREE_SETTINGS["training"] - {"epochs"}}
 _NO_SETTINGS: dict[str, Any] = {
-    "name": True,
-    "description": True,
-    "reference": True,
+    **LABELS,
     "training": {"checkpoint_every_minutes", "mode"},  # the mode follows from what is monitored
 }
-_SECTIONS = list(Experiment.model_fields)
 
 
 @dataclass(frozen=True)
@@ -147,7 +145,14 @@ def same_but_for_seed(one: Trial, other: Trial) -> bool:
         and (one.dataset and one.dataset.fingerprint) == (other.dataset and other.dataset.fingerprint)
         and one.experiment.agrees_with(other.experiment, _SEED_ONLY)
         and not any(detour(each.run, each.experiment) for each in (one, other))
+        and _chose_settings(one) == _chose_settings(other)
     )
+
+
+def _chose_settings(trial: Trial) -> bool:
+    """Return whether it is a trial of a sweep: chosen by its accuracy, unlike the finalists beside it."""
+    record = trial.run.path.parent / "sweep.json"
+    return record.is_file() and read_json(record)["settings"]["seed"] == trial.experiment.seed
 
 
 def read_trial(run: Run) -> Trial:
@@ -182,7 +187,7 @@ def differing_settings(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
 
     settings = [[texts(trial.experiment) for trial in group.trials] for group in groups]
     keys = dict.fromkeys(itertools.chain(*itertools.chain(*settings)))
-    places = list(_SECTIONS)
+    places = list(Experiment.model_fields)
     places += dict.fromkeys(".".join(key.split(".")[:2]) for key in keys)  # of a schedule together
     rows = []
     for key in sorted(keys, key=lambda key: [places.index(".".join(key.split(".")[:n])) for n in (1, 2)]):

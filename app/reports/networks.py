@@ -1,7 +1,7 @@
 """The networks side by side with what their sources say, and one network layer by layer."""
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import TextIO
+from typing import Any, TextIO
 
 import keras
 
@@ -113,10 +113,7 @@ def build_published(published: Published) -> Network:
 
 def _without_source(name: str) -> Published:
     """Return a network without numbers of a source, on the smallest images from 32 pixels that fit."""
-    cls = MODELS[name]
-    step = cls.multiple_pixels
-    pixels = -(-max(cls.smallest_pixels, 32) // step) * step
-    return Published(min(pixels, cls.largest_pixels or pixels), 10, 0, 0, 0, "none named yet", "", name=name)
+    return Published(MODELS[name].pixels_from(32), 10, 0, 0, 0, "none named yet", "", name=name)
 
 
 def _print_line(cells: tuple[str, ...], out: TextIO) -> None:
@@ -125,11 +122,10 @@ def _print_line(cells: tuple[str, ...], out: TextIO) -> None:
 
 def _settings(layer: keras.layers.Layer) -> str:
     """Return what tells a layer from others of its kind, as in a paper's table."""
-    if isinstance(layer, keras.layers.Conv2D):
+    if isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D):
         even = isinstance(layer, TorchConv2D) and layer.padding == "valid"
         padding = f"padding {layer.zeros}" if even else layer.padding
-        bias = "bias" if layer.use_bias else "no bias"
-        return f"{_by(layer.kernel_size)}, stride {layer.strides[0]}, {padding}, {bias}"
+        return f"{_by(layer.kernel_size)}, stride {layer.strides[0]}, {padding}, {_sums(layer)}"
     if isinstance(layer, keras.layers.MaxPooling2D | keras.layers.AveragePooling2D):
         return f"{_by(layer.pool_size)}, stride {layer.strides[0]}, {layer.padding}"
     if isinstance(layer, keras.layers.BatchNormalization):
@@ -139,9 +135,15 @@ def _settings(layer: keras.layers.Layer) -> str:
     if isinstance(layer, keras.layers.ZeroPadding2D):
         return f"padding {layer.padding[0][0]}"
     if isinstance(layer, keras.layers.Dense):
-        linear = layer.activation is keras.activations.linear
-        return "bias" if linear else f"{layer.activation.__name__}, bias"
+        return _sums(layer)
     return ""
+
+
+def _sums(layer: Any) -> str:
+    """Return what follows the sums of a convolution or dense layer."""
+    bias = "bias" if layer.use_bias else "no bias"
+    linear = layer.activation is keras.activations.linear
+    return bias if linear else f"{bias}, {layer.activation.__name__}"
 
 
 def _by(size: tuple[int, int]) -> str:

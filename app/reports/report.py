@@ -20,11 +20,11 @@ from app.evaluation.records import (
     write_evaluation,
 )
 from app.paths import shown
-from app.reading import read_history, read_predictions, read_record, read_text
+from app.reading import read_bytes, read_history, read_predictions, read_record
 from app.records import CalibratedRecord, DatasetRecord, EnvironmentRecord, EvaluationRecord, MetricsRecord
 from app.reports import html as page
 from app.reports.cells import percent, seconds_text, source_accuracies, train_command
-from app.runs import Run, load_run_experiment
+from app.runs import Run, as_trained, load_run_experiment
 from app.wording import counted, duration
 
 SKIPPED_NAMED = 5  # of the images left out
@@ -70,7 +70,7 @@ def _evaluate_validation(
             return None
     try:
         if dataset is None:
-            dataset = load_dataset(experiment.dataset)
+            dataset = load_dataset(as_trained(run).dataset)
         if dataset.fingerprint != read_record(run.dataset, DatasetRecord).fingerprint:
             raise UserError("the images have changed since the run was trained")
         labels, logits = read_predictions(run.predictions, metrics.checkpoint, len(dataset.class_names))
@@ -80,7 +80,8 @@ def _evaluate_validation(
         return str(error)
     calibrated = metrics.calibration.get(metrics.checkpoint)
     of = run, metrics.checkpoint, epoch, metrics.weights, metrics.split
-    content = evaluation_content(*of, dataset.val, logits, dataset.class_names, calibrated=calibrated)
+    of_logits = dataset.val, logits, dataset.class_names
+    content = evaluation_content(*of, *of_logits, calibrated=calibrated, best_words=metrics.best_words)
     (folder / "predictions.npz").unlink(missing_ok=True)  # perhaps of an epoch before
     write_evaluation(folder, content, dataset.val, logits, dataset.class_names)
     return None
@@ -123,7 +124,8 @@ def _parts(run: Run, experiment: Experiment, metrics: MetricsRecord, remark: str
     epochs = {"last": metrics.final.epoch, "best": (metrics.best or metrics.final).epoch}
     for folder, found in list_evaluations(run):
         if found.epoch == epochs.get(found.checkpoint):  # others are of before it was trained further
-            yield from _evaluation(folder, found)
+            which = metrics.best_words if found.checkpoint == "best" else found.checkpoint
+            yield from _evaluation(folder, found, which)
     if remark:
         yield page.paragraph(f"No pictures of the validation images: {remark}")
 
@@ -133,9 +135,9 @@ def _parts(run: Run, experiment: Experiment, metrics: MetricsRecord, remark: str
     # Not the folder's name: a copy of a run may lie in another one.
     name = str(metrics.content.get("experiment", experiment.name))
     yield page.code("\n".join(_commands(run, name, environment)))
-    yield page.folded("experiment.yaml, defaults included", page.code(read_text(run.experiment)))
+    yield page.folded("experiment.yaml, defaults included", page.code(_text_of(run.experiment)))
     if run.summary.is_file():
-        yield page.folded("summary.txt, the network's layers", page.code(read_text(run.summary)))
+        yield page.folded("summary.txt, the network's layers", page.code(_text_of(run.summary)))
     versions = page.table(("package", "version"), list(environment.versions.items()))
     yield page.folded("versions", versions)
 
@@ -161,6 +163,10 @@ def _tiles(experiment: Experiment, metrics: MetricsRecord) -> list[tuple[str, st
     return found
 
 
+def _text_of(path: Path) -> str:
+    return read_bytes(path).decode("utf-8", "replace")
+
+
 def _reference(experiment: Experiment) -> str:
     """Return what the source of an experiment reports, in a sentence."""
     reference = experiment.reference
@@ -172,13 +178,13 @@ def _reference(experiment: Experiment) -> str:
     return f"{sentence}." + (f" {note[0].upper()}{note[1:].rstrip('.')}." if note else "")
 
 
-def _evaluation(folder: Path, found: EvaluationRecord) -> Iterator[str]:
-    """Yield the section of one evaluation."""
+def _evaluation(folder: Path, found: EvaluationRecord, which: str) -> Iterator[str]:
+    """Yield the section of one evaluation, of the `which` epoch."""
     views = found.test_time_views
     seen = "" if views == "none" else f", test-time views {views}"
     seen += f" below {found.views_below:g}" if found.views_below is not None else ""
-    which = f"{found.checkpoint} epoch ({found.epoch}){found.averaged}"
-    yield page.heading(f"{found.split.capitalize()} images, {which}{seen}")
+    epoch = f"{which} epoch ({found.epoch}){found.averaged}"
+    yield page.heading(f"{found.split.capitalize()} images, {epoch}{seen}")
     calibration = percent(found.expected_calibration_error), "expected calibration error"
     if found.calibrated:
         scaled = percent(found.calibrated.expected_calibration_error)

@@ -1,7 +1,8 @@
 """The best trials of a sweep again with other seeds: which differ beyond noise, and what the choice cost.
 
 The value by which a trial was chosen is the best of many, so it is optimistic; its settings with other seeds
-are not. The test split is evaluated once, for the settings that these seeds choose.
+are less so: the best of the finalists is a choice again. The test split is free of both; it is evaluated
+once, for the settings that these seeds choose.
 """
 
 import dataclasses

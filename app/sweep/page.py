@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from app.config import Experiment
-from app.config.sweep import SweepConfig
+from app.config.loader import as_yaml
+from app.config.sweep import SweepConfig, written
 from app.paths import runs_root
 from app.reports import html as page
 from app.reports.cells import percent
@@ -17,7 +18,7 @@ from app.sweep.finalists import FinalistsRecord, read_finalists
 from app.sweep.importance import LEAST_TRIALS, importances
 from app.sweep.parallel import draw_parallel
 from app.sweep.trials import Trial, read_experiment, read_trials
-from app.sweep.values import ranked, searched_text, setting_text, value_of, value_text
+from app.sweep.values import ranked, setting_text, value_of, value_text
 from app.sweep.verdict import finalist_sentences, finalist_table
 from app.sweep.winner import winner_file
 from app.wording import duration
@@ -93,9 +94,8 @@ def _parts(
         rows = [[str(trial.number), trial.reason or "", trial.run or ""] for trial in failed]
         yield page.table(("trial", "reason", "run"), rows, (0,))
     yield page.heading("What was searched")
-    yield page.table(
-        ("setting", "values"), [(_breakable(key), searched_text(each)) for key, each in sweep.space.items()]
-    )
+    settings = [(_breakable(key), as_yaml(written(each))) for key, each in sweep.space.items()]
+    yield page.table(("setting", "values"), settings)
 
 
 def _tiles(

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TextIO
 
 from app import preflight
-from app.config import Experiment, trial_experiment
+from app.config import LABELS, Experiment, trial_experiment
 from app.data.datasets import load_dataset
 from app.errors import UserError
 from app.files import write_json
 from app.paths import shown
-from app.run_set import NOT_COMPARED, find_set
+from app.run_set import find_set
 from app.runs import Run, list_runs, locked
 from app.sweep.finalists import train_finalists
 from app.sweep.page import write_sweep
@@ -127,8 +127,6 @@ def _data_of(experiment: Experiment) -> tuple[str, int]:
     """Return the fingerprint of an experiment's data, which are checked, and how many images train."""
     dataset = preflight.load_images(experiment)
     if dataset is None:  # they have to be downloaded, by Keras
-        from app import backend  # noqa: F401 - first: it keeps TensorFlow quiet while it comes up
-
         dataset = load_dataset(experiment.dataset)
         preflight.check_dataset(experiment, dataset)
     assert experiment.sweep is not None
@@ -178,7 +176,7 @@ def _as_recorded(kept: Experiment, wanted: Experiment) -> Experiment:
     free = {key: getattr(wanted.sweep, key) for key in SweepSet.not_compared["sweep"]}
     return kept.model_copy(
         update={
-            **{key: getattr(wanted, key) for key in NOT_COMPARED},
+            **{key: getattr(wanted, key) for key in LABELS},
             "sweep": kept.sweep.model_copy(update=free),
         }
     )
@@ -186,7 +184,7 @@ def _as_recorded(kept: Experiment, wanted: Experiment) -> Experiment:
 
 def _study_name(experiment: Experiment, fingerprint: str) -> str:
     """Return the same name for the same sweep on every machine."""
-    settings = experiment.model_dump(mode="json", exclude=NOT_COMPARED | SweepSet.not_compared)
+    settings = experiment.model_dump(mode="json", exclude=LABELS | SweepSet.not_compared)
     content = json.dumps([settings, fingerprint, *experiment.optimizer.rate_multipliers], sort_keys=True)
     return f"{experiment.name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 

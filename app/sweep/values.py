@@ -57,11 +57,6 @@ def setting_text(value: Any, searched: Range | Choice) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def searched_text(searched: Range | Choice) -> str:
-    """Return a range or choices as an experiment file has them."""
-    return as_yaml(list(searched.values)) if isinstance(searched, Choice) else str(searched)
-
-
 def _names(value: Any) -> str:
     """Return a list of layers by their names alone, anything else as YAML."""
     if not isinstance(value, list | tuple):

@@ -80,10 +80,11 @@ def _noise(record: FinalistsRecord, sweep: SweepConfig) -> str:
 
 def _flattery(record: FinalistsRecord, sweep: SweepConfig) -> list[str]:
     """Return by how much the best value of the sweep was too good, in a sentence."""
-    first = (max if sweep.direction == "maximize" else min)(record.finalists, key=lambda each: each.value)
+    sign = 1 if sweep.direction == "maximize" else -1
+    first = max(record.finalists, key=lambda each: (sign * each.value, -each.trial))  # as `ranked`
     if not first.values:
         return []
-    gain = (first.value - first.mean) * (1 if sweep.direction == "maximize" else -1)
+    gain = sign * (first.value - first.mean)
     seeds = counted(len(first.values), "other seed")
     effect = f"flattered it by {difference_text(gain, sweep)}" if gain > 0 else "did not flatter it"
     return [

@@ -3,13 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.config import Experiment, dump_experiment, trial_experiment
+from app.config import LABELS, Experiment, dump_experiment, trial_experiment
 from app.config.inheritance import parse_overrides
 from app.config.loader import as_yaml, read_experiment
 from app.errors import UserError
 from app.reports.cells import train_command
-
-_NOT_COMPARED = {"name", "description", "reference", "sweep"}
 
 
 def winner_file(
@@ -34,7 +32,7 @@ def winner_file(
         found, _ = read_experiment(experiment.name, changes)
     except UserError:
         found = None
-    if found is None or not found.agrees_with(wanted, _NOT_COMPARED):
+    if found is None or not found.agrees_with(wanted, LABELS | {"sweep": True}):
         return dump_experiment(wanted.model_copy(update={"description": comment})), None
     content = parse_overrides(changes, []).plain()
     if found.sweep is not None:

@@ -6,8 +6,9 @@ ReLU6 instead of swish, stem and head not scaled. The unit is that of MobileNetV
 arXiv:1801.04381, Figure 4d).
 
 Differences from the source: a new head starts from Keras' Glorot uniform, there uniform within
-1 / sqrt(classes); stochastic depth counts units from 1, there from 0; images may have any size from 32 pixels
-on.
+1 / sqrt(classes); stochastic depth is off unless `drop_path` asks for it, there 0.2, and counts units from 1,
+there from 0; images may have any size from 32 pixels on. The authors print 407 million multiply-accumulates;
+convolutions and dense layers alone have 385 million.
 """
 
 import functools
@@ -165,8 +166,6 @@ class EfficientNetLite0(Network):
 
     def published_layers(self, layout: Layout) -> Iterator[PublishedLayer]:
         """Yield the layers by their names in the package's file."""
-        if layout == "keras":
-            return
         yield PublishedLayer("_conv_stem", self.stem_conv)
         yield PublishedLayer("_bn0", self.stem_norm)
         for index, unit in enumerate(self.units):

@@ -5,24 +5,24 @@ network of airbench94; its pieces come from Page 2018 (whitening, scaled logits,
 and hlb-CIFAR10. The recipe that belongs to it is experiments/fast_cifar10.yaml.
 
 Differences from the source: none in the layers. There the whitening bias is frozen after three epochs; here
-it is trained throughout. Moving variances divide by n, as Keras has it, there by n - 1.
+it is trained throughout. Its kernel is that of the first 5,000 images of the first epoch, there of the file.
+Moving variances divide by n, as Keras has it, there by n - 1.
 """
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from models.layers import BatchNormalization, Conv2D, Gelu
-from models.limits import BelowOne, Positive
+from models.limits import BelowOne, Limits, Positive
 from models.network import Block, Network, Norm, Published, network
 from models.torch_layers import torch_kernel_initializer
 
 
-@keras.saving.register_keras_serializable("models")
 class WhiteningConv2D(keras.layers.Layer):
     """Convolution whose outputs are the uncorrelated components of small patches, each with its negative.
 
@@ -31,12 +31,16 @@ class WhiteningConv2D(keras.layers.Layer):
     Args:
         kernel_size: Side of the square patches, in pixels. There are 2 * kernel_size**2 * channels outputs.
         epsilon: Added to the variance of every component before dividing by its root.
+        learned: Whether the kernel is trained instead, from a random start.
     """
 
-    def __init__(self, kernel_size: int = 2, epsilon: float = 5e-4, **kwargs: Any) -> None:
+    def __init__(
+        self, kernel_size: int = 2, epsilon: float = 5e-4, learned: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.kernel_size = kernel_size
         self.epsilon = epsilon
+        self.learned = learned
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Make kernel and bias for images (batch, height, width, channels)."""
@@ -46,7 +50,7 @@ class WhiteningConv2D(keras.layers.Layer):
             name="kernel",
             shape=(size, size, channels, filters),
             initializer="glorot_uniform",  # until `adapt` is called
-            trainable=False,
+            trainable=self.learned,
         )
         self.bias = self.add_weight(name="bias", shape=(filters,), initializer="zeros")
 
@@ -77,12 +81,7 @@ class WhiteningConv2D(keras.layers.Layer):
         smaller = [None if side is None else side - self.kernel_size + 1 for side in sides]
         return (batch, *smaller, self.bias.shape[0])
 
-    def get_config(self) -> dict[str, Any]:
-        """Return every constructor argument."""
-        return {**super().get_config(), "kernel_size": self.kernel_size, "epsilon": self.epsilon}
 
-
-@keras.saving.register_keras_serializable("models")
 class PartialIdentity(keras.initializers.Initializer):
     """First passes every input channel on unchanged, as one output each; further outputs start at random.
 
@@ -149,7 +148,7 @@ class FastCifar10(Network):
     def __init__(
         self,
         num_classes: int = 10,
-        widths: Sequence[int] = (64, 256, 256),
+        widths: Sequence[Annotated[int, Limits(minimum=1)]] = (64, 256, 256),
         bn_momentum: BelowOne = 0.6,
         bn_epsilon: Positive = 1e-12,
         whitening: bool = True,
@@ -157,9 +156,11 @@ class FastCifar10(Network):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if len(widths) != 3:
+            raise ValueError(f"FastCifar10's widths must be three, one a block. Received: widths={[*widths]}")
         self.whitening = whitening
         norm = functools.partial(BatchNormalization, momentum=bn_momentum, epsilon=bn_epsilon, scale=False)
-        self.stem = WhiteningConv2D(2) if whitening else Conv2D(24, 2)
+        self.stem = WhiteningConv2D(2, learned=not whitening)
         self.gelu = Gelu()
         self.blocks = [FastBlock(filters, norm, partial_identity) for filters in widths]
         self.pool = keras.layers.GlobalMaxPooling2D()

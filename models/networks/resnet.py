@@ -6,7 +6,8 @@ paper's costs and the authors' release, or with `stride_on="middle"` on its 3x3,
 and weights ("ResNet v1.5"; Goyal et al. 2017, arXiv:1706.02677, section 5.1). `resnet18` and `resnet50` of
 the registry are two write-ups' own versions and have files of their own.
 
-Differences from the source: a stem for small images (3x3, no pooling) may be chosen instead of the paper's.
+Differences from the source: a stem for small images (3x3, no pooling) may be chosen instead of the paper's;
+logits, no softmax; the head starts from Keras' Glorot uniform, there as the convolutions.
 """
 
 import functools

@@ -120,5 +120,7 @@ def _from_torch(value: np.ndarray, layer: Any, channels: int) -> np.ndarray:
         return value.transpose(2, 3, 1, 0)
     if value.ndim == 2 and channels:
         side = round((value.shape[1] / channels) ** 0.5)
+        if side * side * channels != value.shape[1]:
+            raise ValueError("its first dense layer reads a map that is no square: not known here")
         return value.reshape(-1, channels, side, side).transpose(2, 3, 1, 0).reshape(value.shape[::-1])
     return value.T if value.ndim == 2 else value

@@ -19,8 +19,9 @@ from app.inference import export as export_module
 from app.inference.export import export
 from app.inference.export_formats import FORMATS
 from app.inference.load import load_split, load_trained
-from models import ImageClassifier, Normalization, build_model, list_models
+from models import ImageClassifier, Normalization, build_model
 from models.deployed import in_float32, with_probabilities
+from models.network import MODELS
 from tests.conftest import copied
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +33,7 @@ def needs_extra(format):
 
 
 # "resnet" and "vgg" are of the layers of resnet50 and vgg16.
-NETWORKS = [name for name in list_models() if name not in ("resnet", "vgg")]
+NETWORKS = [name for name in MODELS if name not in ("resnet", "vgg")]
 EVERY_FORMAT = [pytest.param(name, marks=needs_extra(name)) for name in FORMATS]
 
 
@@ -223,7 +224,7 @@ def python(code, *arguments, **environment):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_network_can_be_converted(name, format, tmp_path):
     """The formats with operations of their own; the others hold TensorFlow's."""
-    shape = (*(2 * [{"resnet50": 64, "resnet18_d2l": 71}.get(name, 32)]), 3)
+    shape = (*(2 * [MODELS[name].pixels_from(32)]), 3)
     keras.utils.set_random_seed(0)
     network = build_model(name, input_shape=shape, num_classes=3)
     classifier = ImageClassifier(network, ("a", "b", "c"), Normalization(0.5, 0.25))

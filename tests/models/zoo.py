@@ -25,7 +25,7 @@ class Row(NamedTuple):
     @property
     def small(self):
         """Pixels for the tests that train."""
-        return max(32, MODELS[self.name].smallest_pixels)
+        return MODELS[self.name].pixels_from(32)
 
 
 def row_of(published: Published, **more):

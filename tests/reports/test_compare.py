@@ -207,6 +207,13 @@ def test_runs_that_repeat_a_seed_stay_alone(home):
     assert [group.label for group in gather(three)] == [run.name for run in three]
 
 
+def test_a_trial_that_settings_were_chosen_by_is_not_pooled_with_its_finalists(home):
+    trial, *finalists = (leave_run("one", accuracy=0.9, seed=seed) for seed in range(3))
+    files.write_json(trial.path.parent / "sweep.json", {"settings": {"seed": 0}})
+    assert [run.name for run in compare.newest_seeds("one")] == [run.name for run in finalists]
+    assert len(gather([trial, *finalists])) == 2
+
+
 def test_newest_seeds_of_an_experiment(home):
     leave_run("one", accuracy=0.5, seed=2)
     second = leave_run("one", accuracy=0.6, seed=2)

@@ -116,7 +116,7 @@ def test_table_holds_what_the_runs_left_behind(home):
     ]
     assert "not comparable as such" in page
     assert re.split(r"  +", printed[1])[:4] == ["one", "81.25 %", "80.25 %", "validation"]
-    assert 'src="data:image/png;base64,' in page and "http" not in page
+    assert 'src="data:image/png;base64,' in page and "http:" not in page and "https:" not in page
 
 
 def test_seeds_show_mean_and_spread(home):

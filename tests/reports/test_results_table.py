@@ -97,6 +97,15 @@ def test_line_holds_what_the_run_left_behind(home):
     assert text.startswith("# Mine\n") and text.endswith("\nThe rest.\n")
 
 
+def test_looks_at_the_test_split_are_said(home):
+    run = leave_run(20, 0.8)
+    looks = [{"when": "once", "accuracy": 0.5}, {"when": "again", "accuracy": 0.5}]
+    run.evaluations.mkdir()
+    files.write_json(run.evaluations / "test_evaluations.json", {"test_evaluations": looks})
+    write_results_table()
+    assert line_of(home)["test"] == "50.00 %, evaluated 2 times"
+
+
 def test_machine_names_the_workers(home):
     run = leave_run(20, 0.8)
     change(run.environment, workers=2, replicas=2)

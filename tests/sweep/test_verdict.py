@@ -37,6 +37,13 @@ def test_differences_beyond_noise_are_told_from_the_others():
     assert "evaluated once for trial 0: accuracy 61.00 % on average of 2 seeds, 2.10 points below" in unseen
 
 
+def test_of_equal_trials_the_one_that_was_proposed_first_was_the_best():
+    first, second = finalist(4, 0.403, [0.39, 0.392]), finalist(9, 0.403, [0.4, 0.402])
+    flattery = finalist_sentences(record(second, first), sweep_of())[1]
+    assert "Trial 4 was chosen as the best of 30 at 40.30 %" in flattery
+    assert flattery.endswith("flattered it by 1.20 points.")
+
+
 def test_holm_is_stricter_with_more_comparisons():
     # p = 0.03 for each: significant alone, not among four.
     close = [finalist(number, 0.62, [0.610, 0.617, 0.614]) for number in range(1, 5)]
