@@ -4,6 +4,7 @@ Matplotlib is imported when the first picture is drawn.
 """
 
 import bisect
+import functools
 import itertools
 import os
 import warnings
@@ -50,7 +51,7 @@ def new_figure(width_inches: float, height_inches: float, heading: str = "") -> 
     for number, line in enumerate(lines):
         points = SUBTITLE_POINTS if number else TITLE_POINTS
         if not number and text_inches(line, points) > room:
-            points = max(SUBTITLE_POINTS, points * room / text_inches(line, points))
+            points = max(SUBTITLE_POINTS, 0.999 * points * room / text_inches(line, points))
         figure.text(
             MARGIN / width_inches, 1 - (HEAD_TOP + number * HEAD_LINE) / height,
             shortened(line, room, points), fontsize=points, va="top", parse_math=False,
@@ -120,9 +121,9 @@ def add_legend(figure: "Figure", top: float, handles: "Sequence[Artist]", **opti
 def shortened(text: str, width_inches: float, points: float) -> str:
     """Return text on one line, its middle cut out where it would be wider than `width_inches`.
 
-    Line breaks become spaces; letters that cannot be drawn are escaped.
+    Line breaks become spaces; letters that cannot be drawn are escaped, or boxes where the font lacks them.
     """
-    whole = printable(" ".join(text.split()))[:_LONGEST]
+    whole = "".join(map(_letter, printable(" ".join(text.split()))[:_LONGEST]))
     if text_inches(whole, points) <= width_inches:
         return whole
 
@@ -132,6 +133,13 @@ def shortened(text: str, width_inches: float, points: float) -> str:
     # The largest number of letters that fits lies between those that do and those that do not.
     numbers = range(1, len(whole))
     return cut(bisect.bisect(numbers, width_inches, key=lambda kept: text_inches(cut(kept), points)))
+
+
+@functools.cache
+def _letter(letter: str) -> str:
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    return letter if get_font(findfont(FontProperties())).get_char_index(ord(letter)) else "□"
 
 
 def shortened_apart(texts: Sequence[str], width_inches: float, points: float) -> dict[str, str]:
@@ -178,6 +186,11 @@ def percent_of(fraction: float) -> str:
     if 0.0 < fraction < 0.0005:
         return "below 0.1 %"
     return f"{100 * fraction:.1f} %"
+
+
+def certainty_of(probability: float) -> str:
+    """Return a softmax's largest probability in words; it is below 1, whatever rounding has made of it."""
+    return percent_of(min(probability, 1 - 1e-9))
 
 
 def save_figure(figure: "Figure", path: Path) -> None:

@@ -158,6 +158,7 @@ def _mark_above(axes: "Axes", epochs: np.ndarray, curve: np.ndarray, colour: str
     axes.annotate(
         f"up to {curve[row]:.3g}", (epochs[row], top), (-8 if on_left else 8, -10 - 12 * (colour == BLUE)),
         textcoords="offset points", ha="right" if on_left else "left", color=colour, fontsize=LEGEND_POINTS,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6}, zorder=6,
     )  # fmt: skip
 
 
@@ -187,12 +188,10 @@ def _mark_best(
     epoch, value = columns["epoch"][best], columns[f"val_{metric}" if validation else metric][best]
     if np.isnan(value):
         return
-    words = best_words(monitor, on_test)
     if monitor.endswith(metric):
-        label = f"{words}: {value:.4f} at epoch {epoch:.0f}"
+        label = f"{best_words(monitor, on_test)}: {value:.4f} at epoch {epoch:.0f}"
     else:
-        which = words if words != "best" else f"best {monitor.removeprefix('val_')}"
-        label = f"{value:.4f} at epoch {epoch:.0f} ({which})"
+        label = f"{value:.4f} at epoch {epoch:.0f} (best {monitor.removeprefix('val_')})"
     axes.axvline(epoch, color=BLACK, linewidth=0.8, alpha=0.5, zorder=1)
     axes.plot(
         [epoch], [value], "*", markersize=14, markerfacecolor="#F0E442", markeredgecolor=BLACK,

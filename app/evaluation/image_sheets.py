@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from app.data.dataset import Split
-from app.drawing.canvas import percent_of, shortened_apart
+from app.drawing.canvas import certainty_of, shortened_apart
 from app.drawing.image_grid import CAPTION_POINTS, draw_grid
 from app.evaluation.metrics import probabilities
 from app.wording import printable
@@ -49,7 +49,7 @@ def draw_predictions(
     files = [f"{printable(PurePath(name).name)}\n" for name in split.files_at(chosen)] or [""] * len(chosen)
     captions = []
     for at, file, (truth, name) in zip(chosen, files, pairs, strict=True):
-        certain, other = percent_of(confidence[at]), short[name]
+        certain, other = certainty_of(confidence[at]), short[name]
         answer = (
             f"predicted with {certain}\nnext: {other}" if correct else f"predicted: {other}\nwith {certain}"
         )

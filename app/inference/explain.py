@@ -11,9 +11,10 @@ from PIL import Image
 
 from app.data.chosen import find_images
 from app.data.images import listing_of
-from app.drawing.canvas import percent_of
-from app.drawing.image_grid import draw_grid
+from app.drawing.canvas import certainty_of, shortened_apart
+from app.drawing.image_grid import CAPTION_POINTS, draw_grid
 from app.errors import UserError
+from app.evaluation.image_sheets import NAME_INCHES
 from app.evaluation.metrics import probabilities
 from app.files import new_folder
 from app.inference.gradcam import Attention, first_kernel, grad_cam
@@ -156,20 +157,21 @@ def _draw_attention(
     trained: Trained,
 ) -> None:
     """Draw each image, captioned with its file and class where they are known, beside its overlay."""
-    names = trained.classifier.class_names
     predicted = attention.logits.argmax(-1)
+    classes = [trained.classifier.class_names[index] for index in predicted]
+    short = shortened_apart([*labels, *classes], NAME_INCHES, CAPTION_POINTS)
     confidence = probabilities(attention.logits, trained.temperature).max(axis=-1)
     tiles: list[np.ndarray] = []
     captions: list[str] = []
     wrong: list[bool] = []
     for number, image in enumerate(images):
-        taken, heat = names[predicted[number]], attention.heat[number]
+        taken, heat = classes[number], attention.heat[number]
         unsupported = "" if heat.any() else "\nno region supports it"
         tiles += [image, overlay(image, heat)]
-        known = [*files[number : number + 1], *(f"truth: {label}" for label in labels[number : number + 1])]
+        truth = [f"truth: {short[label]}" for label in labels[number : number + 1]]
         captions += [
-            "\n".join(known),
-            f"predicted: {taken}\nwith {percent_of(confidence[number])}{unsupported}",
+            "\n".join([*files[number : number + 1], *truth]),
+            f"predicted: {short[taken]}\nwith {certainty_of(confidence[number])}{unsupported}",
         ]
         wrong += [False, bool(labels) and taken != labels[number]]
     rows, columns = attention.heat.shape[1:]
@@ -178,7 +180,7 @@ def _draw_attention(
         tiles,
         captions,
         f"{trained.title}: the regions that support the predicted class\n"
-        f"Grad-CAM on the {rows} x {columns} maps of {attention.layer}: brighter regions support it "
-        "more (in each image from 0 to the greatest)",
+        f"Grad-CAM on the {rows} x {columns} {attention.maps}\n"
+        "brighter regions support it more (in each image from 0 to the greatest)",
         wrong=wrong,
     )

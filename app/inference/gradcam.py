@@ -27,12 +27,12 @@ class Attention:
 
     logits: np.ndarray  # (images, classes)
     heat: np.ndarray  # (images, rows, columns), 0 or more: how much each place supports the predicted class
-    layer: str  # the name of the layer or block whose output the maps are
+    maps: str  # what they are, as in `maps of conv5`: of a layer or block, or that one takes in
 
 
 def first_kernel(classifier: ImageClassifier, image: np.ndarray) -> np.ndarray | None:
     """Return the kernel (height, width, inputs, outputs) of the first convolution that an image meets."""
-    for layer, _ in _all_outputs(classifier, image):
+    for layer, *_ in _all_calls(classifier, image):
         kernel = getattr(layer, "kernel", None)
         if kernel is not None and len(kernel.shape) == 4:
             return _float32(kernel)
@@ -42,8 +42,9 @@ def first_kernel(classifier: ImageClassifier, image: np.ndarray) -> np.ndarray |
 def grad_cam(classifier: ImageClassifier, images: np.ndarray, run_name: str) -> Attention:
     """Compute Grad-CAM for the predicted classes.
 
-    The maps are the last output, of a layer or a block, that has more than one place: of a residual block
-    thus the sum and not one of its branches. Each map's weight is the mean over its places of the logit's
+    The maps are the last that have more than one place and that a layer or block puts out or takes in: of a
+    residual block thus the sum and not one of its branches, before a pooling layer what an activation, which
+    is no layer, has made of a normalisation. Each map's weight is the mean over its places of the logit's
     gradient (equation 1); the heat is the weighted sum of the maps where it is above 0 (equation 2).
 
     Args:
@@ -56,20 +57,20 @@ def grad_cam(classifier: ImageClassifier, images: np.ndarray, run_name: str) -> 
     """
     import tensorflow as tf  # absent where JAX trains
 
-    maps = [
-        layer
-        for layer, output in _all_outputs(classifier, images[0])
-        if len(getattr(output, "shape", ())) == 4 and output.shape[1] * output.shape[2] > 1
-    ]
-    if not maps:
+    calls = [call for call in _all_calls(classifier, images[0]) if _has_places(call[2])]
+    if all(is_taken for _, is_taken, _ in calls):
         raise UserError(
             f"explain: {type(classifier.network).__name__} has no layer that puts out maps of more than one "
             "place, which Grad-CAM needs; it is for convolutional networks"
         )
+    layer, takes, last = calls[-1]
+    makers = [each for each, is_taken, value in calls if value is last and not is_taken]
+    if makers:  # what a pooling layer takes in is a layer's output nearly always
+        layer, takes = makers[-1], False
     logits, heat = [], []
     for batch in batches_of(images, BATCH_SIZE):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            with watched([maps[-1]], tape) as outputs:
+            with watched([layer], tape, takes) as outputs:
                 answers = classifier(batch, training=False)
             predicted = tf.one_hot(tf.argmax(answers, axis=-1), answers.shape[-1], dtype=answers.dtype)
             # No image influences another, so the gradient of the sum holds that of each image's own logit.
@@ -80,30 +81,48 @@ def grad_cam(classifier: ImageClassifier, images: np.ndarray, run_name: str) -> 
         heat.append(np.maximum(np.sum(weights * _float32(output), axis=-1), 0.0))
         logits.append(_float32(answers))
     all_heat = finite_logits(np.concatenate(heat), run_name)
-    return Attention(finite_logits(np.concatenate(logits), run_name), all_heat, maps[-1].name)
+    words = f"maps that {layer.name} takes in" if takes else f"maps of {layer.name}"
+    return Attention(finite_logits(np.concatenate(logits), run_name), all_heat, words)
+
+
+def _has_places(value: Any) -> bool:
+    return len(getattr(value, "shape", ())) == 4 and value.shape[1] * value.shape[2] > 1
 
 
 def _float32(tensor: Any) -> np.ndarray:
     return ops.convert_to_numpy(ops.cast(tensor, "float32"))
 
 
-def _all_outputs(classifier: ImageClassifier, image: np.ndarray) -> Outputs:
-    """Return what every layer and block of the network puts out for an image, in the order they end."""
-    with watched(classifier.network._flatten_layers(include_self=False)) as outputs:
+def _all_calls(classifier: ImageClassifier, image: np.ndarray) -> list[tuple[keras.layers.Layer, bool, Any]]:
+    """Return every layer and block with what it takes in (True) or puts out (False) for an image."""
+    calls: list[tuple[keras.layers.Layer, bool, Any]] = []
+
+    def note(layer: keras.layers.Layer, call: Call, *args: Any, **kwargs: Any) -> Any:
+        calls.extend((layer, True, value) for value in args[:1])
+        output = call(*args, **kwargs)
+        calls.append((layer, False, output))
+        return output
+
+    with intercepted(classifier.network._flatten_layers(include_self=False), note):
         classifier(image[np.newaxis], training=False)
-    return outputs
+    return calls
 
 
 @contextlib.contextmanager
-def watched(layers: list[keras.layers.Layer], tape: Any = None) -> Iterator[Outputs]:
-    """Note what layers put out while the block runs, call by call, and have a tape watch it, if given."""
+def watched(layers: list[keras.layers.Layer], tape: Any = None, takes: bool = False) -> Iterator[Outputs]:
+    """Note what layers put out while the block runs, call by call, and have a tape watch it, if given.
+
+    With `takes` it is what they take in instead.
+    """
     outputs: Outputs = []
 
     def note(layer: keras.layers.Layer, call: Call, *args: Any, **kwargs: Any) -> Any:
+        if takes and tape is not None:
+            tape.watch(args[0])
         output = call(*args, **kwargs)
-        if tape is not None:
+        if tape is not None and not takes:
             tape.watch(output)
-        outputs.append((layer, output))
+        outputs.append((layer, args[0] if takes else output))
         return output
 
     with intercepted(layers, note):

@@ -106,6 +106,7 @@ def test_names_the_curves_and_the_best_epoch(tmp_path, panels):
 def test_says_that_the_best_was_chosen_on_the_test_split(tmp_path, panels):
     draw_curves(history(10), tmp_path, validation_name="test")
     assert legend_texts(panels[0])[1:] == ["Validation Accuracy (test)", "best on test: 0.8222 at epoch 9"]
+    assert "(best accuracy)" in legend_texts(panels[1])[2]  # not the best loss on test
 
 
 @pytest.mark.parametrize(

@@ -106,9 +106,35 @@ def test_of_a_residual_block_the_sum_is_looked_at():
     network.head.set_weights([np.array([[1.0, 0.0]])])
     image = np.array([[[[0], [4]], [[8], [4]]]], np.uint8)
     found = grad_cam(classifier, image, "exp/run")
-    assert found.layer == "sum"
+    assert found.maps == "maps of sum"
     np.testing.assert_allclose(found.heat[0], np.array([[0, 4], [8, 4]]) / 4, rtol=1e-5)
     assert first_kernel(classifier, image[0]).shape == (1, 1, 1, 1)  # as images meet them
+
+
+class Activated(Network):
+    """Pools the activation, which is no layer, of a convolution."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.conv = keras.layers.Conv2D(1, 1, kernel_initializer="ones")
+        self.pool = keras.layers.GlobalAveragePooling2D(name="pool")
+        self.head = keras.layers.Dense(2, use_bias=False)
+
+    def call(self, images, training=None):
+        return self.head(self.pool(ops.relu(self.conv(images))))
+
+
+def test_what_an_activation_takes_away_supports_nothing():
+    network = Activated()
+    classifier = classify(network, (1, 2, 1))
+    network.conv.bias.assign([-9.0])
+    network.head.set_weights([np.array([[-1.0, -2.0]])])
+    found = grad_cam(
+        classifier, np.array([[[[10], [0]]]], np.uint8), "exp/run"
+    )  # 1 and -9 before the activation
+    np.testing.assert_allclose(found.logits, [[-0.5, -1.0]], rtol=1e-5)
+    np.testing.assert_array_equal(found.heat[0], [[0, 0]])  # not 2.25 at the second place
+    assert found.maps == "maps that pool takes in"
 
 
 class Dense(Network):
