@@ -10,7 +10,7 @@ from app.distributed.replicas import Replicas
 from app.errors import UserError
 
 
-def connect(group: ProcessGroup, seed: int, devices: str) -> None:
+def connect(group: ProcessGroup, devices: str) -> None:
     """Connect the JAX of all workers, before it computes anything; TensorFlow connects in `set_up`.
 
     Raises:
@@ -27,8 +27,10 @@ def connect(group: ProcessGroup, seed: int, devices: str) -> None:
 
     if group.num_local or devices == "cpu":
         jax.config.update("jax_platforms", "cpu")
-    keras.utils.set_random_seed(seed)  # else Keras broadcasts one
-    keras.distribution.initialize(",".join(group.addresses), group.size, group.index)
+    # Under Slurm, JAX asked by Keras would give each process one GPU.
+    jax.distributed.initialize(
+        group.addresses[0], group.size, group.index, cluster_detection_method="deactivate"
+    )
     if not group.is_chief:  # without the chief JAX aborts the process; be quicker, and say why
         group.grace_seconds = 0.0
 

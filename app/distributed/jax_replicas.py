@@ -17,9 +17,8 @@ from models.variables import assign, state_variables
 class JaxReplicas(Replicas):
     """One replica for each device of JAX, on all workers.
 
-    Every worker prepares whole batches. They are split inside the step, if their size is a multiple of the
-    number of devices. A step computes what a single device would, batch normalisation and random draws
-    included.
+    Every worker prepares whole batches. They are split inside the step, where they may be uneven. A step
+    computes what a single device would, batch normalisation and random draws included.
     """
 
     def __init__(self, group: ProcessGroup):
@@ -37,8 +36,6 @@ class JaxReplicas(Replicas):
         )
 
     def _split(self, images: Any) -> Any:
-        if images.shape[0] is None or images.shape[0] % self.count:
-            return images
         axes = [self.distribution.batch_dim_name, *[None] * (len(images.shape) - 1)]
         layout = keras.distribution.TensorLayout(axes, self.distribution.device_mesh)
         return keras.distribution.distribute_tensor(images, layout)

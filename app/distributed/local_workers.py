@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from app.distributed.cluster import LOCAL_VARIABLE, VARIABLE, ask_no_proxy, config_of, find_group
+from app.distributed.cluster import LOCAL_VARIABLE, VARIABLE, ask_no_proxy, config_of, find_group, is_alone
 from app.distributed.process_group import ProcessGroup
 from app.errors import UserError
 from app.machine import bound_cores
@@ -38,8 +38,8 @@ def local_workers(num_workers: int, command: Sequence[str], experiment: str) -> 
     most = max(2, bound_cores())
     if not 1 <= num_workers <= most:
         raise UserError(f"WORKERS={num_workers}: choose 1 to {most}, a core for each worker of this machine")
-    if os.environ.get(VARIABLE, "").strip():
-        rule = f"starts workers on this machine, but {VARIABLE} names some; use one"
+    if not is_alone():
+        rule = f"starts workers on this machine, but {VARIABLE} or Slurm names some; use one"
         raise UserError(f"WORKERS={num_workers}: {rule}")
     addresses = [f"localhost:{port}" for port in free_ports(num_workers)]
     program, environment = module_command("app", *command)

@@ -23,7 +23,8 @@ from app.evaluation.records import (
 from app.files import atomic_path
 from app.inference.load import CheckpointName, SplitName, batches_of, finite_logits, load_split, load_trained
 from app.paths import shown
-from app.records import best_words
+from app.reading import read_record
+from app.records import EnvironmentRecord, best_words
 from app.runs import Run
 from app.training.freezing import Freezing
 from app.wording import aligned
@@ -58,7 +59,8 @@ def evaluate(
     trained = load_trained(run, checkpoint)
     dataset, chosen = load_split(trained, split, config)
     experiment, classifier = trained.experiment, trained.classifier
-    size = experiment.training.batch_size
+    replicas = read_record(run.environment, EnvironmentRecord).replicas if run.environment.is_file() else 1
+    size = max(1, experiment.training.batch_size // replicas)  # which one device has room for
     plain = finite_logits(split_logits(classifier, chosen, size), run.name)
     logits = finite_logits(split_logits(classifier, chosen, size, VIEWS[views], plain, below), run.name)
     on_test = chosen is dataset.test or experiment.dataset.validates_on_test

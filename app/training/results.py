@@ -42,13 +42,14 @@ def write_results(run: Run, job: Job, classifier: keras.Model, progress: Progres
         progress: The finished history.
     """
     experiment, dataset, training = job.experiment, job.dataset, job.experiment.training
+    size = max(1, training.batch_size // job.replicas.count)  # which one device has room for
     last = progress.rows[-1]
     best = best_row(progress.rows, training.monitor, training.mode)
-    last_logits = best_logits = split_logits(classifier, dataset.val, training.batch_size)
+    last_logits = best_logits = split_logits(classifier, dataset.val, size)
     selected = classifier
     if best is not None and best is not last:
         selected = load_classifier(run.best_model)
-        best_logits = split_logits(selected, dataset.val, training.batch_size)
+        best_logits = split_logits(selected, dataset.val, size)
     both = {"best": best_logits, "last": last_logits}
     with atomic_path(run.predictions) as temporary:
         arrays = {f"{which}_logits": logits for which, logits in both.items()}
@@ -62,7 +63,7 @@ def write_results(run: Run, job: Job, classifier: keras.Model, progress: Progres
     views: dict[str, Any] | None = None
     if kind != "none":
         headline, plain = (classifier, last_logits) if on_test else (selected, best_logits)
-        logits = split_logits(headline, dataset.val, training.batch_size, VIEWS[kind], plain, below)
+        logits = split_logits(headline, dataset.val, size, VIEWS[kind], plain, below)
         views = {"views": kind, "val_accuracy": _accuracy(logits, dataset.val)}
         if below is not None:
             views["views_below"] = below
@@ -70,7 +71,7 @@ def write_results(run: Run, job: Job, classifier: keras.Model, progress: Progres
             views["val_passes_saved"] = passes_saved(plain, VIEWS[kind], below)
     test: dict[str, Any] | None = None
     if dataset.test is not None:
-        logits = split_logits(selected, dataset.test, training.batch_size)
+        logits = split_logits(selected, dataset.test, size)
         loss = SparseCrossentropy(softmax_before_loss=training.loss.softmax_before_loss)
         penalty = sum(float(term) for term in selected.losses)  # L2 terms, which val_loss holds too
         test = {
@@ -85,7 +86,7 @@ def write_results(run: Run, job: Job, classifier: keras.Model, progress: Progres
         if (run.evaluations / "test_evaluations.json").is_file():  # else metrics.json says of the only one
             count_test_evaluation(run, test["accuracy"], checkpoint="best", epochs=len(progress.rows))
         if views:
-            logits = split_logits(selected, dataset.test, training.batch_size, VIEWS[kind], logits, below)
+            logits = split_logits(selected, dataset.test, size, VIEWS[kind], logits, below)
             views["test_accuracy"] = _accuracy(logits, dataset.test)
     network = classifier.network
     job.begin(progress.epoch - 1)  # trainable is what was trained in the last epoch
