@@ -159,12 +159,13 @@ for change in (f"'{lion}'", "training.precision=float16", "model.freeze=backbone
 
 
 def test_networks_without_a_twin_in_pytorch(tiny, monkeypatch):
+    deep = load_experiment("tiny", ["model={name: vgg, depth: 19}", "dataset.image_size=[32, 32]"])
     monkeypatch.setitem(baselines.TORCH_NETWORKS, "vgg", ())
     with pytest.raises(UserError, match="twin of vgg in PyTorch does not take depth=19"):
-        baselines.require("torch", load_experiment("tiny", ["model={name: vgg, depth: 19}"]))
+        baselines.require("torch", deep)
     monkeypatch.delitem(baselines.TORCH_NETWORKS, "vgg")
     with pytest.raises(UserError, match="vgg has no twin in PyTorch; there are baseline, lenet5"):
-        baselines.require("torch", load_experiment("tiny", ["model={name: vgg, depth: 19}"]))
+        baselines.require("torch", deep)
 
 
 def test_a_users_pythonpath_reaches_the_processes_that_are_started(monkeypatch):

@@ -114,7 +114,7 @@ def compiled_seconds(job: Job, steps: int) -> list[float]:
 
 def pipeline_seconds(job: Job, steps: int) -> list[float]:
     """Return the seconds for each batch of the input pipeline alone, once its buffer is empty."""
-    stream = iter(job.batches(epochs=steps + 2 * PREFETCH_BATCHES))
+    stream = iter(job.batches(epochs=steps + 1 + 2 * PREFETCH_BATCHES))
     for _ in range(2 * PREFETCH_BATCHES):
         next(stream)
     return _timed(lambda: next(stream), steps)

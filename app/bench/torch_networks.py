@@ -223,7 +223,7 @@ def _cifar_resnet(
 def _fast_cifar10(
     num_classes: int, widths: tuple[int, ...] = (64, 256, 256), whitening: bool = True, channels: int = 3
 ) -> list[nn.Module]:
-    stem = nn.LazyConv2d(8 * channels, 2)
+    stem = nn.LazyConv2d(8 * channels if whitening else 24, 2)
     if whitening:
         stem.weight = nn.UninitializedParameter(requires_grad=False)
     layers: list[nn.Module] = [stem, nn.GELU()]

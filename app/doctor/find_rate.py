@@ -87,7 +87,8 @@ class RangeTest(keras.callbacks.Callback):
         self.losses.append(logs["loss"] if math.isfinite(logs["loss"]) else math.inf)
         first = [loss for rate, loss in zip(self.rates, self.losses, strict=True) if rate <= 10 * LOWEST]
         if len(first) < len(self.losses):  # before, a loss says nothing of the rates, and one batch little
-            self.model.stop_training = float(np.mean(self.losses[-3:])) > DIVERGED * np.median(first)
+            level = np.median(first)
+            self.model.stop_training = not float(np.mean(self.losses[-3:])) <= DIVERGED * level < math.inf
 
 
 def find_rate(experiment: Experiment, out: TextIO) -> RateRange | None:
@@ -104,9 +105,9 @@ def find_rate(experiment: Experiment, out: TextIO) -> RateRange | None:
     job = prepare(experiment)
     test, size = RangeTest(job), experiment.training.batch_size
     _fit(job, [test], 0, TIMED_STEPS)
-    if not math.isfinite(test.losses[0]):
+    if not np.isfinite(test.losses).all():
         raise UserError(
-            f"{experiment.name}: the loss is not finite at the first step, whatever the learning rate; "
+            f"{experiment.name}: the loss is not finite in the first steps, whatever the learning rate; "
             f"make doctor EXP={experiment.name} looks for the cause"
         )
     steps, seconds = test.plan()

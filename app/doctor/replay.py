@@ -8,9 +8,10 @@ import keras
 from keras import ops
 
 from app.doctor.layer_trace import FirstNonFinite, find_in_step, find_in_weights
+from app.preflight import as_trained
 from app.reading import read_record
 from app.records import FailureRecord
-from app.runs import Run, load_run_experiment
+from app.runs import Run
 from app.training.checkpoint import load_state, restore_state
 from app.training.optimizers import follow_history
 from app.training.resume import differences
@@ -75,7 +76,7 @@ def _prepare(run: Run, out: TextIO | None = None) -> tuple[Job, int]:
         The run's experiment with the state restored, and the steps that this state has behind it.
     """
     state, damaged = load_state(run)
-    job = prepare(load_run_experiment(run), from_state=state is not None)
+    job = prepare(as_trained(run), from_state=state is not None)
     if out:
         for line in itertools.chain(*differences(run, job, job.describe_environment())):
             print(f"{run.name}: {line}; the replay may differ", file=out)

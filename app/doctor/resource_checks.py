@@ -41,9 +41,13 @@ def memory_need(job: Job) -> int:
     width = 4 if training.precision == "float32" else 2
     layers = [layer for _, layer in named_layers(classifier.network)]
     shapes = [getattr(getattr(layer, "output", None), "shape", ()) for layer in layers]  # () if never called
-    outputs = sum(math.prod(size or 1 for size in shape[1:]) for shape in shapes)  # values for one image
-    # What each layer put out, and as much again for activation functions and gradients under way.
-    activations = 2 * outputs * training.batch_size * width
+    values = [math.prod(size or 1 for size in shape[1:]) for shape in shapes]  # for one image
+    # What each layer put out, and as much again for activation functions and gradients under way. Below what
+    # is trained nothing is kept for a gradient: there is what goes into a layer, and what comes out.
+    below = [] if job.experiment.model.unfreeze_epoch else list(map(id, job.freezing.below))
+    start = next((i for i, each in enumerate(layers) if each.weights and id(each) not in below), 0)
+    passed = max(values[:start], default=0)
+    activations = 2 * (passed + sum(values[start:])) * training.batch_size * width
     gradients = num_bytes(classifier.trainable_variables)
     state = num_bytes(classifier.variables) + num_bytes(classifier.optimizer.variables)  # copied to be saved
     return activations + gradients + state + 300_000_000  # the backend's own
@@ -72,6 +76,7 @@ def check_speed(job: Job, budget_seconds: float = 4.0) -> CheckResult:
         advice = "Lower optimizer.learning_rate, or warm it up (warmup_epochs)"
         return CheckResult("FAIL", "speed", measured, advice)
     val_batches, val_steps = job.validation_batches()
+    job.classifier.evaluate(val_batches, verbose=0, callbacks=[StepClock(1)])  # compiles
     validation = StepClock(steps, budget_seconds / 3)
     job.classifier.evaluate(val_batches, verbose=0, callbacks=[validation])
     del batches, val_batches  # a pipeline in the middle of its images holds threads and memory

@@ -8,6 +8,7 @@ to the same folder again, others to one with a number behind its name.
 import contextlib
 import hashlib
 import json
+import secrets
 import shutil
 import socket
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from app import preflight
 from app.config import LABELS, Experiment, trial_experiment
 from app.data.datasets import load_dataset
 from app.errors import UserError
-from app.files import write_json
+from app.files import write_json, write_text
 from app.paths import shown
 from app.run_set import find_set
 from app.runs import Run, list_runs, locked
@@ -70,13 +71,19 @@ def sweep(
     with locked(Run(logs if storage else folder)):
         with _storage_errors(database):
             write_json(folder / "sweep.json", record.content)
-            owner = f"{host}:{folder}" if storage else None
+            mark = logs / "owner"  # of this folder: another machine may have the same name and paths
+            if storage and not mark.is_file():
+                write_text(mark, secrets.token_hex(4))
+            owner = f"{host}:{folder}#{mark.read_text('utf-8')}" if storage else None
             study = Study(url or _sqlite(folder), record.study, config, experiment.seed, owner, epochs)
             if not storage:  # else another machine may be making one
                 _remove_half_made(folder)
             study.give_back_lost(own=True)
             ledger = Ledger(folder, record, experiment, study, out)
             ended = sum(trial.state not in ("waiting", "running") for trial in ledger.write())
+            if storage and "precision" in experiment.training.auto:
+                words = "auto may be another format on another machine, with other results"
+                print(f"training.precision: {words}; give the format itself", file=out)
             print(
                 f"{ended} of {config.trials} trials have ended in {shown(folder)} ({database}); "
                 f"interrupted, the same command goes on. Output of the workers: {shown(logs)}",

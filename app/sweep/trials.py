@@ -81,7 +81,7 @@ def read_experiment(folder: Path) -> tuple[Experiment, list[str]]:
 
 
 class ChangedImagesError(UserError):
-    """The images are not those that a sweep began with."""
+    """The images are not those that a sweep began with, or no longer there."""
 
 
 class Images:
@@ -100,7 +100,12 @@ class Images:
         """
         if self._loaded is None or self._loaded[0] != config:
             self._loaded = None  # before others take its memory
-            dataset = load_dataset(config)
+            try:
+                dataset = load_dataset(config)
+            except UserError as error:
+                if config != self.base.dataset and _can_be_loaded(self.base.dataset):
+                    raise  # these settings alone cannot
+                raise ChangedImagesError(f"{shown(self.folder)}: {error}") from error
             known = read_record(self.folder / "sweep.json", SweepRecord).fingerprint
             if config == self.base.dataset and dataset.fingerprint != known:
                 raise ChangedImagesError(
@@ -110,6 +115,14 @@ class Images:
                 )
             self._loaded = config, dataset if self.test else dataclasses.replace(dataset, test=None)
         return self._loaded[1]
+
+
+def _can_be_loaded(config: DatasetConfig) -> bool:
+    try:
+        load_dataset(config)
+    except UserError:
+        return False
+    return True
 
 
 def read_trials(folder: Path) -> list[Trial]:

@@ -137,7 +137,7 @@ class Broken(Network):
 def test_a_loss_that_is_no_number_from_the_start_is_said(home, monkeypatch):
     monkeypatch.setitem(MODELS, "broken", Broken)
     experiment = load_experiment("tiny").model_copy(update={"model": ModelConfig(name="broken")})
-    with pytest.raises(UserError, match="not finite at the first step.*make doctor EXP=tiny"):
+    with pytest.raises(UserError, match="not finite in the first steps.*make doctor EXP=tiny"):
         find_rate.find_rate(experiment, io.StringIO())
     assert not (home / "runs").exists()
 
