@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-from app.preflight import check_backend
+from app.machine import check_backend
 
 check_backend()
 # Before any import of TensorFlow: hide its C++ INFO lines; warnings and errors still show. Of several workers

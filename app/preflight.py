@@ -1,39 +1,24 @@
 """What can be found wrong with a command before the backend comes up, which takes seconds."""
 
-import importlib.util
-import json
+import contextlib
 import os
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from app.config import Experiment
 from app.data.dataset import Dataset
-from app.data.datasets import check_corrections, load_dataset
+from app.data.datasets import load_dataset, read_corrections
 from app.data.sources.published import local_path
 from app.errors import UserError
-from app.machine import check_processor
+from app.machine import check_backend
 from app.paths import data_root, project_root, shown
 from app.reading import read_record
 from app.records import DatasetRecord, EnvironmentRecord
 from app.runs import Run, find_run, load_run_experiment
-from app.wording import first_difference, install_extra, nearest, received, unknown_name
+from app.wording import first_difference, unknown_name
 
-BACKENDS = ("tensorflow", "jax")
 WEIGHT_FILES = (".pth", ".pt", ".safetensors", ".h5")
 IMAGENET = "imagenet"
-_WHOLE, _COUNTS = "[0-9]{1,6}", "[1-9][0-9]{0,5}( *, *[1-9][0-9]{0,5})*"
-_NUMBERS = {
-    "TF_NUM_INTRAOP_THREADS": (_WHOLE, "must be a whole number"),
-    "TF_NUM_INTEROP_THREADS": (_WHOLE, "must be a whole number"),
-    "OMP_NUM_THREADS": (_COUNTS, "must be a whole number from 1 on"),
-}
-_LIMITS = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")
-_JSON_KEYS = {
-    "floatx": ("float16", "float32", "float64"),
-    "image_data_format": ("channels_last", "channels_first"),
-}
 
 
 def weights_run(experiment: Experiment) -> Run | None:
@@ -46,7 +31,8 @@ def weights_run(experiment: Experiment) -> Run | None:
     if weights is None or weights == IMAGENET or weights_file(experiment):
         return None
     here = project_root() / weights  # a path is one from the project's folder
-    run = find_run(str(here) if (here / "experiment.yaml").is_file() else weights, "model.weights: ")
+    is_here = os.path.isfile(here / "experiment.yaml")  # false, too, for a name that cannot be one
+    run = find_run(str(here) if is_here else weights, "model.weights: ")
     if not run.best_model.is_file():
         raise UserError(f"model.weights: {run.name} has no {run.best_model.name} yet; train it first")
     return run
@@ -115,7 +101,7 @@ def check_dataset(experiment: Experiment, dataset: Dataset) -> None:
 
 def check_data(experiment: Experiment) -> None:
     """Raise a UserError where an experiment names images or corrections that do not exist."""
-    check_corrections(experiment.dataset)
+    read_corrections(experiment.dataset)
     local_path(experiment.dataset)
 
 
@@ -141,11 +127,27 @@ def check_resumable(run: Run, epochs: int | None) -> None:
             )
         load_run_experiment(run, [f"training.epochs={epochs}"])  # it knows how many are too many
     # best.keras comes after the first state: without one, all would be trained anew over what there is.
-    if (run.finished or run.best_model.is_file()) and not any(run.states.glob("state-*.npz")):
+    if (run.finished or run.best_model.is_file()) and not run.state_files:
         raise UserError(
-            f"{run.name}: there is no state to go on from ({shown(run.states)}/ is empty). Put it back, or "
+            f"{run.name}: there is no state to go on from in {shown(run.states)}/. Put it back, or "
             f"train anew: {train_again(run)}"
         )
+
+
+def as_trained(run: Run) -> Experiment:
+    """Return what a run recorded; with its own copies of `exclude` and `relabel` that were edited since."""
+    experiment = load_run_experiment(run)
+    own = {}
+    for key, path in run.corrections.items():
+        if path.is_file() and not _says(getattr(experiment.dataset, key), path.read_text("utf-8")):
+            own[key] = str(path.resolve())
+    return experiment.model_copy(update={"dataset": experiment.dataset.model_copy(update=own)})
+
+
+def _says(path: str, text: str) -> bool:
+    with contextlib.suppress(OSError, ValueError, RuntimeError):  # it is gone, or something else by now
+        return (project_root() / Path(path).expanduser()).read_text("utf-8-sig") == text
+    return False
 
 
 def changed_data(run: Run, dataset: Dataset) -> list[str]:
@@ -180,77 +182,3 @@ def train_again(run: Run) -> str:
     auto = read_record(run.environment, EnvironmentRecord).auto or []
     keys = " ".join(f"training.{key}=auto" for key in auto)
     return f"make train FROM={run.argument}" + (f' SET="{keys}"' if keys else "")
-
-
-def check_backend(environment: Mapping[str, str] = os.environ) -> None:
-    """See that Keras can come up.
-
-    Raises:
-        UserError: KERAS_BACKEND or keras.json name what does not exist, the backend is not installed, a
-            variable is no number, or the processor has no AVX.
-    """
-    check_processor()
-    for name, (pattern, rule) in _NUMBERS.items():
-        if environment.get(name) and not re.fullmatch(pattern, environment[name].strip()):
-            raise UserError(f"{name}: {rule}; got {received(environment[name])}. Leave it out for all cores")
-    for name in _LIMITS:
-        if environment.get(name):
-            raise UserError(f"{name}: cuts every training of Keras short; leave it out (make train EPOCHS=2)")
-    file = _keras_home(environment) / "keras.json"
-    settings = _keras_settings(file)
-    source, backend = "KERAS_BACKEND", environment.get("KERAS_BACKEND")
-    if not backend:
-        source, backend = f"{shown(file)}: backend", settings.get("backend", BACKENDS[0])
-    if backend not in BACKENDS:
-        meant = nearest(backend, BACKENDS) if isinstance(backend, str) else None
-        guess = f"; did you mean '{meant}'?" if meant else ""
-        raise UserError(
-            f"{source}: must be one of {', '.join(BACKENDS)}, on which this program trains; got "
-            f"{received(backend)}{guess}"
-        )
-    if backend != BACKENDS[0] and not _installed(backend):
-        raise UserError(
-            f"{source}: {backend} is not installed here; leave it out to train on {BACKENDS[0]}, or install "
-            f"it: {install_extra(backend)}"
-        )
-    for library in ("keras", *BACKENDS[: backend == BACKENDS[0]]):
-        if not _installed(library):
-            raise UserError(
-                f"{library} is not installed, or not whole: `make clean install` makes the installation anew"
-            )
-
-
-def _keras_home(environment: Mapping[str, str]) -> Path:
-    """Return the folder in which Keras looks for keras.json."""
-    home = os.path.expanduser("~")  # as Keras does, where there is no home
-    default = os.path.join(home if os.access(home, os.W_OK) else "/tmp", ".keras")
-    return Path(os.path.expanduser(environment.get("KERAS_HOME", default)))
-
-
-def _keras_settings(file: Path) -> dict[str, Any]:
-    """Return the settings in keras.json, none where there is no such file."""
-    if not file.exists():
-        return {}
-    advice = "; mend it, or delete it: Keras writes it anew"
-    try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{shown(file)}: cannot be read ({error}){advice}") from error
-    if not isinstance(settings, dict):
-        raise UserError(f"{shown(file)}: must be a mapping of keys; got {received(settings)}{advice}")
-    for key, allowed in _JSON_KEYS.items():
-        if key in settings and settings[key] not in allowed:
-            rule = f"must be one of {', '.join(allowed)}; got {received(settings[key])}"
-            raise UserError(f"{shown(file)}: {key}: {rule}{advice}")
-    if not isinstance(settings.get("epsilon", 1e-7), float):
-        raise UserError(f"{shown(file)}: epsilon: must be a number such as 1e-07{advice}")
-    return settings
-
-
-def _installed(library: str) -> bool:
-    """Return whether a library is there, as more than an empty folder of a broken installation."""
-    try:
-        found = importlib.util.find_spec(library)
-    except (ImportError, ValueError):
-        return False
-    return found is not None and found.origin is not None

@@ -193,7 +193,8 @@ class DatasetRecord(Record):
     def held_out_others(self, other: "DatasetRecord") -> bool:
         """Return whether data of the same name and classes had other validation images."""
         alike = (self.name, self.class_names) == (other.name, other.class_names)
-        return alike and self.validation_fingerprint != other.validation_fingerprint
+        known = self.validation_fingerprint is not None  # older runs did not record it
+        return alike and known and self.validation_fingerprint != other.validation_fingerprint
 
 
 class ClassRecord(Record):

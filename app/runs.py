@@ -6,6 +6,7 @@ import fcntl
 import io
 import json
 import os
+import re
 import shlex
 import socket
 import time
@@ -53,6 +54,12 @@ class Run:
         """Its name, by which it is found in `runs/`; of a run elsewhere its path."""
         inside = self.path.parent.parent.resolve() == runs_root().resolve()
         return self.name if inside else str(self.path)
+
+    @property
+    def state_files(self) -> list[Path]:
+        """The states, oldest first; a user's copies beside them are none."""
+        names = re.compile(r"state-\d{5,}-\d{7,}\.npz")  # of epoch and step
+        return sorted(path for path in self.states.glob("state-*.npz") if names.fullmatch(path.name))
 
     @property
     def finished(self) -> bool:
@@ -105,7 +112,7 @@ def list_whole_runs(experiment_name: str) -> list[Run]:
 
 
 def find_run(name: str, asked: str = "RUN=") -> Run:
-    """Return the run `<experiment>/<timestamp>`, `<experiment>/latest`, or by its path; `asked` how.
+    """Return the run `<experiment>/<timestamp>`, `<experiment>/latest`, or by its path; `asked` is by what.
 
     Raises:
         UserError: There is no such run folder.
@@ -153,13 +160,6 @@ def load_run_experiment(run: Run, overrides: Sequence[str] = ()) -> Experiment:
     """Return the experiment that a run recorded, under the name of the folder that holds the run."""
     experiment = load_experiment(run.experiment, overrides)
     return experiment.model_copy(update={"name": run.path.parent.name or run.path.name})
-
-
-def as_trained(run: Run) -> Experiment:
-    """Return `load_run_experiment` with the run's own copies of the lists `exclude` and `relabel`."""
-    experiment = load_run_experiment(run)
-    own = {key: str(path.resolve()) for key, path in run.corrections.items() if path.is_file()}
-    return experiment.model_copy(update={"dataset": experiment.dataset.model_copy(update=own)})
 
 
 def detour(run: Run, experiment: Experiment) -> str | None:

@@ -15,7 +15,7 @@ import tensorflow as tf
 from app import cli, reading, runs
 from app.commands.options import COMMANDS, Exp, overrides_from
 from app.config import load_experiment
-from app.preflight import check_backend
+from app.machine import check_backend
 from tests.conftest import TINY
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -378,6 +378,8 @@ def test_with_more_epochs_an_experiment_stands_for_its_newest_run(home, capsys):
         folder.mkdir(parents=True)
         shutil.copy(home / "experiments" / "tiny.yaml", folder / "experiment.yaml")
     (home / "runs" / "tiny" / "20260101-000000" / "metrics.json").write_text("{}")
+    assert cli.main(["resume", "tiny", "--schedule", "keep"]) == 2
+    assert "SCHEDULE=keep: says what becomes of the schedule with EPOCHS" in capsys.readouterr().err
     assert cli.main(["resume", "tiny", "--epochs", "2"]) == 2
     assert "EPOCHS=2: tiny/20260102-000000 is planned for 2 epochs" in capsys.readouterr().err
 

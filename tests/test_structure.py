@@ -33,8 +33,8 @@ MAY_IMPORT = {
     "app.process": {"app.errors"},
     "app.wording": set(),
     "app.files": {"app.errors", "app.paths", "app.wording"},
-    "app.machine": {"app.errors", "app.paths", "app.records"},
-    "app.backend": {"app.preflight"},
+    "app.machine": {"app.errors", "app.paths", "app.records", "app.wording"},
+    "app.backend": {"app.machine"},
     "app.classifier_files": {"app.errors", "app.paths", "models"},
     # The generator looks at the models, the datasets and an optimizer; nothing reads it.
     "app.config.catalogue": GROUND | {"app.config", "app.data", "app.training.optimizers.muon", "models"},

@@ -11,6 +11,7 @@ from app.commands.options import DataDir, Exp, Option, Set, chosen_experiment, c
 from app.config import load_experiment
 from app.distributed.cluster import is_alone
 from app.errors import UserError
+from app.machine import check_backend
 from app.process import unheard
 
 
@@ -32,7 +33,7 @@ def folds(
     experiment = chosen_experiment(exp, [*set_, f"dataset.fold.of={folds} dataset.fold.index=0"], data_dir)
     preflight.check_data(experiment)
     preflight.settle_weights(experiment)
-    preflight.check_backend()
+    check_backend()
     from app.labels.folds import train_folds
 
     train_folds(experiment, sys.stdout)

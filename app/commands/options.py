@@ -90,6 +90,8 @@ def overrides_from(set_: Sequence[str], data_dir: str | None = None) -> list[str
 
 def check_seeds(command: str, first: int, count: int) -> None:
     """Raise a UserError where the last of several seeds would be none."""
+    if count < 1:
+        raise UserError(f"{command}: SEEDS={count}; train once at least")
     if first + count > 2**32:
         raise UserError(f"{command}: the last of {count} seeds would be above {2**32 - 1}; begin with less")
 

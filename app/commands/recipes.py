@@ -19,6 +19,7 @@ from app.commands.options import (
 )
 from app.distributed.cluster import is_alone
 from app.errors import UserError
+from app.machine import check_backend
 from app.process import unheard
 
 
@@ -55,7 +56,7 @@ def ablate(
         each._replace(experiment=preflight.settle_weights(each.experiment))
         for each in variants_of(experiment, pieces)
     ]
-    preflight.check_backend()
+    check_backend()
     from app.ablation.ablate import ablate
 
     ablate(experiment, variants, seeds, sys.stdout)

@@ -21,7 +21,7 @@ from app.commands.options import (
 from app.config import load_with_sweep
 from app.distributed.cluster import is_alone
 from app.errors import UserError
-from app.machine import usable_cores
+from app.machine import check_backend, usable_cores
 from app.process import unheard
 
 
@@ -60,7 +60,7 @@ def sweep(
         )
     check_seeds("sweep", experiment.seed + 1, experiment.sweep.seeds)
     preflight.check_data(experiment)
-    preflight.check_backend()
+    check_backend()
     from app.sweep.sweep import sweep
 
     sweep(experiment, overrides, jobs, storage, sys.stdout)

@@ -29,11 +29,12 @@ from app.distributed.cluster import find_group, is_alone
 from app.distributed.local_workers import local_workers
 from app.errors import Interrupted, UserError
 from app.files import check_folder
+from app.machine import check_backend
 from app.paths import runs_root
 from app.process import unheard
 from app.reading import read_record
 from app.records import MetricsRecord
-from app.runs import as_trained, find_run, list_runs, load_run_experiment, locked, newest_run
+from app.runs import find_run, list_runs, locked, newest_run
 
 
 @command
@@ -57,13 +58,11 @@ def train(
     again = ["train", exp] if exp else ["train"]  # the command that other workers are started with
     if from_:
         run = find_run(from_, "FROM=")
-        experiment = load_run_experiment(run)
+        experiment = preflight.as_trained(run)
         experiment = changed_experiment(experiment, overrides) if overrides else experiment
         again += ["--from", str(run.path)]
     else:
         experiment = load_experiment(exp or DEFAULT_EXPERIMENT, overrides)
-    if seeds < 1:
-        raise UserError(f"train: SEEDS={seeds}; train once at least")
     check_seeds("train", experiment.seed, seeds)
     if seeds > 1 and (workers > 1 or not is_alone()):
         raise UserError(
@@ -139,7 +138,7 @@ def resume(
         with locked(chosen):
             preflight.check_resumable(chosen, epochs)
         if workers == 1 and is_alone():
-            dataset = preflight.load_images(as_trained(chosen))
+            dataset = preflight.load_images(preflight.as_trained(chosen))
             if dataset is not None:
                 preflight.refuse_or_force(chosen, preflight.changed_data(chosen, dataset), force)
     with local_workers(workers, ["resume"], chosen.path.parent.name if chosen else "resume") as group:
@@ -256,5 +255,5 @@ def _checked(experiment: Experiment) -> Experiment:
     """Return an experiment whose data, weights and backend are there, as far as can be seen at once."""
     preflight.check_data(experiment)
     preflight.settle_weights(experiment)
-    preflight.check_backend()
+    check_backend()
     return experiment

@@ -28,7 +28,6 @@ from models.limits import Limits
 from models.network import MODELS
 
 REFUSED_OPTIMIZERS = {
-    "ftrl": "made for sparse linear models, it divides by the learning rate, which schedules bring to 0",
     "lossscaleoptimizer": "training.precision: float16 puts it around the optimizer by itself",
     "multioptimizer": "it takes optimizer objects, which an experiment file cannot hold",
     "optimizermap": "it takes optimizer objects, which an experiment file cannot hold",

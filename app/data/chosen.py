@@ -8,7 +8,7 @@ from typing import TextIO
 from app.data.images import SUFFIXES
 from app.data.listing import is_image, natural_key, visible_files
 from app.errors import UserError
-from app.wording import clipped, printable
+from app.wording import clipped, counted, printable
 
 
 def find_images(text: str, out: TextIO | None = None) -> list[Path]:
@@ -44,8 +44,9 @@ def find_images(text: str, out: TextIO | None = None) -> list[Path]:
         suffixes = " ".join(sorted(SUFFIXES))
         raise UserError(f"IMAGES={shown_pattern(text)}: {others} an image by its name ({suffixes})")
     if out and len(images) < len(found):
-        suffixes = ", ".join(sorted({os.path.splitext(each)[1] for each in found if not is_image(each)}))
-        print(f"{len(found) - len(images):,} other files ignored ({printable(suffixes)})", file=out)
+        kinds = {os.path.splitext(each)[1] or "no suffix" for each in found if not is_image(each)}
+        ignored = counted(len(found) - len(images), "other file")
+        print(f"{ignored} ignored ({printable(', '.join(sorted(kinds)))})", file=out)
     return [Path(path) for path in sorted(images, key=natural_key)]
 
 

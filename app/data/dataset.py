@@ -6,7 +6,7 @@ import hashlib
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -84,6 +84,7 @@ class Source:
     test: Split | None  # as published or those of `test/`, if there are any
     text: str  # a description of where the data came from
     skipped: tuple[str, ...] = ()  # files that could not be read, relative to the data folder
+    corrections: Mapping[str, str] = field(default_factory=dict)  # the lists `exclude` and `relabel`, as read
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -104,6 +105,7 @@ class Dataset:
     split_rule: str  # a description of how `val` came about
     fingerprint: str  # SHA-256 over pixels, labels and class names, whatever they were stored in
     skipped: tuple[str, ...]  # files that could not be read, relative to the data folder
+    corrections: Mapping[str, str] = field(default_factory=dict)  # the lists `exclude` and `relabel`, as read
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -32,15 +32,20 @@ def load_dataset(config: DatasetConfig) -> Dataset:
 
 def load_source(config: DatasetConfig) -> Source:
     """Load a dataset as `load_dataset` does, without `exclude` and with `relabel` done, not divided yet."""
-    check_corrections(config)  # before any image is decoded
-    return _corrected(LOADERS[config.name](config), config)
+    corrections = read_corrections(config)  # before any image is decoded
+    return _corrected(LOADERS[config.name](config), config, corrections)
 
 
-def check_corrections(config: DatasetConfig) -> None:
-    """Raise a UserError where `exclude` or `relabel` cannot be read, or has other columns."""
-    for key in ("exclude", "relabel"):
-        if path := getattr(config, key):
-            _rows(key, path)
+def read_corrections(config: DatasetConfig) -> dict[str, str]:
+    """Return the text of the lists that `exclude` and `relabel` name.
+
+    Raises:
+        UserError: One cannot be read, or has other columns.
+    """
+    texts = {key: _read(key, path) for key in ("exclude", "relabel") if (path := getattr(config, key))}
+    for key, text in texts.items():
+        _rows(key, getattr(config, key), text)
+    return texts
 
 
 def divided(source: Source, config: DatasetConfig) -> Dataset:
@@ -62,6 +67,7 @@ def divided(source: Source, config: DatasetConfig) -> Dataset:
         split_rule=rule,
         fingerprint=fingerprint(source),
         skipped=source.skipped,
+        corrections=source.corrections,
     )
 
 
@@ -72,19 +78,19 @@ def image_names(split: Split) -> list[str]:
     return list(map(str, split.rows.tolist()))
 
 
-def _corrected(source: Source, config: DatasetConfig) -> Source:
+def _corrected(source: Source, config: DatasetConfig, texts: Mapping[str, str]) -> Source:
     """Return a source whose training images are those of `exclude` fewer, with the labels of `relabel`."""
     if config.exclude is None and config.relabel is None:
         return source
     positions = {name: position for position, name in enumerate(image_names(source.train))}
     labels, kept, text = source.train.labels.copy(), np.ones(len(source.train), bool), source.text
     if config.exclude is not None:
-        for position in _corrections("exclude", config.exclude, source, positions):
+        for position in _corrections("exclude", config.exclude, texts, source, positions):
             kept[position] = False
         text += f"; {np.sum(~kept):,} training images excluded by {printable(config.exclude)}"
     if config.relabel is not None:
         excluded = {name for name, position in positions.items() if not kept[position]}
-        suggested = _corrections("relabel", config.relabel, source, positions, excluded)
+        suggested = _corrections("relabel", config.relabel, texts, source, positions, excluded)
         for position, label in suggested.items():
             labels[position] = label
         text += f"; {len(suggested):,} training images relabelled by {printable(config.relabel)}"
@@ -96,17 +102,23 @@ def _corrected(source: Source, config: DatasetConfig) -> Source:
         printable(source.class_names[label]) for label in np.flatnonzero((before > 0) & (after == 0))
     ]:
         raise UserError(f"dataset.exclude, dataset.relabel: no training image is left of: {', '.join(lost)}")
-    return dataclasses.replace(source, train=train, text=text)
+    return dataclasses.replace(source, train=train, text=text, corrections=texts)
 
 
 def _corrections(
-    key: str, path: str, source: Source, positions: Mapping[str, int], excluded: Collection[str] = ()
+    key: str,
+    path: str,
+    texts: Mapping[str, str],
+    source: Source,
+    positions: Mapping[str, int],
+    excluded: Collection[str] = (),
 ) -> dict[int, int]:
     """Return the training images that a CSV file names, by position, with the class suggested for each.
 
     Args:
         key: "exclude" or "relabel", for which the file is read; only the latter needs suggestions.
         path: The file, relative to the project's folder.
+        texts: What the files hold.
         source: The data, as it is without corrections.
         positions: Of the training images, by name.
         excluded: Images that the other file leaves out.
@@ -114,7 +126,7 @@ def _corrections(
     Raises:
         UserError: The file cannot be read, or lines of it do not fit the data; with the first of these lines.
     """
-    rows = _rows(key, path)
+    rows = _rows(key, path, texts[key])
     labels = {name: label for label, name in enumerate(source.class_names)}
     found: dict[int, int] = {}
     problems = []
@@ -146,12 +158,11 @@ def _corrections(
     return found
 
 
-def _rows(key: str, path: str) -> list[tuple[int, dict[str, str]]]:
-    """Return the lines of a file of corrections, each with its number, as mappings of its columns."""
+def _read(key: str, path: str) -> str:
     where = f"dataset.{key}: {printable(path)}"
     try:
         file = project_root() / Path(path).expanduser()
-        text = file.read_text(encoding="utf-8-sig")  # programs for tables write the mark in front
+        return file.read_text(encoding="utf-8-sig")  # programs for tables write the mark in front
     except UnicodeDecodeError as error:
         raise UserError(f"{where}: no text in UTF-8 (byte {error.start})") from error
     except (OSError, ValueError, RuntimeError) as error:  # also a NUL, or the home of nobody
@@ -159,6 +170,11 @@ def _rows(key: str, path: str) -> list[tuple[int, dict[str, str]]]:
         raise UserError(
             f"{where}: cannot be read ({reason}); a path is relative to {shown(project_root())}"
         ) from error
+
+
+def _rows(key: str, path: str, text: str) -> list[tuple[int, dict[str, str]]]:
+    """Return the lines of a file of corrections, each with its number, as mappings of its columns."""
+    where = f"dataset.{key}: {printable(path)}"
     required = ("image", "suggested") if key == "relabel" else ("image",)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows: list[tuple[int, dict[str, str]]] = []

@@ -4,7 +4,8 @@
     folder/<class>/**.jpg          one tree, from which validation data is drawn
 
 The folders of the splits have the names in PART_FOLDERS, in upper or lower case. One such name among the
-folders makes all of them splits; what does not fit that is refused, because it may be meant in two ways.
+folders makes all of them splits; what does not fit that, such as training_set and test_set, is refused,
+because it may be meant in two ways.
 Classes are in natural order ("2" before "10"), images in natural order of their paths within a class.
 """
 

@@ -13,8 +13,9 @@ from app.data.dataset import Dataset, Split
 from app.data.datasets import load_dataset
 from app.errors import UserError
 from app.paths import shown
+from app.preflight import as_trained
 from app.records import CalibratedRecord, DatasetRecord
-from app.runs import Run, as_trained, load_finished
+from app.runs import Run, load_finished
 from app.training import startup
 from app.training.averaging import averages_in
 from app.training.checkpoint import load_state

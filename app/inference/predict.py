@@ -13,7 +13,7 @@ import numpy as np
 
 from app.data.chosen import find_images, shown_pattern
 from app.data.images import BadImageError, ImageFormat, decode_file, listing_of, quiet_pillow
-from app.drawing.canvas import percent_of
+from app.drawing.canvas import certainty_of
 from app.drawing.image_grid import draw_grid
 from app.errors import UserError
 from app.evaluation.metrics import probabilities
@@ -52,7 +52,7 @@ class Prediction:
     @property
     def certainty(self) -> str:
         """The first probability, and whether it is too small."""
-        return percent_of(self.probabilities[0]) + (" unsure" if self.unsure else "")
+        return certainty_of(self.probabilities[0]) + (" unsure" if self.unsure else "")
 
 
 def read_images(paths: Sequence[Path], trained: Trained) -> tuple[np.ndarray, BadFiles]:

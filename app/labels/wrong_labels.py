@@ -91,7 +91,8 @@ def write_labels(experiment_name: str, out: TextIO) -> list[Suspect]:
 def _command(found: FoldSet, folder: str | None = None) -> str:
     command = f"make folds EXP={found.record.experiment} FOLDS={found.number}"
     place = folder or found.experiment.dataset.data_dir
-    return f"{command} DATA_DIR={shlex.quote(place)}" if place else command
+    command += f" DATA_DIR={shlex.quote(place)}" if place else ""
+    return f"{command} (with its SET, where it had one)"
 
 
 def _finished_folds(experiment_name: str) -> FoldSet:
@@ -109,7 +110,7 @@ def _finished_folds(experiment_name: str) -> FoldSet:
         raise UserError(
             f"labels: of the {found.number} folds in {shown(found.folder)}, {', '.join(missing)} "
             f"{'is' if len(missing) == 1 else 'are'} not finished; the command that began them goes on: "
-            f"{_command(found)}, with its SET"
+            f"{_command(found)}"
         )
     if not found.record.runs:  # stopped between the last fold and the end
         raise UserError(f"labels: {shown(found.predictions)} is missing; {_command(found)} writes it")

@@ -152,7 +152,7 @@ def same_but_for_seed(one: Trial, other: Trial) -> bool:
 def _chose_settings(trial: Trial) -> bool:
     """Return whether it is a trial of a sweep: chosen by its accuracy, unlike the finalists beside it."""
     record = trial.run.path.parent / "sweep.json"
-    return record.is_file() and read_json(record)["settings"]["seed"] == trial.experiment.seed
+    return record.is_file() and read_json(record).get("settings", {}).get("seed") == trial.experiment.seed
 
 
 def read_trial(run: Run) -> Trial:

@@ -20,11 +20,12 @@ from app.evaluation.records import (
     write_evaluation,
 )
 from app.paths import shown
-from app.reading import read_bytes, read_history, read_predictions, read_record
+from app.preflight import as_trained
+from app.reading import read_history, read_predictions, read_record
 from app.records import CalibratedRecord, DatasetRecord, EnvironmentRecord, EvaluationRecord, MetricsRecord
 from app.reports import html as page
 from app.reports.cells import percent, seconds_text, source_accuracies, train_command
-from app.runs import Run, as_trained, load_run_experiment
+from app.runs import Run, load_run_experiment
 from app.wording import counted, duration
 
 SKIPPED_NAMED = 5  # of the images left out
@@ -135,9 +136,9 @@ def _parts(run: Run, experiment: Experiment, metrics: MetricsRecord, remark: str
     # Not the folder's name: a copy of a run may lie in another one.
     name = str(metrics.content.get("experiment", experiment.name))
     yield page.code("\n".join(_commands(run, name, environment)))
-    yield page.folded("experiment.yaml, defaults included", page.code(_text_of(run.experiment)))
-    if run.summary.is_file():
-        yield page.folded("summary.txt, the network's layers", page.code(_text_of(run.summary)))
+    for path, words in ((run.experiment, "defaults included"), (run.summary, "the network's layers")):
+        if path.is_file():
+            yield page.folded(f"{path.name}, {words}", page.code(path.read_text("utf-8", "replace")))
     versions = page.table(("package", "version"), list(environment.versions.items()))
     yield page.folded("versions", versions)
 
@@ -161,10 +162,6 @@ def _tiles(experiment: Experiment, metrics: MetricsRecord) -> list[tuple[str, st
         found.append((f"{macs / 1e6:,.1f} M", "multiply-accumulates an image"))
     found.append((duration(metrics.timing.seconds), f"for {counted(metrics.timing.epochs, 'epoch')}"))
     return found
-
-
-def _text_of(path: Path) -> str:
-    return read_bytes(path).decode("utf-8", "replace")
 
 
 def _reference(experiment: Experiment) -> str:

@@ -199,8 +199,8 @@ def _result(experiment: Experiment, chosen: Sequence[_Finished]) -> tuple[_Cells
         headline += f" ({_mean(each.val_accuracy for each in found)} with test-time views)"
         of_test = [each.test_accuracy for each in found if each.test_accuracy is not None]
         test += f" ({_mean(of_test)} with test-time views)" if of_test else ""
-    looks = max(len(evaluations_on_test(each.run)) for each in chosen)
-    test += f", evaluated {looks} times" if looks > 1 else ""
+    evaluations = max(len(evaluations_on_test(each.run)) for each in chosen)
+    test += f", evaluated {evaluations} times" if evaluations > 1 else ""
     data = data_name(newest.experiment, newest.dataset).replace("|", "&#124;")  # no border of a cell
     row = (
         f"`{experiment.name}`",

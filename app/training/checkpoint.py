@@ -122,7 +122,7 @@ def save_state(
     arrays[_HEADER] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
     with atomic_path(path) as temporary:
         np.savez(temporary, allow_pickle=False, **arrays)
-    for old in _state_files(run)[:-KEPT_STATES]:
+    for old in run.state_files[:-KEPT_STATES]:
         old.unlink(missing_ok=True)
 
 
@@ -141,21 +141,13 @@ def settle_best(run: Run, epoch: int) -> None:
         run: The run.
         epoch: Finished epochs in the newest state.
     """
-    for waiting in filter(_is_own, run.best_model.parent.glob("best-*.keras")):
+    for waiting in run.best_model.parent.glob("best-*.keras"):
+        if not re.fullmatch(r"best-\d{5,}\.keras", waiting.name):
+            continue  # a user's copy
         if waiting == best_candidate(run, epoch):
             replace_file(waiting, run.best_model)
         else:
             waiting.unlink(missing_ok=True)
-
-
-def _state_files(run: Run) -> list[Path]:
-    """Return the state files, oldest first: names sort by epoch and step."""
-    return sorted(filter(_is_own, run.states.glob("state-*.npz")))
-
-
-def _is_own(path: Path) -> bool:
-    """Return whether a file is one of these, and not a user's copy beside them."""
-    return bool(re.fullmatch(r"best-\d{5,}\.keras|state-\d{5,}-\d{7,}\.npz", path.name))
 
 
 def load_state(run: Run) -> tuple[State | None, list[str]]:
@@ -164,7 +156,7 @@ def load_state(run: Run) -> tuple[State | None, list[str]]:
     Raises:
         UserError: States exist, but none can be read.
     """
-    files = _state_files(run)
+    files = run.state_files
     damaged: list[str] = []
     for path in reversed(files):
         try:

@@ -227,6 +227,8 @@ def record(
         trained = progress.epoch or progress.step  # else it begins anew, on these images alone
         before = [*dataset.fingerprints_before, dataset.fingerprint] if trained else []
         write_json(run.dataset, job.describe_dataset() | {"fingerprints_before": before})
+        for key, text in job.dataset.corrections.items():
+            write_text(run.corrections[key], text)
 
 
 def edited_keys(run: Run, experiment: Experiment) -> list[str]:

@@ -148,7 +148,7 @@ def prepare(
     # Devices, number format, seeds
     training = experiment.training
     if group:
-        connect(group, experiment.seed, training.devices)
+        connect(group, training.devices)
     experiment = startup.resolve_precision(experiment, group)
     deterministic = startup.configure(
         seed=experiment.seed, precision=experiment.training.precision,

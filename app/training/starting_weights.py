@@ -63,10 +63,10 @@ def start_of(experiment: Experiment, network: Network, dataset: Dataset) -> Star
             )
         others = f"{run.name} was trained with normalization: {theirs}; the experiment has {ours}"
         warnings = [others] if theirs != ours else []
-        now = DatasetRecord(**dataset.as_json())
-        if run.dataset.is_file() and read_record(run.dataset, DatasetRecord).held_out_others(now):
+        now, drawn = DatasetRecord(**dataset.as_json()), not experiment.dataset.validates_on_test
+        if drawn and run.dataset.is_file() and read_record(run.dataset, DatasetRecord).held_out_others(now):
             warnings.append(
-                f"{run.name} held out other images of these data: it may have been trained on what now "
+                f"{run.name} held out other images of the same classes: it may have been trained on what now "
                 "validates, and the accuracy is too good then"
             )
         return StartingWeights(start_from(run, network, dataset.class_names), warning="\n".join(warnings))

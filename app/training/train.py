@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TextIO
 
 import keras
@@ -10,14 +9,15 @@ import numpy as np
 
 from app.config import Experiment, dump_experiment
 from app.data.dataset import Dataset
+from app.data.datasets import load_dataset
 from app.distributed.cluster import find_group
 from app.distributed.consistency import same_experiment, same_program
 from app.distributed.local_workers import progress_output
 from app.distributed.process_group import ProcessGroup
 from app.files import write_json, write_text
 from app.machine import forget_peak_memory
-from app.paths import project_root, runs_root
-from app.preflight import check_resumable, settle_weights
+from app.paths import runs_root
+from app.preflight import as_trained, check_resumable, settle_weights
 from app.reading import Row
 from app.reports.report import write_report
 from app.runs import Run, create_run, load_run_experiment, locked
@@ -84,9 +84,8 @@ def train(
             stack.enter_context(locked(run))
             write_json(run.environment, environment)
             write_json(run.dataset, data)
-            for key, path in run.corrections.items():
-                if given := getattr(job.experiment.dataset, key):
-                    write_text(path, (project_root() / Path(given).expanduser()).read_text("utf-8-sig"))
+            for key, text in job.dataset.corrections.items():
+                write_text(run.corrections[key], text)
             write_text(run.summary, summary)
             write_text(run.experiment, dump_experiment(job.experiment))  # last: what has it can be resumed
             group.all_gather("run", run.name)
@@ -113,8 +112,8 @@ def resume(
     """Resume an interrupted run from its last undamaged state; it ends as if it had never stopped.
 
     Args:
-        run: A run folder with or without a state; without one it starts from the beginning. Only the chief
-            needs it, and tells the other workers everything.
+        run: A run folder; without a state it starts from the beginning, if nothing of it is trained. Only the
+            chief needs it, and tells the other workers everything.
         out: Where progress is shown; the standard output by default.
         epochs: Train this many epochs in all instead; a finished run is resumed too.
         schedule: Whether a schedule over the old number of epochs is kept or stretched then.
@@ -140,6 +139,8 @@ def resume(
             check_resumable(run, epochs)
             experiment = load_run_experiment(run) if epochs is None else longer(run, epochs, schedule)
             loaded = load_state(run)
+            if dataset is None and group.size == 1:
+                dataset = load_dataset(as_trained(run).dataset)
             group.all_gather("run", [run.name, experiment.model_dump(mode="json")])
         else:
             name, settings = group.all_gather("run", None)[0]

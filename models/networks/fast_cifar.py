@@ -5,7 +5,7 @@ network of airbench94; its pieces come from Page 2018 (whitening, scaled logits,
 and hlb-CIFAR10. The recipe that belongs to it is experiments/fast_cifar10.yaml.
 
 Differences from the source: none in the layers. There the whitening bias is frozen after three epochs; here
-it is trained throughout. Its kernel is that of the first 5,000 images of the first epoch, there of the file.
+it is trained throughout. The kernel is that of the first 5,000 images of the first epoch, there of the file.
 Moving variances divide by n, as Keras has it, there by n - 1.
 """
 
@@ -31,16 +31,12 @@ class WhiteningConv2D(keras.layers.Layer):
     Args:
         kernel_size: Side of the square patches, in pixels. There are 2 * kernel_size**2 * channels outputs.
         epsilon: Added to the variance of every component before dividing by its root.
-        learned: Whether the kernel is trained instead, from a random start.
     """
 
-    def __init__(
-        self, kernel_size: int = 2, epsilon: float = 5e-4, learned: bool = False, **kwargs: Any
-    ) -> None:
+    def __init__(self, kernel_size: int = 2, epsilon: float = 5e-4, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.kernel_size = kernel_size
         self.epsilon = epsilon
-        self.learned = learned
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Make kernel and bias for images (batch, height, width, channels)."""
@@ -50,7 +46,7 @@ class WhiteningConv2D(keras.layers.Layer):
             name="kernel",
             shape=(size, size, channels, filters),
             initializer="glorot_uniform",  # until `adapt` is called
-            trainable=self.learned,
+            trainable=False,
         )
         self.bias = self.add_weight(name="bias", shape=(filters,), initializer="zeros")
 
@@ -134,7 +130,8 @@ class FastCifar10(Network):
         widths: Channels of the three blocks.
         bn_momentum: Momentum of the moving statistics.
         bn_epsilon: Added to the variance.
-        whitening: Whether the first kernel whitens patches; else it is trained from a random start.
+        whitening: Whether the first kernel whitens patches; else one of 24 filters, as many as of RGB images,
+            is trained from a random start.
         partial_identity: Whether the other convolutions start by passing their inputs on.
     """
 
@@ -156,11 +153,9 @@ class FastCifar10(Network):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if len(widths) != 3:
-            raise ValueError(f"FastCifar10's widths must be three, one a block. Received: widths={[*widths]}")
         self.whitening = whitening
         norm = functools.partial(BatchNormalization, momentum=bn_momentum, epsilon=bn_epsilon, scale=False)
-        self.stem = WhiteningConv2D(2, learned=not whitening)
+        self.stem = WhiteningConv2D(2) if whitening else Conv2D(24, 2)
         self.gelu = Gelu()
         self.blocks = [FastBlock(filters, norm, partial_identity) for filters in widths]
         self.pool = keras.layers.GlobalMaxPooling2D()

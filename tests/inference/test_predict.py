@@ -69,7 +69,7 @@ def test_patterns_and_single_files(tmp_path, monkeypatch):
     assert find_images("a/[x].png") == [Path("a/[x].png")]  # a file of that name comes before the pattern
     assert find_images("plain") == [Path("plain")]
     out = io.StringIO()
-    assert len(find_images("a", out)) == 3 and out.getvalue() == "1 other files ignored (.txt)\n"
+    assert len(find_images("a", out)) == 3 and out.getvalue() == "1 other file ignored (.txt)\n"
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def test_line_holds_what_the_run_left_behind(home):
     assert text.startswith("# Mine\n") and text.endswith("\nThe rest.\n")
 
 
-def test_looks_at_the_test_split_are_said(home):
+def test_several_evaluations_on_the_test_split_are_said(home):
     run = leave_run(20, 0.8)
     looks = [{"when": "once", "accuracy": 0.5}, {"when": "again", "accuracy": 0.5}]
     run.evaluations.mkdir()

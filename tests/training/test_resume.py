@@ -222,9 +222,12 @@ def test_an_edited_list_of_corrections_changes_no_run_that_was_trained_with_it(h
     run = train("dataset.exclude=mine.csv", "training.epochs=1")
     listing.write_text("image\n7\n")
     run.metrics.unlink()
-    assert cli.main(["resume", "--run", run.name]) == 0 and run.finished
-    assert cli.main(["evaluate", "--run", run.name]) == 0
+    resume(run)
+    assert run.finished and cli.main(["evaluate", "--run", run.name]) == 0
     assert run.corrections["exclude"].read_text() == "image\n0\n5\n"
+    assert cli.main(["train", "--from", run.name]) == 0
+    again = list_runs("tiny")[-1]
+    assert again.name != run.name and again.dataset.read_bytes() == run.dataset.read_bytes()
 
 
 def test_an_epoch_is_over_where_there_are_fewer_images_now(home):
@@ -240,6 +243,15 @@ def test_an_epoch_is_over_where_there_are_fewer_images_now(home):
     optimizer = restored(run).classifier.optimizer
     assert float(optimizer.iterations) == 2 * 3
     assert float(optimizer.learning_rate) == pytest.approx(0, abs=1e-8)
+
+
+@pytest.mark.slow
+def test_all_of_nadam_is_in_a_state_of_float16(home):
+    """Keras' wrapper of float16 does not list the product of its momenta."""
+    float16 = ["training.precision=float16", "optimizer={name: nadam, learning_rate: 0.003}"]
+    run = stopped_run(load_experiment("tiny", float16), 9)
+    resume(run)
+    assert_same_bits(run, train(*float16))
 
 
 def restored(run):
@@ -539,6 +551,10 @@ def test_copies_beside_states_and_the_best_network_are_no_states_and_stay(finish
         copy.write_bytes(b"a user's")
     resume(finished)
     assert finished.finished and all(copy.read_bytes() == b"a user's" for copy in copies)
+    for state in finished.state_files:
+        state.unlink()
+    with pytest.raises(UserError, match="there is no state to go on from"):
+        resume(finished, epochs=3, schedule="keep")
 
 
 def test_a_damaged_run_of_a_set_is_trained_anew_as_its_message_says(straight, home):

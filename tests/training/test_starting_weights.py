@@ -79,7 +79,10 @@ def test_a_file_of_ones_own(home, lite0, suffix):
     [
         (["model.weights=imagenet"], "no published weights fit baseline; there are some for .*resnet, vgg"),
         (["model.weights=none.pth"], "model.weights: none.pth: no such file below"),
-        (["normalization=pretrained"], "normalization: pretrained goes with model.weights .imagenet, a file or a run"),
+        (
+            ["normalization=pretrained"],
+            "normalization: pretrained goes with model.weights .imagenet, a file or a run",
+        ),
         (
             ["model={name: resnet, depth: 34, weights: file.h5}", "dataset.image_size=[32, 32]"],
             "file.h5 fits resnet only with one of: depth: 50, stride_on: first; depth: 101, stride_on: first",
@@ -193,7 +196,7 @@ def test_a_fine_tuned_run_can_be_fine_tuned_on(home, capsys):
     (warning,) = list(setup.prepare(load_experiment("tiny", [*again, "dataset.split_seed=1"])).warnings())[
         1:2
     ]
-    assert f"{run.name} held out other images of these data" in warning
+    assert f"{run.name} held out other images of the same classes" in warning
     with pytest.raises(UserError, match="run of a network for which there is one kind"):
         setup.prepare(load_experiment("tiny", again[3:]))
     run.experiment.write_text(run.experiment.read_text().replace("normalization: pretrained", ""))
