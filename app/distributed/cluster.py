@@ -96,7 +96,7 @@ def _ask_slurm(environment: Mapping[str, str]) -> ProcessGroup:
     before node9), which Slurm does not, and divides by the number of GPUs.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # of several workers: see app.backend
-    from app import backend  # noqa: F401, I001 - first: it keeps TensorFlow quiet while it comes up
+    import app.backend  # noqa: F401, I001 - first: it keeps TensorFlow quiet while it comes up
     from tensorflow.python.distribute.cluster_resolver import slurm_cluster_resolver
 
     index = _number(environment, "SLURM_PROCID", 0)

@@ -173,7 +173,7 @@ def test_a_cut_file_is_one_message(tmp_path, name):
     path = tmp_path / "cut.pth"
     for size in range(0, len(content) - 1, 41):
         path.write_bytes(content[:size])
-        with pytest.raises(ValueError, match=r"cannot be read|no tensors|is damaged|attributes|cut"):
+        with pytest.raises(ValueError, match=r"^(cannot be read|gives|holds|is|names) "):
             read_torch_file(path)
 
 
