@@ -69,7 +69,7 @@ def evaluation_content(
     return {
         "run": run.name,
         "checkpoint": checkpoint,
-        "which": best_words if checkpoint == "best" else checkpoint,
+        "which": which_epoch(checkpoint, best_words),
         "epoch": epoch,
         "weights": weights,
         "split": split_name,
@@ -79,11 +79,16 @@ def evaluation_content(
     }
 
 
+def which_epoch(checkpoint: str, best_words: str) -> str:
+    """Return whose weights were evaluated, such as "best epoch on test"."""
+    return best_words.replace("best", "best epoch") if checkpoint == "best" else f"{checkpoint} epoch"
+
+
 def evaluation_title(content: dict[str, Any]) -> str:
     """Return the heading of an evaluation's pictures and table; for `content` see `evaluation_content`."""
     averaged = ", averaged weights" if content["weights"] == "average" else ""
     return (
-        f"{content['run']}, {content['which']} epoch ({content['epoch']}){averaged}, "
+        f"{content['run']}, {content['which']} ({content['epoch']}){averaged}, "
         f"{content['images']:,} {content['split']} images"
     )
 

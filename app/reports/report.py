@@ -17,6 +17,7 @@ from app.evaluation.records import (
     evaluation_folder,
     evaluations_on_test,
     list_evaluations,
+    which_epoch,
     write_evaluation,
 )
 from app.paths import shown
@@ -125,8 +126,7 @@ def _parts(run: Run, experiment: Experiment, metrics: MetricsRecord, remark: str
     epochs = {"last": metrics.final.epoch, "best": (metrics.best or metrics.final).epoch}
     for folder, found in list_evaluations(run):
         if found.epoch == epochs.get(found.checkpoint):  # others are of before it was trained further
-            which = metrics.best_words if found.checkpoint == "best" else found.checkpoint
-            yield from _evaluation(folder, found, which)
+            yield from _evaluation(folder, found, which_epoch(found.checkpoint, metrics.best_words))
     if remark:
         yield page.paragraph(f"No pictures of the validation images: {remark}")
 
@@ -176,11 +176,11 @@ def _reference(experiment: Experiment) -> str:
 
 
 def _evaluation(folder: Path, found: EvaluationRecord, which: str) -> Iterator[str]:
-    """Yield the section of one evaluation, of the `which` epoch."""
+    """Yield the section of one evaluation; for `which` see `which_epoch`."""
     views = found.test_time_views
     seen = "" if views == "none" else f", test-time views {views}"
     seen += f" below {found.views_below:g}" if found.views_below is not None else ""
-    epoch = f"{which} epoch ({found.epoch}){found.averaged}"
+    epoch = f"{which} ({found.epoch}){found.averaged}"
     yield page.heading(f"{found.split.capitalize()} images, {epoch}{seen}")
     calibration = percent(found.expected_calibration_error), "expected calibration error"
     if found.calibrated:
