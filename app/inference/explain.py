@@ -48,7 +48,7 @@ def explain(run: Run, images: str | None, checkpoint: CheckpointName | None, out
             "a run that was trained on another backend can be explained, too"
         )
     paths = find_images(images, out) if images is not None else None
-    trained = load_trained(run, checkpoint, precision="float32")
+    trained = load_trained(run, checkpoint)
     labels: list[str] = []
     if paths is None:
         pixels, labels, files = _validation_images(trained)

@@ -62,7 +62,7 @@ def load_trained(
         run: The run.
         checkpoint: Whose weights; by default those of the run's headline: the best epoch's, or the
             last one's where validation is the test split.
-        precision: To compute in another precision than it was trained in.
+        precision: Of layers that are made beside it; its own keep theirs.
 
     Raises:
         UserError: The run is not finished, or its files are damaged or fit each other no longer.
