@@ -134,20 +134,25 @@ def check_resumable(run: Run, epochs: int | None) -> None:
         )
 
 
-def as_trained(run: Run) -> Experiment:
-    """Return what a run recorded; with its own copies of `exclude` and `relabel` that were edited since."""
+def as_trained(run: Run, force: bool = False) -> Experiment:
+    """Return what a run recorded, with its own copies of `exclude` and `relabel` that were edited since.
+
+    With `force` it goes on with what they say now.
+    """
     experiment = load_run_experiment(run)
-    own = {}
-    for key, path in run.corrections.items():
-        if path.is_file() and not _says(getattr(experiment.dataset, key), path.read_text("utf-8")):
+    own: dict[str, str] = {}
+    for key, path in run.corrections.items() if not force else ():
+        given = getattr(experiment.dataset, key)
+        if given and path.is_file() and not _same_text(given, path):
             own[key] = str(path.resolve())
     return experiment.model_copy(update={"dataset": experiment.dataset.model_copy(update=own)})
 
 
-def _says(path: str, text: str) -> bool:
-    with contextlib.suppress(OSError, ValueError, RuntimeError):  # it is gone, or something else by now
-        return (project_root() / Path(path).expanduser()).read_text("utf-8-sig") == text
-    return False
+def _same_text(given: str, own: Path) -> bool:
+    with contextlib.suppress(OSError, ValueError, RuntimeError):
+        file = project_root() / Path(given).expanduser()
+        return file.read_text("utf-8-sig") == own.read_text("utf-8-sig")
+    return False  # one is gone, or no text by now, which is said when it is loaded
 
 
 def changed_data(run: Run, dataset: Dataset) -> list[str]:

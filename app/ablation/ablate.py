@@ -49,10 +49,11 @@ def ablate(experiment: Experiment, variants: Sequence[Variant], num_seeds: int, 
         Interrupted: As for a training; the same call goes on.
     """
     dataset, every = load_dataset(experiment.dataset), [Variant(WHOLE, experiment), *variants]
+    images = {}
     for each in every:  # else the whole recipe would be trained before a variant turns out impossible
         same = each.experiment.dataset == experiment.dataset
         try:
-            prepare(each.experiment, dataset=dataset if same else None)
+            images[each.name] = prepare(each.experiment, dataset=dataset if same else None).dataset
         except UserError as error:
             raise UserError(f"{each.name}: {error}") from error
     found = find_set(experiment, dataset.fingerprint, AblationSet)
@@ -71,8 +72,8 @@ def ablate(experiment: Experiment, variants: Sequence[Variant], num_seeds: int, 
             for each in every:
                 one = each.experiment.model_copy(update={"seed": seed})
                 title = f"seed {seed} ({number} of {num_seeds}), {each.name}"
-                known = dataset if one.dataset == experiment.dataset else None
-                run = train_or_resume(found.folder.name, one, known, out, title, may_fail=each.name != WHOLE)
+                data, may_fail = images[each.name], each.name != WHOLE
+                run = train_or_resume(found.folder.name, one, data, out, title, may_fail=may_fail)
                 accuracies[each.name].append(_accuracy(run))
             results = results_of(accuracies)
             if number > 1:

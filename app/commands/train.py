@@ -138,7 +138,7 @@ def resume(
         with locked(chosen):
             preflight.check_resumable(chosen, epochs)
         if workers == 1 and is_alone():
-            dataset = preflight.load_images(preflight.as_trained(chosen))
+            dataset = preflight.load_images(preflight.as_trained(chosen, force))
             if dataset is not None:
                 preflight.refuse_or_force(chosen, preflight.changed_data(chosen, dataset), force)
     with local_workers(workers, ["resume"], chosen.path.parent.name if chosen else "resume") as group:

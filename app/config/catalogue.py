@@ -28,6 +28,7 @@ from models.limits import Limits
 from models.network import MODELS
 
 REFUSED_OPTIMIZERS = {
+    "ftrl": "made for sparse linear models, its first step replaces the weights that a network starts with",
     "lossscaleoptimizer": "training.precision: float16 puts it around the optimizer by itself",
     "multioptimizer": "it takes optimizer objects, which an experiment file cannot hold",
     "optimizermap": "it takes optimizer objects, which an experiment file cannot hold",

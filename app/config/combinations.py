@@ -80,21 +80,9 @@ def optimizer_findings(plain: dict[str, Any]) -> Iterator[Finding]:
     if name != "muon" and others is not None:
         yield Finding(path, f"belongs to muon; {name} trains all variables; leave it out", at_key=True)
     for place, part in ((path[:1], content), (path, others)):
-        if isinstance(part, dict) and part.get("name") == "ftrl" and (zero := _zero_ends(part)):
-            message = f"must not be 0 at any step, as ftrl divides by it; give {zero} above 0"
-            yield Finding((*place, "learning_rate"), message)
         if isinstance(part, dict) and part.get("decoupled") is False and part.get("name") != "sgd":
             message = f"false makes sgd PyTorch's; {part.get('name')} knows true alone"
             yield Finding((*place, "decoupled"), message)
-
-
-def _zero_ends(optimizer: dict[str, Any]) -> str:
-    """Return which ends of the learning rate's schedule are 0, as they are by default; nothing for none."""
-    schedule = optimizer.get("learning_rate")
-    if not isinstance(schedule, dict):
-        return ""
-    ends = {"cosine": ["end"], "one_cycle": ["start", "end"]}.get(str(schedule.get("schedule")), [])
-    return " and ".join(key for key in ends if not schedule.get(key))
 
 
 def schedule_findings(plain: dict[str, Any]) -> Iterator[Finding]:

@@ -1,6 +1,5 @@
 """Sheets of the most confident wrong and of the least confident correct predictions, as PNG files."""
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
@@ -45,7 +44,7 @@ def draw_predictions(
     chosen = ranked[:MOST_SHOWN]
     named = (second if correct else predicted)[chosen]
     pairs = [(class_names[truth], class_names[at]) for truth, at in zip(labels[chosen], named, strict=True)]
-    short = shortened_apart(list(itertools.chain(*pairs)), NAME_INCHES, CAPTION_POINTS)
+    short = shortened_apart(class_names, NAME_INCHES, CAPTION_POINTS)  # of all: the same in every picture
     files = [f"{printable(PurePath(name).name)}\n" for name in split.files_at(chosen)] or [""] * len(chosen)
     captions = []
     for at, file, (truth, name) in zip(chosen, files, pairs, strict=True):

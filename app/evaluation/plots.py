@@ -137,7 +137,7 @@ def draw_classes(path: Path, classes: Sequence[Mapping[str, Any]], title: str) -
         half = MOST_CLASSES // 2
         ordered = ordered[:half] + ordered[-half:]
         kind = f"the {half} best and the {half} worst classes"
-    short = shortened_apart([each["name"] for each in ordered], LABEL_INCHES, LABEL_POINTS)
+    short = shortened_apart([each["name"] for each in classes], LABEL_INCHES, LABEL_POINTS)
     title = f"Precision, recall and F1 by class (images), {kind}\n{title}"
     columns = math.ceil(len(ordered) / ROWS_A_COLUMN)
     rows = math.ceil(len(ordered) / columns)

@@ -71,7 +71,7 @@ def sweep(
     with locked(Run(logs if storage else folder)):
         with _storage_errors(database):
             write_json(folder / "sweep.json", record.content)
-            mark = logs / "owner"  # of this folder: another machine may have the same name and paths
+            mark = folder / f"owner-{host}"  # another machine may have the same name and paths
             if storage and not mark.is_file():
                 write_text(mark, secrets.token_hex(4))
             owner = f"{host}:{folder}#{mark.read_text('utf-8')}" if storage else None
@@ -101,8 +101,9 @@ def sweep(
         elif finisher:
             path = write_sweep(folder, final=True)
             print(
-                f"page {shown(path)}\nfinalists are trained by {finisher}, which ended first. Should it be "
-                f"gone for good, one more trial (TRIALS={config.trials + 1}) lets this machine train them",
+                f"page {shown(path)}\nfinalists are trained by {finisher.partition('#')[0]}, which ended "
+                f"first. Should it be gone for good, one more trial (TRIALS={config.trials + 1}) lets this "
+                "machine train them",
                 file=out,
                 flush=True,
             )

@@ -96,7 +96,7 @@ class Images:
         """Return those of a trial; where it prepares them otherwise than the sweep, nothing is known of them.
 
         Raises:
-            ChangedImagesError: They have changed since the sweep began.
+            ChangedImagesError: They have changed since the sweep began, or cannot be loaded any more.
         """
         if self._loaded is None or self._loaded[0] != config:
             self._loaded = None  # before others take its memory

@@ -127,7 +127,7 @@ class FastCifar10(Network):
 
     Args:
         num_classes: Number of logits.
-        widths: Channels of the three blocks.
+        widths: Channels of the blocks, three in the source.
         bn_momentum: Momentum of the moving statistics.
         bn_epsilon: Added to the variance.
         whitening: Whether the first kernel whitens patches; else one of 24 filters, as many as of RGB images,
