@@ -89,7 +89,7 @@ def overrides_from(set_: Sequence[str], data_dir: str | None = None) -> list[str
 
 
 def check_seeds(command: str, first: int, count: int) -> None:
-    """Raise a UserError where the last of several seeds would be none."""
+    """Raise a UserError where there are no seeds, or the last of several would be none."""
     if count < 1:
         raise UserError(f"{command}: SEEDS={count}; train once at least")
     if first + count > 2**32:

@@ -75,8 +75,8 @@ def evaluate(
     names = classifier.class_names
     weights = experiment.training.weights
     of = run, trained.checkpoint, trained.epoch, weights, "test" if on_test else split
-    more["best_words"] = best_words(experiment.training.monitor, experiment.dataset.validates_on_test)
-    content = evaluation_content(*of, chosen, logits, names, views, trained.calibrated, **more)
+    words = best_words(experiment.training.monitor, experiment.dataset.validates_on_test)
+    content = evaluation_content(*of, chosen, logits, names, views, trained.calibrated, words, **more)
     folder, test_evaluations = evaluation_folder(run, split, trained.checkpoint, views, below), 0
     refused = None
     if chosen is dataset.test:

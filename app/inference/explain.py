@@ -157,16 +157,15 @@ def _draw_attention(
     trained: Trained,
 ) -> None:
     """Draw each image, captioned with its file and class where they are known, beside its overlay."""
-    predicted = attention.logits.argmax(-1)
-    classes = [trained.classifier.class_names[index] for index in predicted]
     names = trained.classifier.class_names  # all of them: a name is the same in every picture
     short = shortened_apart(names, NAME_INCHES - 0.15, CAPTION_POINTS)  # beside the cross of a mistake
+    predicted = attention.logits.argmax(-1)
     confidence = probabilities(attention.logits, trained.temperature).max(axis=-1)
     tiles: list[np.ndarray] = []
     captions: list[str] = []
     wrong: list[bool] = []
     for number, image in enumerate(images):
-        taken, heat = classes[number], attention.heat[number]
+        taken, heat = names[predicted[number]], attention.heat[number]
         unsupported = "" if heat.any() else "\nno region supports it"
         tiles += [image, overlay(image, heat)]
         truth = [f"truth: {short[label]}" for label in labels[number : number + 1]]

@@ -124,8 +124,9 @@ def test_killed_folds_go_on_to_the_same_bits(trained, tmp_path, monkeypatch):
         process.wait()
     runs = list_runs(folder.name)
     assert runs[0].finished
+    left = ", ".join(str(fold) for fold in (2, 3) if len(runs) < fold or not runs[fold - 1].finished)
     out = io.StringIO()
-    with pytest.raises(UserError, match="not finished; .* make folds EXP=noisy FOLDS=3"):
+    with pytest.raises(UserError, match=f"{left} (is|are) not finished; .* make folds EXP=noisy FOLDS=3"):
         write_labels("noisy", out)
     train_folds(load_experiment("noisy", FOLD), out)
     assert [run.name for run in list_runs(folder.name)][:2] == [run.name for run in runs]
