@@ -6,6 +6,11 @@ import keras
 import numpy as np
 
 
+def inner_optimizer(model: keras.Model) -> keras.Optimizer:
+    """Return the optimizer that takes a model's steps: with float16, the one that loss scaling wraps."""
+    return getattr(model.optimizer, "inner_optimizer", model.optimizer)
+
+
 def variable_groups(model: keras.Model) -> dict[str, list[keras.Variable]]:
     """Return all variables that training changes, with their present values.
 

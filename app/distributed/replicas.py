@@ -24,7 +24,7 @@ from app.distributed.process_group import ProcessGroup
 from app.distributed.replica_step import apply_accumulated, test_step, train_step
 from app.errors import UserError
 from models import ImageClassifier
-from models.variables import state_variables
+from models.variables import inner_optimizer, state_variables
 
 _SEED_STEP = 0x9E3779B9  # 2**32 / golden ratio, as in SplitMix: seeds of successive replicas lie far apart
 
@@ -89,8 +89,7 @@ class Replicas:
                 generator.next = _own_stream(generator)
         # Keras would take a batch to build what is built, and sum gradients that are sums already.
         classifier._maybe_symbolic_build = lambda **_: None
-        # A loss-scaling optimizer wraps the one that counts.
-        optimizer = getattr(classifier.optimizer, "inner_optimizer", classifier.optimizer)
+        optimizer = inner_optimizer(classifier)
         optimizer._all_reduce_sum_gradients = list
         if optimizer.gradient_accumulation_steps:
             optimizer._backend_apply_gradients = functools.partial(apply_accumulated, optimizer)

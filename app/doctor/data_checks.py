@@ -19,6 +19,7 @@ from app.training.setup import Job
 from models.augmentation.mixing import Mixing, augment
 from models.inspect import named_layers, variable_names, weighted_layers
 from models.registry import model_arguments
+from models.variables import inner_optimizer
 
 IMBALANCE = 10.0  # the largest class against the smallest
 UNSETTLED_FRACTION = 0.05  # of batch normalisation's initial statistics, for validation to count
@@ -209,7 +210,7 @@ def check_batch_norm(job: Job) -> CheckResult:
 def check_rate(job: Job) -> CheckResult:
     """Find a learning rate that spoils weights that were trained before, all but the head's."""
     subject, config, network = "rate", job.experiment.scaled_optimizer, job.classifier.network
-    optimizer = getattr(job.classifier.optimizer, "inner_optimizer", job.classifier.optimizer)
+    optimizer = inner_optimizer(job.classifier)
     names, head = variable_names(network), [*weighted_layers(network)][-1]
     variables = optimizer._trainable_variables
     factors = getattr(optimizer, "factors", [1.0] * len(variables))

@@ -22,6 +22,7 @@ from app.errors import UserError
 from app.paths import runs_root, shown
 from app.training.setup import Job, prepare
 from app.wording import duration
+from models.variables import inner_optimizer
 
 LOWEST, HIGHEST = 1e-6, 10.0  # of the experiment's peak learning rate
 MOST_STEPS, LEAST_STEPS = 200, 60
@@ -55,7 +56,7 @@ class RangeTest(keras.callbacks.Callback):
 
     def __init__(self, job: Job):
         super().__init__()
-        self.optimizer = getattr(job.classifier.optimizer, "inner_optimizer", job.classifier.optimizer)
+        self.optimizer = inner_optimizer(job.classifier)
         self.growth = self.optimizer.add_variable((), "zeros", name="growth")
         config = job.experiment.scaled_optimizer
         rates = self.rate = RisingRate(LOWEST, self.growth)

@@ -25,7 +25,7 @@ from app.training.history import best_row, is_complete
 from app.training.optimizers import LearningRate
 from app.training.setup import Job
 from models.augmentation.color_layers import Recolour
-from models.variables import assign
+from models.variables import assign, inner_optimizer
 
 ScheduleFate = Literal["keep", "stretch"]
 FoundState = tuple[State | None, list[str]]
@@ -118,7 +118,7 @@ def restore_last_state(run: Run, job: Job, found: FoundState, force: bool, out: 
         # Schedules go by the optimizer's count, which with other images is not that of this position; float16
         # leaves out steps, so that its count is smaller by right.
         if job.experiment.training.precision != "float16" or changed_data(run, job.dataset):
-            count = getattr(job.classifier.optimizer, "inner_optimizer", job.classifier.optimizer)._iterations
+            count = inner_optimizer(job.classifier)._iterations
             position = state.progress.epoch * job.steps_per_epoch + state.progress.step
             assign(count, np.asarray(position, count.dtype))
     for line in [*grave, *slight]:

@@ -9,7 +9,7 @@ from keras import ops
 
 from app.reading import Row
 from app.training.history import rate_on_plateau
-from models.variables import assign
+from models.variables import assign, inner_optimizer
 
 
 def follow_history(job: Any, rows: Sequence[Row]) -> None:
@@ -20,7 +20,7 @@ def follow_history(job: Any, rows: Sequence[Row]) -> None:
         rows: Of `history.csv`.
     """
     job.rows, training = tuple(rows), job.experiment.training
-    optimizer = getattr(job.classifier.optimizer, "inner_optimizer", job.classifier.optimizer)
+    optimizer = inner_optimizer(job.classifier)
     for rate in (optimizer._learning_rate, getattr(optimizer, "kernel_rate", None)):
         if isinstance(rate, LearningRate) and rate.level is not None:
             level = rate_on_plateau(rate.schedule, rows, training.monitor, training.mode)

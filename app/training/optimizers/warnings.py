@@ -9,6 +9,7 @@ from app.config.optimizer import NORM_AND_BIAS
 from app.training.optimizers.build import ACCUMULATION, unapplied_steps
 from app.training.optimizers.variables import fitting
 from models.inspect import variable_names
+from models.variables import inner_optimizer
 
 
 def optimizer_warnings(
@@ -32,7 +33,7 @@ def optimizer_warnings(
             rate = f"{given.learning_rate.peak:g} for {given.learning_rate.per_images:,} images"
             now = f"{used.learning_rate.peak:g} for batches of {training.batch_size:,}"
             yield f"optimizer.{key}learning_rate.peak: {rate} is {now}"
-    optimizer = getattr(classifier.optimizer, "inner_optimizer", classifier.optimizer)
+    optimizer = inner_optimizer(classifier)
     if optimizer is not classifier.optimizer and config.arguments.get("loss_scale_factor"):
         yield f"optimizer.loss_scale_factor has no effect: with {training.precision} the scale is dynamic"
     if config.no_decay and not optimizer.weight_decay:
