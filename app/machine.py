@@ -9,7 +9,6 @@ import re
 import resource
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -75,7 +74,7 @@ def _left_in_groups(root: Path) -> Iterator[int]:
 
 def bound_cores() -> int:
     """Return how many cores this process is bound to: as many threads TensorFlow starts, quota or not."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(os.sched_getaffinity(0))
 
 
 def usable_cores(root: Path = Path("/")) -> int:
@@ -107,10 +106,9 @@ def free_disk_bytes(folder: Path) -> int:
 
 def peak_memory_megabytes() -> int:
     """Return the largest resident memory of this process so far, or since `forget_peak_memory`."""
-    with contextlib.suppress(OSError, KeyError):  # another system
+    with contextlib.suppress(OSError, KeyError):  # a container that tells less
         return round(status_megabytes("VmHWM"))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6)  # bytes there, KiB elsewhere
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)  # of KiB
 
 
 def status_megabytes(name: str) -> float:

@@ -8,7 +8,7 @@ import functools
 import itertools
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, TextIO, TypeVar
@@ -44,8 +44,8 @@ class RunSet:
     """A folder with runs; each kind is a class."""
 
     kind: ClassVar[str]
-    # Further settings by which a set is not found; images may move, and other machines have theirs elsewhere.
-    not_compared: ClassVar[dict[str, Any]] = {"dataset": {"data_dir"}}
+    # Settings by which a set is not found; images may move, and other machines have theirs elsewhere.
+    not_compared: ClassVar[dict[str, Any]] = {**LABELS, "dataset": {"data_dir"}}
 
     folder: Path
     record: SetRecord
@@ -94,7 +94,8 @@ def find_set(experiment: Experiment, fingerprint: str, kind: type[SetType], pref
         prefix: What stands before the kind in a new folder's name, such as "5-".
     """
     for found in reversed(list_sets(experiment.name, kind)):
-        if found.record.fingerprint == fingerprint and _same(found.experiment, experiment, kind.not_compared):
+        same = found.record.fingerprint == fingerprint
+        if same and found.experiment.agrees_with(experiment, kind.not_compared):
             settings = found.record.settings
             dataset = settings["dataset"] | {"data_dir": experiment.dataset.data_dir}
             record = found.record.model_copy(update={"settings": settings | {"dataset": dataset}})
@@ -137,8 +138,7 @@ def _runs_of(
     for run, (trained, auto, data) in _records(folder_name):
         known = auto is None or auto == experiment.training.auto  # not a variant that names the value
         wanted = experiment.with_epochs_for(data.num_images.train).with_auto_of(trained)
-        # Images may have moved: the set is one of images that are the same.
-        same = known and _same(trained, wanted, {"dataset": {"data_dir"}})
+        same = known and trained.agrees_with(wanted, RunSet.not_compared)
         if same and fingerprint in (None, data.fingerprint):
             yield run, detour(run, trained)
 
@@ -227,7 +227,3 @@ def train_or_resume(
             raise
         print(error, file=out, flush=True)
         return run
-
-
-def _same(one: Experiment, other: Experiment, not_compared: Mapping[str, Any] | None = None) -> bool:
-    return one.agrees_with(other, {**LABELS, **(not_compared or {})})

@@ -46,7 +46,6 @@ def computes_quickly() -> bool:
     return keras.backend.backend() == "tensorflow" and not _modes["stock"]
 
 
-@keras.saving.register_keras_serializable("models")
 class BatchNormalization(keras.layers.BatchNormalization):
     """Keras' batch normalisation, computed by TensorFlow's fused kernel where there is one.
 
@@ -124,7 +123,6 @@ class BatchNormalization(keras.layers.BatchNormalization):
         moving.assign(ops.cast(moving, "float32") * self.momentum + value * (1.0 - self.momentum))
 
 
-@keras.saving.register_keras_serializable("models")
 class Conv2D(keras.layers.Conv2D):
     """Keras' convolution, with a quicker gradient of its kernel where a CPU computes in bfloat16.
 
@@ -211,7 +209,6 @@ def _small_map_convolution() -> Callable[[Any, Any], Any]:
     return convolve
 
 
-@keras.saving.register_keras_serializable("models")
 class Gelu(keras.layers.Layer):
     """The Gaussian error linear unit, x * P(X <= x) for a standard normal X, exact (not its tanh form).
 

@@ -184,7 +184,8 @@ def test_history_may_say_that_training_blew_up(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "words"), [(1 / 3, "at chance level"), (1.0, "3 validation images cannot tell")]
+    ("accuracy", "words"),
+    [(1 / 3, "at chance level"), (1.0, "3 validation images cannot tell this accuracy from guessing")],
 )
 def test_of_a_few_images_even_all_may_be_right_by_chance(accuracy, words):
     metrics = METRICS | {"headline": METRICS["headline"] | {"val_accuracy": accuracy}}
@@ -206,5 +207,7 @@ def test_a_result_at_chance_level_is_remarked(accuracy, at_chance):
     ]
     assert [remark is not None for remark in remarks] == [at_chance] * 2
     if at_chance:
+        chance = "1000 validation images cannot tell" if accuracy > 0.1 else "The accuracy is at chance level"
+        assert remarks[0].startswith(chance)
         assert "10 classes" in remarks[0] and remarks[0].endswith("the doctor: make doctor EXP=quickstart")
         assert remarks[1].endswith("run the doctor")

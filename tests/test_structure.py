@@ -1,4 +1,4 @@
-"""The shape of the code itself: who may import whom, what stays quick, how long a file may be."""
+"""The shape of the code itself: who may import whom, how long a file may be."""
 
 import ast
 import json
@@ -62,33 +62,6 @@ MAY_IMPORT = {
     },
     "app": {"app", "models"},
 }
-QUICK = (
-    "app",
-    "app.__main__",
-    "app.cli",
-    "app.commands.labels",
-    "app.commands.options",
-    "app.commands.project",
-    "app.commands.recipes",
-    "app.commands.runs",
-    "app.commands.sweep",
-    "app.commands.train",
-    "app.config",
-    "app.errors",
-    "app.files",
-    "app.machine",
-    "app.paths",
-    "app.preflight",
-    "app.reading",
-    "app.records",
-    "app.runs",
-    "app.wording",
-    "app.distributed.local_workers",
-    "app.drawing.curves",
-    "app.reports.compare",
-    "app.sweep.page",
-)
-SLOW_LIBRARIES = {"tensorflow", "keras", "jax", "sklearn"}
 TEXTS = {"", ".ipynb", ".json", ".md", ".py", ".toml", ".txt", ".yaml"}  # suffixes of files
 MAX_LINES = 260
 MAX_FILES = 16  # of code in a folder
@@ -166,21 +139,6 @@ def test_no_import_circles():
 
     for module in graph:
         visit(module)
-
-
-@pytest.mark.parametrize("module", QUICK)
-def test_quick_modules_stay_free_of_slow_libraries(module):
-    seen, waiting = set(), [module]
-    while waiting:
-        name = waiting.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        names = imported(SOURCES[name], module_level_only=True)
-        slow = {part.split(".")[0] for part in names} & SLOW_LIBRARIES
-        assert not slow, f"{module} reaches {name}, which imports {sorted(slow)} at module level"
-        parents = {name.rsplit(".", depth)[0] for depth in range(1, name.count(".") + 1)}
-        waiting += ours(names | parents)
 
 
 @pytest.mark.parametrize("module", SOURCES)

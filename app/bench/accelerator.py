@@ -64,7 +64,7 @@ def kill_and_resume(tiny: bool) -> dict[str, Any]:
     straight, _ = prove.run_process(command)
     killed, when = prove.run_process(command, prove.Kill(0.4, 0.0, while_saving=False))
     prove.run_process(["resume", "--run", killed.name])
-    with np.load(prove.newest_state(straight)) as one, np.load(prove.newest_state(killed)) as two:
+    with np.load(straight.state_files[-1]) as one, np.load(killed.state_files[-1]) as two:
         apart = [np.abs(one[key] - two[key]).max() for key in one.files if one[key].dtype == "float32"]
     return {"killed": when, "largest difference": float(max(apart))}
 

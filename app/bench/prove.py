@@ -28,6 +28,7 @@ from app.paths import module_command
 from app.reading import HISTORY_COLUMNS, read_history, read_record
 from app.records import DatasetRecord, EnvironmentRecord
 from app.runs import Run, find_run, load_run_experiment
+from app.wording import counted
 
 SAVES_PER_EPOCH = 3  # so that some resumes begin in the middle of an epoch
 CLOCK_COLUMNS = ("seconds", "images_per_second")
@@ -73,7 +74,7 @@ def prove_resume(name: str, overrides: Sequence[str], kills: int, seed: int, out
         say(f"kill {number + 1}: {victim}; {_saved_fraction(run):.0%} of the training is saved")
     if run is None or not run.finished:
         run, _ = run_process(command)
-    killed = f"{happened} kill{'s' if happened != 1 else ''}"
+    killed = counted(happened, "kill")
     say(f"killed run {run.name}: {killed}")
     if first := next(_differences(straight, run), None):
         say(f"different: {first}")
@@ -84,7 +85,7 @@ def prove_resume(name: str, overrides: Sequence[str], kills: int, seed: int, out
             )
         return False
     say(
-        f"weights, optimizer and metrics {_hash(newest_state(straight))}, predictions "
+        f"weights, optimizer and metrics {_hash(straight.state_files[-1])}, predictions "
         f"{_hash(straight.predictions)}, {len(history)} rows of history: the same in both"
     )
     missed = f"; {kills - happened} of the {kills} asked for found the run at its end"
@@ -148,8 +149,8 @@ def _unfinished_files(run: Run) -> list[str]:
 
 def _saved_fraction(run: Run) -> float:
     """Return the fraction of the training that the newest state holds."""
-    newest = max((path.name for path in run.states.glob("state-*.npz")), default="state-0-0.npz")
-    epoch, step = map(int, newest.removesuffix(".npz").split("-")[1:])
+    newest = run.state_files[-1].stem if run.state_files else "state-0-0"
+    epoch, step = map(int, newest.split("-")[1:])
     epochs, steps = _length(run)
     return (epoch + step / steps) / epochs
 
@@ -171,7 +172,7 @@ def _differences(one: Run, other: Run) -> Iterator[str]:
         for column in HISTORY_COLUMNS:
             if column not in CLOCK_COLUMNS and row[column] != its[column]:
                 yield f"history: {column} of epoch {row['epoch']}: {row[column]} and {its[column]}"
-    for path, twin in ((newest_state(one), newest_state(other)), (one.predictions, other.predictions)):
+    for path, twin in ((one.state_files[-1], other.state_files[-1]), (one.predictions, other.predictions)):
         if path.name != twin.name:
             yield f"last state: {path.name} and {twin.name}"
             continue
@@ -181,11 +182,6 @@ def _differences(one: Run, other: Run) -> Iterator[str]:
         yield from (f"{path.name}: {name}" for name in arrays if arrays[name] != theirs.get(name))
     if _best_weights(one) != _best_weights(other):
         yield "best.keras: weights"
-
-
-def newest_state(run: Run) -> Path:
-    """Return the file of a run's last state."""
-    return max(run.states.glob("state-*.npz"))
 
 
 def _arrays(path: Path) -> Iterator[tuple[str, bytes]]:

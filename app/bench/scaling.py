@@ -32,7 +32,7 @@ def bench_scaling(experiment: Experiment, workers: int, rounds: int, out: TextIO
     Raises:
         UserError: There are fewer cores than workers, or the experiment cannot be trained.
     """
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    cores = sorted(os.sched_getaffinity(0))
     if not 2 <= workers <= len(cores):
         raise UserError(f"bench: WORKERS={workers}; give each worker a core of its own: 2 to {len(cores)}")
     batch, say = experiment.training.batch_size, functools.partial(print, file=out, flush=True)
@@ -107,8 +107,6 @@ class _WorkerGroup:
 
     def close(self) -> None:
         """End the workers."""
-        for worker in self.workers:
-            worker.process.kill()
         for worker in self.workers:
             worker.close()
 

@@ -37,7 +37,7 @@ def check(
     if problems:
         raise UserError("\n".join(dict.fromkeys(problems)))  # a mistake in SET= once
     if not show:
-        print(f"{len(names)} experiment{'s' if len(names) != 1 else ''} checked, no error")
+        print(f"{counted(len(names), 'experiment')} checked, no error")
 
 
 @command

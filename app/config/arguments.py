@@ -159,7 +159,7 @@ def annotation_of(schema: dict[str, Any]) -> Any:
     }  # fmt: skip
     annotation: Any = Union[tuple(types[name] for name in _types(schema))]  # noqa: UP007 - of any number of types
     if "enum" in schema:
-        options = tuple(tuple(each) if isinstance(each, list) else each for each in schema["enum"])
+        options = tuple(schema["enum"])
         return Annotated[annotation, AfterValidator(functools.partial(_one_of, options))]
     if schema.get("maxItems") == 2:  # models.limits.Range
         return Annotated[annotation, AfterValidator(_range)]

@@ -42,7 +42,7 @@ LIMITED_FACTORS = (
 # Set from elsewhere in the experiment, or meaningless in it.
 HIDDEN_ARGUMENTS = {
     "self", "kwargs", "name", "dtype", "seed", "data_format", "learning_rate", "input_shape", "num_classes",
-    *KERAS_EMA,
+    "value_range", *KERAS_EMA,
 }  # fmt: skip
 PYTHON_TYPES: dict[Any, str] = {
     bool: "boolean", int: "integer", float: "number", str: "string", list: "array", tuple: "array",
@@ -78,9 +78,6 @@ def build_catalogue() -> dict[str, Any]:
     layers = _described(LAYERS)
     probability = {"type": "number", "minimum": 0, "maximum": 1}  # no limits of a draw, as others' `factor`
     layers["random_grayscale"]["factor"] |= probability
-    for arguments in layers.values():
-        if "value_range" in arguments:  # which is that of the pixels
-            arguments["value_range"]["enum"] = [[0, 255]]
     # Of two limits Keras refuses only those that both lie outside, and all of them late.
     for name in LIMITED_FACTORS:
         for argument in [key for key in layers[name] if key.endswith("factor")]:

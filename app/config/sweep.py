@@ -148,8 +148,8 @@ class SweepConfig(Section):
     )
     pruner: Literal["none", "median", "hyperband"] = Field(
         "median",
-        description="Which trials end early: none; those whose best value so far is below the median of the "
-        "finished trials (five at least) at the same epoch, from the epoch after the first quarter "
+        description="Which trials end early: none; those whose best value so far is worse than the median of "
+        "the finished trials (five at least) at the same epoch, from the epoch after the first quarter "
         "(rounded up) on; or by Hyperband.",
     )
     trials: Annotated[int, Field(ge=1, le=100_000)] = Field(30, description="Trials in all.")

@@ -15,8 +15,10 @@ from app.config.dataset import Sampler
 from app.data.order import num_places
 from app.files import write_text
 from app.paths import cache_folder
+from app.wording import printable
 
 PAIRS = (("train", "val"), ("train", "test"), ("val", "test"))  # of splits, in which images may be the same
+MAX_NAMED = 3  # copies, each with its original
 CHUNK_ELEMENTS = 4_000_000  # pixel values handled at a time: 32 MB as float64
 
 
@@ -169,27 +171,48 @@ class Dataset:
     @functools.cached_property
     def duplicates(self) -> dict[str, int]:
         """How many images of a split equal one of an earlier split, pixel for pixel; counted at first use."""
-        hashes = {name: split.hashes() for name, split in self.splits.items()}
+        ends = np.cumsum([len(split) for split in self.splits.values()])[:-1]
+        hashes = dict(zip(self.splits, np.split(self._hashes, ends), strict=True))
         return {
             f"{one}_and_{other}": int(np.isin(hashes[other], hashes[one]).sum())
             for one, other in PAIRS
             if other in hashes
         }
 
-    def duplicates_warning(self) -> str | None:
-        """Return a line that warns of images which are in two splits; None where there are none."""
+    @functools.cached_property
+    def _hashes(self) -> np.ndarray:
+        """Those of all images, split by split."""
+        return np.concatenate([split.hashes() for split in self.splits.values()])
+
+    def duplicates_warnings(self) -> Iterator[str]:
+        """Yield a line that warns of images which are in two splits, and one of those in two classes."""
         names = {"train": "training", "val": "validation", "test": "test"}
         found = [
             f"{count:,} of {len(self.splits[other]):,} {names[other]} images are {names[one]} images too"
             for one, other in PAIRS
             if (count := self.duplicates.get(f"{one}_and_{other}"))
         ]
-        if not found:
-            return None
-        return (
-            f"warning: {', '.join(found)}, pixel for pixel; "
-            "accuracy on them says nothing of new images. Remove the copies."
-        )
+        splits = self.splits.values()
+        part = np.repeat(np.arange(len(splits)), [len(split) for split in splits])
+        labels = np.concatenate([split.labels for split in splits])
+        files = [file for split in splits for file in split.files_at(np.arange(len(split)))]
+        _, first, inverse = np.unique(self._hashes, return_index=True, return_inverse=True)
+        twins = first[inverse]  # of each image the first that is equal
+
+        def remedy(chosen: np.ndarray) -> str:
+            rows = np.flatnonzero(chosen).tolist() if files else []
+            pairs = [f"{printable(files[row])} = {printable(files[twins[row]])}" for row in rows[:MAX_NAMED]]
+            more = f" and {len(rows) - MAX_NAMED:,} more" if len(rows) > MAX_NAMED else ""
+            return f"Remove the copies{': ' * bool(pairs)}{', '.join(pairs)}{more}."
+
+        if found:
+            consequence = "accuracy on them says nothing of new images"
+            yield (
+                f"warning: {', '.join(found)}, pixel for pixel; {consequence}. {remedy(part != part[twins])}"
+            )
+        if files and (torn := labels != labels[twins]).any():
+            count = f"{torn.sum():,} images equal one of another class"
+            yield f"warning: {count}, pixel for pixel. {remedy(torn)}"
 
 
 def _present(train: Split, val: Split | None, test: Split | None) -> dict[str, Split]:

@@ -15,7 +15,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from app.wording import printable
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
+SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")  # Pillow's other readers stay shut
 MAX_PIXELS = 178_000_000  # a file that declares more is refused before its pixels are decoded
 MAX_FILE_BYTES = 2**30  # the size of that many pixels of 16 bits and three channels

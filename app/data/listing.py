@@ -21,7 +21,7 @@ import numpy as np
 from app.data.images import SUFFIXES
 from app.errors import UserError
 from app.paths import shown
-from app.wording import composed, printable
+from app.wording import composed, counted, printable
 
 PART_FOLDERS = {
     "train": "train",
@@ -32,7 +32,8 @@ PART_FOLDERS = {
     "test": "test",
     "testing": "test",
 }
-IGNORED = ("__MACOSX", "@eaDir")  # what macOS adds to archives, and Synology's thumbnails to every folder
+# What macOS adds to archives, Synology to every folder, and a disk or share has at its root.
+IGNORED = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found")
 MAX_SHOWN = 12  # folders named in a message
 
 
@@ -75,6 +76,10 @@ def index_folder(root: Path, official: Sequence[str] | None = None) -> FolderInd
         names = subfolders(folder)
         if not names:
             raise UserError(f"{shown(folder)}: no class folders; images must lie in one folder a class")
+        if len(names) == 1 and (inner := subfolders(folder / names[0])):
+            only = f"{shown(folder)}: holds one folder only, {printable(names[0])}/, which holds "
+            advice = "If these are the classes or splits, move them up, or name that folder as DATA_DIR"
+            raise UserError(f"{only}{counted(len(inner), 'folder')}. {advice}")
         _compare(f"{shown(folder)}/", names, train, order)
     if official is not None:
         names, order = order, folders_of(official)
@@ -158,10 +163,14 @@ def _part_folders(root: Path, official: Sequence[str] | None) -> dict[str, Path]
 
 
 def _alluded(names: Sequence[str]) -> bool:
-    """Return whether all folders are named after splits, such as training_set and test_set."""
+    """Return whether folders are named after splits: all, or some otherwise alike, as x_train and x_test."""
     words = [[word.removesuffix("set") for word in re.split("[^a-z]+", name.lower())] for name in names]
     found = [{PART_FOLDERS[word] for word in each if word in PART_FOLDERS} for each in words]
-    return all(found) and "train" in set().union(*found) and len(set().union(*found)) > 1
+    alike: dict[tuple[str, ...], set[str]] = {(): set().union(*found) if all(found) else set()}
+    for each, parts in zip(words, found, strict=True):
+        rest = tuple(word for word in each if word and word not in PART_FOLDERS)
+        alike.setdefault(rest, set()).update(parts)
+    return any("train" in parts and len(parts) > 1 for parts in alike.values())
 
 
 def subfolders(folder: Path) -> list[str]:
@@ -198,7 +207,7 @@ def _compare(place: str, names: list[str], other_place: str, expected: list[str]
         raise UserError(
             f"{place} and {other_place} have different classes: only in {place}: "
             f"{', '.join(map(show, surplus)) or 'none'}; only in {other_place}: "
-            f"{', '.join(map(show, missing)) or 'none'}{hint}"
+            f"{', '.join(map(show, missing)) or 'none'}{hint}. All splits need the same class folders."
         )
 
 

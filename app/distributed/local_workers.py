@@ -13,7 +13,6 @@ from typing import TextIO
 from app.distributed.cluster import LOCAL_VARIABLE, VARIABLE, ask_no_proxy, config_of, find_group, is_alone
 from app.distributed.process_group import ProcessGroup
 from app.errors import UserError
-from app.machine import bound_cores
 from app.paths import module_command, runs_root, shown
 
 
@@ -34,8 +33,8 @@ def local_workers(num_workers: int, command: Sequence[str], experiment: str) -> 
     if num_workers == 1:
         yield find_group()
         return
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []  # not on macOS
-    most = max(2, bound_cores())
+    cores = sorted(os.sched_getaffinity(0))
+    most = max(2, len(cores))
     if not 1 <= num_workers <= most:
         raise UserError(f"WORKERS={num_workers}: choose 1 to {most}, a core for each worker of this machine")
     if not is_alone():
@@ -57,19 +56,16 @@ def local_workers(num_workers: int, command: Sequence[str], experiment: str) -> 
             inputs, env = subprocess.DEVNULL, environment | variables
             with open(log, "ab") as file:
                 processes.append(subprocess.Popen(program, env=env, stdin=inputs, stdout=file, stderr=file))
-            if cores:
-                os.sched_setaffinity(processes[-1].pid, cores[index::num_workers] or cores)
+            os.sched_setaffinity(processes[-1].pid, cores[index::num_workers] or cores)
         paths = ", ".join(map(shown, logs))
         print(f"{num_workers} workers on this machine; logs of the others: {paths}", flush=True)
-        if cores:
-            os.sched_setaffinity(0, cores[::num_workers])
+        os.sched_setaffinity(0, cores[::num_workers])
         os.environ[VARIABLE] = config_of(addresses, 0)  # for TensorFlow
         ask_no_proxy()
         yield ProcessGroup(addresses, check=check, num_local=num_workers)
     finally:
         os.environ.pop(VARIABLE, None)
-        if cores:
-            os.sched_setaffinity(0, cores)
+        os.sched_setaffinity(0, cores)
         _wait_or_kill(processes)
 
 

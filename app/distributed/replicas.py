@@ -50,7 +50,7 @@ class Replicas:
         """What this worker computes of each batch; None where it computes all of it."""
         if self.strategy is None:
             return None
-        own = self.strategy.extended._num_devices_per_worker if self.group.size > 1 else self.count
+        own = self.count // self.group.size
         return Shard(self.count, range(self.group.index * own, (self.group.index + 1) * own))
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:

@@ -21,7 +21,7 @@ from app.drawing.canvas import (
 
 # A sheet: square tiles with captions of several lines below, in inches.
 SHEET_TILE, SHEET_LINE = 1.45, 0.16
-CAPTION_POINTS = 8.5
+CAPTION_POINTS, CAPTION_INCHES = 8.5, SHEET_TILE + MARGIN - 0.06
 WRONG_SIGN = "✗ "
 
 
@@ -62,7 +62,7 @@ def draw_grid(
             sign = WRONG_SIGN if marked and line == 0 else ""
             figure.text(
                 (left + SHEET_TILE / 2) / width, (bottom - 0.05 - line * SHEET_LINE) / height,
-                shortened(sign + text, pitch - 0.06, CAPTION_POINTS),
+                shortened(sign + text, CAPTION_INCHES, CAPTION_POINTS),
                 fontsize=CAPTION_POINTS, ha="center", va="top", parse_math=False,
                 color=VERMILION if marked else BLACK,
             )  # fmt: skip

@@ -8,7 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from app.evaluation.metrics import expected_calibration_error, probabilities, reliability
+from app.evaluation.metrics import (
+    expected_calibration_error,
+    negative_log_likelihood,
+    probabilities,
+    reliability,
+)
 
 TEMPERATURES = 0.05, 20.0  # the least and the greatest that a fit gives
 SURE_PRECISION = 0.95
@@ -112,9 +117,9 @@ def calibrated_metrics(
         fraction that is predicted correctly, `sure_precision`, None where there are none.
     """
     content: dict[str, Any] = {"temperature": temperature, "unsure_below": unsure_below}
-    true_class = np.arange(len(labels)), labels
-    for suffix, softmax in (("_before", probabilities(logits)), ("", probabilities(logits, temperature))):
-        content[f"loss{suffix}"] = float(-np.log(np.maximum(softmax[true_class], 1e-300)).mean())
+    for suffix, divisor in (("_before", 1.0), ("", temperature)):
+        softmax = probabilities(logits, divisor)
+        content[f"loss{suffix}"] = negative_log_likelihood(labels, logits, divisor)
         error = expected_calibration_error(reliability(labels, softmax))
         content[f"expected_calibration_error{suffix}"] = error
     sure = softmax.max(-1) >= unsure_below

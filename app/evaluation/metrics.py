@@ -21,6 +21,13 @@ def probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
+def negative_log_likelihood(labels: np.ndarray, logits: np.ndarray, temperature: float = 1.0) -> float:
+    """Return its mean over images, in nats; `labels` (images,) of `logits` (images, classes)."""
+    relative = (np.asarray(logits, np.float64) - np.max(logits, axis=-1, keepdims=True)) / temperature
+    true_class = np.take_along_axis(relative, np.asarray(labels)[:, None], -1)[:, 0]
+    return float(np.mean(np.log(np.exp(relative).sum(-1)) - true_class))
+
+
 def classification_metrics(
     labels: np.ndarray, logits: np.ndarray, class_names: Sequence[str]
 ) -> dict[str, Any]:
@@ -48,14 +55,13 @@ def classification_metrics(
         labels, predicted, labels=classes, zero_division=0.0
     )
     bins = reliability(labels, softmax)
-    likelihood = np.log(np.maximum(softmax[np.arange(len(labels)), labels], 1e-300))
     matrix = confusion_matrix(labels, predicted, len(classes))
     cells = np.nonzero(matrix)  # of 3,000 classes hardly any: all of them would take 81 MB as JSON
     # Of equal logits those of the first classes, as in argmax.
     top5 = (np.argsort(-logits, axis=-1, kind="stable")[:, :5].T == labels).any(0)
     return {
         "images": len(labels),
-        "loss": float(-likelihood.mean()),
+        "loss": negative_log_likelihood(labels, logits),
         "accuracy": float(np.mean(predicted == labels)),
         "top5_accuracy": float(np.mean(top5)) if len(classes) > 5 else None,
         "macro_f1": float(f1[(counts > 0) | np.isin(classes, predicted)].mean()),
@@ -146,12 +152,13 @@ def chance_remark(experiment: str, metrics: MetricsRecord, dataset: DatasetRecor
     error = math.sqrt(chance * (1 - chance) / dataset.num_images.val)
     if metrics.headline.val_accuracy > chance + 2 * error:
         return None
-    if metrics.headline.val_accuracy > chance and chance + 2 * error >= 1:
-        few = f"{counted(dataset.num_images.val, 'validation image')} cannot tell any accuracy from guessing"
-        return f"{few}; hold out more"
+    guessing = f"guessing among {len(dataset.class_names)} classes"
+    finding = f"The accuracy is at chance level: {guessing} is right for {100 * chance:.1f} %. Train longer"
+    if metrics.headline.val_accuracy > chance:
+        few = (
+            f"{counted(dataset.num_images.val, 'validation image')} cannot tell this accuracy from {guessing}"
+        )
+        finding = f"{few}, which is right for {100 * chance:.1f} %. Hold out more, train longer"
     is_file = (experiments_dir() / f"{experiment}.yaml").is_file()  # not where one of a set's runs is meant
     command = f": make doctor EXP={experiment}" if is_file else ""
-    return (
-        f"The accuracy is at chance level: guessing among {len(dataset.class_names)} classes is right for "
-        f"{100 * chance:.1f} %. Train longer, lower the learning rate, or run the doctor{command}"
-    )
+    return f"{finding}, lower the learning rate, or run the doctor{command}"

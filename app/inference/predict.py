@@ -13,8 +13,8 @@ import numpy as np
 
 from app.data.chosen import find_images, shown_pattern
 from app.data.images import BadImageError, ImageFormat, decode_file, listing_of, quiet_pillow
-from app.drawing.canvas import certainty_of
-from app.drawing.image_grid import draw_grid
+from app.drawing.canvas import certainty_of, shortened_apart
+from app.drawing.image_grid import CAPTION_INCHES, CAPTION_POINTS, draw_grid
 from app.errors import UserError
 from app.evaluation.metrics import probabilities
 from app.files import new_folder, write_text
@@ -113,8 +113,10 @@ def predict(
         print(f"unsure ({limit}): {number:,} of {len(good):,}", file=out)
     folder = new_folder(run.path / "predictions")
     write_text(folder / "predictions.csv", _csv(predictions))
+    short = shortened_apart(trained.classifier.class_names, CAPTION_INCHES, CAPTION_POINTS)
     captions = [
-        f"{printable(each.path.name)}\n{each.classes[0]}\n{each.certainty}" for each in good[:SHEET_IMAGES]
+        f"{printable(each.path.name)}\n{short[each.classes[0]]}\n{each.certainty}"
+        for each in good[:SHEET_IMAGES]
     ]
     drawn = f"the first {len(captions)} of {len(good):,} images"
     if len(captions) == len(good):

@@ -8,6 +8,7 @@ from app.reports import html as page
 from app.reports.cells import data_name, percent, seconds_text, source_cell
 from app.reports.compare_chance import all_on_same_images
 from app.reports.compare_groups import Group, differing_settings
+from app.runs import detour
 from app.wording import aligned
 
 MOST_LETTERS = 90  # of a heading that fits over the picture
@@ -154,9 +155,9 @@ def _tiles(groups: Sequence[Group]) -> list[tuple[str, str]]:
         ]
     found = []
     finished = [group for group in groups if group.first.finished]
-    if finished and all_on_same_images(finished):
-        means = [statistics.mean(group.accuracies) for group in finished]
-        best = finished[means.index(max(means))]
+    if len(finished) == len(groups) and all_on_same_images(groups):
+        means = [statistics.mean(group.accuracies) for group in groups]
+        best = groups[means.index(max(means))]
         leads = best.label if means.count(max(means)) == 1 else "several"
         found.append((_mean(best.accuracies), f"highest accuracy on {_split(best)}: {leads}"))
     sizes = [group.metrics("parameters", "total")[0] for group in finished]  # of all seeds the same
@@ -187,6 +188,9 @@ def _notes(groups: Sequence[Group]) -> list[str]:
         notes.append("Of an unfinished run it is that of its last epoch so far.")
     if any(len(group.trials) > 1 for group in groups):
         notes.append("Of several seeds, n of them: the mean, the smallest and the largest.")
+    for group in groups:
+        if why := detour(group.first.run, group.first.experiment):
+            notes.append(f"Of {group.label}: {why}.")
     if not all_on_same_images(groups):
         notes.append(
             "Not all are known to be validated on the same images: "

@@ -26,7 +26,7 @@ from app.reading import read_history, read_predictions, read_record
 from app.records import CalibratedRecord, DatasetRecord, EnvironmentRecord, EvaluationRecord, MetricsRecord
 from app.reports import html as page
 from app.reports.cells import percent, seconds_text, source_accuracies, train_command
-from app.runs import Run, load_run_experiment
+from app.runs import Run, detour, load_run_experiment
 from app.wording import counted, duration
 
 SKIPPED_NAMED = 5  # of the images left out
@@ -107,6 +107,8 @@ def _parts(run: Run, experiment: Experiment, metrics: MetricsRecord, remark: str
         yield page.paragraph(_reference(experiment))
     if remark_on_chance := chance_remark(experiment.name, metrics, dataset):
         yield page.paragraph(remark_on_chance)
+    if why := detour(run, experiment):
+        yield page.paragraph(f"Not what one training gives: {why}.")
     if dataset.skipped:
         left_out, named = len(dataset.skipped), ", ".join(dataset.skipped[:SKIPPED_NAMED])
         more = f" and {left_out - SKIPPED_NAMED} more (see dataset.json)" if left_out > SKIPPED_NAMED else ""

@@ -59,6 +59,7 @@ class FinalistsRecord(Record):
     finalists: list[FinalistRecord]
     test: list[float]  # accuracies of the first one's runs on the test split
     no_test: str | None  # why there are none
+    evaluations: Count = 1  # of each of these runs on it, at most, by hand too
     tested: list[Count]  # all trials that the test split was evaluated for, in earlier calls or by hand too
 
 
@@ -112,6 +113,7 @@ def train_finalists(
     settings = next(trial.settings for trial in chosen if trial.number == finalists[0].trial)
     data = trial_experiment(experiment, settings).dataset  # runs may have found the images elsewhere
     test = [_test_accuracy(find_run(name), data) for name in finalists[0].runs if has_test]
+    evaluations = max((len(evaluations_on_test(find_run(name))) for name in finalists[0].runs), default=0)
     no_test = None if test else "no run with another seed finished" if has_test else "the data have none"
     before = read_finalists(folder)
     tested = set(before.tested) if before else set()
@@ -123,7 +125,12 @@ def train_finalists(
         if run.finished and evaluations_on_test(run):
             tested.add(number)
     record = FinalistsRecord(
-        finished=len(best), finalists=finalists, test=test, no_test=no_test, tested=sorted(tested)
+        finished=len(best),
+        finalists=finalists,
+        test=test,
+        no_test=no_test,
+        evaluations=evaluations,
+        tested=sorted(tested),
     )
     write_json(folder / FILE, record.content)
     warn_of_formats(folder.name, out)

@@ -131,7 +131,7 @@ def _winner(
     yield page.heading(f"The settings of trial {winner.number}")
     if finalists is None:
         yield page.paragraph(
-            "The best so far. Its value is the best of many, so with other seeds it will be lower on average."
+            "The best so far. Its value is the best of many, so with other seeds it will be worse on average."
         )
     value = value_text(value_of(winner), sweep)
     comment = f"Trial {winner.number} of the sweep {winner.run}: {sweep.objective} {value}."

@@ -192,7 +192,7 @@ def _as_recorded(kept: Experiment, wanted: Experiment) -> Experiment:
 
 def _study_name(experiment: Experiment, fingerprint: str) -> str:
     """Return the same name for the same sweep on every machine."""
-    settings = experiment.model_dump(mode="json", exclude=LABELS | SweepSet.not_compared)
+    settings = experiment.model_dump(mode="json", exclude=SweepSet.not_compared)
     content = json.dumps([settings, fingerprint, *experiment.optimizer.rate_multipliers], sort_keys=True)
     return f"{experiment.name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 

@@ -101,7 +101,8 @@ def _unseen(record: FinalistsRecord, sweep: SweepConfig) -> list[str]:
         return [f"The test split was not evaluated: {record.no_test}."]
     several = f" on average of {len(record.test)} seeds" if len(record.test) > 1 else ""
     accuracy = statistics.mean(record.test)
-    words = f"Test split, evaluated once for trial {best.trial}: accuracy {percent(accuracy)}{several}"
+    times = "once" if record.evaluations == 1 else f"{record.evaluations} times"
+    words = f"Test split, evaluated {times} for trial {best.trial}: accuracy {percent(accuracy)}{several}"
     if in_percent(sweep):
         lower = "below" if accuracy < best.value else "above"
         words += f", {difference_text(abs(best.value - accuracy), sweep)} {lower} the value in the sweep"

@@ -26,7 +26,7 @@ from app.preflight import train_again
 from app.reading import Row, parse_record
 from app.records import Count, Epoch, Record
 from app.runs import Run
-from models.variables import assign, metric_values, variable_groups
+from models.variables import assign, variable_groups
 
 FORMAT_VERSION = 1
 KEPT_STATES = 2
@@ -86,29 +86,17 @@ class State:
     values: dict[str, list[np.ndarray]]
 
 
-def save_state(
-    run: Run,
-    model: keras.Model,
-    progress: Progress,
-    metrics: Sequence[np.ndarray] | None = None,
-    writes: bool = True,
-) -> None:
+def save_state(run: Run, model: keras.Model, progress: Progress, metrics: Sequence[np.ndarray]) -> None:
     """Write the state of training into `checkpoints/last/`, atomically, and delete old ones.
-
-    The metrics of several workers are added up: each of them has to call this, though only the chief writes.
 
     Args:
         run: The run folder.
         model: A compiled model whose optimizer and metrics are built.
         progress: Where training stands.
-        metrics: Values to store for the metric variables instead of their present ones.
-        writes: Whether this worker writes the file.
+        metrics: Values to store for the metric variables.
     """
     groups = variable_groups(model)
     path = run.states / f"state-{progress.epoch:05d}-{progress.step:07d}.npz"
-    metrics = metric_values(model) if metrics is None else metrics
-    if not writes:
-        return
     header = {
         "format_version": FORMAT_VERSION,
         "progress": asdict(progress),

@@ -24,7 +24,7 @@ class Freezing:
         layers: What is named, in the order of computation.
         below: Of these, what lies below everything else, so that no gradient passes it.
         frozen: The trainable variables of the layers.
-        held: Identities of all variables that keep their values at present, moving statistics included.
+        held: Whether they keep their weights at present.
 
     Raises:
         UserError: A pattern fits no layer, or nothing would be left to train.
@@ -49,7 +49,7 @@ class Freezing:
                 f"model.freeze: received {list(patterns)}, which leaves nothing to train; 'backbone' freezes "
                 "all but the head"
             )
-        self.held: frozenset[int] = frozenset()
+        self.held = False
 
     def hold(self, epoch: int) -> bool:
         """Freeze the layers, or unfreeze them, as an epoch, counted from 0, has them.
@@ -58,11 +58,11 @@ class Freezing:
             Whether that changed anything. A training step that was compiled before is then another one.
         """
         frozen = self._is_frozen(epoch)
-        if frozen == bool(self.held):
+        if frozen == self.held:
             return False
         for layer in self.layers:
             layer.trainable = not frozen
-        self.held = frozenset(id(each) for layer in self.layers for each in layer.weights if frozen)
+        self.held = frozen
         return True
 
     def until(self, epoch: int, epochs: int) -> int:

@@ -10,12 +10,11 @@ from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from app.config import Experiment
+from app.data.progress import LINE_SECONDS, LOG_SECONDS
 from app.reading import Row
 from app.training.checkpoint import Progress
 from app.wording import duration
 
-LINE_SECONDS = 0.2  # the bar is redrawn this often
-LOG_SECONDS = 30.0  # and where the output is no terminal, a line is printed this often
 BAR_COLUMNS = (8, 40)  # least and greatest width of the bar
 
 

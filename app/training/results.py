@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from app.classifier_files import load_classifier
+from app.config.training import TrainingConfig
 from app.data.dataset import Split
 from app.data.views import VIEWS
 from app.evaluation.calibration import calibrate, calibrated_metrics
@@ -16,7 +17,7 @@ from app.evaluation.records import count_test_evaluation, evaluations_on_test
 from app.files import atomic_path, write_json
 from app.machine import peak_memory_megabytes
 from app.paths import shown
-from app.reading import read_record
+from app.reading import Row, read_record
 from app.records import DatasetRecord, MetricsRecord
 from app.runs import Run
 from app.training.checkpoint import Progress
@@ -28,6 +29,13 @@ from models.losses import SparseCrossentropy
 
 def _accuracy(logits: np.ndarray, split: Split) -> float:
     return float(np.mean(logits.argmax(-1) == split.labels))
+
+
+def _measured(classifier: keras.Model, split: Split, logits: np.ndarray, training: TrainingConfig) -> Row:
+    """Return loss, with the L2 terms that `val_loss` holds too, and accuracy."""
+    loss = SparseCrossentropy(softmax_before_loss=training.loss.softmax_before_loss)
+    penalty = sum(float(term) for term in classifier.losses)
+    return {"loss": float(loss(split.labels, logits)) + penalty, "accuracy": _accuracy(logits, split)}
 
 
 def write_results(run: Run, job: Job, classifier: keras.Model, progress: Progress) -> None:
@@ -50,6 +58,9 @@ def write_results(run: Run, job: Job, classifier: keras.Model, progress: Progres
     if best is not None and best is not last:
         selected = load_classifier(run.best_model)
         best_logits = split_logits(selected, dataset.val, size)
+        if read_record(run.dataset, DatasetRecord).fingerprints_before:  # its epoch may have had other images
+            now = _measured(selected, dataset.val, best_logits, training)
+            best = best | {f"val_{key}": value for key, value in now.items()}
     both = {"best": best_logits, "last": last_logits}
     with atomic_path(run.predictions) as temporary:
         arrays = {f"{which}_logits": logits for which, logits in both.items()}
@@ -72,13 +83,10 @@ def write_results(run: Run, job: Job, classifier: keras.Model, progress: Progres
     test: dict[str, Any] | None = None
     if dataset.test is not None:
         logits = split_logits(selected, dataset.test, size)
-        loss = SparseCrossentropy(softmax_before_loss=training.loss.softmax_before_loss)
-        penalty = sum(float(term) for term in selected.losses)  # L2 terms, which val_loss holds too
         test = {
             "checkpoint": "best",
             "images": len(dataset.test),
-            "loss": float(loss(dataset.test.labels, logits)) + penalty,
-            "accuracy": _accuracy(logits, dataset.test),
+            **_measured(selected, dataset.test, logits, training),
         }
         if of_best := calibration.get("best"):
             of = of_best["temperature"], of_best["unsure_below"]

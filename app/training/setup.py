@@ -112,8 +112,7 @@ class Job:
         yield from filter(None, (self.start.line, self.start.warning))
         if skipped := len(self.dataset.skipped):
             yield f"images left out because they cannot be read: {skipped} (dataset.json lists them)"
-        if duplicates := self.dataset.duplicates_warning():
-            yield duplicates
+        yield from self.dataset.duplicates_warnings()
         yield from optimizer_warnings(self.experiment, self.classifier, self.steps_per_epoch)
 
     def describe_environment(self) -> dict[str, Any]:

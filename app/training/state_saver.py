@@ -124,5 +124,8 @@ class StateSaver(keras.callbacks.Callback):
         self.progress.peak_memory_megabytes = max(
             peak_memory_megabytes(), self.progress.peak_memory_megabytes
         )
-        save_state(self.run, self.model, self.progress, metrics, writes=self.job.is_chief)
+        if metrics is None:
+            metrics = metric_values(self.model)  # added up over the workers, all of which take part
+        if self.job.is_chief:
+            save_state(self.run, self.model, self.progress, metrics)
         self.saved_at = time.monotonic()

@@ -1,9 +1,9 @@
 """Layers that change the colours of training images at random, each image by draws of its own.
 
-They have the names and arguments of Keras' layers and do what Keras' documentation says. Keras 3.15 does not:
-it clips the saturation to 255 instead of 1, so that a strong draw changes the hue; draws the factors of
-saturation, contrast and colour degeneration from other ranges than documented where one number is given. See
-tone_layers.py for the others.
+They have the names and arguments (but `value_range`) of Keras' layers and do what Keras' documentation says.
+Keras 3.15 does not: it clips the saturation to 255 instead of 1, so that a strong draw changes the hue; draws
+the factors of saturation, contrast and colour degeneration from other ranges than documented where one number
+is given. See tone_layers.py for the others.
 """
 
 from collections.abc import Sequence
@@ -23,21 +23,16 @@ class Recolour(PerImage):
     """Base of these layers: pixels in float32 that stay in their range, and draws for each image.
 
     Args:
-        value_range: The smallest and the largest value of a pixel.
         seed: Start of the random draws; None for a different one each time.
     """
 
-    def __init__(self, value_range: Sequence[float] = (0, 255), seed: int | None = None, **kwargs: Any):
+    def __init__(self, seed: int | None = None, **kwargs: Any):
+        kwargs.pop("value_range", None)  # in models of earlier commits, where it is (0, 255)
         super().__init__(seed=seed, **kwargs)
-        rule = "value_range must be two different numbers"
-        require(len(value_range) == 2 and value_range[0] != value_range[1], rule, value_range)
-        self.value_range = tuple(sorted(value_range))
 
     def _augment(self, images):
-        low, high = self.value_range
-        pixels = (ops.cast(images, "float32") - low) / (high - low)
-        pixels = ops.clip(self._recolour(pixels), 0.0, 1.0) * (high - low) + low
-        return as_dtype(pixels, images.dtype)
+        pixels = self._recolour(ops.cast(images, "float32") / 255.0)
+        return as_dtype(ops.clip(pixels, 0.0, 1.0) * 255.0, images.dtype)
 
     def _recolour(self, pixels):
         """Change `pixels` (batch, height, width, channels), float32 from 0 to 1; the result is clipped."""
@@ -56,10 +51,8 @@ class RecolourByFactor(Recolour):
         factor: The limits of the draw, or the upper one alone.
     """
 
-    def __init__(
-        self, factor: Factor, value_range: Sequence[float] = (0, 255), seed: int | None = None, **kwargs: Any
-    ):
-        super().__init__(value_range, seed, **kwargs)
+    def __init__(self, factor: Factor, seed: int | None = None, **kwargs: Any):
+        super().__init__(seed, **kwargs)
         self.factor = self._limits(factor)
 
     def _limits(self, factor: Any) -> tuple[float, float]:
@@ -128,7 +121,6 @@ class RandomColorJitter(Recolour):
 
     def __init__(
         self,
-        value_range: Sequence[float] = (0, 255),
         brightness_factor: Factor | None = None,
         contrast_factor: Factor | None = None,
         saturation_factor: Factor | None = None,
@@ -136,7 +128,7 @@ class RandomColorJitter(Recolour):
         seed: int | None = None,
         **kwargs: Any,
     ):
-        super().__init__(value_range, seed, **kwargs)
+        super().__init__(seed, **kwargs)
         if isinstance(brightness_factor, int | float):
             brightness_factor = (-brightness_factor, brightness_factor)
         self.brightness_factor = limits("brightness_factor", brightness_factor, -1, 1)

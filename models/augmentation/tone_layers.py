@@ -6,7 +6,6 @@ draws the upper limit of posterization; and it draws thresholds and additions of
 whatever the lower limit.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 from keras import ops, random
@@ -65,11 +64,10 @@ class Solarization(Recolour):
         self,
         addition_factor: Factor = 0.0,
         threshold_factor: Factor = 1.0,
-        value_range: Sequence[float] = (0, 255),
         seed: int | None = None,
         **kwargs: Any,
     ):
-        super().__init__(value_range, seed, **kwargs)
+        super().__init__(seed, **kwargs)
         self.addition_factor = limits("addition_factor", addition_factor, 0, 1)
         self.threshold_factor = limits("threshold_factor", threshold_factor, 0, 1)
 

@@ -16,7 +16,6 @@ from app.config.schedules import ConstantSchedule, Section
 from app.errors import UserError
 from app.paths import experiments_dir
 from app.training.optimizers import build_optimizer
-from models.network import MODELS
 from tests.conftest import shipped_experiments
 
 
@@ -25,10 +24,6 @@ def test_generated_files_are_current():
     hint = "run `make schema`"
     assert CATALOGUE.read_text() == to_json(current) + "\n", hint
     assert (experiments_dir() / "schema.json").read_text() == to_json(editor_schema(current)) + "\n", hint
-
-
-def test_every_network_is_listed():
-    assert sorted(catalogue()["models"]) == sorted(MODELS)
 
 
 @pytest.mark.parametrize("name", catalogue()["optimizers"])

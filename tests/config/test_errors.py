@@ -45,7 +45,6 @@ ONE_MISTAKE = {
     "end_above_peak": ("learning_rate: 0.1", "learning_rate: {schedule: cosine, end: 1, peak: 0.1}", ["8:42: optimizer.learning_rate.end: must be at most the peak, which is 0.1; got 1"]),
     "early_span": ("learning_rate: 0.1", "learning_rate: {schedule: cosine, peak: 1, warmup_epochs: 4, span_epochs: 3}", ["8:61: optimizer.learning_rate.warmup_epochs: must be below span_epochs, which is 3; got 4"]),
     "factors_of_keras": ("# A", "augmentation: [{random_hue: {factor: [-0.1, 0.5]}}] #", ["1:38: augmentation[0].random_hue.factor: every item must be at least 0; got [-0.1, 0.5]"]),
-    "value_range": ("# A", "augmentation: [{random_hue: {factor: 0.1, value_range: [0, 1]}}] #", ["1:56: augmentation[0].random_hue.value_range: must be one of [0, 255]; got [0, 1]"]),
     "factor_of_ours": ("# A", "augmentation: [{random_saturation: {factor: 1.5}}] #", ["1:45: augmentation[0].random_saturation.factor: must be at most 1; got 1.5"]),
     "factor_of_keras": ("# A", "augmentation: [{random_brightness: {factor: -5}}] #", ["1:45: augmentation[0].random_brightness.factor: must be at least -1; got -5"]),
     "dataset": ("digits", "digit", ["3:9: dataset.name: unknown dataset 'digit'; did you mean 'digits'? allowed: " + ", ".join(catalogue()["datasets"])]),

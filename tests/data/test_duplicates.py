@@ -12,7 +12,7 @@ def test_no_duplicates(load, write_images):
     write_images("image_folder")
     data = load()
     assert data.as_json()["duplicates"] == {"train_and_val": 0}
-    assert data.duplicates_warning() is None
+    assert not [*data.duplicates_warnings()]
 
 
 def test_duplicates_across_the_parts(load, write_images):
@@ -23,15 +23,17 @@ def test_duplicates_across_the_parts(load, write_images):
     write_images("image_folder/test", count=5)
     data = load()
     assert data.as_json()["duplicates"] == {"train_and_val": 3, "train_and_test": 10, "val_and_test": 3}
-    text = data.duplicates_warning()
+    (text,) = data.duplicates_warnings()
     assert text.startswith(
         "warning: 3 of 5 validation images are training images too, 10 of 10 test images are training images "
         "too, 3 of 10 test images are validation images too, pixel for pixel; "
     )
     assert "\n" not in text
+    named = "val/cat/1.png = train/cat/1.png, val/dog/0.png = train/dog/0.png"
+    assert text.endswith(f" Remove the copies: {named}, val/dog/1.png = train/dog/1.png and 10 more.")
     data = load(validation="test")
     assert data.duplicates == {"train_and_val": 10}
-    assert "10 of 10 validation images" in data.duplicates_warning()
+    assert "10 of 10 validation images" in next(data.duplicates_warnings())
 
 
 def test_duplicates_of_validation_and_test_alone(load, write_images, data_root):
@@ -45,8 +47,21 @@ def test_duplicates_of_validation_and_test_alone(load, write_images, data_root):
         Image.new("RGB", (8, 6), (colour, 0, 0)).save(folder / f"{file}.png")
     data = load()
     assert data.as_json()["duplicates"] == {"train_and_val": 0, "train_and_test": 0, "val_and_test": 1}
-    assert data.duplicates_warning().startswith(
+    assert next(data.duplicates_warnings()).startswith(
         "warning: 1 of 3 test images are validation images too, pixel for pixel; "
+    )
+
+
+def test_images_of_two_classes_are_named(load, write_images):
+    folder = write_images("image_folder/train", count=6)
+    write_images("image_folder/val", count=1)
+    (folder / "cat" / "3.png").rename(folder / "cat" / "moved.png")
+    Image.open(folder / "cat" / "moved.png").save(folder / "dog" / "copy.png")
+    Image.open(folder / "cat" / "4.png").save(folder / "cat" / "same class.png")
+    text = [*load().duplicates_warnings()][-1]
+    assert text == (
+        "warning: 1 images equal one of another class, pixel for pixel. Remove the copies: "
+        "train/dog/copy.png = train/cat/moved.png."
     )
 
 

@@ -51,7 +51,8 @@ def test_what_is_left_out(load, write_images, data_root):
     folder = write_images("image_folder")
     (folder / "cat" / "notes.txt").write_text("x")
     (folder / "cat" / ".hidden.png").write_bytes(b"")
-    (folder / "__MACOSX").mkdir()
+    for name in ("__MACOSX", "$RECYCLE.BIN", "System Volume Information"):
+        (folder / name).mkdir()
     (folder / ".git").mkdir()
     (folder / "cat" / "more").mkdir()
     os.rename(folder / "cat" / "0.png", folder / "cat" / "more" / "0.PNG")
@@ -86,12 +87,23 @@ def test_named_dataset_of_other_classes(load, write_images, tmp_path, monkeypatc
     [
         ([], "no class folders"),
         (["cat"], "one class only"),
+        (
+            ["photos/cat", "photos/dog"],
+            "holds one folder only, photos/, which holds 2 .* as DATA_DIR$",
+        ),
+        (
+            ["train/train/cat", "train/train/dog"],
+            "train: holds one folder only, train/, which holds 2 f",
+        ),
         (["cat", "dog", "emu"], "class folders without images: .*emu.* or remove the class.$"),
         (
             ["train/cat", "train/dog", "train/emu", "test/cat", "test/dog", "test/emu"],
             "class folders without images: .*emu.* or remove the class from all splits.$",
         ),
-        (["train/cat", "train/dog", "test/cat", "test/emu"], "only in .*test/: emu; only in .*train/: dog"),
+        (
+            ["train/cat", "train/dog", "test/cat", "test/emu"],
+            "only in .*test/: emu; only in .*train/: dog. All s",
+        ),
         (["train", "test"], "no class folders"),
     ],
 )

@@ -42,6 +42,7 @@ def test_spellings_of_the_splits(load, write_images, layout, parts):
         "emu fox test",
         "training_set test_set",  # classes of that name would be told apart by the number of their images
         "seg_train seg_test",
+        "seg_train seg_test seg_pred",
         "bus car train/..",  # a class train, its images right in the folder
     ],
 )
@@ -81,4 +82,7 @@ def test_different_classes_below_a_path_with_and_in_it(load, write_images, tmp_p
     with pytest.raises(UserError) as caught:
         load(data_dir="data/cats and dogs and more")
     place = "data/cats and dogs and more"
-    assert str(caught.value).endswith(f"only in {place}/test/: emu; only in {place}/train/: dog")
+    words = (
+        f"only in {place}/test/: emu; only in {place}/train/: dog. All splits need the same class folders."
+    )
+    assert str(caught.value).endswith(words)

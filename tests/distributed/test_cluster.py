@@ -132,12 +132,6 @@ def test_no_two_workers_write_the_same_log(home, monkeypatch):
     assert all(path.suffix == ".log" and "tiny" in path.name for path in logs)
 
 
-def test_a_log_of_an_earlier_run_is_kept(home):
-    first = worker_log("tiny", 1)
-    first.write_text("the first run")
-    assert worker_log("tiny", 1) != first and first.read_text() == "the first run"
-
-
 def test_one_worker_starts_nothing(home):
     with local_workers(1, ["no-such-verb"], "tiny") as group:
         assert (group.size, group.num_local) == (1, 0) and not list(home.iterdir())

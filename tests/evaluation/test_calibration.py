@@ -11,7 +11,7 @@ from app.evaluation.calibration import (
     fit_temperature,
     least_sure_probability,
 )
-from app.evaluation.metrics import probabilities
+from app.evaluation.metrics import negative_log_likelihood, probabilities
 
 
 def drawn(temperature, images=20_000, classes=5, seed=0):
@@ -49,6 +49,13 @@ def test_where_all_is_correct_the_probabilities_stay(scale):
     found, remark = fit_temperature(logits.argmax(-1), logits)
     assert found == 1.0 and "No temperature fits" in remark
     assert calibrate(logits.argmax(-1), logits)["unsure_below"] == probabilities(logits).max(-1).min()
+
+
+def test_losses_of_logits_that_are_far_apart_are_whole():
+    labels, logits = np.array([1, 0, 0]), np.array([[1e4, 0], [1e4, 0], [1e4, 0]], np.float32)
+    content = calibrated_metrics(labels, logits, 2.0, 0.5)
+    assert content["loss_before"] == pytest.approx(1e4 / 3) and content["loss"] == pytest.approx(5e3 / 3)
+    assert negative_log_likelihood(labels, logits) == content["loss_before"]
 
 
 def test_the_greatest_temperature_is_remarked():

@@ -102,8 +102,10 @@ def test_finished_folds_stay_and_other_settings_get_a_folder_of_their_own(home, 
     said = capsys.readouterr().out
     assert f"fold 3 of 3: {before[2]} is finished" in said and "1,797 images, each predicted by" in said
     assert len(list_runs("noisy")) == 0  # no run of the experiment's own
-    assert cli.main(["folds", "noisy", "--folds", "2", "--set", "training.epochs=1 seed=2"]) == 0
-    assert cli.main(["folds", "noisy", "--folds", "2", "--set", "training.epochs=1 seed=3"]) == 0
+    (found,) = list_fold_sets("noisy")
+    for seed in (2, 3):
+        two = load_experiment("noisy", ["dataset.fold.of=2", "dataset.fold.index=0", f"seed={seed}"])
+        find_set(two, found.record.fingerprint, FoldSet, "2-")
     names = [found.folder.name for found in list_fold_sets("noisy")]
     assert sorted(names) == ["noisy.2-folds", "noisy.2-folds-2", "noisy.3-folds"]
 

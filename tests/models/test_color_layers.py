@@ -44,11 +44,6 @@ def test_saturation_equals_colorsys(name, factor):
     np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
-def test_full_saturation_keeps_the_hue():
-    (found,) = augmented("random_saturation", np.full((2, 2, 3), (200, 150, 100)), factor=[1.0, 1.0])
-    np.testing.assert_allclose(found[0, 0], [200, 100, 0], atol=1e-3)
-
-
 @pytest.mark.parametrize(
     ("name", "argument"), [("random_hue", "factor"), ("random_color_jitter", "hue_factor")]
 )
@@ -169,12 +164,9 @@ COLOURS = {
 
 
 @pytest.mark.parametrize("name", COLOURS)
-def test_pixels_stay_in_their_range_whatever_it_is(name):
+def test_pixels_stay_in_their_range(name):
     found = augmented(name, copies(PIXELS)[:50], **COLOURS[name])
     assert found.min() >= 0 and found.max() <= 255
-    small = augmented(name, copies(PIXELS)[:50] / 255, value_range=[0, 1], **COLOURS[name])
-    # A pixel at the edge of a threshold or of a step may fall to the other side of it.
-    assert np.mean(np.abs(255 * small - found) > 0.01) < 1e-3
 
 
 @pytest.mark.parametrize("name", COLOURS)
@@ -200,7 +192,6 @@ def test_draws_of_one_layer_are_independent():
         ("random_saturation", {"factor": [0.1, 0.2, 0.3]}),
         ("random_contrast", {"factor": -0.5}),
         ("random_color_jitter", {"hue_factor": 2.0}),
-        ("random_color_jitter", {"value_range": [1, 1]}),
         ("random_posterization", {"factor": [0, 3]}),
         ("random_posterization", {"factor": 2.5}),
         ("solarization", {"threshold_factor": 128}),

@@ -139,16 +139,6 @@ def test_other_ranks_take_keras_path():
     np.testing.assert_array_equal(fused(inputs, training=True), stock(inputs, training=True))
 
 
-def test_saved_layer_loads_in_safe_mode(tmp_path):
-    model = keras.Sequential([keras.Input((5, 7, 16)), BatchNormalization(momentum=0.8)])
-    model.layers[0].set_weights(STATISTICS)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
-    assert type(loaded.layers[0]) is BatchNormalization
-    assert loaded.layers[0].momentum == 0.8
-    np.testing.assert_array_equal(loaded(batch()), model(batch()))
-
-
 def test_exported_layer_gives_the_same(tmp_path):
     model = keras.Sequential([keras.Input((5, 7, 16)), BatchNormalization(momentum=0.8), Gelu()])
     model.layers[0].set_weights(STATISTICS)

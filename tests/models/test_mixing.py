@@ -254,12 +254,6 @@ def test_eager_and_compiled_steps_train_alike():
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
 
 
-def test_a_saved_layer_draws_the_same():
-    layer = Cutmix(0.5, 0.25, seed=3)
-    twin = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
-    np.testing.assert_array_equal(layer(BATCH, training=True), twin(BATCH, training=True))
-
-
 @pytest.mark.parametrize("arguments", [{"alpha": 0}, {"probability": 0}, {"probability": 1.5}])
 def test_bad_arguments_are_named(arguments):
     for name in ("mixup", "cutmix"):

@@ -11,18 +11,14 @@ from app.config.schedules import ConstantSchedule
 from app.reports.networks import build_published
 from app.training.optimizers.variables import fitting
 from models import build_model
-from models.inspect import count_macs
+from models.inspect import count_macs, count_weights
 from models.network import MODELS
 from models.registry import model_arguments
 from tests.models.zoo import ROWS, bottleneck_macs, bottleneck_rows, cifar_counts, cifar_rows, leaves
 
 RATE = ConstantSchedule(peak=0.1)
 NORM_AND_BIAS = OptimizerConfig(name="sgd", learning_rate=RATE, no_decay="norm_and_bias").no_decay_patterns
-every_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
-
-
-def num_weights(weights):
-    return sum(math.prod(weight.shape) for weight in weights)
+every_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.label)
 
 
 @every_row
@@ -31,18 +27,18 @@ def test_shape_counts_cost_and_settings(row):
     logits = network.head.output
     assert (logits.shape, logits.dtype) == ((None, row.num_classes), "float32")
     assert network.count_params() == row.total
-    assert num_weights(network.trainable_weights) == row.trainable
-    assert num_weights(network.non_trainable_weights) == row.total - row.trainable
+    assert count_weights(network.trainable_weights) == row.trainable
+    assert count_weights(network.non_trainable_weights) == row.total - row.trainable
     assert count_macs(network) == row.macs
     # Weight decay leaves out every vector of it, and nothing else.
     left_out = [fitting(pattern, network.trainable_weights, {}) for pattern in NORM_AND_BIAS]
     assert {*map(id, sum(left_out, []))} == {id(v) for v in network.trainable_weights if len(v.shape) < 2}
 
     norms = [layer for layer in leaves(network) if isinstance(layer, keras.layers.BatchNormalization)]
-    if row.bn is None:
+    if row.norms is None:
         assert not norms
     else:
-        number, momentum, epsilon = row.bn
+        number, momentum, epsilon = row.norms
         epsilons = {norm.epsilon for norm in norms}
         assert len(norms) == number
         assert {norm.momentum for norm in norms} == {momentum}
@@ -77,12 +73,6 @@ def test_costs_of_the_two_kinds_of_bottlenecks():
         (50,): 3.86, (101,): 7.57, (152,): 11.28,
         (50, "middle"): 4.09, (101, "middle"): 7.8, (152, "middle"): 11.51,
     }  # fmt: skip
-
-
-def test_network_saved_before_the_stride_could_be_chosen():
-    config = build_model("resnet", (64, 64, 3), 10, depth=50).get_config()
-    del config["stride_on"]
-    assert MODELS["resnet"].from_config(config).get_config()["stride_on"] == "first"
 
 
 @pytest.mark.parametrize("name", ["resnet18", "minimodel", "inception10"])

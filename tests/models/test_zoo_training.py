@@ -7,24 +7,30 @@ import tensorflow as tf
 
 from models import build_model
 from models.inspect import count_macs
+from models.network import MODELS
 from models.registry import model_arguments
 from tests.models.zoo import TRAINED, leaves
 
 TAKE_MANY_STEPS = ("lenet5", "alexnet8")
-trained_row = pytest.mark.parametrize("row", TRAINED, ids=lambda row: row.id)
+trained_row = pytest.mark.parametrize("row", TRAINED, ids=lambda row: row.label)
+
+
+def small(row):
+    """Returns pixels for a quick training."""
+    return MODELS[row.name].pixels_from(32)
 
 
 def build_small(row):
     """Builds the network for small images, without dropout, seeded."""
     keras.utils.set_random_seed(0)
     dropout = {"dropout": 0.0} if "dropout" in model_arguments(row.name) else {}
-    shape = (row.small, row.small, 3)
+    shape = (small(row), small(row), 3)
     return build_model(row.name, shape, row.num_classes, **row.arguments, **dropout)
 
 
 def small_batch(row, size=8):
     random = np.random.RandomState(0)
-    images = random.standard_normal((size, row.small, row.small, 3)).astype("float32")
+    images = random.standard_normal((size, small(row), small(row), 3)).astype("float32")
     return images, np.arange(size) % row.num_classes
 
 
@@ -52,7 +58,7 @@ def test_every_variable_gets_a_gradient(row):
 
 @pytest.mark.parametrize(
     "row",
-    [pytest.param(row, marks=[pytest.mark.slow] if row.total > 1e6 else [], id=row.id) for row in TRAINED],
+    [pytest.param(row, marks=[pytest.mark.slow] if row.total > 1e6 else [], id=row.label) for row in TRAINED],
 )
 def test_training_reaches_every_layer_of_a_network_called_past_keras(row):
     """On JAX and in exports Keras calls the outermost `call` itself, with no `training` for its layers."""

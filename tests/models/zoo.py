@@ -1,37 +1,8 @@
 """The networks that the zoo tests go through, and what they share: sizes are those their classes publish."""
 
-from typing import NamedTuple
-
 import keras
 
 from models import published_networks
-from models.network import MODELS, Published
-
-
-class Row(NamedTuple):
-    name: str
-    pixels: int
-    num_classes: int
-    total: int
-    trainable: int
-    macs: int
-    bn: tuple[int, float, float] | None
-    arguments: dict = {}
-
-    @property
-    def id(self):
-        return "-".join([self.name, *(f"{key}={value}" for key, value in self.arguments.items())])
-
-    @property
-    def small(self):
-        """Pixels for the tests that train."""
-        return MODELS[self.name].pixels_from(32)
-
-
-def row_of(published: Published, **more):
-    numbers = (published.total, published.trainable, published.macs, published.norms)
-    arguments = {**published.arguments, **more}
-    return Row(published.name, published.pixels, published.num_classes, *numbers, arguments)
 
 
 def cifar_rows():
@@ -72,15 +43,16 @@ def bottleneck_macs(depth, stride_on="first"):
 
 
 ROWS = [
-    *map(row_of, published_networks()),
-    # The lecture notes' ResNet18 is this one with other padding and normalisation settings.
-    Row(
-        "resnet", 32, 10, 11_183_562, 11_173_962, 555_422_720, (20, 0.9, 1e-5), {"depth": 18, "stem": "cifar"}
+    *published_networks(),
+    *(  # the lecture notes' ResNet18 is this one with other padding and normalisation settings
+        row._replace(name="resnet", norms=(20, 0.9, 1e-5), arguments={"depth": 18, "stem": "cifar"})
+        for row in published_networks()
+        if row.name == "resnet18"
     ),
     *(
-        row_of(published, **variant)
-        for published in published_networks()
-        if published.label in ("cifar_resnet depth=20", "cifar_resnet depth=56")
+        row._replace(arguments=row.arguments | variant)
+        for row in published_networks()
+        if row.label in ("cifar_resnet depth=20", "cifar_resnet depth=56")
         for variant in ({"shortcuts": False}, {"preactivation": True})
     ),
 ]

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.bench.prove import newest_state
 from app.distributed.local_workers import free_ports
 from app.machine import usable_cores
 from app.paths import module_command
@@ -166,7 +165,7 @@ def test_a_warm_process_trains_the_same_bits_as_a_fresh_one(straight):
         command, env=environment | {"TRAINER_HOME": str(straight)}, check=True, capture_output=True
     )
     alone = in_home(straight, list_runs, "tiny.sweep")[-1]
-    one, other = (np.load(newest_state(run)) for run in (alone, Run(straight / "runs" / trial.run)))
+    one, other = (np.load(run.state_files[-1]) for run in (alone, Run(straight / "runs" / trial.run)))
     assert alone.name != trial.run and one.files == other.files
     assert all(np.array_equal(one[name], other[name]) for name in one.files if name != "header")
     shutil.rmtree(alone.path)

@@ -62,8 +62,6 @@ def test_run_records_the_rates_it_trains_with_and_resumes_to_the_same_bits(home,
 
     class Watch(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
-            if keras.backend.backend() == "jax":
-                self.model.jax_state_sync()
             rates[int(self.model.optimizer.iterations) - 1] = float(self.model.optimizer.learning_rate)
 
     original = runner.callbacks_of

@@ -19,9 +19,10 @@ from app.config import load_experiment
 from app.data.order import FLIP_STREAM, OLD_FLIP_STREAM
 from app.errors import UserError
 from app.preflight import changed_data, load_images
-from app.reading import read_history
+from app.reading import read_history, read_predictions
 from app.run_set import run_of
 from app.runs import Run, detour, list_runs, load_run_experiment, locked
+from app.training import results
 from app.training import resume as resuming
 from app.training.checkpoint import load_state, restore_state
 from app.training.setup import prepare
@@ -207,13 +208,19 @@ def test_other_versions_are_refused_unless_forced(unfinished, straight):
     assert_same_bits(unfinished, straight)
 
 
-def test_other_data_are_refused_unless_forced(unfinished):
+def test_other_data_are_refused_unless_forced(unfinished, monkeypatch):
     plant(unfinished.dataset, fingerprint="0" * 64)
     with pytest.raises(UserError, match="the data have changed.*\n.*FORCE=1"):
         resume(unfinished)
+    monkeypatch.setattr(results, "best_row", lambda rows, *_: rows[0] | {"val_accuracy": 0.999})
     resume(unfinished, force=True)
     dataset = json.loads(unfinished.dataset.read_text())
     assert dataset["fingerprints_before"] == ["0" * 64] and dataset["fingerprint"] != "0" * 64
+    # The best epoch's figures are those of its weights on the images that there are now.
+    labels, logits = read_predictions(unfinished.predictions, "best", 10)
+    headline = json.loads(unfinished.metrics.read_text())["headline"]
+    assert headline["val_accuracy"] == pytest.approx(np.mean(logits.argmax(-1) == labels))
+    assert "it was trained on other images before" in unfinished.report.read_text()
 
 
 def test_an_edited_list_of_corrections_changes_no_run_that_was_trained_with_it(home):

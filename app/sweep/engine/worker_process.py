@@ -25,7 +25,7 @@ class Worker:
                 program, env=environment | (_gpu_variables(index) if jobs > 1 else {}),
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file,
             )  # fmt: skip
-        if jobs > 1 and hasattr(os, "sched_setaffinity"):  # not on macOS
+        if jobs > 1:
             os.sched_setaffinity(self.process.pid, sorted(os.sched_getaffinity(0))[index::jobs])
         assert self.process.stdin and self.process.stdout
         self.input, self.output, self.log = self.process.stdin, self.process.stdout, log

@@ -12,7 +12,7 @@ from app.training.optimizers.adam import with_fused_update
 from app.training.optimizers.learning_rate import LearningRate
 from app.training.optimizers.muon import KernelSteps, with_muon
 from app.training.optimizers.sgd import CoupledSGD
-from app.training.optimizers.variables import with_late, with_multipliers, with_no_decay
+from app.training.optimizers.variables import with_late, with_patterns
 from models.inspect import distances_from_head, variable_names
 
 ACCUMULATION = "gradient_accumulation_steps"
@@ -71,15 +71,14 @@ def build_optimizer(
         )
     optimizer = with_fused_update(optimizer)
     names = variable_names(network) if network else {}
-    if config.no_decay:
-        optimizer = with_no_decay(optimizer, config.no_decay_patterns, names)
     if freezing and freezing.unfreeze_epoch:
         late = [id(variable) for variable in freezing.frozen]
         optimizer = with_late(optimizer, late, (freezing.unfreeze_epoch - 1) * steps_per_epoch)
-    if config.rate_multipliers or config.layer_decay or config.others:
+    if config.rate_multipliers or config.no_decay or config.layer_decay or config.others:
         distances = distances_from_head(network) if network and config.layer_decay else {}
         layer_factors = {variable: config.layer_decay**distance for variable, distance in distances.items()}
-        optimizer = with_multipliers(optimizer, config.rate_multipliers, names, layer_factors)
+        patterns = config.rate_multipliers, config.no_decay_patterns
+        optimizer = with_patterns(optimizer, *patterns, names, layer_factors)
     rates = [learning_rate]
     if config.others:
         of_kernels = [field.name for field in dataclasses.fields(KernelSteps)]

@@ -38,7 +38,7 @@ def with_muon(optimizer: type, kernel_rate: Any, steps: KernelSteps) -> type:
     """Return the optimizer class with Muon's steps for the kernels.
 
     Args:
-        optimizer: A class made by `with_multipliers`, for all other variables.
+        optimizer: A class made by `with_patterns`, for all other variables.
         kernel_rate: The `LearningRate` of kernels.
         steps: How they are trained.
     """

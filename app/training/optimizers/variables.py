@@ -9,19 +9,22 @@ from app.errors import UserError
 from models.inspect import matches
 
 
-def with_multipliers(
+def with_patterns(
     optimizer: type,
     multipliers: Mapping[str, float],
+    no_decay: Sequence[str],
     names: Mapping[int, str],
     layer_factors: Mapping[int, float],
 ) -> type:
-    """Return the optimizer class with a learning rate of its own for each variable.
+    """Return the optimizer class with a learning rate and weight decay of its own for each variable.
 
     Args:
         optimizer: A Keras optimizer.
         multipliers: Factors by patterns, see `fitting`; the first that fits a variable decides, and where
             none does the factor is 1. Weight decay keeps the plain learning rate, so that a factor of 0 does
             not freeze a variable; that of `CoupledSGD` is part of the step.
+        no_decay: Patterns of variables without weight decay. Keras' own choice by name takes any part of a
+            name, so that `beta` would be found in `alphabeta`.
         names: Dotted names of the variables by their identities, see `models.inspect.variable_names`.
         layer_factors: Further factors by identities, of weight decay too, as in Bao et al. 2021, "BEiT",
             arXiv:2106.08254, whose groups of parameters have their own rates; 1 for other variables.
@@ -29,6 +32,9 @@ def with_multipliers(
 
     class Multiplied(optimizer):
         def build(self, variables):
+            self.exclude_from_weight_decay(
+                [each for pattern in no_decay for each in fitting(pattern, variables, names)]
+            )
             super().build(variables)
             chosen = {}
             for pattern, factor in multipliers.items():
@@ -63,27 +69,6 @@ def with_multipliers(
 
     Multiplied.__name__ = optimizer.__name__
     return Multiplied
-
-
-def with_no_decay(optimizer: type, patterns: Sequence[str], names: Mapping[int, str]) -> type:
-    """Return the optimizer class with weight decay for some variables alone.
-
-    Args:
-        optimizer: A Keras optimizer.
-        patterns: Patterns of variables without it, see `fitting`. Keras' own choice by name takes any part of
-            a name, so that `beta` would be found in `alphabeta`.
-        names: As for `with_multipliers`.
-    """
-
-    class Selective(optimizer):
-        def build(self, variables):
-            self.exclude_from_weight_decay(
-                [each for pattern in patterns for each in fitting(pattern, variables, names)]
-            )
-            super().build(variables)
-
-    Selective.__name__ = optimizer.__name__
-    return Selective
 
 
 def with_late(optimizer: type, late: Collection[int], steps_before: int) -> type:
