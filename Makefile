@@ -56,7 +56,7 @@ find-rate: ## train EXP for 60 to 200 steps while its learning rate rises, and s
 prove-resume: ## train EXP straight and with KILLS=5 kills, and compare the two runs bit by bit
 bench: with-torch ## measure how fast EXP trains here; AGAINST="keras torch" adds interleaved baselines, BESIDE="key=value ..." the same with one setting changed, WORKERS=2 shows how it scales; ROUNDS=7
 evaluate: ## evaluate RUN, or the newest finished run of EXP, class by class; SPLIT=test, VIEWS=flip, CHECKPOINT=last
-predict: ## predict the classes of IMAGES (a file, a folder, "*.jpg") with RUN, or the newest finished run of EXP; UNSURE=0.8 marks smaller probabilities
+predict: ## predict the classes of IMAGES (a file, a folder, "*.jpg") with RUN, or the newest finished run of EXP; UNSURE=0.8 marks smaller probabilities, SORT_INTO=folder copies them by class
 explain: ## draw the filters of the first layer of RUN and the Grad-CAM of IMAGES
 export: with-export ## write the network of RUN for other programs: FORMAT=keras, saved_model, onnx or tflite; UNSURE=0.8 as in predict
 report: ## write report.html of RUN, or of the newest finished run of EXP, again

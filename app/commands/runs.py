@@ -58,6 +58,7 @@ def predict(
     checkpoint: Checkpoint = None,
     images: Annotated[str | None, Option("a file, a folder or a pattern (*.jpg)", "PATH")] = None,
     unsure: Unsure = None,
+    sort_into: Annotated[str | None, Option("copy images into this folder, by class", "DIR")] = None,
 ) -> None:
     """Predict the classes of images."""
     _check_probability(unsure)
@@ -66,7 +67,7 @@ def predict(
     chosen = _trained_run("predict", exp, run, images)
     from app.inference.predict import predict  # brings up the backend, which takes seconds
 
-    predict(chosen, images, checkpoint, sys.stdout, unsure)
+    predict(chosen, images, checkpoint, sys.stdout, unsure, sort_into)
 
 
 @command

@@ -2,7 +2,10 @@
 
 import csv
 import io
+import itertools
 import os
+import shutil
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +16,7 @@ import numpy as np
 
 from app.data.chosen import find_images, shown_pattern
 from app.data.images import BadImageError, ImageFormat, decode_file, listing_of, quiet_pillow
+from app.data.listing import folders_of
 from app.drawing.canvas import certainty_of, shortened_apart
 from app.drawing.image_grid import CAPTION_INCHES, CAPTION_POINTS, draw_grid
 from app.errors import UserError
@@ -82,19 +86,29 @@ def read_images(paths: Sequence[Path], trained: Trained) -> tuple[np.ndarray, Ba
 
 
 def predict(
-    run: Run, images: str, checkpoint: CheckpointName | None, out: TextIO, unsure: float | None = None
+    run: Run,
+    images: str,
+    checkpoint: CheckpointName | None,
+    out: TextIO,
+    unsure: float | None = None,
+    sort_into: str | None = None,
 ) -> Path:
     """Predict the classes of the images that `find_images` finds.
 
     Predictions with a probability below `unsure` are called so, by default below the run's own threshold.
     predictions.csv and contact_sheet.png are written; the first predictions, bad files and paths are printed.
+    In a new folder `sort_into`, images are copied into a folder for each class.
 
     Returns:
         The new folder `<run>/predictions/<stamp>`.
 
     Raises:
-        UserError: No image is found or can be read, or the network's outputs are not finite.
+        UserError: No image is found or can be read, the network's outputs are not finite, or there is
+            something in `sort_into`.
     """
+    target = Path(os.path.expanduser(sort_into)) if sort_into else None
+    if target and os.path.lexists(target) and not (target.is_dir() and not os.listdir(target)):
+        raise UserError(f"SORT_INTO={printable(sort_into)}: is there already; name a new folder")
     paths = find_images(images, out)
     trained = load_trained(run, checkpoint)
     unsure_below = trained.unsure_below(unsure)
@@ -127,7 +141,27 @@ def predict(
     draw_grid(folder / "contact_sheet.png", thumbnails, captions, title)
     print(f"predictions {shown(folder / 'predictions.csv')}", file=out)
     print(f"contact sheet {shown(folder / 'contact_sheet.png')}", file=out)
+    if target:
+        _sort(good, trained.classifier.class_names, target)
+        print(f"copies, in a folder for each class, {shown(target)}", file=out)
     return folder
+
+
+def _sort(predictions: Sequence[Prediction], class_names: Sequence[str], target: Path) -> None:
+    """Copy each file to `target`/class/, those whose class is unsure to `target`/unsure/class/."""
+    folders = dict(zip(class_names, folders_of(class_names), strict=True))
+    aside = "_unsure" if "unsure" in folders.values() else "unsure"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=target.parent) as temporary:
+        root = Path(temporary, "sorted")  # which gets its place when it is whole
+        for each in predictions:
+            folder = root / (aside if each.unsure else "") / folders[each.classes[0]]
+            folder.mkdir(parents=True, exist_ok=True)
+            numbers, copy = itertools.count(2), folder / each.path.name
+            while copy.exists():  # of another folder
+                copy = folder / f"{each.path.stem}-{next(numbers)}{each.path.suffix}"
+            shutil.copy2(each.path, copy)
+        root.replace(target)
 
 
 def _predict_batch(

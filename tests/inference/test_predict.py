@@ -162,6 +162,42 @@ def test_a_threshold_of_the_user(own_run, digits_run, tmp_path, capsys, figures)
     assert sum(text.endswith(" unsure") for text in captions) == wanted.count("yes")
 
 
+def test_copies_are_sorted_by_class_and_the_unsure_ones_aside(own_run, digits_run, tmp_path, capsys):
+    rows, digits, target = validation_rows(digits_run)[:20], tmp_path / "digits", tmp_path / "by class"
+    for number, row in enumerate(rows):
+        write_digit(digits / f"{number}.png", row)
+        write_digit(digits / "more" / f"{number}.png", row)  # of the same names
+    (digits / "broken.png").touch()
+    command = ["predict", "--run", str(own_run.path), "--images", str(digits), "--sort-into", str(target)]
+    target.mkdir()
+    assert cli.main([*command, "--unsure", "0.9"]) == 0
+    assert f"in a folder for each class, {target}" in capsys.readouterr().out
+    (folder,) = (own_run.path / "predictions").iterdir()
+    expected = {}
+    for row in rows_of(folder):
+        if row["class"]:
+            place, path = ("unsure/" if row["unsure"] == "yes" else "") + row["class"], Path(row["file"])
+            name = f"{path.stem}-2.png" if path.parent.name == "more" else path.name
+            expected[f"{place}/{name}"] = path.read_bytes()
+    assert {key.split("/")[0] for key in expected} > {"unsure"} and len(expected) == 40
+    found = {str(path.relative_to(target)): path.read_bytes() for path in target.rglob("*.png")}
+    assert found == expected
+    assert cli.main(command) == 2
+    assert "by class: is there already; name a new folder" in capsys.readouterr().err
+
+
+def test_a_copy_that_fails_leaves_no_folder(own_run, digits_run, tmp_path, monkeypatch):
+    write_digit(tmp_path / "0.png", 0)
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copy2", fail)
+    with pytest.raises(OSError, match="No space"):
+        predict(own_run, str(tmp_path / "0.png"), None, io.StringIO(), sort_into=str(tmp_path / "new" / "x"))
+    assert not [*(tmp_path / "new").iterdir()]
+
+
 def test_a_run_without_a_temperature_predicts_as_before(digits_run, own_run, tmp_path):
     metrics = json.loads(own_run.metrics.read_text())
     own_run.metrics.write_text(json.dumps(metrics | {"calibration": {}}))
