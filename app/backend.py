@@ -41,8 +41,9 @@ def silence() -> Iterator[None]:
 
 
 with silence():
-    import keras  # noqa: F401
+    import keras
 
+    keras.config.set_image_data_format("channels_last")  # a keras.json in the home folder may say otherwise
     with contextlib.suppress(ImportError):  # where JAX trains, TensorFlow may be absent, or feed it
         import tensorflow  # noqa: F401
 

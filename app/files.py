@@ -1,12 +1,14 @@
 """Files written atomically, JSON, and folders named by the time they were made."""
 
 import contextlib
+import csv
+import io
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic_core import from_json, to_json
 
@@ -45,6 +47,13 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def csv_text(rows: Iterable[Iterable[object]], quoting: Literal[0, 2] = csv.QUOTE_MINIMAL) -> str:
+    """Return the lines of a CSV file."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n", quoting=quoting).writerows(rows)
+    return text.getvalue()
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

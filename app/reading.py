@@ -5,6 +5,7 @@ that names file, key or line, what was there, and what to do.
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -113,6 +114,12 @@ def _history_row(cells: list[str], epoch: int) -> Row:
             raise ValueError(f"{name}: must be a finite number; got {received(cell)}")
         row[name] = value
     return row
+
+
+def best_row(rows: Sequence[Row], monitor: str, mode: str) -> Row | None:
+    """Return the row of the best epoch (the first of equals), None where no value is finite."""
+    finite = [row for row in rows if math.isfinite(row.get(monitor, math.nan))]
+    return (max if mode == "max" else min)(finite, key=lambda row: row[monitor], default=None)
 
 
 def read_predictions(

@@ -7,6 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.wording import best_words
+
 FROM_STATE = "`make resume` with this run writes it again from the last state"
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -97,11 +99,6 @@ class TimingRecord(Record):
     peak_memory_megabytes: Count | None = None
 
 
-def best_words(monitor: str, on_test: bool) -> str:
-    """Return what the best epoch is called: picked on the test split, its accuracy there is optimistic."""
-    return "best on test" if on_test and monitor.startswith("val_") else "best"
-
-
 class MetricsRecord(WeightsRecord):
     """metrics.json, the last file of a training; evaluations and the page may follow."""
 
@@ -136,6 +133,10 @@ class MetricsRecord(WeightsRecord):
     def checkpoint(self) -> Literal["last", "best"]:
         """The weights that the headline is measured with."""
         return "last" if self.on_test else "best"
+
+    def of(self, checkpoint: str) -> EpochRecord:
+        """Return the epoch of a checkpoint's weights."""
+        return self.final if checkpoint == "last" else self.best or self.final
 
 
 class CpuRecord(Record):

@@ -1,9 +1,7 @@
 """Run folders: how they are made and found, the names of their files, history.csv, and the lock of a run."""
 
 import contextlib
-import csv
 import fcntl
-import io
 import json
 import os
 import re
@@ -15,7 +13,7 @@ from pathlib import Path
 
 from app.config import Experiment, load_experiment
 from app.errors import UserError
-from app.files import check_folder, new_folder, timestamp_key, write_text
+from app.files import check_folder, csv_text, new_folder, timestamp_key, write_text
 from app.paths import runs_root, shown
 from app.reading import HISTORY_COLUMNS, read_record
 from app.records import DatasetRecord, EnvironmentRecord, MetricsRecord
@@ -204,11 +202,8 @@ def remove_temporaries(run: Run) -> None:
 
 def write_history(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
     """Write one CSV line an epoch with HISTORY_COLUMNS, atomically; floats keep every digit."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, HISTORY_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+    lines = ([row[column] for column in HISTORY_COLUMNS] for row in rows)
+    write_text(path, csv_text([HISTORY_COLUMNS, *lines]))
 
 
 @contextlib.contextmanager

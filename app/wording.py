@@ -108,6 +108,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
+def best_words(monitor: str, on_test: bool) -> str:
+    """Return what the best epoch is called: picked on the test split, its accuracy there is optimistic."""
+    return "best on test" if on_test and monitor.startswith("val_") else "best"
+
+
 def duration(seconds: float) -> str:
     """Return seconds as a person would say them: 45 s, 12 min, 3 h 20 min."""
     if seconds < 90:

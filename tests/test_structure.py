@@ -39,7 +39,7 @@ MAY_IMPORT = {
     # The generator looks at the models, the datasets and an optimizer; nothing reads it.
     "app.config.catalogue": GROUND | {"app.config", "app.data", "app.training.optimizers.muon", "models"},
     "app.config": GROUND,
-    "app.records": set(),
+    "app.records": {"app.wording"},
     "app.reading": GROUND | {"app.config", "app.records"},
     "app.runs": GROUND | {"app.config", "app.records", "app.reading"},
     "app.data": GROUND | {"app.config"},

@@ -3,8 +3,6 @@
 The runs are a set (app/run_set.py) in `runs/<experiment>.ablation/`, with a table and a picture.
 """
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from typing import TextIO
@@ -16,7 +14,7 @@ from app.data.datasets import load_dataset
 from app.drawing.effects import Effect, draw_effects
 from app.errors import UserError
 from app.evaluation.significance import Difference
-from app.files import write_text
+from app.files import csv_text, write_text
 from app.paths import shown
 from app.reading import read_record
 from app.records import MetricsRecord
@@ -125,14 +123,12 @@ def _write(
     found: AblationSet, experiment: Experiment, seeds: Sequence[int], results: Sequence[Result]
 ) -> None:
     """Write ablation.csv and ablation.png."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     numbers = ["mean", "standard_deviation", "difference", *Difference._fields[1:]]
-    writer.writerow(["variant", *numbers, *(f"seed_{seed}" for seed in seeds)])
+    rows: list[list[object]] = [["variant", *numbers, *(f"seed_{seed}" for seed in seeds)]]
     for each in results:
         cells = [each.mean, each.std, *each.difference, *each.accuracies]
-        writer.writerow([each.name, *("" if cell != cell else cell for cell in cells)])
-    write_text(found.folder / "ablation.csv", text.getvalue())
+        rows.append([each.name, *("" if cell != cell else cell for cell in cells)])
+    write_text(found.folder / "ablation.csv", csv_text(rows))
     whole = results[0].mean
     effects = [
         Effect(

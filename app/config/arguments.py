@@ -136,7 +136,7 @@ def split_layer(item: Any) -> tuple[str | None, dict[str, Any] | None]:
 
 def type_names(schema: dict[str, Any]) -> str:
     """Return the types a schema allows, in words."""
-    return " or ".join(TYPE_NAMES[name] for name in _types(schema))
+    return " or ".join(TYPE_NAMES[name] for name in types_of(schema))
 
 
 @functools.cache
@@ -157,7 +157,7 @@ def annotation_of(schema: dict[str, Any]) -> Any:
         "boolean": bool, "integer": Annotated[int, limits], "number": Annotated[float, limits],
         "string": str, "array": tuple[items, ...], "null": None,
     }  # fmt: skip
-    annotation: Any = Union[tuple(types[name] for name in _types(schema))]  # noqa: UP007 - of any number of types
+    annotation: Any = Union[tuple(types[name] for name in types_of(schema))]  # noqa: UP007 - of any number of types
     if "enum" in schema:
         options = tuple(schema["enum"])
         return Annotated[annotation, AfterValidator(functools.partial(_one_of, options))]
@@ -194,7 +194,8 @@ def _argument_rule(schema: dict[str, Any], errors: Sequence[ErrorDetails]) -> st
     return f"must be {type_names(schema)}"
 
 
-def _types(schema: dict[str, Any]) -> list[str]:
+def types_of(schema: dict[str, Any]) -> list[str]:
+    """Return the types a schema allows."""
     return schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
 
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from app.backend import keras  # without TensorFlow's start-up messages
-from app.config.arguments import CATALOGUE, KERAS_EMA, OF_BOTH
+from app.config.arguments import CATALOGUE, KERAS_EMA, OF_BOTH, types_of
 from app.config.reference import editor_schema, with_tables
 from app.config.schema import ALTERNATING_FLIP
 from app.data.sources import LOADERS
@@ -149,8 +149,8 @@ def _schema(parameter: inspect.Parameter, annotation: Any) -> dict[str, Any]:
         schema = {"type": KERAS_TYPES[parameter.name]}
     else:
         schema = {"type": PYTHON_TYPES[type(parameter.default)]}
-    if not required and parameter.default is None and "null" not in _as_list(schema["type"]):
-        schema["type"] = [*_as_list(schema["type"]), "null"]
+    if not required and parameter.default is None and "null" not in types_of(schema):
+        schema["type"] = [*types_of(schema), "null"]
     schema |= LIMITS.get(parameter.name, {})
     return schema if required else schema | {"default": parameter.default}
 
@@ -167,7 +167,7 @@ def _from_annotation(annotation: Any) -> dict[str, Any]:
     if origin in (typing.Union, types.UnionType):
         merged: dict[str, Any] = {"type": []}
         for option in map(_from_annotation, inner):
-            merged = option | merged | {"type": [*merged["type"], *_as_list(option["type"])]}
+            merged = option | merged | {"type": [*merged["type"], *types_of(option)]}
         if "enum" in merged and "null" in merged["type"]:
             merged["enum"] = [*merged["enum"], None]
         return merged
@@ -176,10 +176,6 @@ def _from_annotation(annotation: Any) -> dict[str, Any]:
     if schema["type"] == "array" and items:
         schema["items"] = _from_annotation(items[0])
     return schema
-
-
-def _as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ from app.wording import clipped, nearest, received
 OVERRIDE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*)=(.*)", re.DOTALL)
 SPACE = "sweep.space."  # what follows is a key of the experiment
 MAX_BYTES = 100_000  # PyYAML takes a second or two for a million
-MAX_FILES = 20  # that extend one another
 IDENTITY_KEYS = {
     ("model",): "name",
     ("optimizer",): "name",
@@ -55,8 +54,6 @@ def load_file(
         parent_path = _parent_path(path, extends.plain())
         if isinstance(parent_path, Path) and parent_path.resolve() in (path.resolve(), *children):
             parent_path = f"{received(extends.plain())} leads back to a file that extends it"
-        elif len(children) + 1 >= MAX_FILES:
-            parent_path = f"more than {MAX_FILES} files extend one another"
         if isinstance(parent_path, Path):
             parent, _ = load_file(parent_path, problems, (path.resolve(), *children))
             node = merge(parent, node) if parent else None

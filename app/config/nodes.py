@@ -14,7 +14,6 @@ import yaml
 from app.wording import clipped, printable
 
 MAX_DEPTH = 20
-MAX_NODES = 20_000  # keys and values
 MAX_INTEGER = 2**63
 MAX_SHOWN_KEY = 120  # characters of a dotted key in a message
 NO_ALIASES = (
@@ -122,7 +121,7 @@ class _Composer(yaml.SafeLoader):
     """PyYAML's parser with our idea of numbers and booleans; it stops at aliases and at deep nesting."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}
-    depth = num_nodes = 0
+    depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()
@@ -130,9 +129,8 @@ class _Composer(yaml.SafeLoader):
             sign = "*" if isinstance(event, yaml.AliasEvent) else "&"
             raise _Refused(f"{sign}{clipped(event.anchor)}: {NO_ALIASES}", event.start_mark)
         self.depth += 1
-        self.num_nodes += 1
-        if self.depth > MAX_DEPTH + 1 or self.num_nodes > MAX_NODES:
-            raise _Refused(f"nested deeper than {MAX_DEPTH} levels, or more than {MAX_NODES} keys and values")
+        if self.depth > MAX_DEPTH + 1:
+            raise _Refused(f"nested deeper than {MAX_DEPTH} levels")
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node

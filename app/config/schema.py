@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator
 
 from app.config.dataset import DatasetConfig, Seed, Text
+from app.config.nodes import Mark, node_of
 from app.config.optimizer import OptimizerConfig
 from app.config.schedules import Epochs, Positive, Section, WithArguments, one_rule
 from app.config.sweep import SweepConfig
@@ -119,7 +120,7 @@ class Experiment(Section):
         Raises:
             ValidationError: The settings are none of an experiment.
         """
-        return cls.model_validate(_with_tuples(settings))
+        return cls.model_validate(node_of(settings, Mark("")).plain())
 
     @property
     def alternating_flip(self) -> bool:
@@ -188,9 +189,3 @@ class Experiment(Section):
     def with_auto_of(self, trained: Self) -> Self:
         """Return the experiment with the values that its keys `auto` came to in a run."""
         return self.with_auto(precision=trained.training.precision, epochs=trained.training.epochs)
-
-
-def _with_tuples(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _with_tuples(inner) for key, inner in value.items()}
-    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value

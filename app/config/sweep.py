@@ -52,11 +52,15 @@ class Range:
             raise ValueError("must begin above 0, where a logarithmic scale ends")
 
     @property
+    def values(self) -> range | None:
+        """All of them; None where they are floats."""
+        return range(int(self.low), int(self.high) + 1) if self.integer else None
+
+    @property
     def checked(self) -> Sequence[float]:
         """The ends, and the integers between them where these are few: experiments with them are checked."""
-        if self.integer and self.high - self.low < _FEW_INTEGERS:
-            return range(int(self.low), int(self.high) + 1)
-        return self.low, self.high
+        ends = self.low, self.high
+        return self.values if self.values and len(self.values) <= _FEW_INTEGERS else ends
 
     def __str__(self) -> str:
         """Return it as an experiment file has it."""
@@ -178,15 +182,8 @@ class SweepConfig(Section):
     @property
     def num_combinations(self) -> int | None:
         """How many different settings the space has; None where ranges of floats have no number of them."""
-        counts = []
-        for setting in self.space.values():
-            if isinstance(setting, Choice):
-                counts.append(len(setting.values))
-            elif setting.integer:
-                counts.append(int(setting.high - setting.low) + 1)
-            else:
-                return None
-        return math.prod(counts)
+        known = [each.values for each in self.space.values() if each.values is not None]
+        return math.prod(map(len, known)) if len(known) == len(self.space) else None
 
     @property
     def direction(self) -> Literal["maximize", "minimize"]:

@@ -87,6 +87,7 @@ class Source:
     text: str  # a description of where the data came from
     skipped: tuple[str, ...] = ()  # files that could not be read, relative to the data folder
     corrections: Mapping[str, str] = field(default_factory=dict)  # the lists `exclude` and `relabel`, as read
+    given: np.ndarray | None = None  # labels of `train` as they were before `relabel`, where that is given
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -211,8 +212,8 @@ class Dataset:
                 f"warning: {', '.join(found)}, pixel for pixel; {consequence}. {remedy(part != part[twins])}"
             )
         if files and (torn := labels != labels[twins]).any():
-            count = f"{torn.sum():,} images equal one of another class"
-            yield f"warning: {count}, pixel for pixel. {remedy(torn)}"
+            equal = f"{torn.sum():,} images equal one of another class"
+            yield f"warning: {equal}, pixel for pixel. {remedy(torn)}"
 
 
 def _present(train: Split, val: Split | None, test: Split | None) -> dict[str, Split]:

@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import io
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from app.paths import project_root, shown
 from app.wording import clipped, printable, received, unknown_name
 
 CORRECTION_COLUMNS = ("image", "given", "suggested", "score")  # `make labels` writes all of them
+_Rows = list[tuple[int, dict[str, str]]]  # of a list: number of the line, and its cells by column
 
 
 def load_dataset(config: DatasetConfig) -> Dataset:
@@ -32,20 +33,18 @@ def load_dataset(config: DatasetConfig) -> Dataset:
 
 def load_source(config: DatasetConfig) -> Source:
     """Load a dataset as `load_dataset` does, without `exclude` and with `relabel` done, not divided yet."""
-    corrections = read_corrections(config)  # before any image is decoded
-    return _corrected(LOADERS[config.name](config), config, corrections)
+    lists = read_corrections(config)  # before any image is decoded
+    return _corrected(LOADERS[config.name](config), config, lists)
 
 
-def read_corrections(config: DatasetConfig) -> dict[str, str]:
-    """Return the text of the lists that `exclude` and `relabel` name.
+def read_corrections(config: DatasetConfig) -> dict[str, tuple[str, _Rows]]:
+    """Return the text and the lines of the lists that `exclude` and `relabel` name.
 
     Raises:
         UserError: One cannot be read, or has other columns.
     """
     texts = {key: _read(key, path) for key in ("exclude", "relabel") if (path := getattr(config, key))}
-    for key, text in texts.items():
-        _rows(key, getattr(config, key), text)
-    return texts
+    return {key: (text, _rows(key, getattr(config, key), text)) for key, text in texts.items()}
 
 
 def divided(source: Source, config: DatasetConfig) -> Dataset:
@@ -78,22 +77,20 @@ def image_names(split: Split) -> list[str]:
     return list(map(str, split.rows.tolist()))
 
 
-def _corrected(source: Source, config: DatasetConfig, texts: Mapping[str, str]) -> Source:
+def _corrected(source: Source, config: DatasetConfig, lists: Mapping[str, tuple[str, _Rows]]) -> Source:
     """Return a source whose training images are those of `exclude` fewer, with the labels of `relabel`."""
-    if config.exclude is None and config.relabel is None:
+    if not lists:
         return source
-    positions = {name: position for position, name in enumerate(image_names(source.train))}
     labels, kept, text = source.train.labels.copy(), np.ones(len(source.train), bool), source.text
-    if config.exclude is not None:
-        for position in _corrections("exclude", config.exclude, texts, source, positions):
-            kept[position] = False
-        text += f"; {np.sum(~kept):,} training images excluded by {printable(config.exclude)}"
-    if config.relabel is not None:
-        excluded = {name for name, position in positions.items() if not kept[position]}
-        suggested = _corrections("relabel", config.relabel, texts, source, positions, excluded)
-        for position, label in suggested.items():
-            labels[position] = label
-        text += f"; {len(suggested):,} training images relabelled by {printable(config.relabel)}"
+    for key, (_, rows) in lists.items():
+        path = getattr(config, key)
+        found = _corrections(key, path, rows, source, kept)
+        if key == "exclude":
+            kept[[*found]] = False
+        else:
+            labels[[*found]] = [*found.values()]
+        done = "excluded" if key == "exclude" else "relabelled"
+        text += f"; {len(found):,} training images {done} by {printable(path)}"
     train = subset(dataclasses.replace(source.train, labels=labels), kept)
     before, after = (
         np.bincount(each, minlength=len(source.class_names)) for each in (source.train.labels, train.labels)
@@ -102,31 +99,25 @@ def _corrected(source: Source, config: DatasetConfig, texts: Mapping[str, str]) 
         printable(source.class_names[label]) for label in np.flatnonzero((before > 0) & (after == 0))
     ]:
         raise UserError(f"dataset.exclude, dataset.relabel: no training image is left of: {', '.join(lost)}")
-    return dataclasses.replace(source, train=train, text=text, corrections=texts)
+    texts = {key: text for key, (text, _) in lists.items()}
+    given = source.train.labels[kept]
+    return dataclasses.replace(source, train=train, text=text, corrections=texts, given=given)
 
 
-def _corrections(
-    key: str,
-    path: str,
-    texts: Mapping[str, str],
-    source: Source,
-    positions: Mapping[str, int],
-    excluded: Collection[str] = (),
-) -> dict[int, int]:
+def _corrections(key: str, path: str, rows: _Rows, source: Source, kept: np.ndarray) -> dict[int, int]:
     """Return the training images that a CSV file names, by position, with the class suggested for each.
 
     Args:
         key: "exclude" or "relabel", for which the file is read; only the latter needs suggestions.
         path: The file, relative to the project's folder.
-        texts: What the files hold.
+        rows: Its lines.
         source: The data, as it is without corrections.
-        positions: Of the training images, by name.
-        excluded: Images that the other file leaves out.
+        kept: Which training images the other file does not leave out.
 
     Raises:
-        UserError: The file cannot be read, or lines of it do not fit the data; with the first of these lines.
+        UserError: Lines do not fit the data; with the first of them.
     """
-    rows = _rows(key, path, texts[key])
+    positions = {name: position for position, name in enumerate(image_names(source.train))}
     labels = {name: label for label, name in enumerate(source.class_names)}
     found: dict[int, int] = {}
     problems = []
@@ -137,7 +128,7 @@ def _corrections(
                 raise ValueError(f"image: there is no training image {received(row['image'])}")
             if position in found:
                 raise ValueError(f"image: {received(row['image'])} is named twice")
-            if row["image"] in excluded:
+            if not kept[position]:
                 raise ValueError(f"image: {received(row['image'])} is excluded by dataset.exclude, too")
             for column in ("given", "suggested"):
                 if column in row and row[column] not in labels and (key == "relabel" or column == "given"):
@@ -172,12 +163,12 @@ def _read(key: str, path: str) -> str:
         ) from error
 
 
-def _rows(key: str, path: str, text: str) -> list[tuple[int, dict[str, str]]]:
+def _rows(key: str, path: str, text: str) -> _Rows:
     """Return the lines of a file of corrections, each with its number, as mappings of its columns."""
     where = f"dataset.{key}: {printable(path)}"
     required = ("image", "suggested") if key == "relabel" else ("image",)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows: list[tuple[int, dict[str, str]]] = []
+    rows: _Rows = []
     try:
         columns = next(reader, [])
         if not set(required) <= set(columns) <= set(CORRECTION_COLUMNS) or len(set(columns)) < len(columns):

@@ -26,8 +26,9 @@ from app.drawing.canvas import (
     shortened,
 )
 from app.files import atomic_path
-from app.records import best_words
+from app.reading import Row, best_row
 from app.runs import Run
+from app.wording import best_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,7 +42,7 @@ MARKED_EPOCHS = 60  # up to here every epoch gets a marker
 
 
 def draw_curves(
-    run: Run, experiment: Experiment, rows: Sequence[Mapping[str, float]], resumed_epochs: Sequence[int] = ()
+    run: Run, experiment: Experiment, rows: Sequence[Row], resumed_epochs: Sequence[int] = ()
 ) -> None:
     """Draw curves.png (accuracy | loss, learning rate below), accuracy.png and loss.png into a run's folder.
 
@@ -60,7 +61,7 @@ def draw_curves(
     title = f"{experiment.name}: {experiment.model.name} on {experiment.dataset.name}"
     title = shortened(title, 0.45 * width, SMALL_POINTS)
     monitor = experiment.training.monitor
-    best = _find_best(columns[monitor], experiment.training.mode)
+    best = best_row(rows, monitor, experiment.training.mode)
     mixed = " (mixed)" if experiment.mixes_images else ""
     on_test = experiment.dataset.validates_on_test
     notes = ["test"] * on_test + ["EMA"] * bool(experiment.training.ema)
@@ -80,7 +81,7 @@ def draw_curves(
         _draw_panel(axes, metric, columns, mixed, validated)
         if axes.lines:
             if best is not None:
-                _mark_best(axes, metric, columns, best, monitor, on_test)
+                _mark_best(axes, metric, best, monitor, on_test)
             _add_legend(axes, resumed_epochs)
     if has_rates:
         strip = add_panel(figure, 0.053 * width, 0.3, 0.925 * width, STRIP_INCHES - 0.6)
@@ -102,13 +103,6 @@ def column(rows: Sequence[Mapping[str, float]], name: str) -> np.ndarray:
     """Return one column as floats, NaN where a value is missing or not finite."""
     values = np.array([row.get(name, np.nan) for row in rows], dtype=np.float64)
     return np.where(np.isfinite(values), values, np.nan)
-
-
-def _find_best(values: np.ndarray, mode: str) -> int | None:
-    """Return the row of the first best value, or None where there is no value at all."""
-    if np.isnan(values).all():
-        return None
-    return int(np.nanargmax(values) if mode == "max" else np.nanargmin(values))
 
 
 def _draw_panel(
@@ -180,13 +174,11 @@ def _draw_learning_rate(axes: "Axes", epochs: np.ndarray, rates: np.ndarray) -> 
     axes.set_xlabel("")
 
 
-def _mark_best(
-    axes: "Axes", metric: str, columns: Mapping[str, np.ndarray], best: int, monitor: str, on_test: bool
-) -> None:
+def _mark_best(axes: "Axes", metric: str, best: Row, monitor: str, on_test: bool) -> None:
     """Put a star at the best epoch, with its value in the legend, on the curve of the monitored kind."""
     validation = monitor.startswith("val_")
-    epoch, value = columns["epoch"][best], columns[f"val_{metric}" if validation else metric][best]
-    if np.isnan(value):
+    epoch, value = best["epoch"], best.get(f"val_{metric}" if validation else metric, math.nan)
+    if not math.isfinite(value):
         return
     if monitor.endswith(metric):
         label = f"{best_words(monitor, on_test)}: {value:.4f} at epoch {epoch:.0f}"

@@ -46,7 +46,7 @@ def classification_metrics(
         confusion matrix that are not 0, as lists of `true_class`, `predicted_class` and `images`. A fraction
         of nothing is 0.
     """
-    from sklearn.metrics import precision_recall_fscore_support
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
     classes = np.arange(len(class_names))
     softmax = probabilities(logits)
@@ -55,7 +55,7 @@ def classification_metrics(
         labels, predicted, labels=classes, zero_division=0.0
     )
     bins = reliability(labels, softmax)
-    matrix = confusion_matrix(labels, predicted, len(classes))
+    matrix = confusion_matrix(labels, predicted, labels=classes)
     cells = np.nonzero(matrix)  # of 3,000 classes hardly any: all of them would take 81 MB as JSON
     # Of equal logits those of the first classes, as in argmax.
     top5 = (np.argsort(-logits, axis=-1, kind="stable")[:, :5].T == labels).any(0)
@@ -82,12 +82,6 @@ def classification_metrics(
 def p_words(p_value: float) -> str:
     """Return a p-value in words; one that underflows is no zero."""
     return f"p = {p_value:.2g}" if p_value >= 1e-300 else "p < 1e-300"
-
-
-def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
-    """Return how many images of each class (rows) are taken for each class (columns)."""
-    pairs = np.asarray(labels, np.int64) * num_classes + predicted
-    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def reliability(labels: np.ndarray, softmax: np.ndarray) -> list[dict[str, float]]:

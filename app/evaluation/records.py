@@ -3,18 +3,18 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from app.data.dataset import Split
 from app.evaluation.calibration import calibrated_metrics
 from app.evaluation.image_sheets import draw_predictions
-from app.evaluation.metrics import classification_metrics, confusion_matrix, probabilities, reliability
+from app.evaluation.metrics import classification_metrics, probabilities, reliability
 from app.evaluation.plots import draw_classes, draw_confusion, draw_reliability
 from app.files import write_json
 from app.reading import read_record
-from app.records import CalibratedRecord, EvaluationRecord, EvaluationsOnTestRecord, MetricsRecord
+from app.records import EvaluationRecord, EvaluationsOnTestRecord, MetricsRecord
 from app.runs import Run
 
 # Every picture of an evaluation: what it shows, and how it is to be read.
@@ -45,33 +45,30 @@ def evaluation_folder(
 
 def evaluation_content(
     run: Run,
-    checkpoint: str,
-    epoch: int,
-    weights: str,
+    metrics: MetricsRecord,
+    checkpoint: Literal["best", "last"],
     split_name: str,
     split: Split,
     logits: np.ndarray,
     class_names: Sequence[str],
     views: str = "none",
-    calibrated: CalibratedRecord | None = None,
-    best_words: str = "best",
     **more: Any,
 ) -> dict[str, Any]:
     """Return the content of evaluation.json: what was evaluated, whatever else belongs to it, the metrics.
 
-    Those that need probabilities are of the network's own, and again in `calibrated` of those at the
-    temperature of `calibrated`, where the run has one. `best_words` is what the best epoch is called.
+    Those that need probabilities are of the network's own, and again in `calibrated` of those at the run's
+    temperature, where it has one.
     """
-    if calibrated:
+    if calibrated := metrics.calibration.get(checkpoint):
         of = calibrated.temperature, calibrated.unsure_below
         scaled = calibrated_metrics(split.labels, logits, *of)
         more["calibrated"] = scaled | {"remark": calibrated.remark}
     return {
         "run": run.name,
         "checkpoint": checkpoint,
-        "which": which_epoch(checkpoint, best_words),
-        "epoch": epoch,
-        "weights": weights,
+        "which": which_epoch(checkpoint, metrics.best_words),
+        "epoch": metrics.of(checkpoint).epoch,
+        "weights": metrics.weights,
         "split": split_name,
         "test_time_views": views,
         **more,
@@ -100,9 +97,11 @@ def write_evaluation(
 
     For `content` see `evaluation_content`; `logits` are (images, classes), float32.
     """
+    from sklearn.metrics import confusion_matrix
+
     folder.mkdir(parents=True, exist_ok=True)
     title = evaluation_title(content)
-    confusion = confusion_matrix(split.labels, logits.argmax(-1), len(class_names))
+    confusion = confusion_matrix(split.labels, logits.argmax(-1), labels=range(len(class_names)))
     draw_confusion(folder / "confusion.png", confusion, class_names, title)
     draw_classes(folder / "classes.png", content["classes"], title)
     calibrated = content.get("calibrated")

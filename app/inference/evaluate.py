@@ -24,7 +24,7 @@ from app.files import atomic_path
 from app.inference.load import CheckpointName, SplitName, batches_of, finite_logits, load_split, load_trained
 from app.paths import shown
 from app.reading import read_record
-from app.records import EnvironmentRecord, best_words
+from app.records import EnvironmentRecord
 from app.runs import Run
 from app.training.freezing import Freezing
 from app.wording import aligned
@@ -73,10 +73,8 @@ def evaluate(
         again = split_logits(classifier, chosen, size, VIEWS[views], below=below)
         more["recalibrated"] = {"training_images": images, **_compare(chosen.labels, logits, again)}
     names = classifier.class_names
-    weights = experiment.training.weights
-    of = run, trained.checkpoint, trained.epoch, weights, "test" if on_test else split
-    words = best_words(experiment.training.monitor, experiment.dataset.validates_on_test)
-    content = evaluation_content(*of, chosen, logits, names, views, trained.calibrated, words, **more)
+    of = run, trained.metrics, trained.checkpoint, "test" if on_test else split
+    content = evaluation_content(*of, chosen, logits, names, views, **more)
     folder, test_evaluations = evaluation_folder(run, split, trained.checkpoint, views, below), 0
     refused = None
     if chosen is dataset.test:

@@ -14,7 +14,7 @@ from app.data.datasets import load_dataset
 from app.errors import UserError
 from app.paths import shown
 from app.preflight import as_trained
-from app.records import CalibratedRecord, DatasetRecord
+from app.records import CalibratedRecord, DatasetRecord, MetricsRecord
 from app.runs import Run, load_finished
 from app.training import startup
 from app.training.averaging import averages_in
@@ -36,6 +36,7 @@ class Trained:
     checkpoint: CheckpointName  # whose weights it has, those of the best epoch or of the last
     epoch: int  # that epoch, from 1
     data: DatasetRecord
+    metrics: MetricsRecord
     calibrated: CalibratedRecord | None  # of these weights, where validation was not the test split
 
     @property
@@ -83,17 +84,15 @@ def load_trained(
             f"{shown(run.best_model)}: its classes are not those of {shown(run.dataset)}: "
             f"{first_difference(classifier.class_names, names)}; one of the two files is another run's"
         )
-    best = metrics.best or metrics.final
     checkpoint = checkpoint or metrics.checkpoint
-    chosen = metrics.final if checkpoint == "last" else best
-    if checkpoint == "last" and best.epoch != chosen.epoch:
-        _give_last_weights(run, classifier, chosen.epoch)
+    epoch, calibrated = metrics.of(checkpoint).epoch, metrics.calibration.get(checkpoint)
+    if epoch != metrics.of("best").epoch:
+        _give_last_weights(run, classifier, epoch)
         # After a resume on other images (FORCE=1) they are not those of the best epoch.
         constants = data.content.get("normalization", {})
         for name in {"mean", "deviation"} & constants.keys():
             setattr(classifier.normalization, name, np.asarray(constants[name], "float32"))
-    calibrated = metrics.calibration.get(checkpoint)
-    return Trained(run, experiment, classifier, checkpoint, chosen.epoch, data, calibrated)
+    return Trained(run, experiment, classifier, checkpoint, epoch, data, metrics, calibrated)
 
 
 def _give_last_weights(run: Run, classifier: ImageClassifier, epoch: int) -> None:

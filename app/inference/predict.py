@@ -1,7 +1,6 @@
 """`make predict`: classify any images with a run's network and preprocessing."""
 
 import csv
-import io
 import itertools
 import os
 import shutil
@@ -21,7 +20,7 @@ from app.drawing.canvas import certainty_of, shortened_apart
 from app.drawing.image_grid import CAPTION_INCHES, CAPTION_POINTS, draw_grid
 from app.errors import UserError
 from app.evaluation.metrics import probabilities
-from app.files import new_folder, write_text
+from app.files import csv_text, new_folder, write_text
 from app.inference.load import CheckpointName, Trained, finite_logits, load_trained
 from app.machine import usable_cores
 from app.paths import shown
@@ -108,7 +107,7 @@ def predict(
     """
     target = Path(os.path.expanduser(sort_into)) if sort_into else None
     if target and os.path.lexists(target) and not (target.is_dir() and not os.listdir(target)):
-        raise UserError(f"SORT_INTO={printable(sort_into)}: is there already; name a new folder")
+        raise UserError(f"SORT_INTO={printable(str(target))}: is there already; name a new folder")
     paths = find_images(images, out)
     trained = load_trained(run, checkpoint)
     unsure_below = trained.unsure_below(unsure)
@@ -172,23 +171,17 @@ def _predict_batch(
     unsure_below: float | None,
 ) -> list[Prediction]:
     """Return a prediction for each file; `pixels` are the images of those without a problem."""
-    if not len(pixels):
-        return [Prediction(path, problem=problems[path]) for path in paths]
-    logits = finite_logits(np.asarray(trained.classifier.predict_on_batch(pixels)), trained.run.name)
-    softmax = probabilities(logits, trained.temperature)
-    order = np.argsort(-logits, axis=-1, kind="stable")[:, :TOP]
-    rows, names = iter(zip(order, softmax, strict=True)), trained.classifier.class_names
-    predictions = []
-    for path in paths:
-        if path in problems:
-            predictions.append(Prediction(path, problem=problems[path]))
-        else:
-            best, of_class = next(rows)
-            classes = tuple(names[i] for i in best)
+    found = {path: Prediction(path, problem=problem) for path, problem in problems.items()}
+    if len(pixels):
+        logits = finite_logits(np.asarray(trained.classifier.predict_on_batch(pixels)), trained.run.name)
+        order, softmax = np.argsort(-logits, -1, kind="stable"), probabilities(logits, trained.temperature)
+        good = [path for path in paths if path not in problems]
+        for path, best, of_class in zip(good, order[:, :TOP], softmax, strict=True):
             ranked = tuple(of_class[best].tolist())
             unsure = None if unsure_below is None else ranked[0] < unsure_below
-            predictions.append(Prediction(path, classes, ranked, unsure=unsure))
-    return predictions
+            classes = tuple(trained.classifier.class_names[i] for i in best)
+            found[path] = Prediction(path, classes, ranked, unsure=unsure)
+    return [found[path] for path in paths]
 
 
 def _report_bad_files(bad: Sequence[Prediction], num_paths: int, text: str, out: TextIO) -> None:
@@ -207,17 +200,15 @@ def _report_bad_files(bad: Sequence[Prediction], num_paths: int, text: str, out:
 
 def _csv(predictions: Sequence[Prediction]) -> str:
     """Return COLUMNS and a line a file; texts are quoted, whatever is in them, and numbers are not."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    writer.writerow(COLUMNS)
+    rows: list[Sequence[object]] = [COLUMNS]
     for each in predictions:
         name = os.fsencode(each.path).decode("utf-8", "backslashreplace")  # a name may be no UTF-8
         ranks = zip(each.classes, each.probabilities, strict=True)
         pairs = [value for class_name, probability in ranks for value in (class_name, round(probability, 6))]
         pairs += [""] * (2 * TOP - len(pairs))
         unsure = "" if each.unsure is None else "yes" if each.unsure else "no"
-        writer.writerow([name, *pairs[:2], *pairs, each.problem, unsure])
-    return text.getvalue()
+        rows.append([name, *pairs[:2], *pairs, each.problem, unsure])
+    return csv_text(rows, csv.QUOTE_NONNUMERIC)
 
 
 def _table(good: Sequence[Prediction]) -> list[str]:

@@ -1,7 +1,6 @@
 """`make labels`: training images whose labels are likely wrong, on a page and in a list to edit."""
 
 import base64
-import csv
 import html
 import io
 import os
@@ -17,7 +16,7 @@ from app.data.dataset import Source, fingerprint
 from app.data.datasets import CORRECTION_COLUMNS, image_names, load_source
 from app.errors import UserError
 from app.evaluation.metrics import probabilities
-from app.files import write_text
+from app.files import csv_text, write_text
 from app.labels.folds import FoldSet, list_fold_sets
 from app.paths import project_root, shown
 from app.reading import read_predictions
@@ -72,7 +71,7 @@ def write_labels(experiment_name: str, out: TextIO) -> list[Suspect]:
     softmax = probabilities(logits)
     suspects = _suspects(source, softmax)
     listing, path = found.folder / "labels.csv", found.folder / "labels.html"
-    text = _listing(found, source, suspects, softmax)
+    text = _listing(source, suspects, softmax)
     edited = listing.exists() and listing.read_bytes() != text.encode()
     if not edited:
         write_text(listing, text)
@@ -149,27 +148,21 @@ def _suspects(source: Source, softmax: np.ndarray) -> list[Suspect]:
     ]
 
 
-def _listing(found: FoldSet, source: Source, suspects: list[Suspect], softmax: np.ndarray) -> str:
+def _listing(source: Source, suspects: list[Suspect], softmax: np.ndarray) -> str:
     """Return the CSV file that `dataset.exclude` and `dataset.relabel` take.
 
     It takes the place of the list that `relabel` names already, and keeps what of that is not suspected.
     """
-    config, names = found.experiment.dataset, source.class_names
-    uncorrected = config.model_copy(update={"relabel": None, "exclude": None})
-    plain = load_source(uncorrected) if config.relabel else source
-    labels = dict(zip(image_names(plain.train), plain.train.labels, strict=True))
+    names, files, labels = source.class_names, image_names(source.train), source.train.labels
+    given = labels if source.given is None else source.given
     wanted = {each.position: each.suggested for each in suspects}
-    files = image_names(source.train)
-    for position, label in enumerate(source.train.labels):
-        if label != labels[files[position]]:
-            wanted.setdefault(position, names[label])
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CORRECTION_COLUMNS)
+    for position in np.flatnonzero(labels != given).tolist():
+        wanted.setdefault(position, names[labels[position]])
+    rows: list[tuple[str, ...]] = [CORRECTION_COLUMNS]
     for position, suggested in wanted.items():
-        label = labels[files[position]]
-        writer.writerow((files[position], names[label], suggested, f"{softmax[position, label]:.6f}"))
-    return text.getvalue()
+        label = given[position]
+        rows.append((files[position], names[label], suggested, f"{softmax[position, label]:.6f}"))
+    return csv_text(rows)
 
 
 def _parts(found: FoldSet, source: Source, suspects: list[Suspect], accuracy: float) -> Iterator[str]:

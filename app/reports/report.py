@@ -64,11 +64,10 @@ def _evaluate_validation(
     run: Run, experiment: Experiment, metrics: MetricsRecord, dataset: Dataset | None
 ) -> str | None:
     """Evaluate the stored predictions where that was not done yet; return why it cannot be done, if so."""
-    epoch = metrics.headline.epoch
     folder = evaluation_folder(run, "validation", metrics.checkpoint)
     evaluated = folder / "evaluation.json"
     if dataset is None and all((folder / name).is_file() for name in (*PICTURES, evaluated.name)):
-        if read_record(evaluated, EvaluationRecord).epoch == epoch:
+        if read_record(evaluated, EvaluationRecord).epoch == metrics.headline.epoch:
             return None
     try:
         if dataset is None:
@@ -80,12 +79,10 @@ def _evaluate_validation(
             raise UserError(f"{shown(run.predictions)} is of other images")
     except UserError as error:
         return str(error)
-    calibrated = metrics.calibration.get(metrics.checkpoint)
-    of = run, metrics.checkpoint, epoch, metrics.weights, metrics.split
     of_logits = dataset.val, logits, dataset.class_names
-    content = evaluation_content(*of, *of_logits, calibrated=calibrated, best_words=metrics.best_words)
+    content = evaluation_content(run, metrics, metrics.checkpoint, metrics.split, *of_logits)
     (folder / "predictions.npz").unlink(missing_ok=True)  # perhaps of an epoch before
-    write_evaluation(folder, content, dataset.val, logits, dataset.class_names)
+    write_evaluation(folder, content, *of_logits)
     return None
 
 
@@ -125,9 +122,8 @@ def _parts(run: Run, experiment: Experiment, metrics: MetricsRecord, remark: str
             "the accuracy is about the heavier of an image's two labels."
         )
 
-    epochs = {"last": metrics.final.epoch, "best": (metrics.best or metrics.final).epoch}
     for folder, found in list_evaluations(run):
-        if found.epoch == epochs.get(found.checkpoint):  # others are of before it was trained further
+        if found.epoch == metrics.of(found.checkpoint).epoch:  # others are of before it was trained further
             yield from _evaluation(folder, found, which_epoch(found.checkpoint, metrics.best_words))
     if remark:
         yield page.paragraph(f"No pictures of the validation images: {remark}")

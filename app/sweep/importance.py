@@ -28,23 +28,22 @@ def importances(trials: Sequence[Trial], sweep: SweepConfig) -> dict[str, float]
         return None
     import optuna
 
-    from app.sweep.engine.decisions import distributions, quiet
+    from app.sweep.engine.decisions import distributions
 
     space = dict(sweep.space)
     for key, spec in space.items():
         if isinstance(spec, Range) and spec.log:
             space[key] = Range(math.log(spec.low), math.log(spec.high))
-    with quiet():
-        study = optuna.create_study(direction=sweep.direction)
-        for trial in finished:
-            params = {key: _coordinate(value, sweep.space[key]) for key, value in trial.settings.items()}
-            study.add_trial(
-                optuna.trial.create_trial(
-                    params=params, distributions=distributions(space), value=value_of(trial)
-                )
+    study = optuna.create_study(direction=sweep.direction)
+    for trial in finished:
+        params = {key: _coordinate(value, sweep.space[key]) for key, value in trial.settings.items()}
+        study.add_trial(
+            optuna.trial.create_trial(
+                params=params, distributions=distributions(space), value=value_of(trial)
             )
-        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-        return optuna.importance.get_param_importances(study, evaluator=evaluator)
+        )
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    return optuna.importance.get_param_importances(study, evaluator=evaluator)
 
 
 def _coordinate(value: Any, spec: Range | Choice) -> Any:

@@ -15,10 +15,10 @@ from app.config import Experiment
 from app.drawing.curves import draw_curves
 from app.errors import UserError
 from app.files import atomic_path, write_json
-from app.reading import Row
+from app.reading import Row, best_row
 from app.runs import Run, write_history
 from app.training.checkpoint import Progress, best_candidate
-from app.training.history import best_row, is_complete
+from app.training.history import is_complete
 from app.training.optimizers import follow_history
 from app.training.progress_display import Display
 from app.training.setup import Job

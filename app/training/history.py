@@ -8,14 +8,6 @@ from app.config import Experiment
 from app.reading import Row
 
 
-def best_row(rows: Sequence[Row], monitor: str, mode: str) -> Row | None:
-    """Return the row of the best epoch (the first of equals), None where no value is finite."""
-    finite = [row for row in rows if math.isfinite(row[monitor])]
-    if not finite:
-        return None
-    return (max if mode == "max" else min)(finite, key=lambda row: row[monitor])
-
-
 def rate_on_plateau(schedule: Mapping[str, Any], rows: Sequence[Row], monitor: str, mode: str) -> float:
     """Return the learning rate of the next epoch under `reduce_on_plateau`, warm-up aside.
 

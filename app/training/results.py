@@ -17,11 +17,10 @@ from app.evaluation.records import count_test_evaluation, evaluations_on_test
 from app.files import atomic_path, write_json
 from app.machine import peak_memory_megabytes
 from app.paths import shown
-from app.reading import Row, read_record
+from app.reading import Row, best_row, read_record
 from app.records import DatasetRecord, MetricsRecord
 from app.runs import Run
 from app.training.checkpoint import Progress
-from app.training.history import best_row
 from app.training.setup import Job
 from models.inspect import count_macs, count_weights
 from models.losses import SparseCrossentropy

@@ -17,11 +17,11 @@ from app.evaluation.records import keep_test_evaluations
 from app.files import write_json, write_text
 from app.paths import experiments_dir, shown
 from app.preflight import changed_data, check_resumable, refuse_or_force, train_again
-from app.reading import read_history, read_record
+from app.reading import best_row, read_history, read_record
 from app.records import DatasetRecord, EnvironmentRecord, MetricsRecord
 from app.runs import Run, load_run_experiment, remove_temporaries
 from app.training.checkpoint import Progress, State, best_candidate, restore_state, settle_best
-from app.training.history import best_row, is_complete
+from app.training.history import is_complete
 from app.training.optimizers import LearningRate
 from app.training.setup import Job
 from models.augmentation.color_layers import Recolour

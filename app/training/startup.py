@@ -108,7 +108,6 @@ def configure(*, seed: int, precision: str, devices: str, determinism: str | Non
     # Names of layers and variables count from one again. It also forgets the dtype policy, so it comes first.
     keras.utils.clear_session(free_memory=False)
     keras.config.set_floatx("float32")
-    keras.config.set_image_data_format("channels_last")  # a keras.json in the home folder may say otherwise
     keras.config.set_dtype_policy("float32" if precision == "float32" else f"mixed_{precision}")
     keras.utils.set_random_seed(seed)
     tf: Any = sys.modules.get("tensorflow")

@@ -178,9 +178,9 @@ def test_all_mistakes_are_reported_together_in_file_order(write, errors):
         ("a: 1\nb: \x07\n", f"{AT}:2:4: not valid YAML: a control character"),
         (
             "a: " + "[" * 30 + "]" * 30,
-            f"{AT}: nested deeper than 20 levels, or more than 20000 keys and values",
+            f"{AT}: nested deeper than 20 levels",
         ),
-        ("a: " + "[" * 5000, f"{AT}: nested deeper than 20 levels, or more than 20000 keys and values"),
+        ("a: " + "[" * 5000, f"{AT}: nested deeper than 20 levels"),
         ("a: &a [*a]\n", f"{AT}:1:4: &a: {NO_ALIASES}"),
         ("<<: {a: 1}\n", f"{AT}:1:1: <<: {NO_ALIASES}"),
     ],

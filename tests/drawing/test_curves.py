@@ -133,7 +133,7 @@ def test_gaps_where_values_are_missing_or_not_finite(tmp_path, panels):
     rows[1]["val_accuracy"] = math.nan
     del rows[2]["val_accuracy"]
     rows[3]["loss"] = math.inf
-    rows[5]["val_loss"] = None
+    rows[5]["val_loss"] = math.nan
     draw_curves(rows, tmp_path)
     accuracy, loss = panels
     np.testing.assert_array_equal(np.isnan(accuracy.lines[1].get_ydata()), [0, 1, 1, 0, 0, 0])

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from sklearn.metrics import confusion_matrix
 
 from app.drawing.canvas import shortened_apart, text_inches
 from app.evaluation.metrics import (
     classification_metrics,
-    confusion_matrix,
     expected_calibration_error,
     probabilities,
     reliability,
@@ -31,7 +31,7 @@ def figures_of(number, images=2000):
     logits = generator.normal(size=(images, number)).astype(np.float32)
     logits[np.arange(images), labels] += generator.uniform(0.5, 6, number)[labels]
     found = classification_metrics(labels, logits, names_of(number))
-    return found | {"confusion": confusion_matrix(labels, logits.argmax(-1), number)}
+    return found | {"confusion": confusion_matrix(labels, logits.argmax(-1), labels=range(number))}
 
 
 def texts_of(figure):

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -265,8 +264,7 @@ def test_a_second_list_holds_the_corrections_of_the_first(tmp_path, monkeypatch)
     assert source.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
     softmax = np.full((6, len(source.class_names)), 0.1)
     suspects = [Suspect(1, "1", "0", "1", 0.2, 0.8), Suspect(2, "2", "0", "1", 0.3, 0.7)]
-    found = SimpleNamespace(experiment=SimpleNamespace(dataset=config))
-    text = _listing(found, source, suspects, softmax)
+    text = _listing(source, suspects, softmax)
     assert [line.split(",")[:3] for line in text.splitlines()[1:]] == [
         ["1", "1", "1"],  # the first list was wrong: given is what the data say
         ["2", "0", "1"],

@@ -3,7 +3,8 @@ import math
 import pytest
 
 from app.config import Experiment
-from app.training.history import best_row, is_complete
+from app.reading import best_row
+from app.training.history import is_complete
 from app.wording import duration
 
 SECTIONS = {

@@ -5,8 +5,6 @@ Local files come first: `dataset.data_dir` (or DATA_DIR), else `data/<name>/` wh
 
 from pathlib import Path
 
-import numpy as np
-
 from app.config.dataset import DatasetConfig
 from app.data.arrays import Arrays, source_of
 from app.data.dataset import Source
@@ -63,8 +61,6 @@ def _download(name: str) -> Arrays:
     from app.backend import keras
 
     train, test = getattr(keras.datasets, name).load_data()
-    if keras.config.image_data_format() == "channels_first" and train[0].ndim == 4:
-        train, test = ((np.moveaxis(images, 1, -1), labels) for images, labels in (train, test))
     return Arrays(train, test, f"keras.datasets.{name}")
 
 

@@ -4,19 +4,16 @@ Both are computed in a study in memory that holds copies of all trials, from see
 do not depend on who asks, or how often: a sweep that was killed goes on as it would have.
 """
 
-import contextlib
 import json
 import math
 import random
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from app.config.sweep import MAX_COMBINATIONS, Choice, Range, SweepConfig
@@ -25,11 +22,6 @@ MAX_ATTEMPTS = 20  # at settings that no trial has had
 RUNG = "completed_rung_"  # attributes of a trial in which successive halving keeps values
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-
-def quiet() -> contextlib.AbstractContextManager[Any]:
-    """Hold back that a part of Optuna is experimental: its version is pinned."""
-    return warnings.catch_warnings(action="ignore", category=ExperimentalWarning)
 
 
 def distributions(space: Mapping[str, Range | Choice]) -> dict[str, BaseDistribution]:
@@ -83,25 +75,22 @@ def prunes(
     """
     if config.pruner == "none" or not values:
         return False, {}
-    with quiet():
-        halving = config.pruner == "hyperband"
-        pruner = (
-            optuna.pruners.HyperbandPruner(min_resource=1, max_resource=epochs)
-            if halving
-            else optuna.pruners.MedianPruner(n_warmup_steps=math.ceil(epochs / 4) + 1)
-        )
-        sampler = optuna.samplers.RandomSampler(seed=0)  # a study has to have one
-        memory = optuna.create_study(
-            study_name=name, direction=config.direction, sampler=sampler, pruner=pruner
-        )
-        for each in trials:
-            memory.add_trial(_copy(each, TrialState.WAITING if each.number == number else each.state))
-        trial, pruned = memory.ask(), False  # the one that waits
-        for epoch, value in enumerate(values, start=1):
-            trial.report(value, epoch)
-            if halving or epoch == len(values):  # halving remembers what it saw before
-                pruned = bool(trial.should_prune())
-        kept = memory.get_trials(deepcopy=False)[number].system_attrs
+    halving = config.pruner == "hyperband"
+    pruner = (
+        optuna.pruners.HyperbandPruner(min_resource=1, max_resource=epochs)
+        if halving
+        else optuna.pruners.MedianPruner(n_warmup_steps=math.ceil(epochs / 4) + 1)
+    )
+    sampler = optuna.samplers.RandomSampler(seed=0)  # a study has to have one
+    memory = optuna.create_study(study_name=name, direction=config.direction, sampler=sampler, pruner=pruner)
+    for each in trials:
+        memory.add_trial(_copy(each, TrialState.WAITING if each.number == number else each.state))
+    trial, pruned = memory.ask(), False  # the one that waits
+    for epoch, value in enumerate(values, start=1):
+        trial.report(value, epoch)
+        if halving or epoch == len(values):  # halving remembers what it saw before
+            pruned = bool(trial.should_prune())
+    kept = memory.get_trials(deepcopy=False)[number].system_attrs
     return pruned, {key: value for key, value in kept.items() if key.startswith(RUNG)}
 
 
@@ -122,13 +111,10 @@ def _copy(trial: FrozenTrial, state: TrialState) -> FrozenTrial:
 def _sample(config: SweepConfig, seed: int, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
     """Return what the sampler draws; trials that wait count as running."""
     samplers = optuna.samplers
-    with quiet():
-        sampler = (
-            samplers.TPESampler(seed=seed) if config.sampler == "tpe" else samplers.RandomSampler(seed=seed)
-        )
-        memory = optuna.create_study(direction=config.direction, sampler=sampler)
-        memory.add_trials([_copy(each, each.state) for each in trials])
-        return memory.ask(distributions(config.space)).params
+    sampler = samplers.TPESampler(seed=seed) if config.sampler == "tpe" else samplers.RandomSampler(seed=seed)
+    memory = optuna.create_study(direction=config.direction, sampler=sampler)
+    memory.add_trials([_copy(each, each.state) for each in trials])
+    return memory.ask(distributions(config.space)).params
 
 
 def _distribution(spec: Range | Choice) -> BaseDistribution:
@@ -143,10 +129,8 @@ def _combinations(config: SweepConfig) -> list[dict[str, Any]] | None:
     """Return all combinations of a space, None where there are too many to list."""
     if (config.num_combinations or math.inf) > MAX_COMBINATIONS:
         return None
-    values: list[Sequence[Any]] = [
-        list(map(json.dumps, spec.values))
-        if isinstance(spec, Choice)
-        else range(int(spec.low), int(spec.high) + 1)
+    values: list[Iterable[Any]] = [
+        map(json.dumps, spec.values) if isinstance(spec, Choice) else spec.values or ()
         for spec in config.space.values()
     ]
     return [dict(zip(config.space, each, strict=True)) for each in product(*values)]

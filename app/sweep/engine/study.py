@@ -5,25 +5,23 @@ then written at once: a kill at any instant leaves nothing half-done, and the ne
 """
 
 import contextlib
-import logging
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import optuna
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import NullPool, create_engine, text
 
 from app.config.sweep import SweepConfig
-from app.sweep.engine.decisions import distributions, propose, prunes, quiet, settings_of
+from app.sweep.engine.decisions import distributions, propose, prunes, settings_of
 from app.sweep.trials import Trial
 from app.sweep.trials import TrialState as StateName
 
 HEARTBEAT_SECONDS = 5  # between signs of life of a machine that shares the storage with others
 GRACE_SECONDS = 30  # after the last of which its trials are given to the others
-
-logging.getLogger("alembic").setLevel(logging.WARNING)
 
 _STATES: dict[TrialState, StateName] = {
     TrialState.WAITING: "waiting",
@@ -61,7 +59,8 @@ class Study:
     def __init__(self, url: str, name: str, config: SweepConfig, seed: int, owner: str | None, epochs: int):
         self.url, self.name, self.config, self.seed = url, name, config, seed
         self.owner, self.epochs = owner, epochs
-        with quiet(), _one_at_a_time(url):  # two that make the same tables disturb each other
+        heartbeats = warnings.catch_warnings(action="ignore", category=ExperimentalWarning)
+        with heartbeats, _one_at_a_time(url):  # two that make the same tables disturb each other
             self.storage = optuna.storages.RDBStorage(
                 url,
                 engine_kwargs=_engine_kwargs(url),
