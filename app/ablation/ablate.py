@@ -142,6 +142,7 @@ def _write(
         for each in results
     ]
     split = "test" if experiment.dataset.validates_on_test else "validation"
-    title = f"{experiment.name}: each piece taken out in turn\n{len(seeds)} seeds; bars are 95 % intervals"
+    legend = f"{len(seeds)} seeds; bars are 95 % intervals, which go on where there is an arrow"
+    title = f"{experiment.name}: each piece taken out in turn\n{legend}"
     label = f"{split} accuracy, percentage points from the whole recipe ({percent(whole)})"
     draw_effects(found.folder / "ablation.png", title, label, effects)

@@ -64,8 +64,8 @@ def draw_effects(path: Path, title: str, label: str, effects: Sequence[Effect]) 
     for row, each in enumerate(effects):
         axes.plot(each.seeds, np.full(len(each.seeds), row), "|", color=GREY, markersize=9, zorder=3)
         if not np.isfinite(each.mean):
-            words, left = "its loss was never finite to the end", axes.get_yaxis_transform()
-            axes.text(0.01, row, words, fontsize=8, color=GREY, va="center", transform=left)
+            words, place = "its loss was never finite to the end", axes.get_yaxis_transform()
+            axes.text(0.01, row, words, fontsize=8, color=GREY, va="center", transform=place)
             continue
         colour = VERMILION if each.significant else BLUE if row else BLACK
         axes.plot([each.low, each.high], [row, row], "-", color=colour, linewidth=2, zorder=2)
@@ -77,7 +77,13 @@ def draw_effects(path: Path, title: str, label: str, effects: Sequence[Effect]) 
     shown = np.array([0.0, *(value for each in effects for value in (*each.seeds, each.mean))])
     shown = shown[np.isfinite(shown)]
     margin = max(0.5 * np.ptp(shown), 0.05)
-    axes.set_xlim(shown.min() - margin, shown.max() + margin)
+    left, right = shown.min() - margin, shown.max() + margin
+    axes.set_xlim(left, right)
+    for row, each in enumerate(effects):
+        colour = VERMILION if each.significant else BLUE
+        for beyond, edge, arrow in ((each.low < left, left, "<"), (each.high > right, right, ">")):
+            if beyond:
+                axes.plot(edge, row, arrow, color=colour, markersize=8, clip_on=False)
     style = {"linestyle": "-", "marker": "o", "markersize": 8}
     handles = [
         Line2D([], [], color=VERMILION, label="significant", **style),  # type: ignore[arg-type]

@@ -216,7 +216,10 @@ def draw_reliability(
     upper.plot([0, 1], [0, 1], "--", color=BLACK, linewidth=1.2, label="perfect calibration")
     if before:
         points = [(each["confidence"], each["accuracy"]) for each in before[0] if each["images"]]
-        upper.plot(*zip(*points, strict=True), "o-", color=GREY, linewidth=1.0, markersize=4, label="before")
+        upper.plot(
+            *zip(*points, strict=True), "o-", color=BLACK, markerfacecolor="white", linewidth=1.0,
+            markersize=4.5, clip_on=False, label="before",
+        )  # fmt: skip
     upper.set_xlim(0, 1)
     upper.set_ylim(0, 1.01)
     upper.set_ylabel("accuracy")

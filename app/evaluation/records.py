@@ -84,8 +84,11 @@ def which_epoch(checkpoint: str, best_words: str) -> str:
 def evaluation_title(content: dict[str, Any]) -> str:
     """Return the heading of an evaluation's pictures and table; for `content` see `evaluation_content`."""
     averaged = ", averaged weights" if content["weights"] == "average" else ""
+    views = content["test_time_views"]
+    seen = "" if views == "none" else f", test-time views {views}"
+    seen += f" below {content['views_below']:g}" if "views_below" in content else ""
     return (
-        f"{content['run']}, {content['which']} ({content['epoch']}){averaged}, "
+        f"{content['run']}, {content['which']} ({content['epoch']}){averaged}{seen}, "
         f"{content['images']:,} {content['split']} images"
     )
 

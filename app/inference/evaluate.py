@@ -25,6 +25,7 @@ from app.inference.load import CheckpointName, SplitName, batches_of, finite_log
 from app.paths import shown
 from app.reading import read_record
 from app.records import EnvironmentRecord
+from app.reports.report import write_report
 from app.runs import Run
 from app.training.freezing import Freezing
 from app.wording import aligned
@@ -91,6 +92,8 @@ def evaluate(
         write_evaluation(folder, content, chosen, logits, names)
         with atomic_path(folder / "predictions.npz") as temporary:
             np.savez(temporary, allow_pickle=False, labels=chosen.labels, logits=logits)
+        if run.report.is_file():  # which shows all evaluations
+            write_report(run)
     except OSError as error:
         raise UserError(
             f"{shown(folder)}: cannot be written ({error.strerror or error}); only what was printed is left "

@@ -49,6 +49,19 @@ def source_accuracies(experiment: Experiment) -> str:
     return ", ".join(word for word in words if word)
 
 
+def source_sentence(experiment: Experiment) -> str:
+    """Return what the source of an experiment reports, in a sentence."""
+    reference = experiment.reference
+    assert reference is not None
+    accuracies = source_accuracies(experiment)
+    sentence = f"Source: {reference.source}"
+    if accuracies:
+        sentence += f"; it reports {accuracies}{' (last, best epoch)' * (',' in accuracies)}"
+        sentence += f" on {reference.data}" * bool(reference.data)
+    note = reference.note or ""
+    return f"{sentence}." + (f" {note[0].upper()}{note[1:].rstrip('.')}." if note else "")
+
+
 def source_cell(experiment: Experiment) -> str:
     """Return the source's accuracies for a table, and the data behind them where they are other ones."""
     accuracies, reference = source_accuracies(experiment), experiment.reference

@@ -4,6 +4,9 @@ import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from app.machine import describe_machine
+from app.reading import read_record
+from app.records import EnvironmentRecord
 from app.reports import html as page
 from app.reports.cells import data_name, percent, seconds_text, source_cell
 from app.reports.compare_chance import all_on_same_images
@@ -139,7 +142,7 @@ _COLUMNS: tuple[_Column, ...] = (
     ("parameters", True, _count("parameters", "total")),
     ("MACs", True, _count("parameters", "macs")),
     ("seconds an epoch", True, lambda group: seconds_text(group.seconds)),
-    ("source: last, best", True, lambda group: source_cell(group.first.experiment)),
+    ("source: last, best", False, lambda group: source_cell(group.first.experiment)),
     ("network", False, _network),
 )
 
@@ -165,10 +168,17 @@ def _tiles(groups: Sequence[Group]) -> list[tuple[str, str]]:
         least = finished[sizes.index(min(sizes))]
         leads = least.label if sizes.count(min(sizes)) == 1 else "several"
         found.append((_count("parameters", "total")(least), f"fewest parameters: {leads}"))
-    if timed := [group for group in groups if group.first.seconds]:
+    timed = [group for group in groups if group.first.seconds]
+    if timed and len(_machines(groups)) < 2:
         quick = min(timed, key=lambda group: group.seconds)
         found.append((f"{seconds_text(quick.seconds)} s", f"shortest epoch: {quick.label}"))
     return found
+
+
+def _machines(groups: Sequence[Group]) -> set[str]:
+    """Return the machines that runs were trained on, as far as they are known."""
+    files = [trial.run.environment for group in groups for trial in group.trials]
+    return {describe_machine(read_record(path, EnvironmentRecord)) for path in files if path.is_file()}
 
 
 def _caption(groups: Sequence[Group]) -> str:
@@ -188,6 +198,8 @@ def _notes(groups: Sequence[Group]) -> list[str]:
         notes.append("Of an unfinished run it is that of its last epoch so far.")
     if any(len(group.trials) > 1 for group in groups):
         notes.append("Of several seeds, n of them: the mean, the smallest and the largest.")
+    if len(_machines(groups)) > 1:
+        notes.append("Trained on different machines: seconds an epoch are not comparable.")
     for group in groups:
         if why := detour(group.first.run, group.first.experiment):
             notes.append(f"Of {group.label}: {why}.")

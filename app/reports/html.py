@@ -29,7 +29,7 @@ img { width: 100%; height: auto; background: #ffffff; border: 1px solid var(--li
   display: block; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr));
   gap: 0 1rem; align-items: start; }
-.wide img { min-width: 40rem; }
+@media print { .wide img { min-width: 0 !important; } }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr));
   gap: .75rem; margin: 1rem 0; }
 .tile { background: var(--card); border: 1px solid var(--line); border-radius: 6px; padding: .6rem .9rem; }
@@ -121,7 +121,7 @@ def picture(path: Path, words: str, caption: str = "") -> str:
     """Return a PNG file as part of the page, a large one in 256 colours.
 
     `words` say what it shows to those who cannot see it; the caption stands below it. One of more than
-    WIDE_PIXELS scrolls on a narrow screen instead of becoming illegible.
+    WIDE_PIXELS scrolls where the screen is too narrow for it to be legible.
     """
     try:
         content = path.read_bytes()
@@ -135,8 +135,10 @@ def picture(path: Path, words: str, caption: str = "") -> str:
         return paragraph(f"{path.name} cannot be shown ({error})", faint=True)
     data = base64.b64encode(content).decode()
     below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
-    wide = ' class="wide"' * (width > WIDE_PIXELS)
+    wide, least = "", ""
+    if width > WIDE_PIXELS:  # letters of 8.5 points in 150 dots an inch are then ten pixels high
+        wide, least = ' class="wide"', f' style="min-width: {0.55 * width:.0f}px"'
     return (
         f'<figure><div{wide}><img src="data:image/png;base64,{data}" alt="{html.escape(words)}" '
-        f'width="{width}" height="{height}"></div>{below}</figure>'
+        f'width="{width}" height="{height}"{least}></div>{below}</figure>'
     )

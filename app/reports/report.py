@@ -25,7 +25,7 @@ from app.preflight import as_trained
 from app.reading import read_history, read_predictions, read_record
 from app.records import CalibratedRecord, DatasetRecord, EnvironmentRecord, EvaluationRecord, MetricsRecord
 from app.reports import html as page
-from app.reports.cells import percent, seconds_text, source_accuracies, train_command
+from app.reports.cells import percent, seconds_text, source_accuracies, source_sentence, train_command
 from app.runs import Run, detour, load_run_experiment
 from app.wording import counted, duration
 
@@ -101,7 +101,7 @@ def _parts(run: Run, experiment: Experiment, metrics: MetricsRecord, remark: str
         f"Validation: {dataset.split_rule}."
     )
     if experiment.reference:
-        yield page.paragraph(_reference(experiment))
+        yield page.paragraph(source_sentence(experiment))
     if remark_on_chance := chance_remark(experiment.name, metrics, dataset):
         yield page.paragraph(remark_on_chance)
     if why := detour(run, experiment):
@@ -122,6 +122,8 @@ def _parts(run: Run, experiment: Experiment, metrics: MetricsRecord, remark: str
             "the accuracy is about the heavier of an image's two labels."
         )
 
+    if experiment.training.loss.softmax_before_loss:
+        yield page.paragraph("Losses of the curves apply softmax twice, as training does; those below, once.")
     for folder, found in list_evaluations(run):
         if found.epoch == metrics.of(found.checkpoint).epoch:  # others are of before it was trained further
             yield from _evaluation(folder, found, which_epoch(found.checkpoint, metrics.best_words))
@@ -146,7 +148,8 @@ def _tiles(experiment: Experiment, metrics: MetricsRecord) -> list[tuple[str, st
     which = f"{headline.which} ({headline.epoch}){metrics.averaged}"
     found = [(percent(headline.val_accuracy), f"{split} accuracy, {which}")]
     if metrics.on_test and best and best.epoch != headline.epoch:
-        found.append((percent(best.val_accuracy), f"{metrics.best_words} (epoch {best.epoch})"))
+        chosen = f"{which_epoch('best', metrics.best_words)} ({best.epoch}) by {metrics.monitor}"
+        found.append((percent(best.val_accuracy), f"{split} accuracy, {chosen}"))
     if views := metrics.test_time_views:
         found.append((percent(views.val_accuracy), f"{split} accuracy with test-time views"))
     if metrics.test:
@@ -154,23 +157,12 @@ def _tiles(experiment: Experiment, metrics: MetricsRecord) -> list[tuple[str, st
     reference = experiment.reference
     if theirs := source_accuracies(experiment):
         data = f" on {reference.data}" if reference and reference.data else ""
-        found.append((theirs, f"reported by the source{data}"))
+        found.append((theirs, f"reported by the source{data}{' (last, best epoch)' * (',' in theirs)}"))
     found.append((f"{metrics.parameters.total:,}", "parameters"))
     if macs := metrics.parameters.macs:
         found.append((f"{macs / 1e6:,.1f} M", "multiply-accumulates an image"))
     found.append((duration(metrics.timing.seconds), f"for {counted(metrics.timing.epochs, 'epoch')}"))
     return found
-
-
-def _reference(experiment: Experiment) -> str:
-    """Return what the source of an experiment reports, in a sentence."""
-    reference = experiment.reference
-    assert reference is not None
-    accuracies = source_accuracies(experiment)
-    sentence = f"Source: {reference.source}" + (f"; it reports {accuracies}" if accuracies else "")
-    sentence += f" on {reference.data}" if reference.data and accuracies else ""
-    note = reference.note or ""
-    return f"{sentence}." + (f" {note[0].upper()}{note[1:].rstrip('.')}." if note else "")
 
 
 def _evaluation(folder: Path, found: EvaluationRecord, which: str) -> Iterator[str]:
@@ -189,7 +181,7 @@ def _evaluation(folder: Path, found: EvaluationRecord, which: str) -> Iterator[s
         [
             (percent(found.accuracy), f"accuracy on {found.images:,} images"),
             *top5,
-            (f"{found.loss:.4f}", "loss (negative log-likelihood)"),
+            (f"{found.loss:.4f}", "negative log-likelihood, no penalties"),
             (f"{found.macro_f1:.4f}", "mean F1 of the classes"),
             calibration,
         ]

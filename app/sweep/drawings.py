@@ -58,7 +58,9 @@ def draw_progress(path: Path, trials: Sequence[Trial], sweep: SweepConfig) -> No
         numbers = [trial.number for trial in finished]
         best = better.accumulate([value_of(trial) for trial in finished])
         axes.step(numbers, best, where="post", color=BLACK, linewidth=1.2, zorder=2, label="best so far")
-    _scatter(axes, trials, [trial.number for trial in trials], [value_of(trial) for trial in trials])
+    numbers, values = [trial.number for trial in trials], [value_of(trial) for trial in trials]
+    _scatter(axes, trials, numbers, values)
+    _mark_above(axes, numbers, values)
     if failed := [trial.number for trial in trials if trial.state == "failed"]:
         axes.plot(
             failed, np.full(len(failed), axes.get_ylim()[0]), "x", color=VERMILION, markersize=7,
@@ -105,7 +107,9 @@ def draw_slice(path: Path, key: str, trials: Sequence[Trial], sweep: SweepConfig
     dimension, values = sweep.space[key], [value_of(trial) for trial in trials]
     if isinstance(dimension, Range):
         figure, axes = _panel(key, sweep, values)
-        _scatter(axes, trials, [trial.settings[key] for trial in trials], values)
+        across = [trial.settings[key] for trial in trials]
+        _scatter(axes, trials, across, values)
+        _mark_above(axes, across, values)
         margin = 0.03 * (dimension.high - dimension.low)
         axes.set_xlim(dimension.low - margin, dimension.high + margin)
         if dimension.log:
@@ -161,6 +165,14 @@ def _scatter(axes: "Axes", trials: Sequence[Trial], across: Sequence[Any], up: S
             axes.plot(
                 *zip(*places, strict=True), "o", color=colour, markersize=4.5, alpha=0.75, label=state, **fill
             )
+
+
+def _mark_above(axes: "Axes", across: Sequence[float], values: Sequence[float]) -> None:
+    """Mark where values lie above the panel, which a loss that blew up does."""
+    top = axes.get_ylim()[1]
+    if places := [place for place, value in zip(across, values, strict=True) if value > top]:
+        tops = [top] * len(places)
+        axes.plot(places, tops, "^", color=VERMILION, markersize=6, clip_on=False, label="off the scale")
 
 
 def _finish(figure: "Figure", axes: "Axes", path: Path, label: str) -> None:
