@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 command, options = parse(list(sys.argv[1:] if arguments is None else arguments), os.environ)
                 check_home()
                 code = command(**options) or 0
+                sys.stdout.flush()
             except (Exception, KeyboardInterrupt) as error:
                 code = _explained(error)
     except Exception as error:
@@ -58,6 +59,7 @@ def _explained(error: BaseException) -> int:
         drop(sys.stdout)
         return 0
     if isinstance(error, OSError):
+        FallsSilent(sys.stdout).flush()  # on a full disk Python would trip over it when it ends
         print(_words(error), file=err)
         return UserError.exit_code
     if isinstance(error, ImportError) and (error.name or "").partition(".")[0] not in ("app", "models"):

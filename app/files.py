@@ -5,6 +5,7 @@ import csv
 import io
 import os
 import re
+import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -27,7 +28,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Yields a temporary path beside `path` with the same suffix; when the block ends without an error the
     file is flushed to disk and renamed to `path`. Whatever lay there before stays until that instant.
     """
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    # Not by the process id alone, which is the same in two containers that share a folder.
+    temporary = path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
     try:
         yield temporary
         with open(temporary, "rb+") as file:

@@ -136,7 +136,8 @@ def commit() -> str | None:
     """Return the commit of this program's checkout, marked `+changes` where files differ from it."""
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        # Git does without the repository of another user, whose code runs here anyway.
+        command = ["git", "-c", "safe.directory=*", "-C", str(Path(__file__).parent), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
     try:
@@ -174,7 +175,7 @@ def check_backend(environment: Mapping[str, str] = os.environ) -> None:
     for name in _LIMITS:
         if environment.get(name):
             raise UserError(f"{name}: cuts every training of Keras short; leave it out (make train EPOCHS=2)")
-    file = _keras_home(environment) / "keras.json"
+    file = keras_home(environment) / "keras.json"
     settings = _keras_settings(file)
     source, backend = "KERAS_BACKEND", environment.get("KERAS_BACKEND")
     if not backend:
@@ -198,7 +199,7 @@ def check_backend(environment: Mapping[str, str] = os.environ) -> None:
             )
 
 
-def _keras_home(environment: Mapping[str, str]) -> Path:
+def keras_home(environment: Mapping[str, str]) -> Path:
     """Return the folder in which Keras looks for keras.json."""
     home = os.path.expanduser("~")  # as Keras does, where there is no home
     default = os.path.join(home if os.access(home, os.W_OK) else "/tmp", ".keras")

@@ -117,7 +117,9 @@ def stop_noted(note: Callable[[int], None], what: str) -> Iterator[None]:
         for each in numbers:  # Python's own handler of SIGINT would wait for the step to end
             signal.signal(each, signal.SIG_DFL if each == signal.SIGINT else lambda *_: None)
         with contextlib.suppress(OSError):  # of the terminal that was closed
-            print(f"\n{what}; ctrl-C now stops at once ...", file=sys.stderr, flush=True)
+            # The system keeps from a container's first process what would end it.
+            now = "" if os.getpid() == 1 else "; ctrl-C now stops at once"
+            print(f"\n{what}{now} ...", file=sys.stderr, flush=True)
 
     with _handled(numbers, on_signal):
         yield

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import re
+import secrets
 import shlex
 import socket
 import time
@@ -75,7 +76,7 @@ def create_run(experiment_name: str) -> Run:
     try:
         run = Run(new_folder(parent))
         run.states.mkdir(parents=True)
-        link, latest = parent / f".latest-{os.getpid()}", parent / "latest"
+        link, latest = parent / f".latest-{secrets.token_hex(4)}", parent / "latest"
         # On file systems without links there is none; a copy that is being trained stays where it is.
         with contextlib.suppress(OSError, UserError):
             if latest.is_dir() and not latest.is_symlink():  # a copy, of what follows links such as scp -r

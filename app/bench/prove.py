@@ -144,7 +144,7 @@ def _unfinished_files(run: Run) -> list[str]:
     """Return the names of the files that are being written into a run folder."""
     folders = (run.path, run.states, run.best_model.parent)
     names = (name for folder in folders for name in os.listdir(folder))  # quicker than a glob
-    return [name.split("-", 2)[2] for name in names if name.startswith(".tmp-")]
+    return [name.split("-", 3)[3] for name in names if name.startswith(".tmp-")]
 
 
 def _saved_fraction(run: Run) -> float:

@@ -12,7 +12,8 @@ from app.commands.options import Checkpoint, Option, Owner, RunName, chosen_run,
 from app.data.chosen import find_images
 from app.drawing.curves import draw_curves
 from app.errors import UserError
-from app.paths import shown
+from app.paths import runs_root, shown
+from app.process import unheard
 from app.reading import read_history, read_record
 from app.records import EnvironmentRecord, MetricsRecord
 from app.reports.compare import compare as compare_runs
@@ -28,6 +29,7 @@ QUOTES = "put a name with spaces into a pair of quotes"
 
 
 @command
+@unheard()
 def evaluate(
     exp: Owner = None,
     run: RunName = None,
@@ -52,6 +54,7 @@ def evaluate(
 
 
 @command
+@unheard()
 def predict(
     exp: Owner = None,
     run: RunName = None,
@@ -71,6 +74,7 @@ def predict(
 
 
 @command
+@unheard()
 def explain(
     exp: Owner = None,
     run: RunName = None,
@@ -85,6 +89,7 @@ def explain(
 
 
 @command
+@unheard()
 def export(
     exp: Owner = None,
     run: RunName = None,
@@ -164,4 +169,9 @@ def _trained_run(asking: str, exp: str | None, run: str | None, images: str | No
     if images is not None:
         find_images(images)
     load_finished(chosen)
+    if asking != "evaluate" and not os.access(chosen.path, os.W_OK):  # which prints what it found
+        raise UserError(
+            f"{shown(chosen.path)}: cannot be written, but {asking} writes there. Copy the run into "
+            f"{shown(runs_root() / chosen.path.parent.name)}/ and name the copy: RUN="
+        )
     return chosen

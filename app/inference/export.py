@@ -9,6 +9,7 @@ import contextlib
 import importlib.util
 import os
 import platform
+import secrets
 import shutil
 import warnings
 from collections.abc import Callable
@@ -68,9 +69,8 @@ def export(
     model = with_probabilities(classifier, shape, trained.temperature)
     unsure_below = trained.unsure_below(unsure)
     parent = run.path / "exports"
-    temporary = parent / f".tmp-{os.getpid()}"
+    temporary = parent / f".tmp-{secrets.token_hex(4)}"
     try:
-        shutil.rmtree(temporary, ignore_errors=True)  # of a process of the same number that was killed
         temporary.mkdir(parents=True)
         path = temporary / chosen.filename
         _quietly(f"FORMAT={format}: cannot be written", lambda: chosen.write(model, str(path)))

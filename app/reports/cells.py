@@ -58,6 +58,8 @@ def source_sentence(experiment: Experiment) -> str:
     if accuracies:
         sentence += f"; it reports {accuracies}{' (last, best epoch)' * (',' in accuracies)}"
         sentence += f" on {reference.data}" * bool(reference.data)
+    sentence += f"; {reference.epochs} epochs" if reference.epochs else ""
+    sentence += f"; {reference.seconds_per_epoch:g} s an epoch" if reference.seconds_per_epoch else ""
     note = reference.note or ""
     return f"{sentence}." + (f" {note[0].upper()}{note[1:].rstrip('.')}." if note else "")
 

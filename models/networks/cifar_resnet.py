@@ -5,8 +5,8 @@ filters, shortcut option A (no parameters: every second pixel, new channels zero
 same without shortcuts. Pre-activation units: He et al., 2016, arXiv:1603.05027, Figure 1b and appendix; the
 first unit takes the activated stem, the last sum is normalised and activated.
 
-Differences from the source: logits, no softmax; the head starts from Keras' Glorot uniform, there as the
-convolutions.
+Differences from the source: logits, no softmax; kernels start from a normal distribution that is cut at two
+standard deviations, of the same variance; the head from Keras' Glorot uniform, there as the convolutions.
 """
 
 import functools

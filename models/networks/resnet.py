@@ -7,7 +7,8 @@ and weights ("ResNet v1.5"; Goyal et al. 2017, arXiv:1706.02677, section 5.1). `
 the registry are two write-ups' own versions and have files of their own.
 
 Differences from the source: a stem for small images (3x3, no pooling) may be chosen instead of the paper's;
-logits, no softmax; the head starts from Keras' Glorot uniform, there as the convolutions.
+logits, no softmax; kernels start from a normal distribution that is cut at two standard deviations, of the
+same variance; the head from Keras' Glorot uniform, there as the convolutions.
 """
 
 import functools

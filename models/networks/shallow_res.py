@@ -1,7 +1,8 @@
 """ShallowRes: a ten-layer ResNet with one residual block per stage.
 
 Source: a published training log with its model summary, which fixes every layer but the pooling window (3x3
-as in He et al., 2015, arXiv:1512.03385, Table 1) and the image size (97 to 128 pixels; 128 taken). Every
+as in He et al., 2015, arXiv:1512.03385, Table 1), the image size (97 to 128 pixels; 128 taken) and the head's
+activation (softmax taken). Every
 convolution has a bias, the projections too.
 
 Differences from the source: logits at the end (the loss applies the softmax).

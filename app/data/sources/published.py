@@ -3,6 +3,9 @@
 Local files come first: `dataset.data_dir` (or DATA_DIR), else `data/<name>/` where it exists.
 """
 
+import contextlib
+import fcntl
+import os
 from pathlib import Path
 
 from app.config.dataset import DatasetConfig
@@ -13,6 +16,7 @@ from app.data.images import ImageFormat
 from app.data.listing import PART_FOLDERS, folders_of, subfolders
 from app.data.sources.archives import Reader, read_npz
 from app.errors import UserError
+from app.machine import keras_home
 from app.paths import data_root, project_root, shown
 from app.wording import printable, received
 
@@ -60,7 +64,13 @@ def read_npz_in(path: Path, name: str) -> Arrays | None:
 def _download(name: str) -> Arrays:
     from app.backend import keras
 
-    train, test = getattr(keras.datasets, name).load_data()
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # no place for a lock: then without
+            folder = keras_home(os.environ)
+            folder.mkdir(parents=True, exist_ok=True)
+            # Keras unpacks at every load; two processes at once would truncate each other's files.
+            fcntl.flock(stack.enter_context(open(folder / ".trainer-lock", "wb")), fcntl.LOCK_EX)
+        train, test = getattr(keras.datasets, name).load_data()
     return Arrays(train, test, f"keras.datasets.{name}")
 
 
