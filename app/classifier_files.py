@@ -20,7 +20,9 @@ def load_classifier(path: Path) -> ImageClassifier:
     if not path.is_file():
         raise UserError(f"{shown(path)}: no such file; it holds the trained network. Restore it from a copy")
     if not zipfile.is_zipfile(path):  # Keras would say that there is no file
-        raise UserError(f"{shown(path)}: damaged: not a whole .keras file")
+        raise UserError(
+            f"{shown(path)}: damaged: not a whole .keras file. Restore it from a copy, or train the run anew"
+        )
     try:
         classifier = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras, zipfile and h5py raise whatever a bad file makes them trip over

@@ -28,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SIGHUP.
     """
     open_standard_streams()
+    # Settings that a user has for Matplotlib, such as LaTeX for all texts, are not meant for our pictures.
+    os.environ |= {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}
     try:
         with stoppable():
             try:
@@ -67,8 +69,8 @@ def _explained(error: BaseException) -> int:
         return UserError.exit_code
     if isinstance(error, Exception) and is_memory_error(error):
         print(
-            f"{library_words(error)}. Choose a smaller training.batch_size or dataset.image_size, or end "
-            "other programs; `make resume` goes on with a run that has begun",
+            f"{library_words(error)}. End other programs; a training may also be begun anew with smaller "
+            "batches (SET=training.batch_size=...) or images, or be resumed: make resume EXP=NAME",
             file=err,
         )
         return UserError.exit_code
@@ -83,6 +85,6 @@ def _words(error: OSError) -> str:
         return (
             f"{where or 'a file of the run'}: cannot be read or written ({reason}); what was written before "
             "is intact. Free some space or make the folder writable, and give the command again; a training "
-            "goes on from its last state by `make resume`"
+            "goes on from its last state by `make resume EXP=NAME`"
         )
     return f"{where}: {reason}" if where else f"the system refused something: {reason}"

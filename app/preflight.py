@@ -15,7 +15,7 @@ from app.paths import data_root, project_root, shown
 from app.reading import read_record
 from app.records import DatasetRecord, EnvironmentRecord
 from app.runs import Run, find_run, load_run_experiment
-from app.wording import first_difference, unknown_name
+from app.wording import first_difference, nearest, unknown_name
 
 WEIGHT_FILES = (".pth", ".pt", ".safetensors", ".h5")
 IMAGENET = "imagenet"
@@ -32,7 +32,12 @@ def weights_run(experiment: Experiment) -> Run | None:
         return None
     here = project_root() / weights  # a path is one from the project's folder
     is_here = os.path.isfile(here / "experiment.yaml")  # false, too, for a name that cannot be one
-    run = find_run(str(here) if is_here else weights, "model.weights: ")
+    try:
+        run = find_run(str(here) if is_here else weights, "model.weights: ")
+    except UserError as error:
+        meant = f"; did you mean {IMAGENET}?" if nearest(weights.lower(), [IMAGENET]) else "."
+        kinds = f"a run's, a file's ({', '.join(WEIGHT_FILES)}) or {IMAGENET}"
+        raise UserError(f"{error}{meant} Weights are {kinds}") from error
     if not run.best_model.is_file():
         raise UserError(f"model.weights: {run.name} has no {run.best_model.name} yet; train it first")
     return run

@@ -136,7 +136,9 @@ def test_an_environment_is_made_anew_where_its_own_python_does_not_fit(tmp_path,
         ("list", {"EXP": "x"}, "takes no variable EXP; it takes none$"),
         ("train", {"EXP": "", "SEEDS": "3"}, "make train: EXP= is empty; give it a value or leave it out"),
         ("evaluate", {"RUN": ""}, "make evaluate: RUN= is empty"),
-        ("resume", {"EPOCHS": "two"}, "argument --epochs: invalid int value: 'two'"),
+        ("resume", {"EPOCHS": "two"}, "make resume: EPOCHS=two: must be a whole number"),
+        ("predict", {"UNSURE": "80%"}, "make predict: UNSURE=80%: must be a number"),
+        ("evaluate", {"SPLIT": "val"}, "make evaluate: SPLIT=val: must be one of validation, test"),
     ],
 )
 def test_refused_variables(name, given, words):

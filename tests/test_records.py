@@ -209,5 +209,7 @@ def test_a_result_at_chance_level_is_remarked(accuracy, at_chance):
     if at_chance:
         chance = "1000 validation images cannot tell" if accuracy > 0.1 else "The accuracy is at chance level"
         assert remarks[0].startswith(chance)
-        assert "10 classes" in remarks[0] and remarks[0].endswith("the doctor: make doctor EXP=quickstart")
+        assert "10 classes" in remarks[0] and remarks[0].endswith(
+            "the doctor with the same SET= and DATA_DIR=: make doctor EXP=quickstart"
+        )
         assert remarks[1].endswith("run the doctor")

@@ -193,5 +193,13 @@ def _from_variables(name: str, environment: Mapping[str, str]) -> list[str]:
         elif "nargs" in settings:
             positional += [value] * bool(value)
         elif value:
+            choices, kind = settings.get("choices") or (value,), settings.get("type")
+            if value not in choices:
+                raise UserError(f"make {name}: {variable}={value}: must be one of {', '.join(choices)}")
+            try:
+                kind and kind(value)
+            except ValueError:
+                rule = "a whole number" if kind is int else "a number"
+                raise UserError(f"make {name}: {variable}={value}: must be {rule}") from None
             options.append(f"{flag}={value}")
     return [*options, "--", *positional] if positional else options

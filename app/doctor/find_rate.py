@@ -109,7 +109,7 @@ def find_rate(experiment: Experiment, out: TextIO) -> RateRange | None:
     if not np.isfinite(test.losses).all():
         raise UserError(
             f"{experiment.name}: the loss is not finite in the first steps, whatever the learning rate; "
-            f"make doctor EXP={experiment.name} looks for the cause"
+            f"make doctor EXP={experiment.name}, with the same SET= and DATA_DIR=, looks for the cause"
         )
     steps, seconds = test.plan()
     if job.lookahead:  # the test may be longer than the training
@@ -155,7 +155,7 @@ def _sentences(experiment: Experiment, found: RateRange | None, peak: float) -> 
     if found is None:
         yield (
             "the loss does not fall beyond its noise at any learning rate, so nothing is suggested; "
-            f"make doctor EXP={experiment.name} looks for the cause"
+            f"make doctor EXP={experiment.name}, with the same SET= and DATA_DIR=, looks for the cause"
         )
         return
     low, high = found.span

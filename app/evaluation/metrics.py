@@ -154,5 +154,5 @@ def chance_remark(experiment: str, metrics: MetricsRecord, dataset: DatasetRecor
         )
         finding = f"{few}, which is right for {100 * chance:.1f} %. Hold out more, train longer"
     is_file = (experiments_dir() / f"{experiment}.yaml").is_file()  # not where one of a set's runs is meant
-    command = f": make doctor EXP={experiment}" if is_file else ""
+    command = f" with the same SET= and DATA_DIR=: make doctor EXP={experiment}" if is_file else ""
     return f"{finding}, lower the learning rate, or run the doctor{command}"

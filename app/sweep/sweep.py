@@ -249,6 +249,11 @@ def _storage_errors(database: str) -> Iterator[None]:
     except (SQLAlchemyError, StorageInternalError) as error:
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
         reason = str(getattr(cause, "orig", None) or cause or error).strip().partition("\n")[0].rstrip(".")
-        raise UserError(
-            f"{database}: {reason}. What is trained is saved; the same command goes on, once it answers"
-        ) from error
+        advice = "What is trained is saved; the same command goes on, once it answers"
+        if "file is not a database" in reason or "malformed" in reason:
+            advice = "The sweep's sweep.db is damaged: restore it from a copy, or delete the sweep's folder"
+        raise UserError(f"{database}: {reason}. {advice}") from error
+    except RuntimeError as error:  # tables of another version
+        if "version" not in str(error):
+            raise
+        raise UserError(f"{database}: {str(error).strip()} Name an empty database") from error

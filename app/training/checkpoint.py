@@ -149,13 +149,15 @@ def load_state(run: Run) -> tuple[State | None, list[str]]:
     for path in reversed(files):
         try:
             return _read_state(path), damaged
+        except MemoryError:
+            raise
         except Exception as error:  # a damaged archive raises nearly anything
             damaged.append(
                 f"{shown(path)}: damaged ({type(error).__name__}: {error}); using the state before it"
             )
     if files:
         raise UserError(
-            "\n".join(f"{shown(path)}: damaged, cannot be resumed" for path in files)
+            "\n".join(line.replace("using the state before it", "cannot be resumed") for line in damaged)
             + f"\n`{train_again(run)}` trains the same experiment from the start"
         )
     return None, damaged
@@ -194,7 +196,10 @@ def restore_state(model: keras.Model, state: State) -> None:
                 if at is None
                 else f"{stored[at]}, the experiment makes {have[at]}"
             )
-            raise UserError(f"{shown(state.path)}: does not fit the experiment's {name}: it holds {first}")
+            raise UserError(
+                f"{shown(state.path)}: does not fit the experiment's {name}: it holds {first}. The program "
+                "may have changed: environment.json names the commit that the run began with"
+            )
     for name in ("model", "optimizer"):
         for variable, value in zip(groups[name], state.values[name], strict=True):
             assign(variable, value)

@@ -61,13 +61,13 @@ def start_of(experiment: Experiment, network: Network, dataset: Dataset) -> Star
             raise UserError(
                 f"normalization: pretrained needs a run that had it, too; {run.name} has {theirs}"
             )
-        others = f"{run.name} was trained with normalization: {theirs}; the experiment has {ours}"
+        others = f"warning: {run.name} was trained with normalization: {theirs}; the experiment has {ours}"
         warnings = [others] if theirs != ours else []
         now, drawn = DatasetRecord(**dataset.as_json()), not experiment.dataset.validates_on_test
         if drawn and run.dataset.is_file() and read_record(run.dataset, DatasetRecord).held_out_others(now):
             warnings.append(
-                f"{run.name} held out other images of the same classes: it may have been trained on what now "
-                "validates, and the accuracy is too good then"
+                f"warning: model.weights: {run.name} held out other images of the same classes, so it may "
+                "have been trained on what now validates, and the accuracy be too good. Keep these in val/"
             )
         return StartingWeights(start_from(run, network, dataset.class_names), warning="\n".join(warnings))
     return StartingWeights()

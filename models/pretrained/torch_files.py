@@ -90,8 +90,10 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
             file.seek(0)
             return _read_pickles(file)
     except _DAMAGE as error:
-        reason = f"{error or type(error).__name__}; it is cut off, or another kind of file"
-        raise ValueError(f"cannot be read as a PyTorch file: {reason}") from error
+        # A KeyError is the code of a letter where pickle expects an instruction.
+        words = "" if isinstance(error, KeyError) or not str(error) else f"{error}; "
+        reason = "it is cut off, or another kind of file (a web page, a pointer of Git LFS)"
+        raise ValueError(f"cannot be read as a PyTorch file: {words}{reason}") from error
 
 
 _DAMAGE = (  # what a damaged file makes Python's own readers raise

@@ -78,7 +78,7 @@ def test_named_dataset_of_other_classes(load, write_images, tmp_path, monkeypatc
     with pytest.raises(UserError, match="only in data/cifar10/: zebra; only in the dataset: automobile"):
         load("cifar10")
     write_images("mnist", classes=("MNIST/raw",))  # the folder as another library lays it out
-    with pytest.raises(UserError, match=r"data/mnist: no mnist in there. It may hold:\n"):
+    with pytest.raises(UserError, match=r"data/mnist: no mnist in there. A folder may hold:\n"):
         load("mnist")
 
 

@@ -39,8 +39,8 @@ def published(
         if arrays is not None:
             return source_of(arrays, names, chosen)
         known = {*PART_FOLDERS, *(folder.lower() for folder in folders_of(names))}
-        if not any(folder.lower() in known for folder in subfolders(path)):
-            raise UserError(f"{shown(path)}: no {name} in there. It may hold:\n{welcome}")
+        if not path.is_dir() or not any(folder.lower() in known for folder in subfolders(path)):
+            raise UserError(f"{shown(path)}: no {name} in there. A folder may hold:\n{welcome}")
         return load_folder(path, chosen, config, names)
     try:
         arrays = _download(name)
@@ -96,6 +96,11 @@ def local_path(config: DatasetConfig) -> Path:
             f"dataset.data_dir: {place} does not exist; give the folder that holds the images. If a run was "
             "trained on it, write its new place into data_dir of the run's experiment.yaml; that the images "
             "are the same is checked"
+        )
+    if config.name == "image_folder" and path.is_file() and path.suffix != ".npz":
+        raise UserError(
+            f"dataset.data_dir: {printable(shown(path))} is a file; unpack it, and give the folder that "
+            "holds one folder for each class. It may also be an .npz file"
         )
     return path
 

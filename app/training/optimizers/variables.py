@@ -1,5 +1,6 @@
 """Optimizers that treat single variables otherwise than the rest, by their paths, names and places."""
 
+import difflib
 import fnmatch
 from collections.abc import Collection, Mapping, Sequence
 
@@ -40,10 +41,10 @@ def with_patterns(
             for pattern, factor in multipliers.items():
                 found = fitting(pattern, variables, names)
                 if not found:
-                    raise UserError(
-                        f"optimizer.rate_multipliers: no variable's path fits {pattern!r}; "
-                        f"the trained variables are {', '.join(variable.path for variable in variables)}"
-                    )
+                    known = [names.get(id(each), each.path) for each in variables]
+                    close = ", ".join(difflib.get_close_matches(pattern, known, 5, 0.0))
+                    wrong = f"optimizer.rate_multipliers: {pattern!r} fits no variable"
+                    raise UserError(f"{wrong}; the nearest names are {close}")
                 chosen = dict.fromkeys(map(id, found), factor) | chosen
             self.layer_factors = [layer_factors.get(id(each), 1.0) for each in variables]
             self.factors = [
