@@ -118,7 +118,7 @@ ifndef INSTALLING
 # Of two that would install at the same time the second one waits, and then finds the stamp.
 $(INSTALLED) $(DEV_INSTALLED):
 	@test ! -e $(VENV) || test -w $(VENV) || { echo "$(VENV) is older than pyproject.toml or constraints.txt, or lacks \
-	what this needs, and is not yours to write: its owner has to run make install" >&2; exit 2; }
+	what this needs, and is not yours to write: its owner has to run make $(if $(filter $(DEV_INSTALLED),$@),lint,install)" >&2; exit 2; }
 	@test -z "$(LOCK)" || flock --nonblock constraints.txt true || echo "another make installs into $(VENV); waiting for it"
 	@$(LOCK) $(MAKE) --silent INSTALLING=1 $@
 else

@@ -68,6 +68,8 @@ def read_record(path: Path, kind: type[RecordType]) -> RecordType:
         return parse_record(read_bytes(path), kind)
     except ValueError as error:
         if isinstance(error, UserError):
+            if path.exists() or kind.advice.startswith("Delete"):
+                raise
             raise UserError(f"{error}. {kind.advice}") from error
         raise UserError(f"{shown(path)}: {error}. {kind.advice}") from error
 

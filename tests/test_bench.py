@@ -111,7 +111,6 @@ def test_tensorflow_is_asked_which_kernels_it_would_choose(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="workers get cores by affinity")
 def test_a_killed_worker_leaves_nothing_outside_its_folder(tiny, tmp_path, monkeypatch):
     elsewhere, folder = tmp_path / "elsewhere", tmp_path / "folder"
     for each in (elsewhere, folder):

@@ -35,6 +35,14 @@ def test_quick_commands_import_no_backend():
     assert "quickstart" in result.stdout and "no error" in result.stdout
 
 
+def test_an_output_that_is_full_is_one_message():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "app", "list"]
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2 and "No space left on device" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_check_shows_an_experiment_that_loads_again(home, capsys):
     overrides = ["seed=7", "training.batch_size=9"]
     assert cli.main(["check", "tiny", "--show", "--set", *overrides[:1], "--set", *overrides[1:]]) == 0
@@ -49,6 +57,7 @@ def test_check_shows_an_experiment_that_loads_again(home, capsys):
     ("arguments", "words"),
     [
         (["train", "tinny"], "Did you mean 'tiny'"),
+        (["train", "tiny", "--set", "model.weights=imagnet"], "did you mean imagenet? Weights are a run's"),
         (["train", "tiny", "--set", "training.epohcs=2"], "did you mean 'epochs'"),
         (["train", "tiny", "--set", "a='"], "write KEY=VALUE pairs"),
         (["train", "tiny", "--from", "tiny/latest"], "received both EXP and FROM"),

@@ -12,7 +12,7 @@ from app.commands.options import Checkpoint, Option, Owner, RunName, chosen_run,
 from app.data.chosen import find_images
 from app.drawing.curves import draw_curves
 from app.errors import UserError
-from app.paths import runs_root, shown
+from app.paths import shown
 from app.process import unheard
 from app.reading import read_history, read_record
 from app.records import EnvironmentRecord, MetricsRecord
@@ -171,7 +171,7 @@ def _trained_run(asking: str, exp: str | None, run: str | None, images: str | No
     load_finished(chosen)
     if asking != "evaluate" and not os.access(chosen.path, os.W_OK):  # which prints what it found
         raise UserError(
-            f"{shown(chosen.path)}: cannot be written, but {asking} writes there. Copy the run into "
-            f"{shown(runs_root() / chosen.path.parent.name)}/ and name the copy: RUN="
+            f"{shown(chosen.path)}: cannot be written, but {asking} writes there. Copy the run into a "
+            "folder of yours, and name the copy by its path: RUN="
         )
     return chosen

@@ -211,6 +211,8 @@ def _check(path: tuple[str | int, ...], kind: str, name: str, arguments: dict[st
         yield Finding(name_path, unknown_name(kind, name, known), at_key=not reserved)
     else:
         schemas, errors = known[name], collections.defaultdict(list)
+        # A key of earlier commits, of which only this value was legal.
+        arguments = {key: each for key, each in arguments.items() if (key, each) != ("value_range", (0, 255))}
         try:
             arguments_model(kind, name).model_validate(arguments)
         except ValidationError as error:

@@ -38,7 +38,7 @@ class DatasetConfig(Section):
         None, description="`[height, width]` in pixels; required where images differ in size."
     )
     channels: Literal[1, 3] | None = Field(
-        None, description="1 for gray, 3 for RGB; by default the dataset's, of class folders 3."
+        None, description="1 for gray, 3 for RGB; by default the dataset's, of your own class folders 3."
     )
     interpolation: Literal["bilinear", "nearest", "bicubic", "lanczos", "area"] = Field(
         "bilinear", description="How images are resized."

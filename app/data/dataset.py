@@ -15,7 +15,7 @@ from app.config.dataset import Sampler
 from app.data.order import num_places
 from app.files import write_text
 from app.paths import cache_folder
-from app.wording import printable
+from app.wording import counted, printable
 
 PAIRS = (("train", "val"), ("train", "test"), ("val", "test"))  # of splits, in which images may be the same
 MAX_NAMED = 3  # copies, each with its original
@@ -212,7 +212,7 @@ class Dataset:
                 f"warning: {', '.join(found)}, pixel for pixel; {consequence}. {remedy(part != part[twins])}"
             )
         if files and (torn := labels != labels[twins]).any():
-            equal = f"{torn.sum():,} images equal one of another class"
+            equal = f"{counted(int(torn.sum()), 'image')} with an equal one in another class"
             yield f"warning: {equal}, pixel for pixel. {remedy(torn)}"
 
 

@@ -76,14 +76,15 @@ def index_folder(root: Path, official: Sequence[str] | None = None) -> FolderInd
         names = subfolders(folder)
         if not names:
             raise UserError(f"{shown(folder)}: no class folders; images must lie in one folder a class")
-        if len(names) == 1 and (inner := subfolders(folder / names[0])):
+        if len(order) == len(names) == 1 and (inner := subfolders(folder / names[0])):
             only = f"{shown(folder)}: holds one folder only, {printable(names[0])}/, which holds "
             advice = "If these are the classes or splits, move them up, or name that folder as DATA_DIR"
             raise UserError(f"{only}{counted(len(inner), 'folder')}. {advice}")
-        _compare(f"{shown(folder)}/", names, train, order)
+        _compare(f"{shown(folder)}/", names, train, order, "All splits need the same class folders")
     if official is not None:
         names, order = order, folders_of(official)
-        _compare(train, names, "the dataset", order)
+        advice = "Folders have the official names; classes of your own are `dataset.name: image_folder`"
+        _compare(train, names, "the dataset", order, advice)
     _check_names(root, order)
     files: list[str] = []
     labels: list[int] = []
@@ -196,7 +197,7 @@ def _visible(name: str) -> bool:
     return not name.startswith(".") and name not in IGNORED
 
 
-def _compare(place: str, names: list[str], other_place: str, expected: list[str]) -> None:
+def _compare(place: str, names: list[str], other_place: str, expected: list[str], advice: str) -> None:
     surplus = [name for name in names if name not in set(expected)]
     missing = [name for name in expected if name not in set(names)]
     if surplus or missing:
@@ -207,7 +208,7 @@ def _compare(place: str, names: list[str], other_place: str, expected: list[str]
         raise UserError(
             f"{place} and {other_place} have different classes: only in {place}: "
             f"{', '.join(map(show, surplus)) or 'none'}; only in {other_place}: "
-            f"{', '.join(map(show, missing)) or 'none'}{hint}. All splits need the same class folders."
+            f"{', '.join(map(show, missing)) or 'none'}{hint}. {advice}."
         )
 
 

@@ -152,7 +152,8 @@ def chance_remark(experiment: str, metrics: MetricsRecord, dataset: DatasetRecor
         few = (
             f"{counted(dataset.num_images.val, 'validation image')} cannot tell this accuracy from {guessing}"
         )
-        finding = f"{few}, which is right for {100 * chance:.1f} %. Hold out more, train longer"
+        more = "Train longer" if metrics.on_test else "Hold out more, train longer"
+        finding = f"{few}, which is right for {100 * chance:.1f} %. {more}"
     is_file = (experiments_dir() / f"{experiment}.yaml").is_file()  # not where one of a set's runs is meant
     command = f" with the same SET= and DATA_DIR=: make doctor EXP={experiment}" if is_file else ""
     return f"{finding}, lower the learning rate, or run the doctor{command}"

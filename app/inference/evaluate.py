@@ -45,7 +45,7 @@ def evaluate(
     below: float | None = None,
     config: DatasetConfig | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a finished run's network, write metrics and pictures into its folder, and print a table.
+    """Evaluate a finished run's network, write metrics, pictures and its report again, and print a table.
 
     Logits are averaged over test-time `views`, see app/data/views.py. With `below`
     only those of images whose largest probability is below it, see `split_logits`. For `config` see
@@ -92,8 +92,6 @@ def evaluate(
         write_evaluation(folder, content, chosen, logits, names)
         with atomic_path(folder / "predictions.npz") as temporary:
             np.savez(temporary, allow_pickle=False, labels=chosen.labels, logits=logits)
-        if run.report.is_file():  # which shows all evaluations
-            write_report(run)
     except OSError as error:
         raise UserError(
             f"{shown(folder)}: cannot be written ({error.strerror or error}); only what was printed is left "
@@ -108,6 +106,11 @@ def evaluate(
     elif on_test:
         print("the validation images are the test split: training evaluated them after every epoch", file=out)
     print(f"metrics and pictures {shown(folder)}", file=out)
+    if run.report.is_file():  # which shows all evaluations
+        try:
+            write_report(run)
+        except (UserError, OSError) as error:
+            print(f"{shown(run.report)} stays as it was: {error}", file=out)
     return content
 
 

@@ -108,6 +108,8 @@ def predict(
     target = Path(os.path.expanduser(sort_into)) if sort_into else None
     if target and os.path.lexists(target) and not (target.is_dir() and not os.listdir(target)):
         raise UserError(f"SORT_INTO={printable(str(target))}: is there already; name a new folder")
+    if target and not os.access(next(each for each in (target, *target.parents) if each.exists()), os.W_OK):
+        raise UserError(f"SORT_INTO={printable(str(target))}: cannot be written; name another folder")
     paths = find_images(images, out)
     trained = load_trained(run, checkpoint)
     unsure_below = trained.unsure_below(unsure)
@@ -150,9 +152,9 @@ def _sort(predictions: Sequence[Prediction], class_names: Sequence[str], target:
     """Copy each file to `target`/class/, those whose class is unsure to `target`/unsure/class/."""
     folders = dict(zip(class_names, folders_of(class_names), strict=True))
     aside = "_unsure" if "unsure" in folders.values() else "unsure"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=target.parent) as temporary:
-        root = Path(temporary, "sorted")  # which gets its place when it is whole
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=target) as temporary:
+        root = Path(temporary)  # until all are there
         for each in predictions:
             folder = root / (aside if each.unsure else "") / folders[each.classes[0]]
             folder.mkdir(parents=True, exist_ok=True)
@@ -160,7 +162,8 @@ def _sort(predictions: Sequence[Prediction], class_names: Sequence[str], target:
             while copy.exists():  # of another folder
                 copy = folder / f"{each.path.stem}-{next(numbers)}{each.path.suffix}"
             shutil.copy2(each.path, copy)
-        root.replace(target)
+        for folder in root.iterdir():
+            folder.replace(target / folder.name)
 
 
 def _predict_batch(

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from app.machine import describe_machine
+from app.machine import accelerators
 from app.reading import read_record
 from app.records import EnvironmentRecord
 from app.reports import html as page
@@ -169,16 +169,17 @@ def _tiles(groups: Sequence[Group]) -> list[tuple[str, str]]:
         leads = least.label if sizes.count(min(sizes)) == 1 else "several"
         found.append((_count("parameters", "total")(least), f"fewest parameters: {leads}"))
     timed = [group for group in groups if group.first.seconds]
-    if timed and len(_machines(groups)) < 2:
+    if timed and len(_processors(groups)) < 2:
         quick = min(timed, key=lambda group: group.seconds)
         found.append((f"{seconds_text(quick.seconds)} s", f"shortest epoch: {quick.label}"))
     return found
 
 
-def _machines(groups: Sequence[Group]) -> set[str]:
-    """Return the machines that runs were trained on, as far as they are known."""
+def _processors(groups: Sequence[Group]) -> set[tuple[str, ...]]:
+    """Return the processors and accelerators that runs were trained on, as far as they are known."""
     files = [trial.run.environment for group in groups for trial in group.trials]
-    return {describe_machine(read_record(path, EnvironmentRecord)) for path in files if path.is_file()}
+    known = [read_record(path, EnvironmentRecord) for path in files if path.is_file()]
+    return {(each.cpu.model, *accelerators(each.devices)) for each in known}
 
 
 def _caption(groups: Sequence[Group]) -> str:
@@ -198,8 +199,8 @@ def _notes(groups: Sequence[Group]) -> list[str]:
         notes.append("Of an unfinished run it is that of its last epoch so far.")
     if any(len(group.trials) > 1 for group in groups):
         notes.append("Of several seeds, n of them: the mean, the smallest and the largest.")
-    if len(_machines(groups)) > 1:
-        notes.append("Trained on different machines: seconds an epoch are not comparable.")
+    if len(_processors(groups)) > 1:
+        notes.append("Trained on different processors: seconds an epoch are not comparable.")
     for group in groups:
         if why := detour(group.first.run, group.first.experiment):
             notes.append(f"Of {group.label}: {why}.")

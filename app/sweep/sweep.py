@@ -256,4 +256,5 @@ def _storage_errors(database: str) -> Iterator[None]:
     except RuntimeError as error:  # tables of another version
         if "version" not in str(error):
             raise
-        raise UserError(f"{database}: {str(error).strip()} Name an empty database") from error
+        reason, other = str(error).strip().partition(". ")[0], "begin anew in another folder or database"
+        raise UserError(f"{database}: {reason}. Install that version, or {other}") from error

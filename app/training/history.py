@@ -1,4 +1,4 @@
-"""What follows from the rows of a history: the best epoch, and whether training is over."""
+"""What follows from the rows of a history: the rate on a plateau, and whether training is over."""
 
 import math
 from collections.abc import Mapping, Sequence

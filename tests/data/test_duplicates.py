@@ -60,7 +60,7 @@ def test_images_of_two_classes_are_named(load, write_images):
     Image.open(folder / "cat" / "4.png").save(folder / "cat" / "same class.png")
     text = [*load().duplicates_warnings()][-1]
     assert text == (
-        "warning: 1 images equal one of another class, pixel for pixel. Remove the copies: "
+        "warning: 1 image with an equal one in another class, pixel for pixel. Remove the copies: "
         "train/dog/copy.png = train/cat/moved.png."
     )
 

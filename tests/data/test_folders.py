@@ -117,11 +117,14 @@ def test_wrong_folders(load, data_root, write_images, folders, message):
         load()
 
 
-def test_missing_folder(load):
+def test_missing_folder(load, data_root):
     with pytest.raises(UserError, match="image_folder does not exist"):
         load()
     with pytest.raises(UserError, match="dataset.data_dir: .*nowhere does not exist"):
         load(data_dir="nowhere")
+    (data_root / "photos.zip").touch()
+    with pytest.raises(UserError, match="photos.zip is a file; unpack it, and give the folder"):
+        load(data_dir=str(data_root / "photos.zip"))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

@@ -19,9 +19,9 @@ from models.layers import BatchNormalization
 
 
 @pytest.mark.parametrize(("checkpoint", "row"), [("best", "best"), ("last", "final")])
-def test_validation_figures_are_those_of_training(digits_run, checkpoint, row):
-    metrics, out = read_json(digits_run.metrics), io.StringIO()
-    found = evaluate(digits_run, "validation", checkpoint, "none", out)
+def test_validation_figures_are_those_of_training(own_run, checkpoint, row):
+    metrics, out = read_json(own_run.metrics), io.StringIO()
+    found = evaluate(own_run, "validation", checkpoint, "none", out)
     assert found["accuracy"] == pytest.approx(metrics[row]["val_accuracy"], abs=1e-6)
     assert found["loss"] == pytest.approx(metrics[row]["val_loss"], rel=1e-4)
     assert sum(each["images"] for each in found["classes"]) == found["images"] == 359
@@ -31,10 +31,10 @@ def test_validation_figures_are_those_of_training(digits_run, checkpoint, row):
         for key in wanted
         if isinstance(wanted[key], float) and key not in ("temperature", "unsure_below")
     }
-    folder = digits_run.evaluations / f"validation-{checkpoint}"
+    folder = own_run.evaluations / f"validation-{checkpoint}"
     assert json.loads((folder / "evaluation.json").read_text()) == found
     assert all((folder / name).stat().st_size > 5000 for name in PICTURES)
-    with np.load(folder / "predictions.npz") as arrays, np.load(digits_run.predictions) as stored:
+    with np.load(folder / "predictions.npz") as arrays, np.load(own_run.predictions) as stored:
         np.testing.assert_allclose(arrays["logits"], stored[f"{checkpoint}_logits"], rtol=1e-4, atol=1e-5)
         assert (arrays["labels"] == stored["labels"]).all()
     assert "class  images  precision  recall      F1" in out.getvalue()
@@ -241,20 +241,21 @@ def test_a_network_without_batch_normalisation_is_left_alone():
     assert recalibrate(classifier, Images(8), 4) == 0
 
 
-def test_views_of_unsure_images_have_a_folder_of_their_own_and_count_passes(digits_run, capsys):
-    with np.load(digits_run.predictions) as stored:
+def test_views_of_unsure_images_have_a_folder_of_their_own_and_count_passes(own_run, capsys):
+    with np.load(own_run.predictions) as stored:
         powers = np.exp(stored["best_logits"].astype("float64"))
     largest = (powers / powers.sum(1, keepdims=True)).max(1)
     below = round(float(np.median(largest)), 3)
-    command = ["evaluate", "--run", str(digits_run.path), "--views", "flip_and_shift"]
+    command = ["evaluate", "--run", str(own_run.path), "--views", "flip_and_shift"]
     assert not cli.main([*command, "--views-below", str(below)])
-    folder = digits_run.evaluations / f"validation-best-flip_and_shift-below-{below:g}"
+    folder = own_run.evaluations / f"validation-best-flip_and_shift-below-{below:g}"
     found = read_json(folder / "evaluation.json")
     settings = found["test_time_views"], found["views_below"], found["passes"]
     assert settings == ("flip_and_shift", below, 6 * 359)
     sure = int((largest >= below).sum())
     assert 0 < sure < 359 and found["passes_saved"] == 5 * sure
     assert f"test-time views below {below:g}: {5 * sure:,} of 2,154 passes saved" in capsys.readouterr().out
+    assert f"test-time views flip_and_shift below {below:g}" in own_run.report.read_text()
 
 
 @pytest.mark.parametrize(

@@ -163,6 +163,13 @@ COLOURS = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["random_color_jitter", "random_saturation", "solarization"])
+def test_layers_of_earlier_models_load(name):
+    layer = augmentation_layer(name, **COLOURS[name])
+    earlier = layer.get_config() | {"value_range": [0, 255]}
+    assert type(layer).from_config(earlier).get_config() == layer.get_config()
+
+
 @pytest.mark.parametrize("name", COLOURS)
 def test_pixels_stay_in_their_range(name):
     found = augmented(name, copies(PIXELS)[:50], **COLOURS[name])

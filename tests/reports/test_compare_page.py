@@ -17,6 +17,7 @@ from app.reports.compare_chance import chance_sentences
 from app.reports.compare_groups import differing_settings, gather
 from app.reports.compare_page import results
 from tests.reports.test_compare import leave_run, set_up_home
+from tests.test_records import ENVIRONMENT
 
 ON_TEST = {"name": "digits", "validation": "test"}
 
@@ -145,6 +146,15 @@ def test_the_shortest_epoch_is_the_one_that_is_shown(home):
         files.write_json(run.metrics, content)
     compare(runs_of)
     assert re.search(r"<b>15 s</b>.{0,30}shortest epoch: two", page_of(home), re.DOTALL)
+
+
+def test_epochs_on_different_processors_are_not_compared(home):
+    chosen = [leave_run("one", accuracy=0.6), leave_run("two", accuracy=0.6)]
+    for number, run in enumerate(chosen):
+        files.write_json(run.environment, ENVIRONMENT | {"cpu": {"model": f"processor {number}", "count": 2}})
+    compare(chosen)
+    page = page_of(home)
+    assert "Trained on different processors" in page and "shortest epoch" not in page
 
 
 def test_only_the_settings_that_differ_are_listed(home):

@@ -37,6 +37,11 @@ def test_differences_beyond_noise_are_told_from_the_others():
     assert "evaluated once for trial 0: accuracy 61.00 % on average of 2 seeds, 2.10 points below" in unseen
 
 
+def test_further_evaluations_on_the_test_split_are_counted():
+    again = record(BEST).model_copy(update={"evaluations": 3})
+    assert "evaluated 3 times for trial 0" in finalist_sentences(again, sweep_of())[-1]
+
+
 def test_of_equal_trials_the_one_that_was_proposed_first_was_the_best():
     first, second = finalist(4, 0.403, [0.39, 0.392]), finalist(9, 0.403, [0.4, 0.402])
     flattery = finalist_sentences(record(second, first), sweep_of())[1]

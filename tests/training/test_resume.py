@@ -20,6 +20,7 @@ from app.data.order import FLIP_STREAM, OLD_FLIP_STREAM
 from app.errors import UserError
 from app.preflight import changed_data, load_images
 from app.reading import read_history, read_predictions
+from app.reports.report import write_report
 from app.run_set import run_of
 from app.runs import Run, detour, list_runs, load_run_experiment, locked
 from app.training import results
@@ -220,7 +221,16 @@ def test_other_data_are_refused_unless_forced(unfinished, monkeypatch):
     labels, logits = read_predictions(unfinished.predictions, "best", 10)
     headline = json.loads(unfinished.metrics.read_text())["headline"]
     assert headline["val_accuracy"] == pytest.approx(np.mean(logits.argmax(-1) == labels))
-    assert "it was trained on other images before" in unfinished.report.read_text()
+    assert "it was trained on other images before" in write_report(unfinished).read_text()
+
+
+def test_a_state_that_memory_does_not_suffice_for_is_not_damaged(straight, monkeypatch):
+    def fail(path):
+        raise MemoryError
+
+    monkeypatch.setattr("app.training.checkpoint._read_state", fail)
+    with pytest.raises(MemoryError):
+        load_state(straight)
 
 
 def test_an_edited_list_of_corrections_changes_no_run_that_was_trained_with_it(home):
