@@ -59,10 +59,11 @@ def fast_cifar10(tiny: bool) -> dict[str, Any]:
 
 def kill_and_resume(tiny: bool) -> dict[str, Any]:
     """Train the quick start straight, and killed and resumed; measure how far the last states are apart."""
-    changes = f"training.checkpoint_every_minutes=0.01 training.epochs={2 if tiny else 5}"
+    epochs = 2 if tiny else 5
+    changes = f"training.checkpoint_every_minutes=0.01 training.epochs={epochs}"
     command = ["train", "quickstart", "--set", changes]
     straight, _ = prove.run_process(command)
-    killed, when = prove.run_process(command, prove.Kill(0.4, 0.0, while_saving=False))
+    killed, when = prove.run_process(command, prove.Kill(0.4, 0.0, while_saving=False, epochs=epochs))
     prove.run_process(["resume", "--run", killed.name])
     with np.load(straight.state_files[-1]) as one, np.load(killed.state_files[-1]) as two:
         apart = [np.abs(one[key] - two[key]).max() for key in one.files if one[key].dtype == "float32"]

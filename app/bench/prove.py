@@ -40,6 +40,7 @@ class Kill(NamedTuple):
     saved_fraction: float  # of the training, before the kill
     delay_seconds: float  # after that
     while_saving: bool  # wait then until a file is being written
+    epochs: int  # of the training
 
 
 def prove_resume(name: str, overrides: Sequence[str], kills: int, seed: int, out: TextIO) -> bool:
@@ -54,7 +55,8 @@ def prove_resume(name: str, overrides: Sequence[str], kills: int, seed: int, out
     say = functools.partial(print, file=out, flush=True)
     load_experiment(name, overrides)  # its mistakes show before a process starts
     straight, _ = run_process(["train", name, "--set", shlex.join(overrides)])
-    history, epochs = read_history(straight.history), load_run_experiment(straight).training.num_epochs
+    history = read_history(straight.history)
+    epochs = len(history)  # fewer than planned where it stopped early
     seconds = [row["seconds"] for row in history]
     say(f"straight run {straight.name}: {len(history)} epochs in {sum(seconds):.0f} s")
 
@@ -65,13 +67,14 @@ def prove_resume(name: str, overrides: Sequence[str], kills: int, seed: int, out
     # Before the last epoch begins: in it the process might end before it is killed.
     fractions = sorted(draw.random() * (1 - 1 / epochs) for _ in range(kills))
     for number, fraction in enumerate(fractions):
-        run, victim = run_process(command, Kill(fraction, draw.random() * save_seconds, number % 3 == 2))
+        kill = Kill(fraction, draw.random() * save_seconds, number % 3 == 2, epochs)
+        run, victim = run_process(command, kill)
         command = ["resume", "--run", run.name]
         if victim is None:
             say(f"kill {number + 1}: the run had ended before")
             break
         happened += 1
-        say(f"kill {number + 1}: {victim}; {_saved_fraction(run):.0%} of the training is saved")
+        say(f"kill {number + 1}: {victim}; {_saved_fraction(run, epochs):.0%} of the training is saved")
     if run is None or not run.finished:
         run, _ = run_process(command)
     killed = counted(happened, "kill")
@@ -127,7 +130,7 @@ def run_process(command: Sequence[str], kill: Kill | None = None) -> tuple[Run, 
 def _kill_in_time(process: subprocess.Popen, run: Run, kill: Kill) -> str:
     """Kill a process at the instant that `kill` describes; return when that was, in words."""
     begin = time.monotonic()
-    while process.poll() is None and _saved_fraction(run) < kill.saved_fraction:
+    while process.poll() is None and _saved_fraction(run, kill.epochs) < kill.saved_fraction:
         time.sleep(0.02)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(kill.delay_seconds)
@@ -147,20 +150,17 @@ def _unfinished_files(run: Run) -> list[str]:
     return [name.split("-", 3)[3] for name in names if name.startswith(".tmp-")]
 
 
-def _saved_fraction(run: Run) -> float:
+def _saved_fraction(run: Run, epochs: int) -> float:
     """Return the fraction of the training that the newest state holds."""
     newest = run.state_files[-1].stem if run.state_files else "state-0-0"
     epoch, step = map(int, newest.split("-")[1:])
-    epochs, steps = _length(run)
-    return (epoch + step / steps) / epochs
+    return (epoch + step / _steps_per_epoch(run)) / epochs
 
 
 @functools.cache
-def _length(run: Run) -> tuple[int, int]:
-    """Return the number of epochs and the steps per epoch."""
-    training = load_run_experiment(run).training
+def _steps_per_epoch(run: Run) -> int:
     num_images = read_record(run.dataset, DatasetRecord).num_images.train
-    return training.num_epochs, num_steps(num_images, training.batch_size)
+    return num_steps(num_images, load_run_experiment(run).training.batch_size)
 
 
 def _differences(one: Run, other: Run) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What the doctor sees without training: data, augmentation, normalisations, the rate of pretrained weights.
+"""What the doctor sees without training: data, augmentation, pixels, the rate of pretrained weights.
 
 Every check returns a `CheckResult`: a line of the report.
 """
@@ -17,15 +17,10 @@ from app.drawing.image_grid import draw_grid
 from app.paths import shown
 from app.training.setup import Job
 from models.augmentation.mixing import Mixing, augment
-from models.inspect import named_layers, variable_names, weighted_layers
-from models.registry import model_arguments
+from models.inspect import variable_names, weighted_layers
 from models.variables import inner_optimizer
 
 IMBALANCE = 10.0  # the largest class against the smallest
-UNSETTLED_FRACTION = 0.05  # of batch normalisation's initial statistics, for validation to count
-LOST_FRACTION = 0.1  # of them at the end of training
-LEAST_MOMENTUM = 0.5
-NICE_MOMENTA = (0.99, 0.98, 0.95, 0.9, 0.8, 0.7, 0.5)
 LARGEST_INPUT = 50.0  # of the network; a pixel of 8 bits is rarely 20 standard deviations from the mean
 SAMPLE_VALUES = 4_000_000  # pixel values of training images that are looked at for it
 DRAWS = 8  # before an augmentation layer is said to do nothing
@@ -104,9 +99,17 @@ def check_classes(
 
 
 def check_augmentation(
-    layers: Sequence[keras.layers.Layer], images: np.ndarray, names: Sequence[str], path: Path, title: str
+    layers: Sequence[keras.layers.Layer],
+    images: np.ndarray,
+    names: Sequence[str],
+    path: Path,
+    title: str,
+    others: Sequence[str] = (),
 ) -> CheckResult:
-    """Draw uint8 images before and after augmentation, and find layers that do nothing or harm."""
+    """Draw uint8 images before and after augmentation, and find layers that do nothing or harm.
+
+    `others` are what the pipeline does before, by name.
+    """
     subject, pixels = "augmentation", images.astype(np.float32)
     idle = []
     for layer in layers:
@@ -137,7 +140,8 @@ def check_augmentation(
     if layers and left < 0.2:
         advice = f"Check its strength; {picture}"
         return CheckResult("warn", subject, f"leaves {left:.0%} of the images' contrast", advice)
-    return CheckResult("ok", subject, f"{', '.join(layer.name for layer in layers) or 'none'}; {picture}")
+    known = ", ".join([*others, *(layer.name for layer in layers)])
+    return CheckResult("ok", subject, f"{known or 'none'}; {picture}")
 
 
 def check_pixels(normalized: np.ndarray, kind: str, largest: float) -> CheckResult:
@@ -167,44 +171,6 @@ def largest_input(split: Split, constants: Mapping[str, Any]) -> float:
     images, _ = split.take(np.linspace(0, len(split) - 1, count).astype(int))
     ends = np.stack([images.min(axis=0), images.max(axis=0)]) / 255  # the extremes of each pixel suffice
     return float(np.max(np.abs(ends - np.array(constants["mean"])) / np.array(constants["deviation"])))
-
-
-def check_batch_norm(job: Job) -> CheckResult:
-    """Find moving statistics that still hold much of their initial values when they are used.
-
-    With momentum m a fraction m**n of them is left after n steps.
-    """
-    subject, training = "batch norm", job.experiment.training
-    layers = [layer for _, layer in named_layers(job.classifier.network)]
-    norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
-    momenta = [layer.momentum for layer in norms if layer.trainable]
-    if not momenta:
-        return CheckResult("ok", subject, "all frozen" if norms else "none in this network")
-    slowest = max(momenta)
-    at_first, at_last = slowest**job.steps_per_epoch, slowest ** (job.steps_per_epoch * training.num_epochs)
-    first, last = (f"{left:.1%}" if left >= 0.001 else "below 0.1%" for left in (at_first, at_last))
-    whose = "weights'" if job.experiment.model.weights else "initial"  # which fit images, if perhaps others
-    measured = (
-        f"momentum {slowest:g}, {job.steps_per_epoch} steps an epoch: {first} of the {whose} statistics is "
-        f"left at the first validation, {last} at the end"
-    )
-    if at_first <= UNSETTLED_FRACTION or job.experiment.model.weights:
-        if min(momenta) >= LEAST_MOMENTUM:
-            return CheckResult("ok", subject, measured)
-        measured = f"momentum {min(momenta):g}: the moving statistics are those of the last batch or two"
-        advice = "Keras' momentum is the fraction that is kept: PyTorch's 0.1 is 0.9 here"
-        return CheckResult("warn", subject, measured, advice)
-    fitting = [m for m in NICE_MOMENTA if m**job.steps_per_epoch <= UNSETTLED_FRACTION]
-    if fitting and "bn_momentum" in model_arguments(job.experiment.model.name):
-        remedy = f"Set model.bn_momentum: {fitting[0]}"
-    else:
-        remedy = "Use smaller batches or train longer"
-    if at_last > LOST_FRACTION:
-        consequence = "no validation metric of this run could be trusted, nor the saved model"
-        return CheckResult("FAIL", subject, measured, f"{remedy}; {consequence}")
-    settled = math.ceil(math.log(UNSETTLED_FRACTION) / math.log(slowest) / job.steps_per_epoch)
-    consequence = f"or mind that validation says little before epoch {settled}"
-    return CheckResult("warn", subject, measured, f"{remedy}, {consequence}")
 
 
 def check_rate(job: Job) -> CheckResult:

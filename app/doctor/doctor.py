@@ -8,7 +8,8 @@ import keras
 import numpy as np
 
 from app.config import Experiment
-from app.doctor import data_checks, resource_checks, trial_checks
+from app.config.schema import ALTERNATING_FLIP
+from app.doctor import data_checks, resource_checks, statistics_checks, trial_checks
 from app.doctor.data_checks import CheckResult
 from app.errors import UserError, is_memory_error
 from app.machine import accelerators, available_memory_bytes, free_disk_bytes
@@ -46,17 +47,21 @@ def _results(experiment: Experiment) -> Iterator[CheckResult]:
         yield CheckResult("FAIL", "start", str(error))
         return
     dataset, training = job.dataset, experiment.training
+    job.begin(job.experiment.training.num_epochs - 1)  # which trains the most
     images, labels = trial_checks.trial_batch(job)
     names = [dataset.class_names[label] for label in labels]
     picture = runs_root() / "doctor" / f"{experiment.name}-augmentation.png"
     yield data_checks.check_data(dataset)
+    for line in job.cautions():
+        yield CheckResult("warn", "settings", line.removeprefix("warning: "))
     yield data_checks.check_images(dataset, images)
     yield data_checks.check_classes(dataset, training.class_weight, experiment.dataset.sampler)
-    yield data_checks.check_augmentation(job.classifier.augmentation, images, names, picture, experiment.name)
+    layers, flips = job.classifier.augmentation, [ALTERNATING_FLIP] * experiment.alternating_flip
+    yield data_checks.check_augmentation(layers, images, names, picture, experiment.name, flips)
     normalized = keras.ops.convert_to_numpy(keras.ops.cast(job.classifier.normalization(images), "float32"))
     largest = data_checks.largest_input(dataset.train, job.constants)
     yield data_checks.check_pixels(normalized, experiment.normalization, largest)
-    yield data_checks.check_batch_norm(job)
+    yield statistics_checks.check_batch_norm(job)
     yield _check_precision(experiment, job.experiment)
     cards = len(accelerators(job.describe_environment()["devices"]))
     if cards > 1:

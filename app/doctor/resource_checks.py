@@ -11,13 +11,14 @@ import numpy as np
 
 from app.bench.timers import EnoughError, StepClock
 from app.doctor.data_checks import CheckResult
-from app.training.backbone_features import usable_halves
+from app.training.backbone_features import feature_bytes, usable_halves
 from app.training.checkpoint import KEPT_STATES
 from app.training.setup import Job
 from app.wording import duration
 from models.inspect import named_layers
 
 TIMED_STEPS = 40
+QUICK_EPOCH = 5.0  # seconds; writing curves and states counts beside them
 
 
 def num_bytes(variables: Iterable[keras.Variable]) -> int:
@@ -50,7 +51,9 @@ def memory_need(job: Job) -> int:
     activations = 2 * (passed + sum(values[start:])) * training.batch_size * width
     gradients = num_bytes(classifier.trainable_variables)
     state = num_bytes(classifier.variables) + num_bytes(classifier.optimizer.variables)  # copied to be saved
-    return activations + gradients + state + 300_000_000  # the backend's own
+    halves = usable_halves(job)
+    features = feature_bytes(job, halves) if halves else 0
+    return activations + gradients + state + features + 300_000_000  # the backend's own
 
 
 def check_room(subject: str, need_bytes: int, free_bytes: int, advice: str) -> CheckResult:
@@ -83,13 +86,15 @@ def check_speed(job: Job, budget_seconds: float = 4.0) -> CheckResult:
     gc.collect()
     step = _seconds_per_step(clock)
     epoch = job.steps_per_epoch * step + val_steps * _seconds_per_step(validation)
-    most = "at most " if training.early_stopping else ""
+    most = "at most " if training.early_stopping or job.experiment.model.unfreeze_epoch else ""
     measured = (
         f"{step:.3g} s a step of {training.batch_size} images, {duration(epoch)} an epoch, "
         f"{most}about {duration(training.num_epochs * epoch)} for {training.num_epochs} epochs"
     )
     if usable_halves(job):
         measured += "; less, as the frozen backbone is computed once for all epochs"
+    elif epoch < QUICK_EPOCH:
+        measured += ", plus what each epoch writes"
     return CheckResult("ok", "speed", measured)
 
 

@@ -46,8 +46,19 @@ def plain_loss(job: Job) -> SparseCrossentropy:
 
 def first_step(job: Job, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float, list[Any]]:
     """Return logits, plain loss and its gradients, one a trainable variable, without changing a weight."""
-    classifier, loss = job.classifier, plain_loss(job)
     scale = GRADIENT_SCALE.get(job.experiment.training.precision, 1.0)
+    while True:
+        logits, value, gradients = _scaled_step(job, images, labels, scale)
+        faults = _gradient_faults(gradients).values()
+        if scale == 1.0 or "not finite" not in faults:
+            return logits, value, gradients
+        scale /= 32.0  # as training does, by and by
+
+
+def _scaled_step(
+    job: Job, images: np.ndarray, labels: np.ndarray, scale: float
+) -> tuple[np.ndarray, float, list[Any]]:
+    classifier, loss = job.classifier, plain_loss(job)
     weights = [variable.value for variable in classifier.trainable_variables]
     if keras.backend.backend() == "jax":
         import jax  # only where it is the backend
@@ -111,7 +122,8 @@ def check_gradients(job: Job, gradients: list[Any], images: np.ndarray, labels: 
     names = {id(each): f"{path}.{each.name}" for path, layer in layers for each in layer.variables}
     faults = _gradient_faults(gradients)
     if "zero" in faults.values():
-        pairs = [(g, v) for g, v in zip(gradients, variables, strict=True) if g is not None]
+        sound = [i for i in range(len(variables)) if faults.get(i) in (None, "zero")]
+        pairs = [(gradients[i], variables[i]) for i in sound]
         optimizer = keras.optimizers.Adam(1e-3)
         optimizer.build([v for _, v in pairs])
         optimizer.apply([g for g, _ in pairs])
@@ -126,7 +138,9 @@ def check_gradients(job: Job, gradients: list[Any], images: np.ndarray, labels: 
         "FAIL",
         "gradients",
         f"none for {', '.join(unreached[:5])}{more}, of {len(variables)} variables",
-        "Is the layer used in call? Does what follows depend on it, or is all of it cut to zero?",
+        "Set training.precision: float32; or look for a root, a logarithm or a division by almost nothing"
+        if "not finite" in faults.values()
+        else "Is the layer used in call? Does what follows depend on it, or is all of it cut to zero?",
     )
 
 

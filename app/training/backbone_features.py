@@ -80,7 +80,7 @@ def usable_halves(job: Job) -> Halves | None:
     if any(not isinstance(each, RandomFlip) or each.mode != "horizontal" for each in classifier.augmentation):
         return None
     halves = halves_of(classifier, job.dataset.image_shape)
-    return halves if halves and _num_bytes(job, halves) <= MAX_BYTES else None
+    return halves if halves and feature_bytes(job, halves) <= MAX_BYTES else None
 
 
 @contextlib.contextmanager
@@ -115,7 +115,7 @@ def features_once(job: Job, run: Run, position: Progress, out: TextIO) -> Iterat
     position.feature_seconds += seconds
     print(
         f"features of the frozen backbone: {len(train) + len(val):,} images, computed once in "
-        f"{duration(seconds)} ({_num_bytes(job, halves) / 1e6:,.1f} MB)",
+        f"{duration(seconds)} ({feature_bytes(job, halves) / 1e6:,.1f} MB)",
         file=out,
         flush=True,
     )
@@ -136,7 +136,7 @@ def _num_views(job: Job) -> int:
     return 2 if job.classifier.augmentation or job.experiment.alternating_flip else 1
 
 
-def _num_bytes(job: Job, halves: Halves) -> int:
+def feature_bytes(job: Job, halves: Halves) -> int:
     """Return the bytes of all features."""
     num_vectors = _num_views(job) * len(job.dataset.train) + len(job.dataset.val)
     return 4 * halves.backbone.output_shape[-1] * num_vectors

@@ -13,7 +13,7 @@ from app.config import load_experiment
 from app.config.schema import ModelConfig
 from app.data.dataset import whole_split
 from app.data.normalization import normalization_constants
-from app.doctor import data_checks, doctor, resource_checks, trial_checks
+from app.doctor import data_checks, doctor, resource_checks, statistics_checks, trial_checks
 from app.reports.report import write_report
 from app.training.setup import prepare
 from models.augmentation.mixing import Cutmix, Mixup
@@ -46,7 +46,7 @@ def tried(job):
     results = [
         trial_checks.check_first_loss(job, loss),
         trial_checks.check_logits(job, logits),
-        data_checks.check_batch_norm(job),
+        statistics_checks.check_batch_norm(job),
         trial_checks.check_gradients(job, gradients, images, labels),
     ]
     return levels(results), {result.subject: str(result) for result in results}
@@ -91,13 +91,20 @@ def test_healthy_experiment_passes_without_a_warning(home, monkeypatch):
     assert {level for level, _ in lines.values()} == {"ok"}, lines
     assert "1,618 training, 179 validation images" in lines["data"][1]
     assert "ln(10) = 2.3" in lines["first loss"][1]
-    assert lines["speed"][1].endswith("for 3 epochs")
+    assert " for 3 epochs" in lines["speed"][1]
     picture = home / "runs" / "doctor" / "tiny-augmentation.png"
     assert [path for path in (home / "runs").rglob("*") if path.is_file()] == [picture]
     with Image.open(picture) as image:
         width, height = image.size
         assert width > 2 * height and len(np.unique(np.asarray(image))) > 50
     assert str(picture) in lines["augmentation"][1]
+
+
+def test_warnings_of_the_training_are_the_doctor_s_too(home, monkeypatch):
+    monkeypatch.setattr(doctor, "_trial_checks", lambda *_: iter(()))
+    found = examine("optimizer.no_decay=norm_and_bias", "augmentation=[alternating_flip]")[1]
+    assert found["settings"] == ("warn", "optimizer.no_decay has no effect: there is no weight_decay")
+    assert found["augmentation"][1].startswith("alternating_flip; ")
 
 
 def test_missing_data_is_a_fail_with_the_loader_s_message(home):
@@ -215,12 +222,18 @@ def test_pixels_that_are_not_normalised(home):
         (["model.bn_momentum=0.999"], "FAIL", "Set model.bn_momentum: 0.8"),
         (["model.bn_momentum=0.95"], "warn", "before epoch 3"),
         (["model.bn_momentum=0.1"], "warn", "PyTorch's 0.1 is 0.9 here"),
+        (
+            ["model.bn_momentum=0.8", "training.ema={decay: 0.999, warmup_steps: 1}"],
+            "FAIL",
+            "Use smaller batches or train longer",
+        ),
+        (["model.bn_momentum=0.8", "training.ema={decay: 0.999}"], "ok", "momentum 0.8"),  # warmed up
         (["model={name: lenet5}", "dataset.image_size=[32, 32]"], "ok", "none in this network"),
     ],
 )
 def test_batch_normalisation_that_cannot_settle(home, overrides, level, text):
     job = prepare(load_experiment("tiny", [*HEALTHY[:3], *overrides]))
-    result = data_checks.check_batch_norm(job)
+    result = statistics_checks.check_batch_norm(job)
     assert result.level == level and text in str(result)
 
 
@@ -253,14 +266,14 @@ def test_rate_that_spoils_pretrained_weights(home, overrides, level, text):
 
 def test_frozen_statistics_need_not_settle(home):
     overrides = ["training.batch_size=1024", "model.freeze=backbone"]
-    result = data_checks.check_batch_norm(prepare(load_experiment("tiny", overrides)))
+    result = statistics_checks.check_batch_norm(prepare(load_experiment("tiny", overrides)))
     assert (result.level, result.measured) == ("ok", "all frozen")
 
 
 def test_statistics_of_pretrained_weights_serve_from_the_start(home):
     job = prepare(load_experiment("tiny", ["model.bn_momentum=0.999"]))
     job.experiment = load_experiment("tiny", ["model.bn_momentum=0.999", "model.weights=x.weights.h5"])
-    result = data_checks.check_batch_norm(job)
+    result = statistics_checks.check_batch_norm(job)
     assert result.level == "ok" and "of the weights' statistics is left" in result.measured
 
 
