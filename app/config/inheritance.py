@@ -74,7 +74,7 @@ def parse_overrides(overrides: Sequence[str], problems: list[Problem], option: s
         shown_override = f"SPACE {override.removeprefix(SPACE)}" if searched else f"{option} {override}"
         mark, match = Mark(clipped(shown_override, 106)), OVERRIDE.fullmatch(override)
         if not match:
-            rule = "must be KEY=VALUE with a dotted key, such as training.epochs=2"
+            rule = "must be KEY=VALUE with a dotted key, such as training.epochs=2; quote what has spaces"
             if searched:
                 rule = "must be KEY=[choices] or KEY=log(low,high) and so on, without spaces or in quotes"
             problems.append(Problem(mark, "", rule))
@@ -84,6 +84,10 @@ def parse_overrides(overrides: Sequence[str], problems: list[Problem], option: s
             keys = [*keys[:2], ".".join(keys[2:])]
         if keys[0] == "extends":
             problems.append(Problem(mark, "extends", "cannot be set from outside; write it into a file"))
+            continue
+        if re.search(r"(^|\s)#", text) and text.lstrip()[:1] not in ("'", '"', "[", "{"):
+            rule = "# begins a comment; quote the value for YAML, too: \"KEY='...'\""
+            problems.append(Problem(mark, match[1], rule))
             continue
         value = parse_yaml(text, mark.source, problems, positions=False) if text.strip() else Node(None, mark)
         for key in reversed(keys):

@@ -39,10 +39,11 @@ def misnamed_files() -> dict[str, str]:
         fits = NAME.fullmatch(path.stem) and path.suffix == ".yaml"
         if fits or path.suffix.lower() not in (".yaml", ".yml") or not path.is_file():
             continue
-        better = re.sub(r"[^\w-]+", "_", path.stem).strip("_") or "experiment"
+        better = re.sub(r"[^\w-]+", "_", path.stem).strip("_-")[:90] or "experiment"
         while (path.parent / f"{better}.yaml").exists():
             better += "_2"
-        rule = "consists of letters, digits, _ - and ." if path.suffix == ".yaml" else "ends in .yaml"
+        letters = "consists of at most 100 letters, digits, _ - and ., the first no - or ., and no two dots"
+        rule = letters if path.suffix == ".yaml" else "ends in .yaml"
         misnamed[path.name] = (
             f"{shown(path)!r}: the name of an experiment's file {rule}; rename it, such as to {better}.yaml"
         )

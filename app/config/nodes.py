@@ -159,6 +159,8 @@ def parse_yaml(text: str, source: str, problems: list[Problem], *, positions: bo
     except yaml.MarkedYAMLError as error:
         mark = mark_of(error.problem_mark or error.context_mark)
         message = f"not valid YAML: {clipped(str(error.problem or error.context), 200)}"
+        if "alphabetic or numeric character" in message:
+            message += "; quote text that begins with * or &"
     except yaml.reader.ReaderError as error:
         before = LINE_END.split(text[: error.position])
         mark = Mark(source, len(before), len(before[-1]) + 1) if positions else Mark(source)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from app.config.arguments import Finding
 from app.config.inheritance import IDENTITY_KEYS
 from app.config.nodes import Node, Problem
-from app.config.schedules import SCHEDULE_PATHS, Section
+from app.config.schedules import SCHEDULE_PATHS, AnySchedule, Section
 from app.config.schema import Experiment
 from app.wording import broken_rule, clipped, received, unknown_key, unknown_name, with_received
 
@@ -31,7 +31,13 @@ def schema_findings(error: ValidationError) -> Iterator[Finding]:
         if kind == "default_factory_not_called":  # follows from an error that is reported itself
             continue
         if kind == "union_tag_not_found":
-            yield Finding((*path, "schedule"), "required key is missing", is_missing=True)
+            schedules = [each.model_fields for each in get_args(get_args(AnySchedule)[0])]
+            allowed = ", ".join(sorted(each["schedule"].default for each in schedules))
+            message = f"required key is missing; one of {allowed}"
+            yield Finding((*path, "schedule"), message, is_missing=True)
+            for key in sorted(set(value if isinstance(value, dict) else ()).difference(*schedules)):
+                message, guess = unknown_key(str(key), {key for each in schedules for key in each})
+                yield Finding((*path, key), message, at_key=True, guess=guess)
         elif kind == "missing":
             is_key = isinstance(path[-1], str)
             yield Finding(path, f"{'required key' if is_key else 'item'} is missing", is_missing=is_key)
@@ -124,6 +130,8 @@ def _dropped_with(node: Node, key: str, path: Path) -> str:
     if node.mark.line:
         return rule
     value = "0.001" if path[-1] == "learning_rate" else "..."
+    if (option := node.mark.source.partition(" ")[0]) != "--set":  # each word of BESIDE= is one variant
+        return f"{rule}: {option}=\"'{key}={{{identity}: {clipped(str(name))}, {path[-1]}: {value}}}'\""
     missing = ".".join(map(str, path))
     return f'{rule}: SET="{key}.{identity}={clipped(str(name))} {missing}={value}"'
 

@@ -45,7 +45,10 @@ def editor_schema(catalogue: dict[str, Any]) -> dict[str, Any]:
         definitions[definition] = _named(definitions[definition], known)
     rate = definitions["OptimizerConfig"]["anyOf"][0]["properties"]["learning_rate"]
     # A file with `extends` may leave out the schedule's name, and then fits several.
-    schedules = {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, *rate["oneOf"]]}
+    schedules = {
+        "description": rate["description"],
+        "anyOf": [{"type": "number", "exclusiveMinimum": 0}, *rate["oneOf"]],
+    }
     for option in (*definitions["OptimizerConfig"]["anyOf"], *definitions["OtherOptimizer"]["anyOf"]):
         option["properties"]["learning_rate"] = schedules
     definitions["LayerConfig"] = {
@@ -58,7 +61,9 @@ def editor_schema(catalogue: dict[str, Any]) -> dict[str, Any]:
 def _named(definition: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
     """Return one alternative for each name, with that constructor's arguments and no others."""
     shared = definition["properties"]
-    options = [_mapping(shared | {"name": {"const": name}} | own) for name, own in known.items()]
+    options = [
+        _mapping(shared | {"name": shared["name"] | {"const": name}} | own) for name, own in known.items()
+    ]
     return {"description": definition["description"], "anyOf": options}
 
 

@@ -120,7 +120,8 @@ def _trial_findings(experiment: Experiment, space: Mapping[str, Range | Choice])
             continue
         rest = finding.path[keys[owner].count(".") + 1 :]
         at_key = finding.at_key and not rest
-        for index in sorted({case[owner] for case in cases}):
+        indices = sorted({case[owner] for case in cases})
+        for index in indices if isinstance(space[keys[owner]], Choice) else indices[:1]:
             step = (index,) if isinstance(space[keys[owner]], Choice) and not at_key else ()
             path = ("sweep", "space", keys[owner], *step, *rest)
             yield dataclasses.replace(finding, path=path, message=message)
@@ -178,7 +179,9 @@ def _corners(settings: Sequence[Range | Choice]) -> list[Corner]:
 
 def _base(experiment: Experiment, mark: Mark) -> Node:
     """Return what trials change: the experiment without its sweep."""
-    return node_of(file_content(experiment.model_copy(update={"sweep": None})), mark)
+    content = file_content(experiment.model_copy(update={"sweep": None}))
+    del content["training"]["mode"]  # follows from the monitor, which may be changed
+    return node_of(content, mark)
 
 
 def _changes(settings: Mapping[str, Any], mark: Mark) -> Node:

@@ -137,11 +137,15 @@ def test_what_another_optimizer_or_schedule_drops_is_said_with_how_to_give_it(wr
             "training.batch_size: must be a whole number; got a mapping (keys: more)",
         ),
         ("model.nam=x", "model.nam: unknown key; did you mean 'name'?"),
+        (
+            "dataset.data_dir=/data/set #2",
+            "dataset.data_dir: # begins a comment; quote the value for YAML, too: \"KEY='...'\"",
+        ),
         ("seed=[1", "not valid YAML: expected ',' or ']', but got '<stream end>'"),
         ("seed={a: 1, a: 2}", None),
-        ("training", "must be KEY=VALUE with a dotted key, such as training.epochs=2"),
-        ("=3", "must be KEY=VALUE with a dotted key, such as training.epochs=2"),
-        ("a..b=3", "must be KEY=VALUE with a dotted key, such as training.epochs=2"),
+        ("training", "must be KEY=VALUE with a dotted key, such as training.epochs=2; quote what has spaces"),
+        ("=3", "must be KEY=VALUE with a dotted key, such as training.epochs=2; quote what has spaces"),
+        ("a..b=3", "must be KEY=VALUE with a dotted key, such as training.epochs=2; quote what has spaces"),
         ("extends=y.yaml", "extends: cannot be set from outside; write it into a file"),
     ],
 )
