@@ -18,9 +18,10 @@ from app.errors import UserError
 from app.files import atomic_path, write_json
 from app.paths import shown
 from app.preflight import check_dataset, settle_weights
-from app.reading import read_predictions
+from app.reading import read_predictions, read_record
+from app.records import MetricsRecord
 from app.run_set import RunSet, find_set, list_sets, run_of, train_or_resume, warn_of_formats
-from app.runs import Run, load_finished, locked
+from app.runs import Run, locked
 
 
 class FoldSet(RunSet):
@@ -92,7 +93,7 @@ def _join(found: FoldSet, source: Source, out: TextIO) -> None:
     for index in range(found.number):
         run, held_out = found.run_of(index), folds == index
         assert run is not None  # they are trained
-        _, metrics, _ = load_finished(run)
+        metrics = read_record(run.metrics, MetricsRecord)
         own_labels, own = read_predictions(run.predictions, metrics.checkpoint, len(names))
         if not np.array_equal(own_labels, labels[held_out]):
             raise UserError(

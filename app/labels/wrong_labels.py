@@ -19,6 +19,7 @@ from app.evaluation.metrics import probabilities
 from app.files import csv_text, write_text
 from app.labels.folds import FoldSet, list_fold_sets
 from app.paths import project_root, shown
+from app.preflight import as_trained
 from app.reading import read_predictions
 from app.reports import html as page
 from app.wording import install_extra, printable
@@ -59,7 +60,11 @@ def write_labels(experiment_name: str, out: TextIO) -> list[Suspect]:
             f"labels: {printable(folder)}, on which the folds in {shown(found.folder)} were trained, is not "
             f"there. If the images were moved, this finds the folds again: {_command(found, 'their place')}"
         )
-    source = load_source(found.experiment.dataset)
+    config = found.experiment.dataset
+    if first := found.run_of(0):  # which has copies of the lists, should these have been edited since
+        own = as_trained(first).dataset
+        config = config.model_copy(update={"exclude": own.exclude, "relabel": own.relabel})
+    source = load_source(config)
     if fingerprint(source) != found.record.fingerprint:
         raise UserError(
             f"labels: the training images have changed since the folds in {shown(found.folder)} were "

@@ -18,8 +18,13 @@ from app.records import DatasetRecord, MetricsRecord
 from app.reports.cells import FREE_SETTINGS
 from app.runs import Run, detour, load_run_experiment
 
-# What may differ between the seeds of one recipe; their epochs must be the same.
-_SEED_ONLY = FREE_SETTINGS | {"seed": True, "training": FREE_SETTINGS["training"] - {"epochs"}}
+# What may differ between the seeds of one recipe; their epochs must be the same, and their images, which
+# the lists of `exclude` and `relabel` are a part of.
+_SEED_ONLY = FREE_SETTINGS | {
+    "seed": True,
+    "training": FREE_SETTINGS["training"] - {"epochs"},
+    "dataset": {"data_dir", "exclude", "relabel"},
+}
 _NO_SETTINGS: dict[str, Any] = {
     **LABELS,
     "training": {"checkpoint_every_minutes", "mode"},  # the mode follows from what is monitored

@@ -87,6 +87,8 @@ def write_results_table() -> list[str]:
             else:
                 row = new
                 said.append(f"{name}: {words} ({runs})")
+        elif row and remarks:
+            said.append(f"{name}: the line of {row['epochs']} epochs stays, whatever the file has now")
         if row is None:
             missing.append(f"`{name}`")
         else:

@@ -72,7 +72,8 @@ def _parts(
         f"{sweep.objective}, to {sweep.direction}. Sampler: {sweep.sampler}. Pruner: {sweep.pruner}."
     )
     if states["running"] or states["waiting"]:
-        yield page.paragraph("The sweep is not finished; the command that started it goes on.")
+        more = ", with a larger sweep.budget_minutes once that is spent" if sweep.budget_minutes else ""
+        yield page.paragraph(f"The sweep is not finished; the command that started it goes on{more}.")
 
     if finalists:
         yield page.heading("The best with other seeds")
