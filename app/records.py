@@ -165,6 +165,7 @@ class EnvironmentRecord(Record):
     overrides: list[str] | None = None
     auto: list[str] | None = None  # keys of `training` that were; None in older runs
     resumes: list[dict[str, Any]] = []
+    starting_weights: dict[str, Any] = {}
 
 
 class NumImagesRecord(Record):

@@ -37,6 +37,7 @@ class SetRecord(Record):
     settings: dict[str, Any]
     fingerprint: str
     runs: list[str] = []
+    joined: str = ""  # when that was, as `begun`
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ The runs are a set (app/run_set.py) in `runs/<experiment>.<number>-folds/`. Its 
 settings of the first fold's run; predictions.npz beside it joins the predictions of all.
 """
 
+import time
 from pathlib import Path
 from typing import TextIO
 
@@ -113,7 +114,8 @@ def _join(found: FoldSet, source: Source, out: TextIO) -> None:
             rows=source.train.rows,
             folds=folds,
         )
-    write_json(found.path, found.record.model_copy(update={"runs": runs, "images": len(labels)}).content)
+    done = {"runs": runs, "images": len(labels), "joined": time.strftime("%F %T")}
+    write_json(found.path, found.record.model_copy(update=done).content)
     right = 100 * float(np.mean(logits.argmax(-1) == labels))
     print(
         f"{len(labels):,} images, each predicted by the network that was not trained on it, at its "

@@ -108,7 +108,9 @@ def _finished_folds(experiment_name: str) -> FoldSet:
             f"make folds EXP={experiment_name} FOLDS=5"
         )
     # Both write the record; going back to older images or another number joins folds that were begun earlier.
-    found = max(sets, key=lambda each: each.path.stat().st_mtime_ns)
+    # The time of the file, which a copy may lose, tells those of the same second apart.
+    records = [(max(each.record.begun, each.record.joined), each.path.stat().st_mtime_ns) for each in sets]
+    found = sets[records.index(max(records))]
     runs = [found.run_of(index) for index in range(found.number)]
     if missing := [str(index + 1) for index, run in enumerate(runs) if not (run and run.finished)]:
         raise UserError(

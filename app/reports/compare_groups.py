@@ -14,7 +14,7 @@ from app.errors import UserError
 from app.files import read_json
 from app.paths import shown
 from app.reading import Row, read_history, read_record
-from app.records import DatasetRecord, MetricsRecord
+from app.records import DatasetRecord, EnvironmentRecord, MetricsRecord
 from app.reports.cells import FREE_SETTINGS
 from app.runs import Run, detour, load_run_experiment
 
@@ -151,7 +151,15 @@ def same_but_for_seed(one: Trial, other: Trial) -> bool:
         and one.experiment.agrees_with(other.experiment, _SEED_ONLY)
         and not any(detour(each.run, each.experiment) for each in (one, other))
         and _chose_settings(one) == _chose_settings(other)
+        and len({_start(each) for each in (one, other)} - {None}) < 2
     )
+
+
+def _start(trial: Trial) -> str | None:
+    """Return the hash of the weights that a run began with, None where it is not known."""
+    file = trial.run.environment
+    known = read_record(file, EnvironmentRecord).starting_weights if file.is_file() else {}
+    return known.get("sha256")
 
 
 def _chose_settings(trial: Trial) -> bool:

@@ -37,7 +37,7 @@ EPSILONS = ("bn_epsilon", "stem_bn_epsilon")  # change what given weights comput
 
 
 class StartingWeights(NamedTuple):
-    """What a training started from: a line on it, file, hash and licence of published weights, a warning."""
+    """What a training started from: a line on it, file or run and its hash, licence, a warning."""
 
     line: str = ""
     record: dict[str, Any] = {}
@@ -58,18 +58,17 @@ def start_of(experiment: Experiment, network: Network, dataset: Dataset) -> Star
     if run := weights_run(experiment):
         theirs = load_run_experiment(run).normalization
         if theirs != ours == "pretrained":
-            raise UserError(
-                f"normalization: pretrained needs a run that had it, too; {run.name} has {theirs}"
-            )
+            raise UserError(f"normalization: pretrained needs a run that had it; {run.name} has {theirs}")
         others = f"warning: {run.name} was trained with normalization: {theirs}; the experiment has {ours}"
-        warnings = [others] if theirs != ours else []
+        warnings = [others] * (theirs != ours)
         now, drawn = DatasetRecord(**dataset.as_json()), not experiment.dataset.validates_on_test
         if drawn and run.dataset.is_file() and read_record(run.dataset, DatasetRecord).held_out_others(now):
             warnings.append(
                 f"warning: model.weights: {run.name} held out other images of the same classes, so it may "
                 "have been trained on what now validates, and the accuracy be too good. Keep these in val/"
             )
-        return StartingWeights(start_from(run, network, dataset.class_names), warning="\n".join(warnings))
+        record = {"run": run.name, "sha256": _hash(run.best_model, "sha256")}  # it may be trained further
+        return StartingWeights(start_from(run, network, dataset.class_names), record, "\n".join(warnings))
     return StartingWeights()
 
 

@@ -202,6 +202,16 @@ def test_runs_that_were_trained_another_way_stay_alone(home):
     assert [run.name for run in compare.newest_seeds("one")] == [orders[-1].name]
 
 
+def test_runs_that_began_with_other_weights_of_a_run_are_not_pooled(home):
+    """`model.weights` names a run, which was trained further in between."""
+    runs = [leave_run("one", accuracy=0.6, seed=seed) for seed in range(4)]
+    for run, digest in zip(runs, ("a", "a", "b", None), strict=True):  # an older one does not say
+        started = {"starting_weights": {"sha256": digest}} if digest else {}
+        files.write_json(run.environment, ENVIRONMENT | started)
+    assert [len(group.trials) for group in gather(runs[:3])] == [2, 1]
+    assert [len(group.trials) for group in gather([*runs[:2], runs[3]])] == [3]
+
+
 def test_runs_that_repeat_a_seed_stay_alone(home):
     three = [leave_run("one", accuracy=0.6, seed=seed) for seed in (0, 0, 1)]
     assert [group.label for group in gather(three)] == [run.name for run in three]

@@ -1,5 +1,6 @@
 """Taking up a run again: what is refused, what is forced, what is said, and training further."""
 
+import hashlib
 import io
 import json
 import os
@@ -610,6 +611,9 @@ def test_starting_weights_are_recorded_by_the_name_of_their_run_and_needed_once(
     run = runner.train(load_experiment("tiny", ["model.weights=tiny/latest"]), out, overrides=[])
     assert latest.resolve() == run.path
     assert load_run_experiment(run).model.weights == finished.name
+    best = hashlib.sha256(finished.best_model.read_bytes()).hexdigest()
+    record = json.loads(run.environment.read_text())["starting_weights"]
+    assert record == {"run": finished.name, "sha256": best}  # a run may be trained further
     assert re.search(f"starts from the weights of {finished.name}: all [0-9]+ variables\n", out.getvalue())
 
     plant(run.environment, overrides=["model.weights=tiny/latest"])

@@ -200,7 +200,7 @@ def test_a_fine_tuned_run_can_be_fine_tuned_on(home, capsys):
     with pytest.raises(UserError, match="run of a network for which there is one kind"):
         setup.prepare(load_experiment("tiny", again[3:]))
     run.experiment.write_text(run.experiment.read_text().replace("normalization: pretrained", ""))
-    with pytest.raises(UserError, match="needs a run that had it, too; tiny/.* has per_channel"):
+    with pytest.raises(UserError, match="needs a run that had it; tiny/.* has per_channel"):
         setup.prepare(load_experiment("tiny", again))
 
 
