@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.config import LABELS, Experiment, dump_experiment, trial_experiment
+from app.config.combinations import schedule_findings
 from app.config.inheritance import parse_overrides
-from app.config.loader import as_yaml, read_experiment
+from app.config.loader import as_yaml, file_content, read_experiment
 from app.errors import UserError
 from app.reports.cells import train_command
 
@@ -23,7 +24,8 @@ def winner_file(
 
     Returns:
         The YAML extends the file of `experiment`. Where that is gone, or says something else by now, the YAML
-        is complete in itself, and there is no such command.
+        is complete in itself, and there is no such command. Where the search was too short for the recipe's
+        schedule, which a file may not be, the YAML has the recipe's own epochs.
     """
     wanted = trial_experiment(experiment, settings)
     kept = [override for override in overrides if not override.startswith("sweep.")]
@@ -34,7 +36,10 @@ def winner_file(
         found = None
     if found is None or not found.agrees_with(wanted, LABELS | {"sweep": True}):
         return dump_experiment(wanted.model_copy(update={"description": comment})), None
-    content = parse_overrides(changes, []).plain()
+    short = any(schedule_findings(file_content(wanted)))
+    lasting = [each for each in changes if not (short and each.startswith("training.epochs="))]
+    content = parse_overrides(lasting, []).plain()
+    comment += f" With the epochs of {experiment.name}, whose schedule needs them." if short else ""
     if found.sweep is not None:
         content["sweep"] = None  # of the file that is extended
     head = f"# {comment}\n# make train EXP={experiment.name}_best\nextends: {experiment.name}.yaml\n"
