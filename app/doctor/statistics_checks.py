@@ -30,9 +30,11 @@ def check_batch_norm(job: Job) -> CheckResult:
     at_first, at_last = by_epoch[0], by_epoch[-1]
     first, last = (f"{left:.1%}" if left >= 0.001 else "below 0.1%" for left in (at_first, at_last))
     whose = "weights'" if job.experiment.model.weights else "initial"  # which fit images, if perhaps others
+    average = "ema" if training.ema else "lookahead" if training.lookahead else ""
+    beside = f" and training.{average}" if average else ""
     measured = (
-        f"momentum {slowest:g}, {job.steps_per_epoch} steps an epoch: {first} of the {whose} statistics is "
-        f"left at the first validation, {last} at the end"
+        f"momentum {slowest:g}{beside}, {job.steps_per_epoch} steps an epoch: {first} of the {whose} "
+        f"statistics is left at the first validation, {last} at the end"
     )
     if at_first <= UNSETTLED_FRACTION or job.experiment.model.weights:
         if min(momenta) >= LEAST_MOMENTUM:
@@ -42,7 +44,9 @@ def check_batch_norm(job: Job) -> CheckResult:
         return CheckResult("warn", subject, measured, advice)
     firsts = {m: left_by_epoch(m, job.steps_per_epoch, training)[0] for m in NICE_MOMENTA}
     fitting = [m for m, left in firsts.items() if left <= UNSETTLED_FRACTION]
-    if fitting and "bn_momentum" in model_arguments(job.experiment.model.name):
+    if average and slowest**job.steps_per_epoch <= UNSETTLED_FRACTION:  # the average alone is slow
+        remedy = f"Lower training.{average}.decay{' or raise its warmup_steps' if training.ema else ''}"
+    elif fitting and "bn_momentum" in model_arguments(job.experiment.model.name):
         remedy = f"Set model.bn_momentum: {fitting[0]}"
     else:
         remedy = "Use smaller batches or train longer"

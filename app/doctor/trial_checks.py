@@ -134,13 +134,20 @@ def check_gradients(job: Job, gradients: list[Any], images: np.ndarray, labels: 
     if not unreached:
         return CheckResult("ok", "gradients", f"finite and not zero for all {len(variables)} variables")
     more = f" and {len(unreached) - 5} more" if len(unreached) > 5 else ""
+    advice, infinite = [], list(faults.values()).count("not finite")
+    if infinite:
+        cause = "ook for a root, a logarithm or a division by almost nothing"
+        is_full = job.experiment.training.precision == "float32"
+        advice.append(f"L{cause}" if is_full else f"Set training.precision: float32; or l{cause}")
+    if len(unreached) > infinite:
+        advice.append(
+            "Is the layer used in call? Does what follows depend on it, or is all of it cut to zero?"
+        )
     return CheckResult(
         "FAIL",
         "gradients",
         f"none for {', '.join(unreached[:5])}{more}, of {len(variables)} variables",
-        "Set training.precision: float32; or look for a root, a logarithm or a division by almost nothing"
-        if "not finite" in faults.values()
-        else "Is the layer used in call? Does what follows depend on it, or is all of it cut to zero?",
+        ". ".join(advice),
     )
 
 

@@ -151,7 +151,7 @@ def same_but_for_seed(one: Trial, other: Trial) -> bool:
         and one.experiment.agrees_with(other.experiment, _SEED_ONLY)
         and not any(detour(each.run, each.experiment) for each in (one, other))
         and _chose_settings(one) == _chose_settings(other)
-        and len({_start(each) for each in (one, other)} - {None}) < 2
+        and _start(one) == _start(other)
     )
 
 

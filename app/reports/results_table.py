@@ -48,10 +48,11 @@ class _Finished:
         return self.experiment.training.num_epochs
 
     @property
-    def kind(self) -> tuple[str, str, str]:
+    def kind(self) -> tuple[str, ...]:
         """What must be equal in runs of which means are taken."""
         machine = describe_machine(self.environment)
-        return self.dataset.fingerprint, self.experiment.training.precision, machine
+        start = self.environment.starting_weights.get("sha256", "")
+        return self.dataset.fingerprint, self.experiment.training.precision, machine, start
 
 
 def write_results_table() -> list[str]:
@@ -88,7 +89,7 @@ def write_results_table() -> list[str]:
                 row = new
                 said.append(f"{name}: {words} ({runs})")
         elif row and remarks:
-            said.append(f"{name}: the line of {row['epochs']} epochs stays, whatever the file has now")
+            said.append(f"{name}: the line of {row['epochs']} epochs stays; no finished run here counts")
         if row is None:
             missing.append(f"`{name}`")
         else:

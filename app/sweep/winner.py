@@ -25,7 +25,7 @@ def winner_file(
     Returns:
         The YAML extends the file of `experiment`. Where that is gone, or says something else by now, the YAML
         is complete in itself, and there is no such command. Where the search was too short for the recipe's
-        schedule, which a file may not be, the YAML has the recipe's own epochs.
+        schedule, which a file may not be, the YAML has the recipe's own epochs, or says that it needs more.
     """
     wanted = trial_experiment(experiment, settings)
     kept = [override for override in overrides if not override.startswith("sweep.")]
@@ -34,12 +34,14 @@ def winner_file(
         found, _ = read_experiment(experiment.name, changes)
     except UserError:
         found = None
-    if found is None or not found.agrees_with(wanted, LABELS | {"sweep": True}):
-        return dump_experiment(wanted.model_copy(update={"description": comment})), None
     short = any(schedule_findings(file_content(wanted)))
-    lasting = [each for each in changes if not (short and each.startswith("training.epochs="))]
-    content = parse_overrides(lasting, []).plain()
-    comment += f" With the epochs of {experiment.name}, whose schedule needs them." if short else ""
+    if found is None or not found.agrees_with(wanted, LABELS | {"sweep": True}):
+        comment += " Its schedule needs more epochs: raise training.epochs first." if short else ""
+        return dump_experiment(wanted.model_copy(update={"description": comment})), None
+    content = parse_overrides(changes, []).plain()
+    if short:
+        del content["training"]["epochs"]  # however the override wrote it
+        comment += f" With the epochs of {experiment.name}, whose schedule needs them."
     if found.sweep is not None:
         content["sweep"] = None  # of the file that is extended
     head = f"# {comment}\n# make train EXP={experiment.name}_best\nextends: {experiment.name}.yaml\n"

@@ -225,7 +225,12 @@ def test_pixels_that_are_not_normalised(home):
         (
             ["model.bn_momentum=0.8", "training.ema={decay: 0.999, warmup_steps: 1}"],
             "FAIL",
-            "Use smaller batches or train longer",
+            "Lower training.ema.decay or raise its warmup_steps",
+        ),
+        (
+            ["model.bn_momentum=0.8", "training.lookahead={every_steps: 20, decay: 0.5}"],
+            "FAIL",
+            "Lower training.lookahead.decay",
         ),
         (["model.bn_momentum=0.8", "training.ema={decay: 0.999}"], "ok", "momentum 0.8"),  # warmed up
         (["model={name: lenet5}", "dataset.image_size=[32, 32]"], "ok", "none in this network"),

@@ -209,7 +209,7 @@ def test_runs_that_began_with_other_weights_of_a_run_are_not_pooled(home):
         started = {"starting_weights": {"sha256": digest}} if digest else {}
         files.write_json(run.environment, ENVIRONMENT | started)
     assert [len(group.trials) for group in gather(runs[:3])] == [2, 1]
-    assert [len(group.trials) for group in gather([*runs[:2], runs[3]])] == [3]
+    assert [len(group.trials) for group in gather([runs[3], *runs[:2]])] == [1, 2]
 
 
 def test_runs_that_repeat_a_seed_stay_alone(home):

@@ -49,12 +49,13 @@ def test_another_optimizer_drops_the_arguments_of_the_old_one(home):
     assert same(load_experiment("tiny", overrides_from([as_make_gets_it(command)])), found)
 
 
-def test_a_file_of_a_search_that_was_too_short_for_the_schedule_has_the_recipe_s_epochs(home):
+@pytest.mark.parametrize("shorter", ["training.epochs=1", "training={epochs: 1}"])
+def test_a_file_of_a_search_that_was_too_short_for_the_schedule_has_the_recipe_s_epochs(home, shorter):
     rate = "learning_rate: {schedule: step, peak: 0.01, boundaries_epochs: [1], factor: 0.1}"
     path = home / "experiments" / "tiny.yaml"
     path.write_text(re.sub("learning_rate: .*", rate, path.read_text(), count=1))
-    base = load_experiment("tiny", ["training.epochs=1"]).model_copy(update={"sweep": searched().sweep})
-    text, _ = winner_file(base, ["training.epochs=1"], {"training.batch_size": 64}, "Trial 3.")
+    base = load_experiment("tiny", [shorter]).model_copy(update={"sweep": searched().sweep})
+    text, _ = winner_file(base, [shorter], {"training.batch_size": 64}, "Trial 3.")
     (home / "experiments" / "tiny_best.yaml").write_text(text)
     found = load_experiment("tiny_best")
     assert text.startswith("# Trial 3. With the epochs of tiny")
