@@ -42,14 +42,13 @@ def check_batch_norm(job: Job) -> CheckResult:
         measured = f"momentum {min(momenta):g}: the moving statistics are those of the last batch or two"
         advice = "Keras' momentum is the fraction that is kept: PyTorch's 0.1 is 0.9 here"
         return CheckResult("warn", subject, measured, advice)
-    firsts = {m: left_by_epoch(m, job.steps_per_epoch, training)[0] for m in NICE_MOMENTA}
-    fitting = [m for m, left in firsts.items() if left <= UNSETTLED_FRACTION]
+    remedy = "Use smaller batches or train longer"
     if average and slowest**job.steps_per_epoch <= UNSETTLED_FRACTION:  # the average alone is slow
         remedy = f"Lower training.{average}.decay{' or raise its warmup_steps' if training.ema else ''}"
-    elif fitting and "bn_momentum" in model_arguments(job.experiment.model.name):
-        remedy = f"Set model.bn_momentum: {fitting[0]}"
-    else:
-        remedy = "Use smaller batches or train longer"
+    elif "bn_momentum" in model_arguments(job.experiment.model.name):
+        firsts = ((m, left_by_epoch(m, job.steps_per_epoch, training)[0]) for m in NICE_MOMENTA)
+        if fitting := next((m for m, left in firsts if left <= UNSETTLED_FRACTION), None):
+            remedy = f"Set model.bn_momentum: {fitting}"
     if at_last > LOST_FRACTION:
         consequence = "no validation metric of this run could be trusted, nor the saved model"
         return CheckResult("FAIL", subject, measured, f"{remedy}; {consequence}")

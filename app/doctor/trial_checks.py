@@ -49,8 +49,7 @@ def first_step(job: Job, images: np.ndarray, labels: np.ndarray) -> tuple[np.nda
     scale = GRADIENT_SCALE.get(job.experiment.training.precision, 1.0)
     while True:
         logits, value, gradients = _scaled_step(job, images, labels, scale)
-        faults = _gradient_faults(gradients).values()
-        if scale == 1.0 or "not finite" not in faults:
+        if scale == 1.0 or "not finite" not in _gradient_faults(gradients).values():
             return logits, value, gradients
         scale /= 32.0  # as training does, by and by
 
@@ -136,9 +135,9 @@ def check_gradients(job: Job, gradients: list[Any], images: np.ndarray, labels: 
     more = f" and {len(unreached) - 5} more" if len(unreached) > 5 else ""
     advice, infinite = [], list(faults.values()).count("not finite")
     if infinite:
-        cause = "ook for a root, a logarithm or a division by almost nothing"
+        look = "look for a root, a logarithm or a division by almost nothing"
         is_full = job.experiment.training.precision == "float32"
-        advice.append(f"L{cause}" if is_full else f"Set training.precision: float32; or l{cause}")
+        advice.append(look.capitalize() if is_full else f"Set training.precision: float32; or {look}")
     if len(unreached) > infinite:
         advice.append(
             "Is the layer used in call? Does what follows depend on it, or is all of it cut to zero?"

@@ -136,7 +136,7 @@ def _epochs(row: _Cells) -> tuple[int, int]:
 def _choose(experiment: Experiment) -> tuple[list[_Finished], list[str]]:
     """Return the runs whose metrics count for an experiment, and a remark on each that is left out.
 
-    They have the data, number format and machine of the newest of them, and as many epochs.
+    They have the data, number format, machine and starting weights of the newest of them, and as many epochs.
     """
     found, remarks = [], []
     for run in list_runs(experiment.name):
@@ -176,7 +176,8 @@ def _choose(experiment: Experiment) -> tuple[list[_Finished], list[str]]:
     for each in found:
         if each not in chosen:
             alike = each.kind == longest[-1].kind
-            why = "other epochs, or the same seed" if alike else "other images or machine"
+            others = "other images or machine, or other starting weights"
+            why = "other epochs, or the same seed" if alike else others
             remarks.append(f"{each.run.name}: left out; {why}, beside {chosen[-1].run.name}")
     return chosen, remarks
 

@@ -109,14 +109,15 @@ class Job:
 
     def warnings(self) -> Iterator[str]:
         """Yield what a user should know before the training starts, a line each."""
-        yield from filter(None, [self.start.line])
+        if self.start.line:
+            yield self.start.line
         if skipped := len(self.dataset.skipped):
             yield f"images left out because they cannot be read: {skipped} (dataset.json lists them)"
         yield from self.cautions()
 
     def cautions(self) -> Iterator[str]:
         """Yield what may make a result worthless, or a setting one without effect, a line each."""
-        yield from filter(None, self.start.warning.splitlines())
+        yield from self.start.warning.splitlines()
         yield from self.dataset.duplicates_warnings()
         yield from optimizer_warnings(self.experiment, self.classifier, self.steps_per_epoch)
 
