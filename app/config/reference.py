@@ -1,7 +1,8 @@
 """What describes the keys, from the fields' own descriptions (`make schema`).
 
 The JSON schema lets an editor complete and check experiment files. It describes files as they are written.
-Nothing is marked as required, because a file with `extends` may leave out anything; the loader knows better.
+Keys are not marked as required, because a file with `extends` may leave out any; the loader knows better. A layer's
+arguments are, because a list of layers replaces the inherited one.
 The tables of keys go into experiments/README.md.
 """
 
@@ -51,9 +52,13 @@ def editor_schema(catalogue: dict[str, Any]) -> dict[str, Any]:
     }
     for option in (*definitions["OptimizerConfig"]["anyOf"], *definitions["OtherOptimizer"]["anyOf"]):
         option["properties"]["learning_rate"] = schedules
+    layers = catalogue["layers"]
     definitions["LayerConfig"] = {
         "description": definitions["LayerConfig"]["description"],
-        "anyOf": [{"enum": list(catalogue["layers"])}, *map(_layer, catalogue["layers"].items())],
+        "anyOf": [
+            {"enum": [name for name in layers if not _required(layers[name])]},
+            *map(_layer, layers.items()),
+        ],
     }
     return {"$schema": "http://json-schema.org/draft-07/schema#", "title": "Experiment", **schema}
 
@@ -69,7 +74,13 @@ def _named(definition: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
 
 def _layer(item: tuple[str, dict[str, Any]]) -> dict[str, Any]:
     name, arguments = item
-    return _mapping({name: _mapping(arguments, type=["object", "null"])}, required=[name])
+    required = _required(arguments)
+    kind = "object" if required else ["object", "null"]
+    return _mapping({name: _mapping(arguments, type=kind, required=required)}, required=[name])
+
+
+def _required(arguments: dict[str, Any]) -> list[str]:
+    return [key for key, schema in arguments.items() if "default" not in schema]
 
 
 def _mapping(properties: dict[str, Any], **more: Any) -> dict[str, Any]:

@@ -117,3 +117,11 @@ def test_shipped_experiments_fit_the_editor_schema():
         for size, fits in (([64, 96], True), ([64, "wide"], False), ([64, 96, 3], False)):
             sized = content | {"dataset": content.get("dataset", {}) | {"image_size": size}}
             assert (list(validator.iter_errors(sized)) == []) == fits
+    for layer, fits in (
+        ("random_flip", True),
+        ({"random_flip": None}, True),
+        ("random_rotation", False),  # needs `degrees`
+        ({"random_rotation": {"fill": "nearest"}}, False),
+        ({"random_rotation": {"degrees": 10}}, True),
+    ):
+        assert (list(validator.iter_errors({"augmentation": [layer]})) == []) == fits
