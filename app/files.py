@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import hashlib
 import io
 import os
 import re
@@ -49,6 +50,12 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def file_hash(path: Path, kind: str = "sha256") -> str:
+    """Return the hash of a file's content, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, kind).hexdigest()
 
 
 def csv_text(rows: Iterable[Iterable[object]], quoting: Literal[0, 2] = csv.QUOTE_MINIMAL) -> str:

@@ -10,6 +10,7 @@ from app.data.dataset import Dataset
 from app.data.datasets import load_dataset, read_corrections
 from app.data.sources.published import local_path
 from app.errors import UserError
+from app.files import file_hash
 from app.machine import check_backend
 from app.paths import data_root, project_root, shown
 from app.reading import read_record
@@ -68,6 +69,16 @@ def settle_weights(experiment: Experiment) -> Experiment:
         return experiment
     model = experiment.model.model_copy(update={"weights": run.name_or_path})
     return experiment.model_copy(update={"model": model})
+
+
+def weights_hash(experiment: Experiment) -> str | None:
+    """Return the hash of the run's weights, or of the file, that an experiment starts from now.
+
+    None for `imagenet`, which stays the same, and where it starts from none.
+    """
+    run = weights_run(experiment)
+    path = run.best_model if run else weights_file(experiment)
+    return file_hash(path) if path else None
 
 
 def load_images(experiment: Experiment) -> Dataset | None:

@@ -1,7 +1,8 @@
 """Sets of runs: ordinary runs in a folder of their own, found again by their settings and data.
 
 The folder is `runs/<experiment>.<kind>/`, with a record of what the runs belong to in `<kind>.json`. The same
-settings and data lead to the same folder again, others to one with a further number behind its name.
+settings, data and starting weights lead to the same folder again, others to one with a further number behind
+its name.
 """
 
 import functools
@@ -20,6 +21,7 @@ from app.data.dataset import Dataset
 from app.errors import Interrupted, UserError
 from app.files import check_folder, write_json
 from app.paths import runs_root, shown
+from app.preflight import weights_hash
 from app.reading import read_record
 from app.records import DatasetRecord, EnvironmentRecord, Record
 from app.runs import Run, detour, list_whole_runs, load_run_experiment
@@ -36,6 +38,7 @@ class SetRecord(Record):
     begun: str
     settings: dict[str, Any]
     fingerprint: str
+    starting_weights: str | None = None  # their hash: a run keeps its name when it is trained further
     runs: list[str] = []
     joined: str = ""  # when that was, as `begun`
 
@@ -84,18 +87,22 @@ def list_sets(experiment_name: str, kind: type[SetType]) -> list[SetType]:
 
 
 def find_set(experiment: Experiment, fingerprint: str, kind: type[SetType], prefix: str = "") -> SetType:
-    """Return the newest set of an experiment and its data; its folder is made where there is none.
+    """Return the newest set of an experiment, its data and the weights that it starts from.
+
+    Its folder is made where there is none.
 
     Images may have moved: the settings of the set have the folder where they are now.
 
     Args:
-        experiment: The settings that the set is found by.
+        experiment: The settings that the set is found by, its `model.weights` those of `settle_weights`.
         fingerprint: Of the data.
         kind: The class of the set.
         prefix: What stands before the kind in a new folder's name, such as "5-".
     """
+    weights = weights_hash(experiment)
     for found in reversed(list_sets(experiment.name, kind)):
         same = found.record.fingerprint == fingerprint
+        same = same and found.record.starting_weights in (None, weights)  # older records do not say
         if same and found.experiment.agrees_with(experiment, kind.not_compared):
             settings = found.record.settings
             dataset = settings["dataset"] | {"data_dir": experiment.dataset.data_dir}
@@ -115,6 +122,7 @@ def find_set(experiment: Experiment, fingerprint: str, kind: type[SetType], pref
         begun=time.strftime("%F %T"),
         settings=experiment.model_dump(mode="json"),
         fingerprint=fingerprint,
+        starting_weights=weights,
     )
     made = kind(folder, record)
     write_json(made.path, record.content)

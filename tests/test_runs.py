@@ -11,6 +11,7 @@ from app.ablation.ablate import AblationSet
 from app.config import dump_experiment, load_experiment
 from app.errors import UserError
 from app.labels.folds import FoldSet
+from app.preflight import settle_weights
 from app.reports.results_table import END, START
 from app.run_set import find_set, run_of, warn_of_formats
 from tests.conftest import set_project
@@ -241,6 +242,22 @@ def test_a_set_is_found_again_where_its_images_moved(tmp_path, monkeypatch):
         found = find_set(there, "81", kind)
         assert found.folder == folder and found.experiment.dataset.data_dir == "there"
         assert find_set(there, "82", kind).folder != folder
+
+
+def test_a_set_belongs_to_its_starting_weights(tmp_path, monkeypatch):
+    """A run keeps its name when it is trained further."""
+    text = (
+        "dataset: {name: digits}\nmodel: {name: lenet5, weights: %s}\n"
+        "optimizer: {name: adam, learning_rate: 1e-3}\ntraining: {epochs: 2, batch_size: 8}\n"
+    )
+    set_project(monkeypatch, tmp_path, x=text % "base/latest")
+    base = runs.create_run("base")
+    base.experiment.write_text("")
+    folders = []
+    for content in "aba":
+        base.best_model.write_text(content)
+        folders.append(find_set(settle_weights(load_experiment("x")), "81", AblationSet).folder.name)
+    assert folders == ["x.ablation", "x.ablation-2", "x.ablation"]
 
 
 def test_the_order_of_rate_multipliers_tells_sets_and_runs_apart(tmp_path, monkeypatch):

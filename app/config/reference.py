@@ -1,8 +1,8 @@
 """What describes the keys, from the fields' own descriptions (`make schema`).
 
 The JSON schema lets an editor complete and check experiment files. It describes files as they are written.
-Keys are not marked as required, because a file with `extends` may leave out any; the loader knows better. A layer's
-arguments are, because a list of layers replaces the inherited one.
+Keys are not marked as required, because a file with `extends` may leave out any; the loader knows better.
+A layer's arguments are, because a list of layers replaces the inherited one.
 The tables of keys go into experiments/README.md.
 """
 

@@ -103,8 +103,10 @@ def find_rate(experiment: Experiment, out: TextIO) -> RateRange | None:
     Raises:
         UserError: The experiment cannot be trained, or its first loss is not finite.
     """
+    if experiment.model.unfreeze_epoch:  # what is frozen at first gets the same rate later
+        model = experiment.model.model_copy(update={"freeze": (), "unfreeze_epoch": None})
+        experiment = experiment.model_copy(update={"model": model})
     job = prepare(experiment)
-    job.begin(job.experiment.training.num_epochs - 1)  # what is frozen at first gets the same rate later
     test, size = RangeTest(job), experiment.training.batch_size
     _fit(job, [test], 0, TIMED_STEPS)
     if not np.isfinite(test.losses).all():

@@ -22,9 +22,12 @@ def check_batch_norm(job: Job) -> CheckResult:
     subject, training = "batch norm", job.experiment.training
     layers = [layer for _, layer in named_layers(job.classifier.network)]
     norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
-    momenta = [layer.momentum for layer in norms if layer.trainable]
+    late = job.freezing.unfreeze_epoch
+    held = {id(layer) for layer in job.freezing.layers if late}
+    momenta = [layer.momentum for layer in norms if layer.trainable and id(layer) not in held]
     if not momenta:
-        return CheckResult("ok", subject, "all frozen" if norms else "none in this network")
+        until = f" before epoch {late}" if late else ""
+        return CheckResult("ok", subject, f"all frozen{until}" if norms else "none in this network")
     slowest = max(momenta)
     by_epoch = left_by_epoch(slowest, job.steps_per_epoch, training)
     at_first, at_last = by_epoch[0], by_epoch[-1]
@@ -36,7 +39,7 @@ def check_batch_norm(job: Job) -> CheckResult:
         f"momentum {slowest:g}{beside}, {job.steps_per_epoch} steps an epoch: {first} of the {whose} "
         f"statistics is left at the first validation, {last} at the end"
     )
-    if at_first <= UNSETTLED_FRACTION or job.experiment.model.weights:
+    if max(by_epoch) <= UNSETTLED_FRACTION or job.experiment.model.weights:
         if min(momenta) >= LEAST_MOMENTUM:
             return CheckResult("ok", subject, measured)
         measured = f"momentum {min(momenta):g}: the moving statistics are those of the last batch or two"
@@ -44,15 +47,16 @@ def check_batch_norm(job: Job) -> CheckResult:
         return CheckResult("warn", subject, measured, advice)
     remedy = "Use smaller batches or train longer"
     if average and slowest**job.steps_per_epoch <= UNSETTLED_FRACTION:  # the average alone is slow
-        remedy = f"Lower training.{average}.decay{' or raise its warmup_steps' if training.ema else ''}"
+        other = "raise its warmup_steps" if training.ema else "lower its every_steps"
+        remedy = f"Lower training.{average}.decay or {other}"
     elif "bn_momentum" in model_arguments(job.experiment.model.name):
-        firsts = ((m, left_by_epoch(m, job.steps_per_epoch, training)[0]) for m in NICE_MOMENTA)
-        if fitting := next((m for m, left in firsts if left <= UNSETTLED_FRACTION), None):
+        most = ((m, max(left_by_epoch(m, job.steps_per_epoch, training))) for m in NICE_MOMENTA)
+        if fitting := next((m for m, left in most if left <= UNSETTLED_FRACTION), None):
             remedy = f"Set model.bn_momentum: {fitting}"
     if at_last > LOST_FRACTION:
         consequence = "no validation metric of this run could be trusted, nor the saved model"
         return CheckResult("FAIL", subject, measured, f"{remedy}; {consequence}")
-    settled = sum(left > UNSETTLED_FRACTION for left in by_epoch) + 1
+    settled = max(epoch for epoch, left in enumerate(by_epoch, 1) if left > UNSETTLED_FRACTION) + 1
     consequence = f"or mind that validation says little before epoch {settled}"
     return CheckResult("warn", subject, measured, f"{remedy}, {consequence}")
 

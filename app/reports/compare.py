@@ -35,7 +35,7 @@ def newest_seeds(experiment_name: str) -> list[Run]:
     """Return the newest run of an experiment with the newest of each other seed, ordered by seed.
 
     The newest run is the newest finished one, or the newest where none is finished; that one comes alone. Of
-    the others only finished runs of the same settings on the same images count.
+    the others only finished runs of the same settings, images and starting weights count.
 
     Raises:
         UserError: There is no run, or the newest cannot be read.
@@ -74,6 +74,13 @@ def compare(runs: Sequence[Run]) -> list[str]:
         for first in (group.first for group in groups):
             if why := detour(first.run, first.experiment):
                 remark += f" ({first.run.name} is not pooled with other seeds: {why})"
+            name = first.experiment.name
+            others = sum(run.finished for run in list_runs(name)) > 1
+            if len(runs) == 1 and first.finished and others and len(newest_seeds(name)) == 1 and not why:
+                remark += (
+                    f" (the others of {name} repeat its seed or differ by more than that: their settings, "
+                )
+                remark += "images or starting weights)"
         raise UserError(
             f"compare: received {len(groups)} run{'s' if len(groups) != 1 else ''}{remark}; a picture holds "
             f'2 to {MOST_GROUPS}: RUNS="a/latest b/latest" or EXPS="a b"; one experiment does after '

@@ -142,7 +142,7 @@ def gather(runs: Iterable[Run]) -> list[Group]:
 
 
 def same_but_for_seed(one: Trial, other: Trial) -> bool:
-    """Return whether two runs are finished and trained one recipe on the same images."""
+    """Return whether two finished runs trained one recipe from the same weights on the same images."""
     return (
         one.finished
         and other.finished
@@ -185,20 +185,24 @@ def read_trial(run: Run) -> Trial:
 def differing_settings(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
     """Return the settings that are not the same in all groups: dotted key, and a text for each group.
 
-    An argument left out has its default; other settings that a group does not have are "-".
+    An argument left out has its default; other settings that a group does not have are "-". Starting weights
+    have the beginning of their hash, as a run keeps its name when it is trained further.
     """
     every = [trial.experiment for group in groups for trial in group.trials]
 
-    def texts(experiment: Experiment) -> dict[str, str]:
+    def texts(trial: Trial) -> dict[str, str]:
+        experiment, start = trial.experiment, _start(trial)
         flat = experiment.flat(exclude=_NO_SETTINGS)
         found = {key: _text(value) for key, value in flat.items() if value is not None}
+        if experiment.model.weights and start:
+            found["model.weights"] += f" ({start[:12]})"
         for section, other in itertools.product(("model", "optimizer"), every):
             if getattr(other, section).name == getattr(experiment, section).name:
                 for argument in getattr(other, section).arguments:
                     found.setdefault(f"{section}.{argument}", "default")
         return found
 
-    settings = [[texts(trial.experiment) for trial in group.trials] for group in groups]
+    settings = [[texts(trial) for trial in group.trials] for group in groups]
     keys = dict.fromkeys(itertools.chain(*itertools.chain(*settings)))
     places = list(Experiment.model_fields)
     places += dict.fromkeys(".".join(key.split(".")[:2]) for key in keys)  # of a schedule together

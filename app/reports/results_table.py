@@ -29,6 +29,7 @@ NETWORK_HEADINGS = ("network", "experiment", "data", "validated on", "epochs", "
 
 
 _FREE = FREE_SETTINGS | {"seed": True}
+_KIND = ("images", "number format", "machine", "starting weights")
 _Cells = dict[str, str]
 
 
@@ -49,7 +50,7 @@ class _Finished:
 
     @property
     def kind(self) -> tuple[str, ...]:
-        """What must be equal in runs of which means are taken."""
+        """What must be equal in runs of which means are taken, as `_KIND` names it."""
         machine = describe_machine(self.environment)
         start = self.environment.starting_weights.get("sha256", "")
         return self.dataset.fingerprint, self.experiment.training.precision, machine, start
@@ -175,9 +176,9 @@ def _choose(experiment: Experiment) -> tuple[list[_Finished], list[str]]:
     chosen = list(seeds.values())
     for each in found:
         if each not in chosen:
-            alike = each.kind == longest[-1].kind
-            others = "other images or machine, or other starting weights"
-            why = "other epochs, or the same seed" if alike else others
+            pairs = zip(_KIND, each.kind, longest[-1].kind, strict=True)
+            others = " and ".join(name for name, its, theirs in pairs if its != theirs)
+            why = f"other {others}" if others else "other epochs, or the same seed"
             remarks.append(f"{each.run.name}: left out; {why}, beside {chosen[-1].run.name}")
     return chosen, remarks
 

@@ -1,8 +1,7 @@
 """`make sweep`: trials of an experiment with other settings, each an ordinary run.
 
-They lie in a folder of their own, `runs/<experiment>.sweep/`, beside sweep.json, which says what they are
-trials of, and sweep.db, the database of Optuna, unless another one is named. The same settings and data lead
-to the same folder again, others to one with a number behind its name.
+They lie in a set of runs (app/run_set.py), `runs/<experiment>.sweep/`, beside sweep.json, which says what
+they are trials of, and sweep.db, the database of Optuna, unless another one is named.
 """
 
 import contextlib
@@ -171,7 +170,7 @@ def _sweep_folder(
     experiment = _as_recorded(found.experiment, experiment)
     content["settings"], content["overrides"] = experiment.model_dump(mode="json"), list(overrides)
     content["storage"] = database
-    content.setdefault("study", _study_name(experiment, fingerprint))
+    content.setdefault("study", _study_name(experiment, fingerprint, found.record.starting_weights))
     return folder, SweepRecord(**content), experiment
 
 
@@ -190,10 +189,11 @@ def _as_recorded(kept: Experiment, wanted: Experiment) -> Experiment:
     )
 
 
-def _study_name(experiment: Experiment, fingerprint: str) -> str:
+def _study_name(experiment: Experiment, fingerprint: str, weights: str | None) -> str:
     """Return the same name for the same sweep on every machine."""
     settings = experiment.model_dump(mode="json", exclude=SweepSet.not_compared)
-    content = json.dumps([settings, fingerprint, *experiment.optimizer.rate_multipliers], sort_keys=True)
+    known = [settings, fingerprint, *experiment.optimizer.rate_multipliers] + [weights] * bool(weights)
+    content = json.dumps(known, sort_keys=True)
     return f"{experiment.name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
 

@@ -183,6 +183,10 @@ def differences(run: Run, job: Job, environment: Mapping[str, Any]) -> tuple[lis
     recorded = read_record(run.environment, EnvironmentRecord).content
     grave = changed_data(run, job.dataset)
     slight: list[str] = []
+    if weights := environment.get("starting_weights", {}).get("sha256"):  # begins anew: there is no state
+        before = recorded.get("starting_weights", {}).get("sha256", weights)
+        if before != weights:
+            grave.append(f"model.weights: {weights[:12]} here, {before[:12]} when the run began")
     for name, before, now in [
         ("backend", recorded["backend"], environment["backend"]),
         *((name, recorded["versions"].get(name), environment["versions"].get(name)) for name in _DECISIVE),
@@ -216,6 +220,8 @@ def record(
 ) -> None:
     """Add this resume to environment.json, and changed data to dataset.json."""
     environment = read_record(run.environment, EnvironmentRecord).content
+    began_anew = environment_now.get("starting_weights")
+    environment |= {"starting_weights": began_anew} if began_anew else {}
     entry = {"time": time.strftime("%F %T"), "epoch": progress.epoch + 1, "step": progress.step}
     entry |= {name: environment_now[name] for name in ("commit", "workers", "replicas")}
     entry["epochs_before"] = epochs_before  # over which the schedule was laid out; None where it still is

@@ -1,6 +1,5 @@
 """Training that starts from the weights of another run, or from published ones."""
 
-import hashlib
 import http.client
 import importlib.util
 import math
@@ -17,7 +16,7 @@ from app.config import Experiment
 from app.data.dataset import Dataset
 from app.data.normalization import normalization_constants
 from app.errors import UserError
-from app.files import atomic_path
+from app.files import atomic_path, file_hash
 from app.paths import data_root, shown
 from app.preflight import IMAGENET, weights_file, weights_run
 from app.reading import read_record
@@ -67,7 +66,7 @@ def start_of(experiment: Experiment, network: Network, dataset: Dataset) -> Star
                 f"warning: model.weights: {run.name} held out other images of the same classes, so it may "
                 "have been trained on what now validates, and the accuracy be too good. Keep these in val/"
             )
-        record = {"run": run.name, "sha256": _hash(run.best_model, "sha256")}  # it may be trained further
+        record = {"run": run.name, "sha256": file_hash(run.best_model)}  # it may be trained further
         return StartingWeights(start_from(run, network, dataset.class_names), record, "\n".join(warnings))
     return StartingWeights()
 
@@ -173,7 +172,7 @@ def start_from_published(experiment: Experiment, offer: Pretrained, network: Net
     """
     given = weights_file(experiment)
     path = given or _published_file(offer)
-    digest = _hash(path, "sha256")
+    digest = file_hash(path)
     try:
         arrays = _read(path)
         matched = match(
@@ -250,10 +249,5 @@ def _published_file(offer: Pretrained) -> Path:
 
 def _wrong_digest(path: Path, offer: Pretrained) -> str:
     """Return what is wrong with a file's hash; nothing where it is the published file's."""
-    digest = f"md5:{_hash(path, 'md5')}" if offer.digest.startswith("md5:") else _hash(path, "sha256")
+    digest = f"md5:{file_hash(path, 'md5')}" if offer.digest.startswith("md5:") else file_hash(path)
     return "" if digest.startswith(offer.digest) else f"its hash is {digest}, expected {offer.digest}"
-
-
-def _hash(path: Path, kind: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, kind).hexdigest()

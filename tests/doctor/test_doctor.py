@@ -232,6 +232,11 @@ def test_pixels_that_are_not_normalised(home):
             "FAIL",
             "Lower training.lookahead.decay",
         ),
+        (  # the first validation comes before the average, which brings the initial values back
+            ["model.bn_momentum=0.5", "training.lookahead={every_steps: 60, decay: 0.9}"],
+            "FAIL",
+            "lower its every_steps",
+        ),
         (["model.bn_momentum=0.8", "training.ema={decay: 0.999}"], "ok", "momentum 0.8"),  # warmed up
         (["model={name: lenet5}", "dataset.image_size=[32, 32]"], "ok", "none in this network"),
     ],
@@ -273,6 +278,10 @@ def test_frozen_statistics_need_not_settle(home):
     overrides = ["training.batch_size=1024", "model.freeze=backbone"]
     result = statistics_checks.check_batch_norm(prepare(load_experiment("tiny", overrides)))
     assert (result.level, result.measured) == ("ok", "all frozen")
+    result = statistics_checks.check_batch_norm(
+        prepare(load_experiment("tiny", [*overrides, "model.unfreeze_epoch=2"]))
+    )
+    assert (result.level, result.measured) == ("ok", "all frozen before epoch 2")
 
 
 def test_statistics_of_pretrained_weights_serve_from_the_start(home):

@@ -10,6 +10,7 @@ import yaml
 
 from app import cli, files, reading, runs
 from app.drawing.curves import draw_curves
+from app.errors import UserError
 from app.records import DatasetRecord
 from app.reports import compare
 from app.reports.compare_groups import differing_settings, gather
@@ -210,6 +211,18 @@ def test_runs_that_began_with_other_weights_of_a_run_are_not_pooled(home):
         files.write_json(run.environment, ENVIRONMENT | started)
     assert [len(group.trials) for group in gather(runs[:3])] == [2, 1]
     assert [len(group.trials) for group in gather([runs[3], *runs[:2]])] == [1, 2]
+    with pytest.raises(
+        UserError, match="received 1 run .the others of one repeat its seed or differ by more"
+    ):
+        compare.compare(compare.newest_seeds("one"))
+
+
+def test_weights_of_a_run_that_was_trained_further_in_between_are_named_among_the_settings(home):
+    pair = [leave_run("one", accuracy=0.6, seed=0, model={"weights": "base/1"}) for _ in "ab"]
+    assert differing_settings(gather(pair)) == []
+    for run, digest in zip(pair, ("a" * 64, "b" * 64), strict=True):
+        files.write_json(run.environment, ENVIRONMENT | {"starting_weights": {"sha256": digest}})
+    assert differing_settings(gather(pair)) == [("model.weights", [f"base/1 ({c * 12})" for c in "ab"])]
 
 
 def test_runs_that_repeat_a_seed_stay_alone(home):

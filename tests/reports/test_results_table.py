@@ -258,10 +258,13 @@ def test_seeds_that_stopped_early_are_one_recipe(home):
     assert line["last epoch"] == "74.00 ± 5.29 %"
 
 
-def test_the_newest_images_and_machine_count_and_the_rest_is_named(home):
-    slow, fast = leave_run(50, 0.8, seed=1), leave_run(50, 0.7)
+def test_the_newest_machine_and_starting_weights_count_and_the_rest_is_named(home):
+    slow, tuned, fast = leave_run(50, 0.8, seed=1), leave_run(50, 0.8, seed=2), leave_run(50, 0.7)
+    change(tuned.environment, starting_weights={"sha256": "a"})
     change(fast.environment, cpu={"model": "AMD EPYC 9B14", "count": 2})
-    assert f"{slow.name}: left out; other images or machine" in "\n".join(write_results_table())
+    said = "\n".join(write_results_table())
+    assert f"{slow.name}: left out; other machine, beside {fast.name}" in said
+    assert f"{tuned.name}: left out; other machine and starting weights, beside" in said
     assert (line_of(home)["seeds"], line_of(home)["machine"][:9]) == ("1", "2 x AMD E")
 
 

@@ -617,7 +617,7 @@ def test_starting_weights_are_recorded_by_the_name_of_their_run_and_needed_once(
     assert re.search(f"starts from the weights of {finished.name}: all [0-9]+ variables\n", out.getvalue())
 
     plant(run.environment, overrides=["model.weights=tiny/latest"])
-    shutil.rmtree(finished.path)
+    elsewhere = finished.path.rename(home / "elsewhere")
     run.metrics.unlink()
     assert "has changed since" not in resume(run)
     assert run.finished
@@ -627,3 +627,11 @@ def test_starting_weights_are_recorded_by_the_name_of_their_run_and_needed_once(
     run.best_model.unlink()  # as if it had been killed before its first state
     with pytest.raises(UserError, match=f"model.weights: {finished.name}: no run folder of that name"):
         resume(run)
+
+    elsewhere.rename(finished.path)
+    plant(run.environment, starting_weights=record | {"sha256": "0" * 64})
+    with pytest.raises(UserError, match=f"model.weights: {best[:12]} here, {'0' * 12} when the run began"):
+        resume(run)
+    run.states.mkdir()
+    resume(run, force=True)
+    assert json.loads(run.environment.read_text())["starting_weights"] == record
