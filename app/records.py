@@ -64,7 +64,7 @@ class CalibratedRecord(Record):
 
 
 class FinalTestRecord(Record):
-    """Accuracy on the test split at the end of training."""
+    """One evaluation on the test split."""
 
     accuracy: Fraction
 
@@ -237,17 +237,10 @@ class EvaluationRecord(WeightsRecord):
     calibrated: CalibratedRecord | None = None
 
 
-class EvaluationOnTestRecord(Record):
-    """One evaluation on the test split."""
-
-    when: str
-    accuracy: Fraction
-
-
 class EvaluationsOnTestRecord(Record):
     """test_evaluations.json."""
 
-    test_evaluations: list[EvaluationOnTestRecord]
+    test_evaluations: list[FinalTestRecord]
 
 
 class FailureRecord(Record):

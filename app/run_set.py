@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, TextIO, TypeVar
+from typing import Any, ClassVar, Self, TextIO
 
 from pydantic import ValidationError
 
@@ -23,14 +23,14 @@ from app.files import check_folder, write_json
 from app.paths import runs_root, shown
 from app.preflight import weights_hash
 from app.reading import read_record
-from app.records import DatasetRecord, EnvironmentRecord, Record
+from app.records import DatasetRecord, EnvironmentRecord, Fraction, Record
 from app.runs import Run, detour, list_whole_runs, load_run_experiment
 
 _Trained = tuple[Experiment, list[str] | None, DatasetRecord]
 
 
 class SetRecord(Record):
-    """What the runs of a folder belong to, and their names once all are finished."""
+    """What the runs of a folder belong to."""
 
     advice = "Restore it from a copy, or train all anew in another folder: delete it"
 
@@ -39,8 +39,14 @@ class SetRecord(Record):
     settings: dict[str, Any]
     fingerprint: str
     starting_weights: str | None = None  # their hash: a run keeps its name when it is trained further
+    # Of folds: their names once all are finished, and when that was, as `begun`.
     runs: list[str] = []
-    joined: str = ""  # when that was, as `begun`
+    joined: str = ""
+    # Of sweeps, whose `settings` include the block `sweep`.
+    overrides: list[str] = []  # the KEY=VALUE changes to the experiment's file that led to the settings
+    storage: str = ""  # "SQLite", or the address of the database without its password
+    study: str = ""  # the name of the sweep in the storage
+    seconds: Fraction = 0.0  # that `make sweep` ran in this folder, all calls together
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,69 @@ class RunSet:
 
     folder: Path
     record: SetRecord
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Return the set in a folder.
+
+        Raises:
+            UserError: Its record is missing or damaged.
+        """
+        return cls(folder, read_record(folder / f"{cls.kind}.json", SetRecord))
+
+    @classmethod
+    def all_of(cls, experiment_name: str) -> list[Self]:
+        """Return an experiment's sets of this kind, oldest first."""
+        check_folder(runs_root())
+        pattern = re.compile(re.escape(experiment_name) + rf"\.(\d+-)?{cls.kind}(-\d+)?")
+        found = [
+            cls.read(path.parent)
+            for path in sorted(runs_root().glob(f"*/{cls.kind}.json"))
+            if pattern.fullmatch(path.parent.name)
+        ]
+        return sorted(found, key=lambda each: each.record.begun)
+
+    @classmethod
+    def find(cls, experiment: Experiment, fingerprint: str, prefix: str = "") -> Self:
+        """Return the newest set of an experiment, its data and the weights that it starts from.
+
+        Its folder is made where there is none.
+
+        Images may have moved: the settings of the set have the folder where they are now.
+
+        Args:
+            experiment: The settings that the set is found by, its `model.weights` those of `settle_weights`.
+            fingerprint: Of the data.
+            prefix: What stands before the kind in a new folder's name, such as "5-".
+        """
+        weights = weights_hash(experiment)
+        for found in reversed(cls.all_of(experiment.name)):
+            same = found.record.fingerprint == fingerprint
+            same = same and found.record.starting_weights in (None, weights)  # older records do not say
+            if same and found.experiment.agrees_with(experiment, cls.not_compared):
+                settings = found.record.settings
+                dataset = settings["dataset"] | {"data_dir": experiment.dataset.data_dir}
+                record = found.record.model_copy(update={"settings": settings | {"dataset": dataset}})
+                return replace(found, record=record)
+        first = runs_root() / f"{experiment.name}.{prefix}{cls.kind}"
+        runs_root().mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(1):
+            folder = first if number == 1 else first.with_name(f"{first.name}-{number}")
+            try:
+                folder.mkdir()
+                break
+            except FileExistsError:
+                continue
+        record = SetRecord(
+            experiment=experiment.name,
+            begun=time.strftime("%F %T"),
+            settings=experiment.model_dump(mode="json"),
+            fingerprint=fingerprint,
+            starting_weights=weights,
+        )
+        made = cls(folder, record)
+        write_json(made.path, record.content)
+        return made
 
     @property
     def path(self) -> Path:
@@ -69,64 +138,6 @@ class RunSet:
                 f"{shown(self.path)}: settings: not those of an experiment "
                 f"({error.error_count()} mistakes). {self.record.advice}"
             ) from error
-
-
-SetType = TypeVar("SetType", bound=RunSet)
-
-
-def list_sets(experiment_name: str, kind: type[SetType]) -> list[SetType]:
-    """Return an experiment's sets of a kind, oldest first."""
-    check_folder(runs_root())
-    pattern = re.compile(re.escape(experiment_name) + rf"\.(\d+-)?{kind.kind}(-\d+)?")
-    found = [
-        kind(path.parent, read_record(path, SetRecord))
-        for path in sorted(runs_root().glob(f"*/{kind.kind}.json"))
-        if pattern.fullmatch(path.parent.name)
-    ]
-    return sorted(found, key=lambda each: each.record.begun)
-
-
-def find_set(experiment: Experiment, fingerprint: str, kind: type[SetType], prefix: str = "") -> SetType:
-    """Return the newest set of an experiment, its data and the weights that it starts from.
-
-    Its folder is made where there is none.
-
-    Images may have moved: the settings of the set have the folder where they are now.
-
-    Args:
-        experiment: The settings that the set is found by, its `model.weights` those of `settle_weights`.
-        fingerprint: Of the data.
-        kind: The class of the set.
-        prefix: What stands before the kind in a new folder's name, such as "5-".
-    """
-    weights = weights_hash(experiment)
-    for found in reversed(list_sets(experiment.name, kind)):
-        same = found.record.fingerprint == fingerprint
-        same = same and found.record.starting_weights in (None, weights)  # older records do not say
-        if same and found.experiment.agrees_with(experiment, kind.not_compared):
-            settings = found.record.settings
-            dataset = settings["dataset"] | {"data_dir": experiment.dataset.data_dir}
-            record = found.record.model_copy(update={"settings": settings | {"dataset": dataset}})
-            return replace(found, record=record)
-    first = runs_root() / f"{experiment.name}.{prefix}{kind.kind}"
-    runs_root().mkdir(parents=True, exist_ok=True)
-    for number in itertools.count(1):
-        folder = first if number == 1 else first.with_name(f"{first.name}-{number}")
-        try:
-            folder.mkdir()
-            break
-        except FileExistsError:
-            continue
-    record = SetRecord(
-        experiment=experiment.name,
-        begun=time.strftime("%F %T"),
-        settings=experiment.model_dump(mode="json"),
-        fingerprint=fingerprint,
-        starting_weights=weights,
-    )
-    made = kind(folder, record)
-    write_json(made.path, record.content)
-    return made
 
 
 def run_of(folder_name: str, experiment: Experiment, fingerprint: str | None) -> Run | None:

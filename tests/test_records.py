@@ -10,7 +10,6 @@ from app.evaluation.metrics import chance_remark
 from app.files import MAX_BYTES, read_json
 from app.reading import HISTORY_COLUMNS, parse_record, read_history, read_record
 from app.records import DatasetRecord, EnvironmentRecord, FailureRecord, MetricsRecord
-from app.training.checkpoint import StateHeader
 
 ROW = {
     "epoch": 2, "loss": 2.05, "accuracy": 0.25, "val_loss": None, "val_accuracy": 0.5,
@@ -131,18 +130,6 @@ def test_missing_unreadable_and_huge_files_are_one_message(tmp_path):
         file.truncate(MAX_BYTES + 1)
     with pytest.raises(UserError, match=r"huge\.json: has more than"):
         read_json(tmp_path / "huge.json")
-
-
-def test_header_of_a_state_keeps_every_bit():
-    rows = [
-        {"epoch": 1, "loss": 0.1 + 0.2, "val_loss": math.inf, "val_accuracy": math.nan, "seconds": 1e-320}
-    ]
-    progress = {"epoch": 1, "step": 0, "rows": rows, "train_seconds": 1 / 3, "resumed_epochs": [1]}
-    header = {"format_version": 1, "progress": progress, "paths": {"model": ["a"]}}
-    read = parse_record(json.dumps(header).encode(), StateHeader).content
-    assert repr(read) == repr(header)
-    with pytest.raises(ValueError, match="progress.rows: must be a list; got a mapping"):
-        parse_record(json.dumps(changed(header, "progress.rows", {"a": 1})).encode(), StateHeader)
 
 
 HEAD = ",".join(HISTORY_COLUMNS) + "\n"

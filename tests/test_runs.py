@@ -13,7 +13,7 @@ from app.errors import UserError
 from app.labels.folds import FoldSet
 from app.preflight import settle_weights
 from app.reports.results_table import END, START
-from app.run_set import find_set, run_of, warn_of_formats
+from app.run_set import run_of, warn_of_formats
 from tests.conftest import set_project
 from tests.test_records import DATASET, ENVIRONMENT
 
@@ -238,10 +238,10 @@ def test_a_set_is_found_again_where_its_images_moved(tmp_path, monkeypatch):
     set_project(monkeypatch, tmp_path, x=text % "here", y=text % "there")
     here, there = (load_experiment(name).model_copy(update={"name": "x"}) for name in "xy")
     for kind in (AblationSet, FoldSet):
-        folder = find_set(here, "81", kind).folder
-        found = find_set(there, "81", kind)
+        folder = kind.find(here, "81").folder
+        found = kind.find(there, "81")
         assert found.folder == folder and found.experiment.dataset.data_dir == "there"
-        assert find_set(there, "82", kind).folder != folder
+        assert kind.find(there, "82").folder != folder
 
 
 def test_a_set_belongs_to_its_starting_weights(tmp_path, monkeypatch):
@@ -256,7 +256,7 @@ def test_a_set_belongs_to_its_starting_weights(tmp_path, monkeypatch):
     folders = []
     for content in "aba":
         base.best_model.write_text(content)
-        folders.append(find_set(settle_weights(load_experiment("x")), "81", AblationSet).folder.name)
+        folders.append(AblationSet.find(settle_weights(load_experiment("x")), "81").folder.name)
     assert folders == ["x.ablation", "x.ablation-2", "x.ablation"]
 
 
@@ -271,9 +271,9 @@ def test_the_order_of_rate_multipliers_tells_sets_and_runs_apart(tmp_path, monke
     orders = {"x": text % ", ".join(patterns), "y": text % ", ".join(reversed(patterns))}
     set_project(monkeypatch, tmp_path, **orders)
     one, other = (load_experiment(name).model_copy(update={"name": "x"}) for name in orders)
-    first, second = (find_set(each, "81", AblationSet).folder for each in (one, other))
+    first, second = (AblationSet.find(each, "81").folder for each in (one, other))
     assert first != second
-    assert [find_set(each, "81", AblationSet).folder for each in (one, other)] == [first, second]
+    assert [AblationSet.find(each, "81").folder for each in (one, other)] == [first, second]
     run = runs.create_run(first.name)
     files.write_text(run.experiment, dump_experiment(one))
     files.write_json(run.dataset, DATASET)

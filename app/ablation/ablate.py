@@ -7,11 +7,11 @@ import math
 from collections.abc import Sequence
 from typing import TextIO
 
+from app.ablation.effects import draw_effects
 from app.ablation.pieces import Variant
 from app.ablation.results import Result, results_of, sentences, table
 from app.config import Experiment
 from app.data.datasets import load_dataset
-from app.drawing.effects import Effect, draw_effects
 from app.errors import UserError
 from app.evaluation.significance import Difference
 from app.files import csv_text, write_text
@@ -19,7 +19,7 @@ from app.paths import shown
 from app.reading import read_record
 from app.records import MetricsRecord
 from app.reports.cells import percent
-from app.run_set import RunSet, find_set, run_of, train_or_resume, warn_of_formats
+from app.run_set import RunSet, run_of, train_or_resume, warn_of_formats
 from app.runs import Run, list_runs, locked
 from app.training.setup import prepare
 from app.wording import duration
@@ -54,7 +54,7 @@ def ablate(experiment: Experiment, variants: Sequence[Variant], num_seeds: int, 
             images[each.name] = prepare(each.experiment, dataset=dataset if same else None).dataset
         except UserError as error:
             raise UserError(f"{each.name}: {error}") from error
-    found = find_set(experiment, dataset.fingerprint, AblationSet)
+    found = AblationSet.find(experiment, dataset.fingerprint)
     seeds = range(experiment.seed, experiment.seed + num_seeds)
     print(
         f"beside the whole recipe: {', '.join(each.name for each in variants)}\n"
@@ -129,20 +129,8 @@ def _write(
         cells = [each.mean, each.std, *each.difference, *each.accuracies]
         rows.append([each.name, *("" if cell != cell else cell for cell in cells)])
     write_text(found.folder / "ablation.csv", csv_text(rows))
-    whole = results[0].mean
-    effects = [
-        Effect(
-            each.name,
-            seeds=[100 * (accuracy - whole) for accuracy in each.finished],
-            mean=100 * (each.mean - whole),
-            low=100 * each.difference.low,
-            high=100 * each.difference.high,
-            significant=each.difference.significant,
-        )
-        for each in results
-    ]
     split = "test" if experiment.dataset.validates_on_test else "validation"
     legend = f"{len(seeds)} seeds; bars are 95 % intervals, which go on where there is an arrow"
     title = f"{experiment.name}: each piece taken out in turn\n{legend}"
-    label = f"{split} accuracy, percentage points from the whole recipe ({percent(whole)})"
-    draw_effects(found.folder / "ablation.png", title, label, effects)
+    label = f"{split} accuracy, percentage points from the whole recipe ({percent(results[0].mean)})"
+    draw_effects(found.folder / "ablation.png", title, label, results)

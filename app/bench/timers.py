@@ -74,14 +74,14 @@ def fit_seconds(job: Job, steps: int, folder: Path) -> list[float]:
     """
     run = Run(folder / job.experiment.name / "bench")
     run.states.mkdir(parents=True, exist_ok=True)
-    progress = Progress()
+    job.progress = Progress()
     return timed_fit(
         job.classifier,
         steps,
         job.batches(epochs=steps + 1),
         steps_per_epoch=steps + 1,
         shuffle=False,
-        callbacks=[*callbacks_of(run, job, progress, io.StringIO()), StateSaver(run, job, progress)],
+        callbacks=[*callbacks_of(run, job, io.StringIO()), StateSaver(run, job)],
     )
 
 

@@ -1,10 +1,8 @@
 """What all workers must have in common before training starts: code, versions, experiment, data."""
 
-import contextlib
-import fcntl
 import hashlib
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,6 @@ from app.data.dataset import Dataset
 from app.distributed.process_group import ProcessGroup
 from app.errors import UserError
 from app.machine import package_versions
-from app.paths import data_root
 
 
 def same_program(group: ProcessGroup) -> None:
@@ -76,18 +73,3 @@ def _same(group: ProcessGroup, topic: str, values: Mapping[str, Any], message: s
                 ours=ours.get(names[0], "missing"),
             )
             raise UserError(f"{group.name(index)}: {difference}")
-
-
-@contextlib.contextmanager
-def one_at_a_time(group: ProcessGroup | None) -> Iterator[None]:
-    """Lock the data, so that workers on one machine or file system load them one after the other.
-
-    The next one finds what the first has decoded or downloaded.
-    """
-    with contextlib.ExitStack() as stack:
-        if group and group.size > 1:
-            with contextlib.suppress(OSError):  # a folder that cannot be written, a file system without locks
-                data_root().mkdir(parents=True, exist_ok=True)
-                file = stack.enter_context(open(data_root() / ".loading", "wb"))
-                fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -85,9 +85,9 @@ def _prepare(run: Run, out: TextIO | None = None) -> tuple[Job, int]:
     if state is None:
         return job, 0
     restore_state(job.classifier, state)
-    job.flip_stream = state.progress.flip_stream
-    follow_history(job, state.progress.rows)
-    return job, state.progress.epoch * job.steps_per_epoch + state.progress.step
+    job.progress = state.progress
+    follow_history(job)
+    return job, job.progress.epoch * job.steps_per_epoch + job.progress.step
 
 
 def _train(job: Job, position: int, steps: int, callbacks: Any = ()) -> float:

@@ -21,7 +21,7 @@ from app.paths import shown
 from app.preflight import check_dataset, settle_weights
 from app.reading import read_predictions, read_record
 from app.records import MetricsRecord
-from app.run_set import RunSet, find_set, list_sets, run_of, train_or_resume, warn_of_formats
+from app.run_set import RunSet, run_of, train_or_resume, warn_of_formats
 from app.runs import Run, locked
 
 
@@ -45,11 +45,6 @@ class FoldSet(RunSet):
         return run_of(self.folder.name, with_fold(self.experiment, index), self.record.fingerprint)
 
 
-def list_fold_sets(experiment_name: str) -> list[FoldSet]:
-    """Return what `make folds` made of an experiment, oldest first."""
-    return list_sets(experiment_name, FoldSet)
-
-
 def with_fold(experiment: Experiment, index: int) -> Experiment:
     """Return an experiment that names a fold, with another one in its place."""
     fold = Fold(of=_number(experiment), index=index)
@@ -70,7 +65,7 @@ def train_folds(experiment: Experiment, out: TextIO) -> None:
     experiment, number = settle_weights(experiment), _number(experiment)
     source = load_source(experiment.dataset)
     check_dataset(experiment, divided(source, experiment.dataset))
-    found = find_set(experiment, fingerprint(source), FoldSet, f"{number}-")
+    found = FoldSet.find(experiment, fingerprint(source), f"{number}-")
     print(f"{number} folds in {shown(found.folder)}; the same command resumes them", file=out, flush=True)
     with locked(Run(found.folder)):
         for index in range(number):

@@ -17,7 +17,7 @@ from app.data.datasets import CORRECTION_COLUMNS, image_names, load_source
 from app.errors import UserError
 from app.evaluation.metrics import probabilities
 from app.files import csv_text, write_text
-from app.labels.folds import FoldSet, list_fold_sets
+from app.labels.folds import FoldSet
 from app.paths import project_root, shown
 from app.preflight import as_trained
 from app.reading import read_predictions
@@ -101,7 +101,7 @@ def _command(found: FoldSet, folder: str | None = None) -> str:
 
 def _finished_folds(experiment_name: str) -> FoldSet:
     """Return the folds that `make folds` began or joined last, where all of them are finished."""
-    sets = list_fold_sets(experiment_name)
+    sets = FoldSet.all_of(experiment_name)
     if not sets:
         raise UserError(
             f"labels: {experiment_name} has no folds yet; train them: "

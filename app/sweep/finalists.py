@@ -5,7 +5,6 @@ are less so: the best of the finalists is a choice again. The test split is free
 once, for the settings that these seeds choose.
 """
 
-import dataclasses
 import io
 import math
 import statistics
@@ -95,26 +94,27 @@ def train_finalists(
     if not chosen:
         return None
     runs: dict[int, list[tuple[int, Run]]] = {trial.number: [] for trial in chosen}
-    images, has_test = Images(folder, experiment), False
+    images = Images(folder, experiment)
+    # None is the seed that the trials were chosen by.
+    seeds = range(experiment.seed + 1, experiment.seed + 1 + sweep.seeds)
     # Seed by seed, so that what there is after an interruption compares the same seeds.
-    pairs = [(seed, trial) for seed in new_seeds(experiment) for trial in chosen]
+    pairs = [(seed, trial) for seed in seeds for trial in chosen]
     for number, (seed, trial) in enumerate(pairs, 1):
         title = f"finalist run {number} of {len(pairs)}: trial {trial.number} with seed {seed}"
         one = trial_experiment(experiment, trial.settings).model_copy(update={"seed": seed})
         dataset = images.of(one.dataset)
-        has_test = dataset.test is not None
-        # Without the test split, which would be evaluated at the end of each run.
-        seen = dataclasses.replace(dataset, test=None)
-        run = train_or_resume(folder.name, settle_weights(one), seen, out, title, may_fail=True)
+        run = train_or_resume(folder.name, settle_weights(one), dataset, out, title, may_fail=True)
         runs[trial.number].append((seed, run))
     finalists = [_finalist(trial, runs[trial.number], sweep) for trial in chosen]
     sign = -1 if sweep.direction == "maximize" else 1
     finalists.sort(key=lambda each: (len(each.failures), sign * each.mean, each.trial))
     settings = next(trial.settings for trial in chosen if trial.number == finalists[0].trial)
     data = trial_experiment(experiment, settings).dataset  # runs may have found the images elsewhere
-    test = [_test_accuracy(find_run(name), data) for name in finalists[0].runs if has_test]
+    test = [_test_accuracy(find_run(name), data) for name in finalists[0].runs if images.has_test]
     evaluations = max((len(evaluations_on_test(find_run(name))) for name in finalists[0].runs), default=0)
-    no_test = None if test else "no run with another seed finished" if has_test else "the data have none"
+    no_test = (
+        None if test else "no run with another seed finished" if images.has_test else "the data have none"
+    )
     before = read_finalists(folder)
     tested = set(before.tested) if before else set()
     # Runs that were evaluated by hand count as well; those of trials may lie on another machine.
@@ -137,12 +137,6 @@ def train_finalists(
     return record
 
 
-def new_seeds(experiment: Experiment) -> range:
-    """Return the seeds of the finalists, of which none is the one that the trials were chosen by."""
-    assert experiment.sweep is not None
-    return range(experiment.seed + 1, experiment.seed + 1 + experiment.sweep.seeds)
-
-
 def _finalist(trial: Trial, runs: Sequence[tuple[int, Run]], sweep: SweepConfig) -> FinalistRecord:
     """Return what became of a trial with other seeds."""
     values, names, failures = [], [], []
@@ -162,16 +156,9 @@ def _finalist(trial: Trial, runs: Sequence[tuple[int, Run]], sweep: SweepConfig)
 
 def _test_accuracy(run: Run, data: DatasetConfig) -> float:
     """Return the accuracy of a run's best checkpoint on the test split, which is evaluated only once."""
+    for each in evaluations_on_test(run):
+        if each.get("checkpoint", "best") == "best" and each.get("test_time_views", "none") == "none":
+            return each["accuracy"]
+    from app.inference.evaluate import evaluate
 
-    def known() -> list[float]:
-        return [
-            each["accuracy"]
-            for each in evaluations_on_test(run)
-            if each.get("checkpoint", "best") == "best" and each.get("test_time_views", "none") == "none"
-        ]
-
-    if not known():
-        from app.inference.evaluate import evaluate
-
-        evaluate(run, "test", "best", "none", io.StringIO(), config=data)
-    return known()[0]
+    return evaluate(run, "test", "best", "none", io.StringIO(), config=data)["accuracy"]

@@ -17,14 +17,13 @@ from app.sweep.drawings import draw_importance, draw_progress, draw_slice, draw_
 from app.sweep.finalists import FinalistsRecord, read_finalists
 from app.sweep.importance import LEAST_TRIALS, importances
 from app.sweep.parallel import draw_parallel
-from app.sweep.trials import Trial, read_experiment, read_trials
+from app.sweep.trials import SweepSet, Trial, read_trials
 from app.sweep.values import ranked, setting_text, value_of, value_text
 from app.sweep.verdict import finalist_sentences, finalist_table
 from app.sweep.winner import winner_file
 from app.wording import duration
 
-IMPORTANCE_EVERY = 5  # finished trials; it takes longer than the rest of the page
-REWRITTEN_SECONDS = 120  # at least, from one time to the next: a page takes a second or two
+REWRITTEN_SECONDS = 120  # at least, from one time to the next: a page takes some seconds
 
 
 def is_due(folder: Path) -> bool:
@@ -33,7 +32,7 @@ def is_due(folder: Path) -> bool:
     return not path.is_file() or abs(time.time() - path.stat().st_mtime) >= REWRITTEN_SECONDS
 
 
-def write_sweep(folder: Path, *, final: bool) -> Path:
+def write_sweep(folder: Path) -> Path:
     """Write sweep.html and its pictures into the folder of a sweep; a later call replaces them.
 
     Returns:
@@ -42,26 +41,16 @@ def write_sweep(folder: Path, *, final: bool) -> Path:
     Raises:
         UserError: A file of the sweep is missing or damaged.
     """
-    path = folder / "sweep.html"
-    experiment, overrides = read_experiment(folder)
-    assert experiment.sweep is not None
-    trials, finalists = read_trials(folder), read_finalists(folder)
-    if final:
-        (folder / "importance.png").unlink(missing_ok=True)  # drawn anew, of all trials
-    parts = _parts(folder, experiment, experiment.sweep, overrides, trials, finalists)
-    page.write_page(path, f"Sweep of {experiment.name}", parts)
+    path, found = folder / "sweep.html", SweepSet.read(folder)
+    page.write_page(path, f"Sweep of {found.record.experiment}", _parts(found))
     return path
 
 
-def _parts(
-    folder: Path,
-    experiment: Experiment,
-    sweep: SweepConfig,
-    overrides: Sequence[str],
-    trials: Sequence[Trial],
-    finalists: FinalistsRecord | None,
-) -> Iterator[str]:
+def _parts(found: SweepSet) -> Iterator[str]:
     """Yield the sections of the page; pictures are drawn on the way."""
+    folder, experiment = found.folder, found.experiment
+    assert experiment.sweep is not None
+    sweep, trials, finalists = experiment.sweep, read_trials(folder), read_finalists(folder)
     best_first = ranked(trials, sweep)
     states = Counter(trial.state for trial in trials)
     yield page.paragraph(experiment.description)
@@ -83,7 +72,7 @@ def _parts(
     if best_first:
         number = finalists.finalists[0].trial if finalists else best_first[0].number
         (winner,) = (trial for trial in trials if trial.number == number)
-        yield from _winner(experiment, sweep, overrides, winner, finalists)
+        yield from _winner(experiment, sweep, found.record.overrides, winner, finalists)
 
     if any(trial.values for trial in trials):
         yield page.heading("Pictures")
@@ -165,10 +154,8 @@ def _pictures(
     draw_trial_curves(folder / "curves.png", trials, sweep)
     shown.append(page.picture(folder / "curves.png", "The objective by epoch of all trials"))
     path = folder / "importance.png"
-    if not path.is_file() or len(best_first) % IMPORTANCE_EVERY == 0:
-        if found := importances(trials, sweep):
-            draw_importance(path, found, len(best_first))
-    if path.is_file():
+    if found := importances(trials, sweep):
+        draw_importance(path, found, len(best_first))
         caption = (
             "How much of the variance of the objective a setting explains by itself "
             "(fANOVA, Hutter et al. 2014), as a fraction of their sum."

@@ -5,6 +5,7 @@ they are trials of, and sweep.db, the database of Optuna, unless another one is 
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import secrets
@@ -20,11 +21,10 @@ from app.data.datasets import load_dataset
 from app.errors import UserError
 from app.files import write_json, write_text
 from app.paths import shown
-from app.run_set import find_set
 from app.runs import Run, list_runs, locked
 from app.sweep.finalists import train_finalists
 from app.sweep.page import write_sweep
-from app.sweep.trials import SweepRecord, SweepSet, read_experiment, read_trials
+from app.sweep.trials import SweepSet, read_trials
 from app.sweep.verdict import finalist_sentences
 from app.wording import counted, install_extra
 
@@ -61,7 +61,8 @@ def sweep(
     url, database = _database(storage)
     fingerprint, num_images = _data_of(experiment)
     epochs = experiment.with_epochs_for(num_images).training.num_epochs
-    folder, record, experiment = _sweep_folder(experiment, overrides, fingerprint, database)
+    found = _find_sweep(experiment, overrides, fingerprint, database)
+    folder, experiment = found.folder, found.experiment
     config = experiment.sweep
     assert config is not None
     host = socket.gethostname()
@@ -69,16 +70,16 @@ def sweep(
     logs.mkdir(exist_ok=True)
     with locked(Run(logs if storage else folder)):
         with _storage_errors(database):
-            write_json(folder / "sweep.json", record.content)
+            write_json(found.path, found.record.content)
             mark = folder / f"owner-{host}"  # another machine may have the same name and paths
             if storage and not mark.is_file():
                 write_text(mark, secrets.token_hex(4))
             owner = f"{host}:{folder}#{mark.read_text('utf-8')}" if storage else None
-            study = Study(url or _sqlite(folder), record.study, config, experiment.seed, owner, epochs)
+            study = Study(url or _sqlite(folder), found.record.study, config, experiment.seed, owner, epochs)
             if not storage:  # else another machine may be making one
                 _remove_half_made(folder)
             study.give_back_lost(own=True)
-            ledger = Ledger(folder, record, experiment, study, out)
+            ledger = Ledger(found, study, out)
             ended = sum(trial.state not in ("waiting", "running") for trial in ledger.write())
             if storage and "precision" in experiment.training.auto:
                 words = "auto may be another format on another machine, with other results"
@@ -98,7 +99,7 @@ def sweep(
             words = f"{counted(elsewhere, 'trial')} under way on other machines, of which the last one"
             print(f"{words} trains the finalists", file=out, flush=True)
         elif finisher:
-            path = write_sweep(folder, final=True)
+            path = write_sweep(folder)
             print(
                 f"page {shown(path)}\nfinalists are trained by {finisher.partition('#')[0]}, which ended "
                 f"first. Should it be gone for good, one more trial (TRIALS={config.trials + 1}) lets this "
@@ -121,11 +122,11 @@ def finish(folder: Path, out: TextIO) -> None:
         UserError: A file of the sweep is damaged, or a run cannot be trained.
         Interrupted: As for a training; the same call goes on.
     """
-    experiment, _ = read_experiment(folder)
+    experiment = SweepSet.read(folder).experiment
     assert experiment.sweep is not None
-    write_sweep(folder, final=True)  # to be looked at while the finalists are trained
+    write_sweep(folder)  # to be looked at while the finalists are trained
     record = train_finalists(folder, experiment, read_trials(folder), out)
-    path = write_sweep(folder, final=True)
+    path = write_sweep(folder)
     sentences = finalist_sentences(record, experiment.sweep) if record else []
     print(f"page {shown(path)}", *sentences, sep="\n", file=out, flush=True)
 
@@ -152,26 +153,29 @@ def _data_of(experiment: Experiment) -> tuple[str, int]:
     return dataset.fingerprint, len(dataset.train)
 
 
-def _sweep_folder(
+def _find_sweep(
     experiment: Experiment, overrides: Sequence[str], fingerprint: str, database: str
-) -> tuple[Path, SweepRecord, Experiment]:
-    """Return the folder of a sweep and its data, what its sweep.json is to say from now on, and its settings.
+) -> SweepSet:
+    """Return the sweep of an experiment and its data, with what its sweep.json is to say from now on.
 
     Raises:
         UserError: Its trials are in another database.
     """
-    found = find_set(experiment, fingerprint, SweepSet)
-    folder, content = found.folder, found.record.content
-    if content.get("storage", database) != database:
+    found = SweepSet.find(experiment, fingerprint)
+    record = found.record
+    if record.storage not in ("", database):
         raise UserError(
-            f"{shown(folder)}: the trials of this sweep are in {content['storage']}, not in {database}; "
+            f"{shown(found.folder)}: the trials of this sweep are in {record.storage}, not in {database}; "
             "name that one (STORAGE=), or delete the folder to begin anew"
         )
     experiment = _as_recorded(found.experiment, experiment)
-    content["settings"], content["overrides"] = experiment.model_dump(mode="json"), list(overrides)
-    content["storage"] = database
-    content.setdefault("study", _study_name(experiment, fingerprint, found.record.starting_weights))
-    return folder, SweepRecord(**content), experiment
+    now = {
+        "settings": experiment.model_dump(mode="json"),
+        "overrides": list(overrides),
+        "storage": database,
+        "study": record.study or _study_name(experiment, fingerprint, record.starting_weights),
+    }
+    return dataclasses.replace(found, record=record.model_copy(update=now))
 
 
 def _as_recorded(kept: Experiment, wanted: Experiment) -> Experiment:

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from pydantic import Field
-
 from app.config import Experiment
 from app.config.dataset import DatasetConfig
 from app.data.dataset import Dataset
@@ -17,7 +15,7 @@ from app.files import write_json
 from app.paths import shown
 from app.reading import read_record
 from app.records import Count, Record
-from app.run_set import RunSet, SetRecord
+from app.run_set import RunSet
 from app.wording import counted
 
 TrialState = Literal["waiting", "running", "finished", "pruned", "failed"]
@@ -41,17 +39,6 @@ class Trial(NamedTuple):
         return counted(len(self.values), "epoch")
 
 
-class SweepRecord(SetRecord):
-    """sweep.json: what the runs of a folder are trials of; `settings` include the block `sweep`."""
-
-    advice = "Restore it from a copy, or begin the sweep anew: delete its folder"
-
-    overrides: list[str] = []  # the KEY=VALUE changes to the experiment's file that led to the settings
-    storage: str  # "SQLite", or the address of the database without its password
-    study: str  # the name of the sweep in the storage
-    seconds: float = Field(default=0.0, ge=0)  # that `make sweep` ran in this folder, all calls together
-
-
 class SweepSet(RunSet):
     """The folder of a sweep. It stays the same for more trials, another budget and other finalists."""
 
@@ -70,26 +57,17 @@ class _TrialsRecord(Record):
     trials: list[Trial]
 
 
-def read_experiment(folder: Path) -> tuple[Experiment, list[str]]:
-    """Return what the settings of trials change, and the `key=value` changes to its file that led to it.
-
-    Raises:
-        UserError: sweep.json is missing or damaged.
-    """
-    record = read_record(folder / "sweep.json", SweepRecord)
-    return SweepSet(folder, record).experiment, record.overrides
-
-
 class ChangedImagesError(UserError):
     """The images are not those that a sweep began with, or no longer there."""
 
 
 class Images:
-    """The images of a sweep, loaded once for trials in a row that prepare them alike."""
+    """The images of a sweep but the test split, loaded once for trials in a row that prepare them alike."""
 
-    def __init__(self, folder: Path, base: Experiment, *, test: bool = True):
-        """Load for the trials in `folder`, whose settings change `base`, perhaps without the `test` split."""
-        self.folder, self.base, self.test = folder, base, test
+    def __init__(self, folder: Path, base: Experiment):
+        """Load for the trials in `folder`, whose settings change `base`."""
+        self.folder, self.base = folder, base
+        self.has_test = False  # whether there is one: at the end of each run it would be evaluated
         self._loaded: tuple[DatasetConfig, Dataset] | None = None
 
     def of(self, config: DatasetConfig) -> Dataset:
@@ -106,14 +84,15 @@ class Images:
                 if config != self.base.dataset and _can_be_loaded(self.base.dataset):
                     raise  # these settings alone cannot
                 raise ChangedImagesError(f"{shown(self.folder)}: {error}") from error
-            known = read_record(self.folder / "sweep.json", SweepRecord).fingerprint
+            known = SweepSet.read(self.folder).record.fingerprint
             if config == self.base.dataset and dataset.fingerprint != known:
                 raise ChangedImagesError(
                     f"{shown(self.folder)}: the images ({dataset.source}) have changed since this sweep "
                     "began; put the old ones back, and the same command goes on (with the new ones it "
                     "begins anew in another folder)"
                 )
-            self._loaded = config, dataset if self.test else dataclasses.replace(dataset, test=None)
+            self.has_test = dataset.test is not None
+            self._loaded = config, dataclasses.replace(dataset, test=None)
         return self._loaded[1]
 
 

@@ -18,7 +18,6 @@ from app.data.dataset import Split, whole_split
 from app.data.progress import progress
 from app.data.views import VIEWS
 from app.runs import Run
-from app.training.checkpoint import Progress
 from app.training.interruptions import message_on_stop
 from app.training.setup import Job
 from app.wording import duration
@@ -84,13 +83,12 @@ def usable_halves(job: Job) -> Halves | None:
 
 
 @contextlib.contextmanager
-def features_once(job: Job, run: Run, position: Progress, out: TextIO) -> Iterator[Job]:
+def features_once(job: Job, run: Run, out: TextIO) -> Iterator[Job]:
     """Let `fit` train the head on features of the backbone, computed here, where `usable_halves` allows it.
 
     Args:
-        job: Its classifier has the weights that it starts or goes on with.
+        job: Its classifier has the weights that it starts or goes on with; its `progress` gets the seconds.
         run: Named where a user stops the computation.
-        position: Receives the seconds that it takes.
         out: Receives one line on it.
 
     Yields:
@@ -112,7 +110,7 @@ def features_once(job: Job, run: Run, position: Progress, out: TextIO) -> Iterat
         train = _features(halves.backbone, dataset.train, size, _num_views(job), advance)
         val = _features(halves.backbone, dataset.val, size, 1, advance)
     seconds = time.monotonic() - began
-    position.feature_seconds += seconds
+    job.progress.feature_seconds += seconds
     print(
         f"features of the frozen backbone: {len(train) + len(val):,} images, computed once in "
         f"{duration(seconds)} ({feature_bytes(job, halves) / 1e6:,.1f} MB)",

@@ -11,13 +11,12 @@ from typing import Any, NoReturn
 
 import keras
 
-from app.config import Experiment
 from app.drawing.curves import draw_curves
 from app.errors import UserError
 from app.files import atomic_path, write_json
 from app.reading import Row, best_row
 from app.runs import Run, write_history
-from app.training.checkpoint import Progress, best_candidate
+from app.training.checkpoint import best_candidate
 from app.training.history import is_complete
 from app.training.optimizers import follow_history
 from app.training.progress_display import Display
@@ -28,20 +27,20 @@ from models import ImageClassifier
 class Recorder(keras.callbacks.Callback):
     """Counts steps; after each epoch adds its row and brings CSV, pictures and best model up to date."""
 
-    def __init__(self, run: Run, job: Job, progress: Progress, display: Display):
+    def __init__(self, run: Run, job: Job, display: Display):
         """Record into `run`.
 
         Only the chief writes; the other workers keep the same rows, by which they stop when it does.
         """
         super().__init__()
-        self.run, self.job, self.progress, self.display = run, job, progress, display
+        self.run, self.job, self.progress, self.display = run, job, job.progress, display
         self.writers: dict[str, Any] = {}  # of TensorBoard
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Start the clocks; set a learning rate that follows from the epochs before."""
         self.clock = time.monotonic()
         self.before = self.progress.train_seconds
-        follow_history(self.job, self.progress.rows)
+        follow_history(self.job)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         """Count the step, before other callbacks look at the count; raise where its loss is not finite."""
@@ -49,7 +48,7 @@ class Recorder(keras.callbacks.Callback):
         progress.step += 1
         progress.train_seconds = self.before + time.monotonic() - self.clock
         if logs is not None and not math.isfinite(logs["loss"]):
-            fail(self.run, self.job, f"the loss is {logs['loss']}", progress.epoch + 1, progress.step)
+            fail(self.run, self.job, f"the loss is {logs['loss']}")
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Close the epoch: row, best model, CSV, pictures, TensorBoard, and stop where it is time."""
@@ -72,7 +71,7 @@ class Recorder(keras.callbacks.Callback):
                 self.model.save(temporary)
         self.display.summary(row, is_best)
         if job.is_chief:
-            write_records(self.run, progress, job.experiment)
+            write_records(self.run, job)
             self._log_scalars(row)
         if is_complete(job.experiment, progress.rows):
             self.model.stop_training = True
@@ -94,15 +93,17 @@ class Recorder(keras.callbacks.Callback):
             self.writers[name].flush()
 
 
-def write_records(run: Run, progress: Progress, experiment: Experiment) -> None:
+def write_records(run: Run, job: Job) -> None:
     """Write history.csv and the curves from the history rows."""
-    write_history(run.history, progress.rows)
-    draw_curves(run, experiment, progress.rows, progress.resumed_epochs)
+    write_history(run.history, job.progress.rows)
+    draw_curves(run, job.experiment, job.progress.rows, job.progress.resumed_epochs)
 
 
-def fail(run: Run, job: Job, what: str, epoch: int, step: int) -> NoReturn:
-    """Raise the message for a blow-up that showed after a step of an epoch, both counted from 1."""
-    experiment = job.experiment
+def fail(run: Run, job: Job, what: str) -> NoReturn:
+    """Raise the message for a blow-up that showed after the last step."""
+    experiment, epoch, step = job.experiment, job.progress.epoch + 1, job.progress.step
+    if step == 0:  # the epoch before has just ended
+        epoch, step = epoch - 1, job.steps_per_epoch
     if job.is_chief:
         write_json(run.failure, {"epoch": epoch, "step": step, "what": what})
     causes = [f"a learning rate that is too high (peak {experiment.scaled_optimizer.learning_rate.peak:g})"]

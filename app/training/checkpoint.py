@@ -12,19 +12,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated
 
 import keras
 import numpy as np
-from pydantic import Field
 
 from app.data.order import FLIP_STREAM, OLD_FLIP_STREAM
 from app.errors import UserError
 from app.files import atomic_path, replace_file
 from app.paths import shown
 from app.preflight import train_again
-from app.reading import Row, parse_record
-from app.records import Count, Epoch, Record
+from app.reading import Row
 from app.runs import Run
 from models.variables import assign, variable_groups
 
@@ -56,24 +53,6 @@ class Progress:
     resumed_epochs: list[int] = field(default_factory=list)
     flip_stream: int = FLIP_STREAM
     peak_memory_megabytes: int = 0
-
-
-class ProgressRecord(Record):
-    """Where training stands, in the header of a state; rows hold NaN and infinity, too."""
-
-    epoch: Count
-    step: Count
-    rows: list[dict[str, int | Annotated[float, Field(allow_inf_nan=True)]]]
-    train_seconds: float
-    resumed_epochs: list[Epoch]
-
-
-class StateHeader(Record):
-    """The header of a state."""
-
-    format_version: int
-    progress: ProgressRecord
-    paths: dict[str, list[str]]
 
 
 @dataclass(frozen=True)
@@ -166,14 +145,14 @@ def load_state(run: Run) -> tuple[State | None, list[str]]:
 def _read_state(path: Path) -> State:
     """Read a state file; reading a member of the zip checks its CRC."""
     with np.load(path, allow_pickle=False) as arrays:
-        header = parse_record(arrays[_HEADER].tobytes(), StateHeader)
-        if header.format_version != FORMAT_VERSION:
-            raise ValueError(f"format version {header.format_version}, this program reads {FORMAT_VERSION}")
-        paths = header.paths
+        header = json.loads(arrays[_HEADER].tobytes())
+        if (version := header["format_version"]) != FORMAT_VERSION:
+            raise ValueError(f"format version {version}, this program reads {FORMAT_VERSION}")
+        paths = header["paths"]
         values = {
             name: [arrays[f"{name}/{i:05d}"] for i in range(len(group))] for name, group in paths.items()
         }
-    progress = Progress(**{"flip_stream": OLD_FLIP_STREAM, **header.progress.content})
+    progress = Progress(**{"flip_stream": OLD_FLIP_STREAM, **header["progress"]})
     return State(path, progress, paths, values)
 
 

@@ -57,7 +57,7 @@ class Freezing:
         Returns:
             Whether that changed anything. A training step that was compiled before is then another one.
         """
-        frozen = self._is_frozen(epoch)
+        frozen = bool(self.layers) and (self.unfreeze_epoch is None or epoch + 1 < self.unfreeze_epoch)
         if frozen == self.held:
             return False
         for layer in self.layers:
@@ -65,14 +65,9 @@ class Freezing:
         self.held = frozen
         return True
 
-    def until(self, epoch: int, epochs: int) -> int:
-        """Return up to which of `epochs`, the last one excluded, the same is frozen as in `epoch`."""
-        if self.unfreeze_epoch and self._is_frozen(epoch):
-            return min(self.unfreeze_epoch - 1, epochs)
-        return epochs
-
-    def _is_frozen(self, epoch: int) -> bool:
-        return bool(self.layers) and (self.unfreeze_epoch is None or epoch + 1 < self.unfreeze_epoch)
+    def until(self, epochs: int) -> int:
+        """Return up to which of `epochs`, the last one excluded, the same is frozen as now."""
+        return min(self.unfreeze_epoch - 1, epochs) if self.unfreeze_epoch and self.held else epochs
 
     def describe(self) -> str:
         """Return how many variables are frozen, as the end of a list; empty where nothing is."""

@@ -20,7 +20,6 @@ from app.paths import shown
 from app.reading import Row, best_row, read_record
 from app.records import DatasetRecord, MetricsRecord
 from app.runs import Run
-from app.training.checkpoint import Progress
 from app.training.setup import Job
 from models.inspect import count_macs, count_weights
 from models.losses import SparseCrossentropy
@@ -37,7 +36,7 @@ def _measured(classifier: keras.Model, split: Split, logits: np.ndarray, trainin
     return {"loss": float(loss(split.labels, logits)) + penalty, "accuracy": _accuracy(logits, split)}
 
 
-def write_results(run: Run, job: Job, classifier: keras.Model, progress: Progress) -> None:
+def write_results(run: Run, job: Job, classifier: keras.Model) -> None:
     """Write predictions.npz and, as the last file of the training, metrics.json.
 
     The test split, where validation came from training, is evaluated with the best checkpoint.
@@ -46,9 +45,9 @@ def write_results(run: Run, job: Job, classifier: keras.Model, progress: Progres
         run: The run folder.
         job: What was trained.
         classifier: Its classifier as the last epoch validated it.
-        progress: The finished history.
     """
-    experiment, dataset, training = job.experiment, job.dataset, job.experiment.training
+    experiment, dataset, progress = job.experiment, job.dataset, job.progress
+    training = experiment.training
     size = max(1, training.batch_size // job.replicas.count)  # which one device has room for
     last = progress.rows[-1]
     best = best_row(progress.rows, training.monitor, training.mode)

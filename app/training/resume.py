@@ -87,7 +87,7 @@ def longer(run: Run, epochs: int, fate: ScheduleFate | None) -> Experiment:
     return load_run_experiment(run, changes)
 
 
-def restore_last_state(run: Run, job: Job, found: FoundState, force: bool, out: TextIO) -> State | None:
+def restore_last_state(run: Run, job: Job, found: FoundState, force: bool, out: TextIO) -> None:
     """Put the last whole state of a run into its classifier, and record that it goes on.
 
     Everything that could forbid it is looked at before anything in the run folder is changed.
@@ -113,13 +113,14 @@ def restore_last_state(run: Run, job: Job, found: FoundState, force: bool, out: 
                 f"it back, or train anew: {train_again(run)}"
             )
         restore_state(job.classifier, state)
+        job.progress = state.progress
         # With fewer images now the epoch under way may be over.
-        state.progress.step = min(state.progress.step, job.steps_per_epoch)
+        job.progress.step = min(job.progress.step, job.steps_per_epoch)
         # Schedules go by the optimizer's count, which with other images is not that of this position; float16
         # leaves out steps, so that its count is smaller by right.
         if job.experiment.training.precision != "float16" or changed_data(run, job.dataset):
             count = inner_optimizer(job.classifier)._iterations
-            position = state.progress.epoch * job.steps_per_epoch + state.progress.step
+            position = job.progress.epoch * job.steps_per_epoch + job.progress.step
             assign(count, np.asarray(position, count.dtype))
     for line in [*grave, *slight]:
         print(f"{run.name}: {line}; equal bits are not promised", file=out)
@@ -132,20 +133,20 @@ def restore_last_state(run: Run, job: Job, found: FoundState, force: bool, out: 
     for line in damaged:
         print(line, file=out)
     mended = [layer.name for layer in job.classifier.augmentation if isinstance(layer, Recolour)]
-    if state and mended and state.progress.flip_stream == OLD_FLIP_STREAM:  # a state from before
+    if mended and job.progress.flip_stream == OLD_FLIP_STREAM:  # a state from before
         print(
             f"{run.name}: {', '.join(mended)} had faults of Keras when the run began and has none now; "
             "from here on its images are other ones",
             file=out,
         )
-    if state and not is_complete(job.experiment, state.progress.rows):
-        state.progress.resumed_epochs.append(state.progress.epoch + 1)
-    settle_best(run, state.progress.epoch if state else 0)
+    if not is_complete(job.experiment, job.progress.rows):
+        job.progress.resumed_epochs.append(job.progress.epoch + 1)
+    settle_best(run, job.progress.epoch)
     remove_temporaries(run)
     before = load_run_experiment(run)
     stretched = state and before.schedule_epochs != job.experiment.schedule_epochs
     epochs_before = before.training.num_epochs if stretched else None
-    record(run, job, state.progress if state else Progress(), grave, slight, environment, epochs_before)
+    record(run, job, grave, slight, environment, epochs_before)
     if done:
         keep_test_evaluations(run)
         run.report.unlink(missing_ok=True)
@@ -154,18 +155,14 @@ def restore_last_state(run: Run, job: Job, found: FoundState, force: bool, out: 
         os.replace(run.metrics, run.path / f"metrics-{done}-epochs.json")
     if job.experiment != before:
         write_text(run.experiment, dump_experiment(job.experiment))
-    return state
 
 
-def agreed_position(group: ProcessGroup, state: State | None) -> tuple[Progress, list[np.ndarray] | None]:
-    """Return where the chief's state stands, and the values of its metrics."""
-    position = None
-    if group.is_chief:
-        progress = state.progress if state else Progress(resumed_epochs=[1])
-        metrics = [value.tolist() for value in state.values["metrics"]] if state else None
-        position = [dataclasses.asdict(progress), metrics]
-    fields, metrics = group.all_gather("position", position)[0]
-    return Progress(**fields), metrics and [np.array(value, np.float32) for value in metrics]
+def agreed_position(group: ProcessGroup, job: Job, state: State | None) -> list[np.ndarray] | None:
+    """Let all workers stand where the chief does; return the values of its state's metrics."""
+    metrics = [value.tolist() for value in state.values["metrics"]] if state else None
+    fields, metrics = group.all_gather("position", [dataclasses.asdict(job.progress), metrics])[0]
+    job.progress = Progress(**fields)
+    return metrics and [np.array(value, np.float32) for value in metrics]
 
 
 def differences(run: Run, job: Job, environment: Mapping[str, Any]) -> tuple[list[str], list[str]]:
@@ -212,14 +209,13 @@ def differences(run: Run, job: Job, environment: Mapping[str, Any]) -> tuple[lis
 def record(
     run: Run,
     job: Job,
-    progress: Progress,
     forced: Sequence[str],
     differs: Sequence[str],
     environment_now: Mapping[str, Any],
     epochs_before: int | None,
 ) -> None:
     """Add this resume to environment.json, and changed data to dataset.json."""
-    environment = read_record(run.environment, EnvironmentRecord).content
+    progress, environment = job.progress, read_record(run.environment, EnvironmentRecord).content
     began_anew = environment_now.get("starting_weights")
     environment |= {"starting_weights": began_anew} if began_anew else {}
     entry = {"time": time.strftime("%F %T"), "epoch": progress.epoch + 1, "step": progress.step}

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -11,17 +11,17 @@ import numpy as np
 from app.config import Experiment
 from app.data.dataset import Dataset
 from app.data.datasets import load_dataset
-from app.data.order import FLIP_STREAM, epoch_order
+from app.data.order import epoch_order
 from app.data.pipeline import evaluation_batches, num_steps, training_batches
-from app.distributed.consistency import one_at_a_time, same_data
+from app.distributed.consistency import same_data
 from app.distributed.devices import connect, set_up
 from app.distributed.process_group import ProcessGroup
 from app.distributed.replicas import Replicas
 from app.errors import UserError
 from app.preflight import check_dataset
-from app.reading import Row
 from app.training import startup
 from app.training.averaging import LookaheadAverage, MovingAverage
+from app.training.checkpoint import Progress
 from app.training.freezing import Freezing
 from app.training.history import rate_on_plateau
 from app.training.optimizers import LearningRate, build_optimizer, optimizer_warnings
@@ -46,8 +46,7 @@ class Job:
     start: StartingWeights = StartingWeights()
     lookahead: LookaheadAverage | None = None
     ema: MovingAverage | None = None
-    flip_stream: int = FLIP_STREAM
-    rows: tuple[Row, ...] = ()  # of the epochs before the one under way
+    progress: Progress = field(default_factory=Progress)
 
     @property
     def is_chief(self) -> bool:
@@ -59,7 +58,7 @@ class Job:
         schedule, training = self.experiment.scaled_optimizer.learning_rate, self.experiment.training
         rate, level = LearningRate(schedule, self.steps_per_epoch, training.num_epochs), None
         if schedule.schedule == "reduce_on_plateau":
-            level = rate_on_plateau(rate.schedule, self.rows, training.monitor, training.mode)
+            level = rate_on_plateau(rate.schedule, self.progress.rows, training.monitor, training.mode)
         return rate.at(step, level)
 
     def batches(self, epoch: int = 0, step: int = 0, epochs: int | None = None) -> Any:
@@ -74,7 +73,7 @@ class Job:
             step=step,
             sampler=self.experiment.dataset.sampler,
             alternating_flip=self.experiment.alternating_flip,
-            flip_stream=self.flip_stream,
+            flip_stream=self.progress.flip_stream,
             shard=self.replicas.shard,
         )
         return self.replicas.feed(batches)
@@ -89,7 +88,7 @@ class Job:
         """Freeze what an epoch, counted from 0, has frozen; return up to which epoch that holds."""
         if self.freezing.hold(epoch):
             self.replicas.renew_step(self.classifier)
-        return self.freezing.until(epoch, self.experiment.training.num_epochs)
+        return self.freezing.until(self.experiment.training.num_epochs)
 
     def step_callbacks(self, position: int) -> list[keras.callbacks.Callback]:
         """Return what belongs to the steps themselves, for steps from `position` on, over all epochs."""
@@ -162,8 +161,7 @@ def prepare(
 
     # Data
     if dataset is None:
-        with one_at_a_time(group):
-            dataset = load_dataset(experiment.dataset)
+        dataset = load_dataset(experiment.dataset)
     if group:
         same_data(group, dataset)
     check_dataset(experiment, dataset)

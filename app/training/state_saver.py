@@ -14,7 +14,7 @@ from app.machine import peak_memory_megabytes
 from app.process import stop_noted
 from app.runs import Run
 from app.training.callbacks import fail
-from app.training.checkpoint import Progress, save_state, settle_best
+from app.training.checkpoint import save_state, settle_best
 from app.training.history import is_complete
 from app.training.setup import Job
 from models.variables import metric_values, non_finite_variable, restore_metrics
@@ -25,12 +25,10 @@ AGREE_SECONDS = 0.25  # several workers ask each other so often
 class StateSaver(keras.callbacks.Callback):
     """Writes states for an exact resume, also at a stop. Must be the last callback."""
 
-    def __init__(
-        self, run: Run, job: Job, progress: Progress, resumed_metrics: Sequence[np.ndarray] | None = None
-    ):
+    def __init__(self, run: Run, job: Job, resumed_metrics: Sequence[np.ndarray] | None = None):
         """Save into `run`; `resumed_metrics` are the metric values of a half-finished epoch."""
         super().__init__()
-        self.run, self.job, self.progress, self.resumed_metrics = run, job, progress, resumed_metrics
+        self.run, self.job, self.progress, self.resumed_metrics = run, job, job.progress, resumed_metrics
         self.replicas = job.replicas
         self.every_seconds = 60 * job.experiment.training.checkpoint_every_minutes
         self.saved_at = self.agreed_at = time.monotonic()
@@ -113,13 +111,9 @@ class StateSaver(keras.callbacks.Callback):
         if self.job.ema:  # stopped in the middle of validation
             self.job.ema.put_in_place(False)
         if name := non_finite_variable(self.model):
-            progress = self.progress
-            epoch, step = progress.epoch + 1, progress.step
-            if step == 0:  # the epoch before has just ended
-                epoch, step = progress.epoch, self.job.steps_per_epoch
             if self.job.is_chief:
                 settle_best(self.run, 0)  # what waits for this state holds such values too
-            fail(self.run, self.job, f"{name} holds values that are not finite", epoch, step)
+            fail(self.run, self.job, f"{name} holds values that are not finite")
         self.replicas.average_statistics(self.model)
         self.progress.peak_memory_megabytes = max(
             peak_memory_megabytes(), self.progress.peak_memory_megabytes

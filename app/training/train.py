@@ -24,7 +24,7 @@ from app.runs import Run, create_run, load_run_experiment, locked
 from app.training import startup
 from app.training.backbone_features import features_once
 from app.training.callbacks import Recorder, finish_validation, write_records
-from app.training.checkpoint import Progress, State, load_state
+from app.training.checkpoint import State, load_state
 from app.training.history import is_complete
 from app.training.interruptions import message_on_stop, not_deleted
 from app.training.progress_display import Display
@@ -95,7 +95,7 @@ def train(
         lines = [f"{experiment.name}: {job.describe()}", f"run {run.name}", *job.warnings()]
         lines += startup.remarks(experiment, job.experiment, len(job.dataset.train))
         print("\n".join(lines), file=out, flush=True)
-        return _fit(stack, run, job, Progress(), None, out, watch)
+        return _fit(stack, run, job, None, out, watch)
 
 
 def resume(
@@ -148,9 +148,9 @@ def resume(
         out = out or progress_output(group, experiment.name)
         group.advice = f"make resume RUN={run.argument} goes on from its last state"
         job = prepare(experiment, group, dataset, from_state=loaded[0] is not None)
-        state = restore_last_state(run, job, loaded, force, out) if group.is_chief else None
-        progress, metrics = agreed_position(group, state)
-        job.flip_stream = progress.flip_stream
+        if group.is_chief:
+            restore_last_state(run, job, loaded, force, out)
+        metrics, progress = agreed_position(group, job, loaded[0]), job.progress
         job.replicas.broadcast(job.classifier)
         position = f"at epoch {progress.epoch + 1}, step {progress.step} of {job.steps_per_epoch}"
         if is_complete(job.experiment, progress.rows):
@@ -158,34 +158,33 @@ def resume(
         lines = [f"{run.name}: resumed {position}"]
         lines += startup.remarks(job.experiment, job.experiment, len(job.dataset.train))
         print("\n".join(lines), file=out, flush=True)
-        del loaded, state  # copies of all variables
-        return _fit(stack, run, job, progress, metrics, out, watch)
+        del loaded  # copies of all variables
+        return _fit(stack, run, job, metrics, out, watch)
 
 
 def _fit(
     stack: contextlib.ExitStack,
     run: Run,
     job: Job,
-    progress: Progress,
     metrics: Sequence[np.ndarray] | None,
     out: TextIO,
     watch: Watch | None,
 ) -> Run:
     """Train what is left of a run, and write its results; `stack` ends with the training.
 
-    `metrics` are the metrics' values where `progress` stands within an epoch. For `watch` see `train`.
+    `metrics` are the metrics' values where the job stands within an epoch. For `watch` see `train`.
     """
-    group, experiment, classifier = job.replicas.group, job.experiment, job.classifier
+    group, experiment, classifier, progress = job.replicas.group, job.experiment, job.classifier, job.progress
 
     # Records of what is trained already
     if group.is_chief:
         run.failure.unlink(missing_ok=True)  # written again if it happens again
         if progress.rows:  # a kill may have fallen between the records of an epoch and its state
-            write_records(run, progress, experiment)
+            write_records(run, job)
 
     # Epochs
-    saver = StateSaver(run, job, progress, metrics if progress.step else None)  # of a half-finished epoch
-    callbacks = [*callbacks_of(run, job, progress, out), saver]  # last: saves what the others have done
+    saver = StateSaver(run, job, metrics if progress.step else None)  # of a half-finished epoch
+    callbacks = [*callbacks_of(run, job, out), saver]  # last: saves what the others have done
     if watch:
         watch(run, progress.rows)
         after_epoch = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: watch(run, progress.rows))
@@ -193,7 +192,7 @@ def _fit(
     if group.is_chief:  # other machines may have no run folder at all
         stack.enter_context(not_deleted(run))
     whole = is_complete(experiment, progress.rows)  # stopped before its results were written
-    feed = contextlib.nullcontext(job) if whole else features_once(job, run, progress, out)
+    feed = contextlib.nullcontext(job) if whole else features_once(job, run, out)
     with quick_inference(), feed as fed, saver.stoppable(), group.watched():
         val_ds, val_steps = fed.validation_batches()
         if progress.step == job.steps_per_epoch:
@@ -223,7 +222,7 @@ def _fit(
                 f"the metrics are not written yet: make resume RUN={run.argument} does that"
             ):
                 network = job.replicas.unreplicated(classifier)
-                write_results(run, job, network, progress)
+                write_results(run, job, network)
             if watch is None:
                 with message_on_stop(
                     f"the training is whole; its page is not: make report RUN={run.argument}"
@@ -236,18 +235,18 @@ def _fit(
     return run
 
 
-def callbacks_of(run: Run, job: Job, progress: Progress, out: TextIO) -> list[keras.callbacks.Callback]:
+def callbacks_of(run: Run, job: Job, out: TextIO) -> list[keras.callbacks.Callback]:
     """Return the callbacks of a run, in order, but for the `StateSaver`, which comes last.
 
     Args:
         run: Where records go.
-        job: What is trained.
-        progress: Where it stands; the callbacks read and write it.
+        job: What is trained; they read and write its `progress`.
         out: Where progress is shown.
     """
+    progress = job.progress
     display = Display(progress, job.experiment, job.steps_per_epoch, out)
     return [
-        Recorder(run, job, progress, display),
+        Recorder(run, job, display),
         *job.step_callbacks(progress.epoch * job.steps_per_epoch + progress.step),
         display,
     ]

@@ -4,7 +4,6 @@ import importlib.util
 import re
 import shutil
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ from app.config import load_experiment
 from app.config.dataset import DatasetConfig
 from app.data.datasets import load_dataset
 from app.distributed import consistency
-from app.distributed.process_group import ProcessGroup
 from tests.distributed.conftest import messages
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -164,33 +162,3 @@ def test_other_data_are_refused(home, theirs, words):
     said = messages(*datasets(home, **theirs))
     assert said[0] == said[1]
     assert re.fullmatch(rf"worker 1 \(HOST-1\): {words}; give all the same files", said[0]), said[0]
-
-
-def test_workers_load_one_at_a_time(home):
-    inside, together = [], []
-
-    def load(group):
-        with consistency.one_at_a_time(group):
-            inside.append(group.index)
-            together.append(len(inside))
-            time.sleep(0.05)
-            inside.remove(group.index)
-
-    assert messages(load, load, load) == [None] * 3
-    assert together == [1, 1, 1]
-
-
-def test_loading_goes_on_where_no_lock_can_be_had(home):
-    (home / "data").write_text("a file where the folder should be")
-
-    def load(group):
-        with consistency.one_at_a_time(group):
-            pass
-
-    assert messages(load, load) == [None, None]
-
-
-@pytest.mark.parametrize("group", [None, ProcessGroup()], ids=["none", "alone"])
-def test_one_alone_locks_nothing(home, group):
-    with consistency.one_at_a_time(group):
-        assert not (home / "data").exists()

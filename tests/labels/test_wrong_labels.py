@@ -16,12 +16,11 @@ from app.config import load_experiment
 from app.config.dataset import DatasetConfig
 from app.data.datasets import load_dataset, load_source
 from app.errors import UserError
-from app.labels.folds import FoldSet, list_fold_sets, train_folds
+from app.labels.folds import FoldSet, train_folds
 from app.labels.wrong_labels import Suspect, _listing, write_labels
 from app.paths import module_command
 from app.reading import read_predictions, read_record
 from app.records import DatasetRecord
-from app.run_set import find_set
 from app.runs import list_runs, load_run_experiment
 
 EXPERIMENT = """\
@@ -74,7 +73,7 @@ def home(trained, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_each_image_is_predicted_once_by_a_run_that_did_not_see_it(home):
-    (found,) = list_fold_sets("noisy")
+    (found,) = FoldSet.all_of("noisy")
     assert found.folder == home / "runs" / "noisy.3-folds" and found.record.images == 1797
     with np.load(found.predictions) as joined:
         rows, folds, labels, logits = (joined[key] for key in ("rows", "folds", "labels", "best_logits"))
@@ -101,11 +100,11 @@ def test_finished_folds_stay_and_other_settings_get_a_folder_of_their_own(home, 
     said = capsys.readouterr().out
     assert f"fold 3 of 3: {before[2]} is finished" in said and "1,797 images, each predicted by" in said
     assert len(list_runs("noisy")) == 0  # no run of the experiment's own
-    (found,) = list_fold_sets("noisy")
+    (found,) = FoldSet.all_of("noisy")
     for seed in (2, 3):
         two = load_experiment("noisy", ["dataset.fold.of=2", "dataset.fold.index=0", f"seed={seed}"])
-        find_set(two, found.record.fingerprint, FoldSet, "2-")
-    names = [found.folder.name for found in list_fold_sets("noisy")]
+        FoldSet.find(two, found.record.fingerprint, "2-")
+    names = [found.folder.name for found in FoldSet.all_of("noisy")]
     assert sorted(names) == ["noisy.2-folds", "noisy.2-folds-2", "noisy.3-folds"]
 
 
@@ -196,9 +195,9 @@ def test_folds_of_other_data_or_without_a_file_are_refused(home, capsys):
 
 @pytest.mark.slow
 def test_folds_that_were_gone_back_to_are_taken(home):
-    (older,) = list_fold_sets("noisy")
+    (older,) = FoldSet.all_of("noisy")
     two = load_experiment("noisy", ["dataset.fold.of=2", "dataset.fold.index=0"])
-    begun = find_set(two, older.record.fingerprint, FoldSet, "2-")
+    begun = FoldSet.find(two, older.record.fingerprint, "2-")
     with pytest.raises(UserError, match="of the 2 folds in"):
         write_labels("noisy", io.StringIO())
     train_folds(load_experiment("noisy", FOLD), io.StringIO())

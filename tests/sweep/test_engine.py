@@ -14,13 +14,12 @@ from optuna.trial import TrialState, create_trial
 from app.config import load_experiment
 from app.config.sweep import Choice, Range, SweepConfig
 from app.data.datasets import load_dataset
-from app.files import read_json
 from app.sweep.engine import worker, worker_process
 from app.sweep.engine.decisions import distributions, propose, prunes
 from app.sweep.engine.ledger import Ledger
 from app.sweep.engine.study import Study
 from app.sweep.parallel import _ticks
-from app.sweep.trials import SweepRecord, read_trials, write_trials
+from app.sweep.trials import SweepSet, read_trials, write_trials
 from tests.sweep.made_up import searched, sweep_of, write_folder
 
 FLIP = [{"random_flip": {"mode": "horizontal"}}]
@@ -177,10 +176,9 @@ def test_finalists_are_trained_by_the_first_to_end_until_more_trials_have_ended(
 def test_first_trials_that_all_fail_end_a_sweep_but_not_one_that_goes_on(home, database):
     folder = home / "runs" / "tiny.sweep"
     write_folder(folder, searched(), [])
-    record = SweepRecord(**read_json(folder / "sweep.json"))
 
     def fail(study, count):
-        ledger = Ledger(folder, record, searched(), study, io.StringIO())
+        ledger = Ledger(SweepSet.read(folder), study, io.StringIO())
         for _ in range(count):
             assert ledger.hopeless is None
             ledger.end(study.take(99).number, reason="the loss is nan in epoch 1")
@@ -196,7 +194,7 @@ def test_while_the_sweep_is_running_a_trial_that_ends_early_is_shown_when_the_pa
     folder = home / "runs" / "tiny.sweep"
     write_folder(folder, searched(), [])
     study = open_study(database, sweep=sweep_of())
-    ledger = Ledger(folder, SweepRecord(**read_json(folder / "sweep.json")), searched(), study, io.StringIO())
+    ledger = Ledger(SweepSet.read(folder), study, io.StringIO())
     path, taken = folder / "sweep.html", [study.take(9).number for _ in range(2)]
     ledger.end(taken[0], value=0.25)
     ledger.draw()

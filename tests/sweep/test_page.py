@@ -19,7 +19,7 @@ def test_the_page_shows_every_trial_and_loads_nothing_from_outside(home):
     folder, trials = home / "runs" / "tiny.sweep", made_up_trials(16)
     write_folder(folder, searched(), trials)
     write_json(folder / "finalists.json", record(BEST, finalist(1, 0.6, [0.5, 0.51, 0.52])).content)
-    text = write_sweep(folder, final=True).read_text()
+    text = write_sweep(folder).read_text()
     found = Page(text)
     words = " ".join(found.text)
     assert all(address.startswith("data:") for address in found.addresses)
@@ -40,7 +40,7 @@ def test_the_last_page_shows_the_importance_of_all_trials(home):
     folder, contents = home / "runs" / "tiny.sweep", []
     for count in (17, 18):
         write_folder(folder, searched(), made_up_trials(count))
-        write_sweep(folder, final=True)
+        write_sweep(folder)
         contents.append((folder / "importance.png").read_bytes())
     assert contents[0] != contents[1]
 
@@ -51,7 +51,7 @@ def test_little_is_shown_of_little(home):
     failed = trials[0]._replace(number=1, state="failed", values=(), value=None, reason="no memory")
     for each in ([], [waiting], [failed], [failed, waiting], trials, [failed, trials[0]]):
         write_folder(folder, searched(), each)
-        text = write_sweep(folder, final=True).read_text()
+        text = write_sweep(folder).read_text()
         assert ("extends: tiny.yaml" in text) == (trials[0] in each)
 
 
@@ -61,7 +61,7 @@ def test_a_damaged_record_is_one_message(home):
     broken = (folder / "sweep.json").read_text().replace('"batch_size": 256', '"batch_size": -1')
     (folder / "sweep.json").write_text(broken)
     with pytest.raises(UserError, match=r"sweep\.json: settings: not those of an experiment \(1 mistake"):
-        write_sweep(folder, final=True)
+        write_sweep(folder)
 
 
 def test_importance_names_the_setting_that_decides():

@@ -4,7 +4,7 @@ import json
 
 from app.config import load_with_sweep
 from app.files import write_json
-from app.sweep.sweep import _sweep_folder
+from app.sweep.sweep import _find_sweep
 
 SEARCHED = "sweep.space.optimizer.weight_decay=%s"
 
@@ -12,9 +12,9 @@ SEARCHED = "sweep.space.optimizer.weight_decay=%s"
 def begin(*overrides):
     """What `make sweep` does before its first trial."""
     experiment = load_with_sweep("tiny", overrides)
-    folder, record, experiment = _sweep_folder(experiment, overrides, "81", "SQLite")
-    write_json(folder / "sweep.json", record.content)
-    return folder, record, experiment
+    found = _find_sweep(experiment, overrides, "81", "SQLite")
+    write_json(found.path, found.record.content)
+    return found.folder, found.record, found.experiment
 
 
 def test_settings_that_are_equal_go_on_with_the_trials_that_there_are(home):

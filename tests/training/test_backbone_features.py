@@ -16,7 +16,6 @@ from app.reading import read_history
 from app.runs import Run, list_runs
 from app.training import backbone_features
 from app.training.backbone_features import features_once, halves_of
-from app.training.checkpoint import Progress
 from app.training.setup import prepare
 from models import ImageClassifier, Normalization, build_model
 from models.network import MODELS, Network
@@ -30,7 +29,7 @@ FLIPPED = [*FROZEN[:2], "augmentation=[random_flip]"]
 def fitted(overrides, home):
     """Losses of an epoch, weights after it, what was said, and the shape of what the steps were fed."""
     job, out = prepare(load_experiment("tiny", overrides)), io.StringIO()
-    with features_once(job, Run(home / "runs" / "tiny" / "now"), Progress(), out) as fed:
+    with features_once(job, Run(home / "runs" / "tiny" / "now"), out) as fed:
         val_ds, val_steps = fed.validation_batches()
         history = job.classifier.fit(
             fed.batches(), steps_per_epoch=job.steps_per_epoch, epochs=2, shuffle=False, verbose=0,
@@ -99,7 +98,7 @@ def test_head_learns_from_features_what_it_learns_from_images(home, monkeypatch,
 )
 def test_elsewhere_the_steps_take_images(home, overrides):
     job = prepare(load_experiment("tiny", overrides))
-    with features_once(job, Run(home / "runs" / "tiny" / "now"), Progress(), io.StringIO()) as fed:
+    with features_once(job, Run(home / "runs" / "tiny" / "now"), io.StringIO()) as fed:
         assert fed is job
 
 

@@ -109,7 +109,7 @@ def test_constant_without_warmup_is_a_plain_number():
 
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
-    [("sdg", {}, "received 'sdg'"), ("sgd", {"momentum": 2.0}, "momentum"), ("adam", {"beta": 1}, "beta")],
+    [("sgd", {"momentum": 2.0}, "momentum"), ("adam", {"beta": 1}, "beta")],
 )
 def test_what_keras_refuses_is_a_users_error(name, arguments, message):
     config = OptimizerConfig(name=name, learning_rate=SCHEDULES["constant"], **arguments)

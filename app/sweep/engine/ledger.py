@@ -2,10 +2,8 @@
 
 import re
 import time
-from pathlib import Path
 from typing import TextIO
 
-from app.config import Experiment
 from app.files import write_json
 from app.reading import read_history, read_record
 from app.records import MetricsRecord
@@ -13,7 +11,7 @@ from app.runs import Run
 from app.sweep.engine.display import Display
 from app.sweep.engine.study import Study
 from app.sweep.page import is_due, write_sweep
-from app.sweep.trials import SweepRecord, Trial, write_trials
+from app.sweep.trials import SweepSet, Trial, write_trials
 
 FAILURES = 5  # with the same reason, before any trial comes further, after which the sweep stops
 
@@ -22,17 +20,16 @@ class Ledger:
     """Keeps a sweep's study, the files that are made from it, and its time.
 
     Args:
-        folder: Of the sweep.
-        record: Its sweep.json.
-        base: What the settings of a trial change.
+        found: The sweep.
         study: Its trials.
         out: Receives a line a trial, and on a terminal what is going on.
     """
 
-    def __init__(self, folder: Path, record: SweepRecord, base: Experiment, study: Study, out: TextIO):
-        assert base.sweep is not None
-        self.folder, self.record, self.base, self.sweep = folder, record, base, base.sweep
-        self.study, self.display = study, Display(base.sweep, out)
+    def __init__(self, found: SweepSet, study: Study, out: TextIO):
+        self.found, self.base = found, found.experiment  # which the settings of a trial change
+        assert self.base.sweep is not None
+        self.folder, self.record, self.sweep = found.folder, found.record, self.base.sweep
+        self.study, self.display = study, Display(self.sweep, out)
         self.begun = time.monotonic()
         self._drawn = True  # whether the page shows what has ended
         came_further = any(trial.state in ("finished", "pruned") for trial in study.view())
@@ -45,7 +42,7 @@ class Ledger:
 
     def keep_time(self) -> None:
         """Write the time into sweep.json."""
-        write_json(self.folder / "sweep.json", self.record.content | {"seconds": round(self.seconds, 1)})
+        write_json(self.found.path, self.record.content | {"seconds": round(self.seconds, 1)})
 
     def write(self) -> list[Trial]:
         """Bring trials.json up to date, and return the trials."""
@@ -82,7 +79,7 @@ class Ledger:
             return
         self._drawn = True
         try:
-            write_sweep(self.folder, final=False)
+            write_sweep(self.folder)
         except Exception as error:  # a picture is not worth the night; it is drawn again at the end
             self.display.say(f"the page could not be written ({type(error).__name__}: {error})")
 

@@ -23,7 +23,7 @@ from app.errors import Interrupted, UserError, library_words
 from app.process import stoppable
 from app.reading import Row
 from app.runs import Run, locked
-from app.sweep.trials import ChangedImagesError, Images, read_experiment
+from app.sweep.trials import ChangedImagesError, Images, SweepSet
 
 Command = dict[str, Any]  # a trial, or the answer to a history; None in the queue is the end of the input
 
@@ -38,8 +38,8 @@ class Trainer:
     def __init__(self, folder: Path, commands: "queue.Queue[Command | None]", answers: TextIO):
         """Train into `folder`, which holds sweep.json."""
         self.folder, self.commands, self.answers = folder, commands, answers
-        self.base, _ = read_experiment(folder)
-        self.images = Images(folder, self.base, test=False)  # no trial is evaluated on it
+        self.base = SweepSet.read(folder).experiment
+        self.images = Images(folder, self.base)
 
     def train(self, command: Command) -> Command:
         """Train or resume a trial; return how it ended: `end`, and perhaps `reason` and `run`.

@@ -1,19 +1,22 @@
 """Optimizers by name, with what an experiment may say of single variables."""
 
 import dataclasses
-import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 
+from app.config import Experiment
+from app.config.optimizer import NORM_AND_BIAS
 from app.errors import UserError
 from app.training.freezing import Freezing
 from app.training.optimizers.adam import with_fused_update
 from app.training.optimizers.learning_rate import LearningRate
 from app.training.optimizers.muon import KernelSteps, with_muon
 from app.training.optimizers.sgd import CoupledSGD
-from app.training.optimizers.variables import with_late, with_patterns
+from app.training.optimizers.variables import fitting, with_late, with_patterns
 from models.inspect import distances_from_head, variable_names
+from models.variables import inner_optimizer
 
 ACCUMULATION = "gradient_accumulation_steps"
 
@@ -47,17 +50,10 @@ def build_optimizer(
         The optimizer, not built.
 
     Raises:
-        UserError: The name is unknown, the optimizer does not take the arguments, or would never update.
+        UserError: The optimizer does not take the arguments, or would never update.
     """
-    known: dict[str, Any] = {
-        name.lower(): found for name, found in vars(keras.optimizers).items() if inspect.isclass(found)
-    }
+    known: dict[str, Any] = {name.lower(): found for name, found in vars(keras.optimizers).items()}
     plain = config.others or config  # of all variables, or of those that muon leaves
-    if plain.name not in known:
-        raise UserError(
-            f"optimizer.name: Keras {keras.__version__} has {', '.join(sorted(known))}; "
-            f"received {plain.name!r}"
-        )
     schedule = plain.learning_rate
     learning_rate: float | LearningRate = LearningRate(schedule, steps_per_epoch, epochs)
     if schedule.schedule == "constant" and not schedule.warmup_epochs:
@@ -95,6 +91,39 @@ def build_optimizer(
             peak = keras.initializers.Constant(rate.schedule["peak"])
             rate.level = made.add_variable((), peak, aggregation="only_first_replica", name="plateau")
     return made
+
+
+def optimizer_warnings(
+    experiment: Experiment, classifier: keras.Model, steps_per_epoch: int
+) -> Iterator[str]:
+    """Yield a line for each setting of an experiment's optimizer that does not do what it seems to.
+
+    Args:
+        experiment: The experiment.
+        classifier: Compiled; its optimizer is built.
+        steps_per_epoch: Batches in an epoch.
+    """
+    config, training = experiment.optimizer, experiment.training
+    steps = steps_per_epoch * training.num_epochs
+    if left := unapplied_steps(config, steps):
+        every = config.arguments[ACCUMULATION]
+        yield f"the last {left} of {steps:,} steps are not applied: {ACCUMULATION} is {every}"
+    scaled = experiment.scaled_optimizer
+    for key, given, used in (("", config, scaled), ("others.", config.others, scaled.others)):
+        if given and used and given.learning_rate.per_images:
+            rate = f"{given.learning_rate.peak:g} for {given.learning_rate.per_images:,} images"
+            now = f"{used.learning_rate.peak:g} for batches of {training.batch_size:,}"
+            yield f"optimizer.{key}learning_rate.peak: {rate} is {now}"
+    optimizer = inner_optimizer(classifier)
+    if optimizer is not classifier.optimizer and config.arguments.get("loss_scale_factor"):
+        yield f"optimizer.loss_scale_factor has no effect: with {training.precision} the scale is dynamic"
+    if config.no_decay and not optimizer.weight_decay:
+        yield "optimizer.no_decay has no effect: there is no weight_decay"
+    elif config.no_decay != NORM_AND_BIAS:  # which need not have all of its kinds
+        names = variable_names(classifier.network)
+        for pattern in config.no_decay:
+            if not fitting(pattern, optimizer._trainable_variables, names):
+                yield f"optimizer.no_decay: no variable's path fits {pattern!r}"
 
 
 def unapplied_steps(config: Any, steps: int) -> int:

@@ -1,29 +1,23 @@
 """The learning rate as a function of the step."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from app.reading import Row
 from app.training.history import rate_on_plateau
 from models.variables import assign, inner_optimizer
 
 
-def follow_history(job: Any, rows: Sequence[Row]) -> None:
-    """Set those learning rates of an epoch that depend on the epochs before, whose rows are given.
-
-    Args:
-        job: A `Job`; it keeps the rows.
-        rows: Of `history.csv`.
-    """
-    job.rows, training = tuple(rows), job.experiment.training
+def follow_history(job: Any) -> None:
+    """Set those learning rates of a `Job` that depend on the epochs before."""
+    training = job.experiment.training
     optimizer = inner_optimizer(job.classifier)
     for rate in (optimizer._learning_rate, getattr(optimizer, "kernel_rate", None)):
         if isinstance(rate, LearningRate) and rate.level is not None:
-            level = rate_on_plateau(rate.schedule, rows, training.monitor, training.mode)
+            level = rate_on_plateau(rate.schedule, job.progress.rows, training.monitor, training.mode)
             assign(rate.level, np.asarray(level, np.float32))
 
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
+from app.ablation.results import Result
 from app.drawing.canvas import (
     BLACK,
     BLUE,
@@ -26,62 +26,52 @@ ROW_INCHES = 0.34
 PANEL_INCHES = 5.2  # across
 
 
-class Effect(NamedTuple):
-    """A row: differences from the recipe's mean, in percentage points."""
-
-    name: str
-    seeds: Sequence[float]
-    mean: float
-    low: float  # of the 95 % interval; NaN where there is none
-    high: float
-    significant: bool
-
-
-def draw_effects(path: Path, title: str, label: str, effects: Sequence[Effect]) -> None:
+def draw_effects(path: Path, title: str, label: str, results: Sequence[Result]) -> None:
     """Draw a dot and an interval for each row from the top down, and a small dot for each seed.
 
     Args:
         path: The picture to write.
         title: Its heading.
         label: Of the axis.
-        effects: The rows; the first is the recipe itself.
+        results: The rows; the first is the recipe itself.
     """
     from matplotlib.lines import Line2D
 
-    name_inches = min(3.4, max(text_inches(each.name, NAME_POINTS) for each in effects) + 0.1)
-    panel_height = ROW_INCHES * (len(effects) + 0.6)
+    name_inches = min(3.4, max(text_inches(each.name, NAME_POINTS) for each in results) + 0.1)
+    panel_height = ROW_INCHES * (len(results) + 0.6)
     width, height = MARGIN + name_inches + PANEL_INCHES + 0.2, panel_height + 1.05
     figure = new_figure(width, height, title)
     axes = add_panel(figure, MARGIN + name_inches, 0.6, PANEL_INCHES, panel_height)
-    axes.set_ylim(len(effects) - 0.2, -0.8)
-    names = [shortened(each.name, name_inches - 0.1, NAME_POINTS) for each in effects]
-    axes.set_yticks(range(len(effects)), names, fontsize=NAME_POINTS, parse_math=False)
+    axes.set_ylim(len(results) - 0.2, -0.8)
+    names = [shortened(each.name, name_inches - 0.1, NAME_POINTS) for each in results]
+    axes.set_yticks(range(len(results)), names, fontsize=NAME_POINTS, parse_math=False)
     axes.tick_params(axis="y", length=0)
     set_up_grid(axes, "x")
     axes.spines["left"].set_visible(False)
     axes.axvline(0, color=BLACK, linewidth=1, linestyle="--")
     axes.set_xlabel(label)
-    for row, each in enumerate(effects):
-        axes.plot(each.seeds, np.full(len(each.seeds), row), "|", color=GREY, markersize=9, zorder=3)
-        if not np.isfinite(each.mean):
-            words, place = "its loss was never finite to the end", axes.get_yaxis_transform()
-            axes.text(0.01, row, words, fontsize=8, color=GREY, va="center", transform=place)
-            continue
-        colour = VERMILION if each.significant else BLUE if row else BLACK
-        axes.plot([each.low, each.high], [row, row], "-", color=colour, linewidth=2, zorder=2)
-        axes.plot(
-            each.mean, row, "o", color=colour, markerfacecolor=colour if each.significant else "white",
-            markersize=8, zorder=4,
-        )  # fmt: skip
+    whole = results[0].mean
+    seeds = [100 * (np.array(each.finished) - whole) for each in results]
     # Intervals of few seeds may be many times wider than what was measured: they may leave the panel.
-    shown = np.array([0.0, *(value for each in effects for value in (*each.seeds, each.mean))])
-    shown = shown[np.isfinite(shown)]
+    shown = np.concatenate([[0.0], *seeds])
     margin = max(0.5 * np.ptp(shown), 0.05)
     left, right = shown.min() - margin, shown.max() + margin
     axes.set_xlim(left, right)
-    for row, each in enumerate(effects):
-        colour = VERMILION if each.significant else BLUE
-        for beyond, edge, arrow in ((each.low < left, left, "<"), (each.high > right, right, ">")):
+    for row, (each, points) in enumerate(zip(results, seeds, strict=True)):
+        axes.plot(points, np.full(len(points), row), "|", color=GREY, markersize=9, zorder=3)
+        if not each.finished:
+            words, place = "its loss was never finite to the end", axes.get_yaxis_transform()
+            axes.text(0.01, row, words, fontsize=8, color=GREY, va="center", transform=place)
+            continue
+        low, high = 100 * each.difference.low, 100 * each.difference.high
+        significant = each.difference.significant
+        colour = VERMILION if significant else BLUE if row else BLACK
+        axes.plot([low, high], [row, row], "-", color=colour, linewidth=2, zorder=2)
+        axes.plot(
+            100 * (each.mean - whole), row, "o", color=colour,
+            markerfacecolor=colour if significant else "white", markersize=8, zorder=4,
+        )  # fmt: skip
+        for beyond, edge, arrow in ((low < left, left, "<"), (high > right, right, ">")):
             if beyond:
                 axes.plot(edge, row, arrow, color=colour, markersize=8, clip_on=False)
     style = {"linestyle": "-", "marker": "o", "markersize": 8}
