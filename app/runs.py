@@ -166,9 +166,9 @@ def detour(run: Run, experiment: Experiment) -> str | None:
 
     Its resumes may have gone on with other images (`FORCE=1`), or with a schedule for more epochs.
     """
-    if run.dataset.is_file() and read_record(run.dataset, DatasetRecord).fingerprints_before:
+    if read_record(run.dataset, DatasetRecord).fingerprints_before:
         return "it was trained on other images before"
-    resumes = read_record(run.environment, EnvironmentRecord).resumes if run.environment.is_file() else []
+    resumes = read_record(run.environment, EnvironmentRecord).resumes
     planned = experiment.training.num_epochs  # still the same where a resume with more ended before it began
     stretched = any(each.get("epochs_before") not in (None, planned) for each in resumes)
     return "its schedule was one for fewer epochs before" if stretched else None

@@ -181,7 +181,7 @@ def test_baseline_that_dies_is_a_message(tiny, tmp_path):
 
 def test_worker_that_ends_early_is_a_message_with_its_last_line(tmp_path):
     worker = JsonWorker("bench: it", "app.nowhere", folder=tmp_path)
-    with pytest.raises(UserError, match="bench: it: the process ended .*: .*No module named app.nowhere"):
+    with pytest.raises(UserError, match="bench: it: the process ended .*: .*No module named 'app.nowhere'"):
         worker.seconds(2)
     assert list(tmp_path.iterdir()) == []
 

@@ -1,21 +1,18 @@
 """Baselines, each in a process of its own: the same network in plain Keras, or in PyTorch, in a plain loop.
 
-`python -m app.bench.baselines KIND EXPERIMENT.yaml HEIGHT WIDTH CHANNELS CLASSES` prints a line of JSON
-once it is ready, then serves, see json_worker.py.
-KIND is keras (with the same oneDNN kernels as ours), keras_default (with those that TensorFlow chooses by
-itself) or torch. All take normalised float32 images from memory and augment nothing, which favours them.
+The kinds are keras (with the same oneDNN kernels as ours), keras_default (with those that TensorFlow chooses
+by itself) and torch. All take normalised float32 images from memory and augment nothing, which favours them.
 """
 
 import contextlib
 import importlib.util
-import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from app.bench.json_worker import JsonWorker, answer_stream, send, serve
+from app.bench.json_worker import JsonWorker, steps_asked
 from app.config import Experiment, load_experiment
 from app.errors import UserError
 from app.wording import install_extra
@@ -48,7 +45,7 @@ class Baseline(JsonWorker):
         Raises:
             UserError: The baseline does not start.
         """
-        arguments = [kind, file, *image_shape, num_classes]
+        arguments = [kind, file, image_shape, num_classes]
         variables = {ONEDNN: BY_ITSELF} if kind == "keras_default" else {}
         module = "app.bench.baselines"
         super().__init__(f"AGAINST={kind}", module, *arguments, folder=file.parent, **variables)
@@ -196,21 +193,14 @@ def _torch(experiment: Experiment, shape: Shape, classes: int) -> tuple[dict[str
     return {"version": f"PyTorch {torch.__version__}", "trainable": trainable}, seconds
 
 
-def main(arguments: list[str]) -> None:
-    """Be the baseline."""
-    kind, *rest = arguments
-    answers = answer_stream()
+def answers(kind: str, *rest: Any) -> Iterator[Any]:
+    """Be the baseline: say what it is once it is warm, then serve numbers of steps."""
     if kind == "onednn":
-        send(_uses_onednn(), answers)
+        yield _uses_onednn()
         return
-    file, *numbers = rest
-    height, width, channels, classes = map(int, numbers)
+    file, shape, classes = rest
     prepare = {"keras": _keras, "keras_default": _keras, "torch": _torch}[kind]
-    description, seconds = prepare(load_experiment(Path(file)), (height, width, channels), classes)
+    description, seconds = prepare(load_experiment(Path(file)), tuple(shape), classes)
     seconds(1)  # until all is warm
-    send(description, answers)
-    serve(seconds, answers)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+    yield description
+    yield from map(seconds, steps_asked())

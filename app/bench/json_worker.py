@@ -1,12 +1,16 @@
-"""A process of our own that answers with lines of JSON: the parent's side, and what the process calls."""
+"""A process of our own that answers with lines of JSON: the parent's side, and the process.
+
+`python -m app.bench.json_worker MODULE ARGUMENTS` answers with what MODULE.answers yields.
+"""
 
 import contextlib
+import importlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,12 +22,13 @@ class JsonWorker:
     """The parent's side of a process; `close` ends it."""
 
     def __init__(self, name: str, module: str, *arguments: object, folder: Path, **variables: str):
-        """Start `python -m module arguments` with further variables in its environment.
+        """Start a process that answers with what `module.answers(*arguments)` yields.
 
-        A message begins with `name`. Temporary files go to `folder`, so that what a killed process leaves is
-        removed with it.
+        It has further variables in its environment. A message begins with `name`. Temporary files go to
+        `folder`, so that what a killed process leaves is removed with it.
         """
-        command, environment = module_command(module, *map(str, arguments))
+        text = json.dumps(arguments, default=str)
+        command, environment = module_command("app.bench.json_worker", module, text)
         self.name = name
         self.errors = tempfile.TemporaryFile("w+", dir=folder)  # a pipe that nobody reads would fill up
         self.process = subprocess.Popen(
@@ -81,7 +86,12 @@ def send(content: Any, answers: TextIO) -> None:
     print(json.dumps(content), file=answers, flush=True)
 
 
-def serve(seconds: Callable[[int], list[float]], answers: TextIO) -> None:
-    """Answer each number of steps on stdin with the seconds of every step, until stdin ends."""
-    for line in sys.stdin:
-        send(seconds(int(line)), answers)
+def steps_asked() -> Iterator[int]:
+    """Yield each number of steps on stdin, until stdin ends."""
+    return map(int, sys.stdin)
+
+
+if __name__ == "__main__":
+    stream = answer_stream()
+    for content in importlib.import_module(sys.argv[1]).answers(*json.loads(sys.argv[2])):
+        send(content, stream)

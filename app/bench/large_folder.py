@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from app.bench.json_worker import JsonWorker, answer_stream, send
+from app.bench.json_worker import JsonWorker
 from app.config.dataset import DatasetConfig
 from app.data.datasets import load_dataset
 from app.data.listing import index_folder
@@ -91,7 +91,7 @@ def measure(folder: Path, image_size: int) -> dict[str, dict[str, float]]:
     cache = folder / "data" / ".cache"
 
     def start(kill_after: float | None = None) -> dict[str, float]:
-        arguments = [folder, image_size, "--start", time.time()]
+        arguments = [folder, image_size, time.time()]
         home = {HOME_VARIABLE: str(folder)}
         worker = JsonWorker("large folder", "app.bench.large_folder", *arguments, folder=folder, **home)
         with contextlib.closing(worker):
@@ -112,17 +112,17 @@ def measure(folder: Path, image_size: int) -> dict[str, dict[str, float]]:
     return found
 
 
-def _start(folder: Path, image_size: int, began: float) -> dict[str, float]:
-    """Load the images as a training does, and return the seconds from the start of the process."""
-    seconds = {"imports, s": time.time() - began}
+def answers(folder: str, image_size: int, began: float) -> Iterator[dict[str, float]]:
+    """Load the images as a training does, and yield the seconds from the start of the process."""
+    seconds, photos = {"imports, s": time.time() - began}, (Path(folder) / "photos").resolve()
     config = DatasetConfig(
         name="image_folder",
-        data_dir=str((folder / "photos").resolve()),
+        data_dir=str(photos),
         image_size=(image_size, image_size),
         on_bad_image="skip",
     )
     with _peak_memory() as peak:
-        index_folder(folder / "photos")
+        index_folder(photos)
         seconds["indexed, s"] = time.time() - began
         dataset = load_dataset(config)
         seconds["loaded, s"] = time.time() - began
@@ -132,7 +132,7 @@ def _start(folder: Path, image_size: int, began: float) -> dict[str, float]:
     seconds["first batch, s"] = time.time() - began
     seconds["of the processor, s"] = time.process_time()
     images = sum(map(len, dataset.splits.values()))
-    return seconds | {"images": images, "bad": len(dataset.skipped), "own memory, MB": max(peak)}
+    yield seconds | {"images": images, "bad": len(dataset.skipped), "own memory, MB": max(peak)}
 
 
 @contextlib.contextmanager
@@ -159,17 +159,12 @@ def _megabytes(folder: Path) -> float:
 
 
 def main() -> None:
-    """Make the images, measure, and print; or, with --start, be the process that is measured."""
+    """Make the images, measure, and print."""
     parser = argparse.ArgumentParser(prog="python -m app.bench.large_folder")
     parser.add_argument("folder", type=Path)
     parser.add_argument("image_size", type=int, nargs="?", default=160)
     parser.add_argument("--images", type=int, default=20_000)
-    parser.add_argument("--start", type=float, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.start is not None:
-        answers = answer_stream()
-        send(_start(options.folder, options.image_size, options.start), answers)
-        return
     photos = options.folder / "photos"
     if not photos.exists():
         began = time.monotonic()

@@ -1,19 +1,15 @@
-"""How training scales: one worker on one core, and several, interleaved on this machine.
-
-`python -m app.bench.scaling EXPERIMENT.yaml` is one worker; it serves numbers of steps, see json_worker.py.
-"""
+"""How training scales: one worker on one core, and several, interleaved on this machine."""
 
 import contextlib
 import functools
 import os
-import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from app.bench.bench import in_words, interleaved, ratios, spread, steps_in_a_round
-from app.bench.json_worker import JsonWorker, answer_stream, serve
+from app.bench.json_worker import JsonWorker, steps_asked
 from app.config import Experiment, dump_experiment, load_experiment
 from app.data.datasets import load_dataset
 from app.distributed.cluster import VARIABLE, config_of, find_group
@@ -95,7 +91,7 @@ class _WorkerGroup:
         for index, core in enumerate(cores):
             variables = {VARIABLE: config_of(addresses, index)} if len(cores) > 1 else {}
             name = f"bench: worker {index}"
-            worker = JsonWorker(name, "app.bench.scaling", str(file), folder=file.parent, **variables)
+            worker = JsonWorker(name, "app.bench.scaling", file, folder=file.parent, **variables)
             os.sched_setaffinity(worker.process.pid, {core})
             self.workers.append(worker)
 
@@ -111,16 +107,12 @@ class _WorkerGroup:
             worker.close()
 
 
-def main(file: str) -> None:
+def answers(file: str) -> Iterator[list[float]]:
     """Be one worker."""
-    answers = answer_stream()
     from app.bench.timers import fit_seconds
     from app.training.setup import prepare
 
     with tempfile.TemporaryDirectory() as folder, find_group() as group:
         job = prepare(load_experiment(Path(file)), group)
-        serve(lambda steps: fit_seconds(job, steps, Path(folder)), answers)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
+        for steps in steps_asked():
+            yield fit_seconds(job, steps, Path(folder))

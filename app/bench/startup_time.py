@@ -1,17 +1,13 @@
-"""From nothing to the first step, timed in a process of its own.
-
-`python -m app.bench.startup_time EXPERIMENT.yaml BEGAN [profile]` answers with one line of JSON; BEGAN is
-the clock when the process was started.
-"""
+"""From nothing to the first step, timed in a process of its own."""
 
 import contextlib
 import cProfile
 import pstats
-import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from app.bench.json_worker import JsonWorker, answer_stream, send
+from app.bench.json_worker import JsonWorker
 from app.config import load_experiment
 
 
@@ -22,12 +18,11 @@ def start_up(file: Path) -> dict[str, float]:
         `imports`, `preparation` (data, network, compilation), `first_step`, `total`, and `own_code`: what is
         spent inside functions of app/ and models/ themselves, measured under a profiler in a second process.
     """
-    plain, profiled = _child(file), _child(file, "profile")
-    return plain | {"own_code": profiled["own_code"]}
+    return _child(file, False) | {"own_code": _child(file, True)["own_code"]}
 
 
-def _child(file: Path, *more: str) -> dict[str, float]:
-    arguments = [file, time.time(), *more]
+def _child(file: Path, profiled: bool) -> dict[str, float]:
+    arguments = [file, time.time(), profiled]
     worker = JsonWorker("bench: start-up", "app.bench.startup_time", *arguments, folder=file.parent)
     with contextlib.closing(worker):
         return worker.answer()
@@ -51,12 +46,11 @@ def _measure(file: Path, began: float) -> dict[str, float]:
     }
 
 
-def main(arguments: list[str]) -> None:
-    """Be the process that is timed."""
-    profile = cProfile.Profile() if "profile" in arguments else None
-    answers = answer_stream()
+def answers(file: str, began: float, profiled: bool) -> Iterator[dict[str, float]]:
+    """Be the process that is timed; `began` is the clock when it was started."""
+    profile = cProfile.Profile() if profiled else None
     with profile or contextlib.nullcontext():
-        parts = _measure(Path(arguments[0]), float(arguments[1]))
+        parts = _measure(Path(file), began)
     if profile:
         code = Path(__file__).resolve().parents[2]
         ours = tuple(str(code / package) for package in ("app", "models"))
@@ -65,8 +59,4 @@ def main(arguments: list[str]) -> None:
         parts["own_code"] = sum(
             own for (file, *_), (_, _, own, _, _) in times.items() if file.startswith(ours)
         )
-    send(parts, answers)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+    yield parts

@@ -29,7 +29,7 @@ def find_images(text: str, out: TextIO | None = None) -> list[Path]:
     elif os.path.lexists(name):
         return [Path(name)]
     elif glob.has_magic(name):
-        found = [path for path in glob.glob(name, recursive=True) if not os.path.isdir(path)]
+        found = [path for path in set(glob.glob(name, recursive=True)) if not os.path.isdir(path)]
     else:
         raise UserError(
             f"IMAGES={shown_pattern(text)}: no such file or folder. It may be an image, a folder of images, "

@@ -60,7 +60,7 @@ def evaluate(
     trained = load_trained(run, checkpoint)
     dataset, chosen = load_split(trained, split, config)
     experiment, classifier = trained.experiment, trained.classifier
-    replicas = read_record(run.environment, EnvironmentRecord).replicas if run.environment.is_file() else 1
+    replicas = read_record(run.environment, EnvironmentRecord).replicas
     size = max(1, experiment.training.batch_size // replicas)  # which one device has room for
     plain = finite_logits(split_logits(classifier, chosen, size), run.name)
     logits = finite_logits(split_logits(classifier, chosen, size, VIEWS[views], plain, below), run.name)

@@ -10,7 +10,6 @@ from matplotlib import colormaps
 from PIL import Image
 
 from app.data.chosen import find_images
-from app.data.images import listing_of
 from app.drawing.canvas import certainty_of, shortened_apart
 from app.drawing.image_grid import CAPTION_POINTS, draw_grid
 from app.errors import UserError
@@ -19,7 +18,7 @@ from app.evaluation.metrics import probabilities
 from app.files import new_folder
 from app.inference.gradcam import Attention, first_kernel, grad_cam
 from app.inference.load import CheckpointName, Trained, load_split, load_trained
-from app.inference.predict import read_images
+from app.inference.predict import read_images, report_bad_files
 from app.paths import shown
 from app.runs import Run
 from app.wording import printable
@@ -47,13 +46,18 @@ def explain(run: Run, images: str | None, checkpoint: CheckpointName | None, out
             f"explain: it needs TensorFlow, and KERAS_BACKEND is '{keras.backend.backend()}' here; unset it: "
             "a run that was trained on another backend can be explained, too"
         )
-    paths = find_images(images, out) if images is not None else None
+    paths = find_images(images, out) if images is not None else []
     trained = load_trained(run, checkpoint)
     labels: list[str] = []
-    if paths is None:
+    if images is None:
         pixels, labels, files = _validation_images(trained)
     else:
-        pixels, files = _read_files(paths, trained, out)
+        tried = paths[:MOST_IMAGES]
+        pixels, bad = read_images(tried, trained)
+        report_bad_files(bad, len(tried), images, out)
+        if len(paths) > len(tried):
+            print(f"only the first {len(tried)} of {len(paths):,} files are drawn", file=out)
+        files = [printable(path.name) for path in tried if path not in dict(bad)]
     attention = grad_cam(trained.classifier, pixels, trained.run.name)
     kernel = first_kernel(trained.classifier, pixels[0])
     folder = new_folder(run.path / "explanations")
@@ -83,21 +87,6 @@ def spread_over_classes(labels: np.ndarray, number: int) -> np.ndarray:
         positions[turn] for turn in range(number) for positions in by_class if turn < len(positions)
     ]  # the first of each class, the second of each, ...
     return np.array(turns[:number], np.int64)
-
-
-def _read_files(paths: Sequence[Path], trained: Trained, out: TextIO) -> tuple[np.ndarray, list[str]]:
-    """Return the images of the first files, and their names; those that cannot be read are left out."""
-    tried = paths[:MOST_IMAGES]
-    pixels, bad = read_images(tried, trained)
-    listing = listing_of([(shown(path), reason) for path, reason in bad])
-    if not len(pixels):
-        raise UserError(f"explain: not one of {len(tried)} image files can be read:\n{listing}")
-    if bad:
-        print(f"{len(bad)} of {len(tried)} files cannot be read and are left out:\n{listing}", file=out)
-    if len(paths) > len(tried):
-        print(f"only the first {len(tried)} of {len(paths):,} files are drawn", file=out)
-    broken = {path for path, _ in bad}
-    return pixels, [printable(path.name) for path in tried if path not in broken]
 
 
 def filter_tiles(kernel: np.ndarray) -> list[np.ndarray]:

@@ -74,7 +74,7 @@ def export(
         temporary.mkdir(parents=True)
         path = temporary / chosen.filename
         _quietly(f"FORMAT={format}: cannot be written", lambda: chosen.write(model, str(path)))
-        computed = _quietly(f"FORMAT={format}: cannot be run", lambda: _run(chosen.load(path), images))
+        computed = _quietly(f"FORMAT={format}: cannot be run", lambda: _run(chosen.runner(temporary), images))
         difference = float("inf")
         if computed.shape == expected.shape and computed.dtype == np.float32:  # as export.json states
             difference = float(np.max(np.abs(computed - expected)))
@@ -231,7 +231,8 @@ def _how_to_run(trained: Trained, chosen: Format, unsure_below: float | None) ->
         f'image = image.convert("{mode}")',
         f"image = {fit}({width}, {height}), Image.Resampling.{RESAMPLING[dataset.interpolation].name})",
         f"images = np.asarray(image){'[None, :, :, None]' if channels == 1 else '[None]'}",
-        *chosen.usage,
+        *chosen.load,
+        *chosen.run,
         'names = Path("class_names.txt").read_text(encoding="utf-8").splitlines()',
         "print(names[probabilities[0].argmax()], probabilities[0].max())",
         *([f'print("unsure" if {limit} else "sure")'] if unsure_below is not None else []),

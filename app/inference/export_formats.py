@@ -1,5 +1,6 @@
 """The export formats: how each is written, loaded and used."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,25 +14,26 @@ Runner = Callable[[np.ndarray], np.ndarray]  # images to probabilities
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of file."""
+    """A kind of file. How it is used is lines of Python, for users and for the check of a written file."""
 
     filename: str  # of the file or folder
     write: Callable[[keras.Model, str], None]  # a Keras model to a path
-    load: Callable[[Path], Runner]  # makes a written file ready to be run
-    usage: tuple[str, ...]  # how to run it, in lines of Python that make `probabilities` of `images`
+    load: tuple[str, ...]  # makes the file ready, run in its folder
+    run: tuple[str, ...]  # makes `probabilities` of `images`
     modules: tuple[str, ...] = ()  # what it needs of the extra `export`
 
+    def runner(self, folder: Path) -> Runner:
+        """Return what the lines compute with the file in `folder`."""
+        names: dict[str, Any] = {}
+        with contextlib.chdir(folder):
+            exec("\n".join(self.load), names)
 
-def _load_keras(path: Path) -> Runner:
-    model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    return lambda images: keras.ops.convert_to_numpy(model(images, training=False))
+        def run(images: np.ndarray) -> np.ndarray:
+            names["images"] = images
+            exec("\n".join(self.run), names)
+            return names["probabilities"]
 
-
-def _load_saved_model(path: Path) -> Runner:
-    import tensorflow as tf  # here, because other backends may run without TensorFlow
-
-    artefact = tf.saved_model.load(str(path))
-    return lambda images: artefact.serve(images).numpy()
+        return run
 
 
 def _write_onnx(model: keras.Model, path: str) -> None:
@@ -51,14 +53,6 @@ def _erfc_in_onnx(graph: Any, node: Any, **_: Any) -> None:
     graph.insert_new_node_on_output("Add", negative, inputs=[negative, one])
 
 
-def _load_onnx(path: Path) -> Runner:
-    import onnxruntime  # of the extra
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda images: session.run(None, {name: images})[0]
-
-
 def _write_tflite(model: keras.Model, path: str) -> None:
     import tensorflow as tf  # here, because other backends may run without TensorFlow
 
@@ -66,63 +60,39 @@ def _write_tflite(model: keras.Model, path: str) -> None:
     model.export(path, format="litert", verbose=False, target_spec=builtins)
 
 
-def _load_tflite(path: Path) -> Runner:
-    from ai_edge_litert.interpreter import Interpreter  # of the extra
-
-    interpreter = Interpreter(str(path))
-    source, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-
-    def run(images: np.ndarray) -> np.ndarray:
-        interpreter.resize_tensor_input(source["index"], images.shape)
-        interpreter.allocate_tensors()
-        interpreter.set_tensor(source["index"], images)
-        interpreter.invoke()
-        return interpreter.get_tensor(result["index"])
-
-    return run
-
-
 FORMATS = {
     "keras": Format(
         "model.keras",
         keras.Model.save,
-        _load_keras,
         (
             "import keras",
             "import models  # the package of the program that trained it: pip install of its checkout",
             'model = keras.saving.load_model("model.keras")',
-            "probabilities = model.predict(images, verbose=0)",
         ),
+        ("probabilities = keras.ops.convert_to_numpy(model(images))",),
     ),
     "saved_model": Format(
         "saved_model",
         lambda model, path: model.export(path, format="tf_saved_model", verbose=False),
-        _load_saved_model,
-        (
-            "import tensorflow as tf",
-            'model = tf.saved_model.load("saved_model")',
-            "probabilities = model.serve(images).numpy()",
-        ),
+        ("import tensorflow as tf", 'model = tf.saved_model.load("saved_model")'),
+        ("probabilities = model.serve(images).numpy()",),
     ),
     "onnx": Format(
         "model.onnx",
         _write_onnx,
-        _load_onnx,
-        (
-            "import onnxruntime",
-            'session = onnxruntime.InferenceSession("model.onnx")',
-            "probabilities = session.run(None, {session.get_inputs()[0].name: images})[0]",
-        ),
+        ("import onnxruntime", 'session = onnxruntime.InferenceSession("model.onnx")'),
+        ("probabilities = session.run(None, {session.get_inputs()[0].name: images})[0]",),
         ("onnx", "onnxruntime", "tf2onnx"),
     ),
     "tflite": Format(
         "model.tflite",
         _write_tflite,
-        _load_tflite,
         (
             "from ai_edge_litert.interpreter import Interpreter",
             'interpreter = Interpreter("model.tflite")',
             'number = interpreter.get_input_details()[0]["index"]',
+        ),
+        (
             "interpreter.resize_tensor_input(number, images.shape)",
             "interpreter.allocate_tensors()",
             "interpreter.set_tensor(number, images)",

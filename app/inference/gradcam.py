@@ -18,7 +18,7 @@ from models import ImageClassifier
 from models.inspect import Call, intercepted
 
 BATCH_SIZE = 8  # the maps of a large network are large
-Outputs = list[tuple[keras.layers.Layer, Any]]
+Calls = list[tuple[keras.layers.Layer, bool, Any]]  # a layer, and what it takes in (True) or puts out (False)
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,12 @@ def grad_cam(classifier: ImageClassifier, images: np.ndarray, run_name: str) -> 
     logits, heat = [], []
     for batch in batches_of(images, BATCH_SIZE):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            with watched([layer], tape, takes) as outputs:
+            with noted([layer], tape, takes) as heard:
                 answers = classifier(batch, training=False)
             predicted = tf.one_hot(tf.argmax(answers, axis=-1), answers.shape[-1], dtype=answers.dtype)
             # No image influences another, so the gradient of the sum holds that of each image's own logit.
             score = tf.reduce_sum(answers * predicted)
-        output = outputs[-1][1]
+        output = next(value for _, is_taken, value in reversed(heard) if is_taken == takes)
         gradient = tape.gradient(score, output, unconnected_gradients="zero")
         weights = np.mean(_float32(gradient), axis=(1, 2), keepdims=True)
         heat.append(np.maximum(np.sum(weights * _float32(output), axis=-1), 0.0))
@@ -93,37 +93,31 @@ def _float32(tensor: Any) -> np.ndarray:
     return ops.convert_to_numpy(ops.cast(tensor, "float32"))
 
 
-def _all_calls(classifier: ImageClassifier, image: np.ndarray) -> list[tuple[keras.layers.Layer, bool, Any]]:
-    """Return every layer and block with what it takes in (True) or puts out (False) for an image."""
-    calls: list[tuple[keras.layers.Layer, bool, Any]] = []
-
-    def note(layer: keras.layers.Layer, call: Call, *args: Any, **kwargs: Any) -> Any:
-        calls.extend((layer, True, value) for value in args[:1])
-        output = call(*args, **kwargs)
-        calls.append((layer, False, output))
-        return output
-
-    with intercepted(classifier.network._flatten_layers(include_self=False), note):
+def _all_calls(classifier: ImageClassifier, image: np.ndarray) -> Calls:
+    """Return every layer and block with what it takes in and puts out for an image."""
+    with noted(classifier.network._flatten_layers(include_self=False)) as calls:
         classifier(image[np.newaxis], training=False)
     return calls
 
 
 @contextlib.contextmanager
-def watched(layers: list[keras.layers.Layer], tape: Any = None, takes: bool = False) -> Iterator[Outputs]:
-    """Note what layers put out while the block runs, call by call, and have a tape watch it, if given.
+def noted(layers: list[keras.layers.Layer], tape: Any = None, takes: bool = False) -> Iterator[Calls]:
+    """Note what layers take in and put out while the block runs, call by call.
 
-    With `takes` it is what they take in instead.
+    A tape, if given, watches what they put out, with `takes` what they take in.
     """
-    outputs: Outputs = []
+    calls: Calls = []
 
-    def note(layer: keras.layers.Layer, call: Call, *args: Any, **kwargs: Any) -> Any:
-        if takes and tape is not None:
-            tape.watch(args[0])
-        output = call(*args, **kwargs)
-        if tape is not None and not takes:
-            tape.watch(output)
-        outputs.append((layer, args[0] if takes else output))
-        return output
+    def note(layer: keras.layers.Layer, is_taken: bool, value: Any) -> Any:
+        if tape is not None and is_taken == takes:
+            tape.watch(value)
+        calls.append((layer, is_taken, value))
+        return value
 
-    with intercepted(layers, note):
-        yield outputs
+    def handle(layer: keras.layers.Layer, call: Call, *args: Any, **kwargs: Any) -> Any:
+        for value in args[:1]:
+            note(layer, True, value)
+        return note(layer, False, call(*args, **kwargs))
+
+    with intercepted(layers, handle):
+        yield calls

@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from app.errors import UserError
-from app.inference.gradcam import watched
+from app.inference.gradcam import noted
 from models import ImageClassifier
 from models.inspect import left_as_it_was, named_layers
 from models.networks.cifar_resnet import CifarUnit
@@ -66,11 +66,11 @@ def residual_sizes(classifier: ImageClassifier, images: np.ndarray) -> tuple[np.
             "units; minimodel is, and cifar_resnet with preactivation: true"
         )
     last_layers = [unit.drop if isinstance(unit.drop, keras.layers.Layer) else unit.conv2 for unit in units]
-    with left_as_it_was(classifier), watched(last_layers) as ends, watched(units) as sums:
+    with left_as_it_was(classifier), noted(last_layers) as ends, noted(units) as sums:
         _training_logits(classifier, images)
     branches, totals = (
-        [ops.convert_to_numpy(ops.cast(output, "float32")) for _, output in outputs]
-        for outputs in (ends, sums)
+        [ops.convert_to_numpy(ops.cast(value, "float32")) for _, is_taken, value in calls if not is_taken]
+        for calls in (ends, sums)
     )
     shortcuts = [total - branch for total, branch in zip(totals, branches, strict=True)]
     return _root_mean_squares(branches), _root_mean_squares(shortcuts)

@@ -121,7 +121,8 @@ def predict(
         thumbnails.extend(pixels[: SHEET_IMAGES - len(thumbnails)])
         predictions += _predict_batch(trained, batch, pixels, dict(bad), unsure_below)
     good = [each for each in predictions if not each.problem]
-    _report_bad_files([each for each in predictions if each.problem], len(paths), images, out)
+    broken = [(each.path, each.problem) for each in predictions if each.problem]
+    report_bad_files(broken, len(paths), images, out)
     print(*_table(good), sep="\n", file=out)
     if unsure_below is not None:
         number, limit = sum(bool(each.unsure) for each in good), f"below a probability of {unsure_below:.3f}"
@@ -187,15 +188,15 @@ def _predict_batch(
     return [found[path] for path in paths]
 
 
-def _report_bad_files(bad: Sequence[Prediction], num_paths: int, text: str, out: TextIO) -> None:
+def report_bad_files(bad: BadFiles, num_paths: int, text: str, out: TextIO) -> None:
     """Name the files that cannot be read; raise if there are no others."""
     if not bad:
         return
-    listing = listing_of([(shown(each.path), each.problem) for each in bad])
+    listing = listing_of([(shown(path), reason) for path, reason in bad])
     if len(bad) < num_paths:
         print(f"{len(bad):,} of {num_paths:,} files cannot be read and are left out:\n{listing}", file=out)
     elif num_paths == 1:
-        reason = f"{printable(shown(bad[0].path))} cannot be read: {bad[0].problem}"
+        reason = f"{printable(shown(bad[0][0]))} cannot be read: {bad[0][1]}"
         raise UserError(f"IMAGES={shown_pattern(text)}: {reason}")
     else:
         raise UserError(f"IMAGES={shown_pattern(text)}: none of {num_paths:,} files can be read:\n{listing}")

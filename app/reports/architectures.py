@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import keras
 
@@ -20,7 +20,7 @@ from app.drawing.canvas import (
 )
 from app.reports.networks import build_published
 from models.inspect import count_macs, named_layers
-from models.network import Network, Published
+from models.network import Published
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,13 +34,6 @@ _TITLE = (
     "A bar is a layer with weights. Its height is the square root of its map's side (below it, in pixels); "
     "a dense layer's is that of its units."
 )
-
-
-class Bar(NamedTuple):
-    """A layer with weights."""
-
-    side: int | None  # height and width of the map it puts out, None of a dense layer
-    channels: int  # of the map; of a dense layer its units
 
 
 def draw_architectures(path: Path, networks: Sequence[Published]) -> None:
@@ -64,18 +57,19 @@ def draw_architectures(path: Path, networks: Sequence[Published]) -> None:
     options = {"ncols": len(patches), "fontsize": 8.5, "handlelength": 1.2}
     add_legend(figure, body + LEGEND_INCHES, patches, **options)
     built = [build_published(published) for published in networks]
-    rows = [weighted_layers(network) for network in built]
+    kinds = keras.layers.Conv2D | keras.layers.Dense
+    rows = [[each for _, each in named_layers(network) if isinstance(each, kinds)] for network in built]
     longest = max(map(len, rows))
-    for number, (published, network, bars) in enumerate(zip(networks, built, rows, strict=True)):
+    for number, (published, network, layers) in enumerate(zip(networks, built, rows, strict=True)):
         top = body - number * ROW_INCHES
         wide = WIDTH_INCHES - LABEL_INCHES - MARGIN
         box = LABEL_INCHES, top - ROW_INCHES + 0.04, wide, ROW_INCHES - 0.08
         axes = add_panel(figure, *box, frameon=False, xticks=[], yticks=[])
         axes.set_xlim(-1, longest)
-        _draw_bars(axes, bars, published.pixels)
+        _draw_bars(axes, layers, published.pixels)
         words = (
             f"{published.pixels} x {published.pixels} x 3, {published.num_classes} classes",
-            f"{len(bars)} layers with weights",
+            f"{len(layers)} layers with weights",
             f"{published.total / 1e6:.2f} million parameters",
             f"{count_macs(network) / 1e6:,.1f} million MACs an image",
         )
@@ -87,26 +81,17 @@ def draw_architectures(path: Path, networks: Sequence[Published]) -> None:
     save_figure(figure, path)
 
 
-def weighted_layers(network: Network) -> list[Bar]:
-    """Return a bar for each convolution and each dense layer, in the order in which the network has them."""
-    bars = []
-    for _, layer in named_layers(network):
-        if isinstance(layer, keras.layers.Conv2D):
-            bars.append(Bar(layer.output.shape[1], layer.filters))
-        elif isinstance(layer, keras.layers.Dense):
-            bars.append(Bar(None, layer.units))
-    return bars
-
-
-def _draw_bars(axes: "Axes", bars: Sequence[Bar], pixels: int) -> None:
+def _draw_bars(axes: "Axes", layers: Sequence[keras.layers.Layer], pixels: int) -> None:
     """Draw the image and the layers of a network, and below them the side of the map where it changes."""
     axes.set_ylim(-0.72, 0.52)
     axes.bar(-0.5, 1.0, 0.8, -0.5, color=GREY)
     last: int | None = None
-    for place, (side, channels) in enumerate(bars):
-        fraction = channels / MOST_UNITS if side is None else side / pixels
+    for place, layer in enumerate(layers):
+        is_dense = isinstance(layer, keras.layers.Dense)
+        side = None if is_dense else layer.output.shape[1]
+        fraction = layer.units / MOST_UNITS if is_dense else layer.output.shape[1] / pixels
         tall = math.sqrt(min(fraction, 1.0))
-        colour = VERMILION if side is None else shade(channels)
+        colour = VERMILION if is_dense else shade(layer.filters)
         axes.bar(place + 0.5, tall, 0.8, -tall / 2, color=colour)
         if side is not None and side != last:
             axes.text(place + 0.92, -0.55, str(side), fontsize=6.2, ha="right", va="top", color=GREY)

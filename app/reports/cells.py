@@ -28,13 +28,13 @@ def seconds_text(seconds: float) -> str:
     return f"{seconds:,.0f}" if seconds >= 9.95 else f"{seconds:.1f}" if seconds >= 0.95 else f"{seconds:.2g}"
 
 
-def data_name(experiment: Experiment, dataset: DatasetRecord | None) -> str:
+def data_name(experiment: Experiment, dataset: DatasetRecord) -> str:
     """Return the data's name, with the kind of files where they are not the published arrays."""
     settings = experiment.dataset
     name: str = settings.name
     if name == "image_folder" and settings.data_dir:
         name = printable(Path(settings.data_dir).name) or name
-    kinds = re.findall(r"\((?:[\d,]+ )?(\.\w+(?: \.\w+)*) files\)", dataset.source) if dataset else []
+    kinds = re.findall(r"\((?:[\d,]+ )?(\.\w+(?: \.\w+)*) files\)", dataset.source)
     return f"{name} as {kinds[-1]}" if kinds else name
 
 

@@ -25,8 +25,7 @@ LEAST_SEEDS = 3  # for a word on recipes
 
 def _images(group: Group) -> str:
     """Return what the same validation images in the same order have in common; unknown ones nothing."""
-    dataset = group.first.dataset
-    return (dataset and dataset.validation_fingerprint) or group.name
+    return group.first.dataset.validation_fingerprint or group.name
 
 
 def all_on_same_images(groups: Sequence[Group]) -> bool:
@@ -96,8 +95,6 @@ def _judge(trial: Trial) -> tuple[np.ndarray, np.ndarray]:
     """
     if trial.metrics is None:
         raise UserError("its run is not finished")
-    if trial.dataset is None:
-        raise UserError(f"{shown(trial.run.dataset)} is missing")
     path, images = trial.run.predictions, trial.dataset.num_images.val
     labels, logits = read_predictions(path, trial.metrics.checkpoint, len(trial.dataset.class_names))
     if len(labels) != images:

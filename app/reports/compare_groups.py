@@ -38,7 +38,8 @@ class Trial:
     run: Run
     experiment: Experiment
     metrics: MetricsRecord | None  # None where it is not finished
-    dataset: DatasetRecord | None
+    dataset: DatasetRecord
+    environment: EnvironmentRecord
 
     @functools.cached_property
     def rows(self) -> list[Row]:
@@ -49,6 +50,11 @@ class Trial:
     def finished(self) -> bool:
         """Whether training reached its end."""
         return self.metrics is not None
+
+    @property
+    def starting_weights(self) -> str | None:
+        """The hash of the weights that it began with, None where it is not known."""
+        return self.environment.starting_weights.get("sha256")
 
     @property
     def accuracy(self) -> float | None:
@@ -147,19 +153,12 @@ def same_but_for_seed(one: Trial, other: Trial) -> bool:
         one.finished
         and other.finished
         and one.experiment.name == other.experiment.name
-        and (one.dataset and one.dataset.fingerprint) == (other.dataset and other.dataset.fingerprint)
+        and one.dataset.fingerprint == other.dataset.fingerprint
         and one.experiment.agrees_with(other.experiment, _SEED_ONLY)
         and not any(detour(each.run, each.experiment) for each in (one, other))
         and _chose_settings(one) == _chose_settings(other)
-        and _start(one) == _start(other)
+        and one.starting_weights == other.starting_weights
     )
-
-
-def _start(trial: Trial) -> str | None:
-    """Return the hash of the weights that a run began with, None where it is not known."""
-    file = trial.run.environment
-    known = read_record(file, EnvironmentRecord).starting_weights if file.is_file() else {}
-    return known.get("sha256")
 
 
 def _chose_settings(trial: Trial) -> bool:
@@ -178,7 +177,8 @@ def read_trial(run: Run) -> Trial:
         run,
         load_run_experiment(run),
         metrics=read_record(run.metrics, MetricsRecord) if run.finished else None,
-        dataset=read_record(run.dataset, DatasetRecord) if run.dataset.exists() else None,
+        dataset=read_record(run.dataset, DatasetRecord),
+        environment=read_record(run.environment, EnvironmentRecord),
     )
 
 
@@ -191,7 +191,7 @@ def differing_settings(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
     every = [trial.experiment for group in groups for trial in group.trials]
 
     def texts(trial: Trial) -> dict[str, str]:
-        experiment, start = trial.experiment, _start(trial)
+        experiment, start = trial.experiment, trial.starting_weights
         flat = experiment.flat(exclude=_NO_SETTINGS)
         found = {key: _text(value) for key, value in flat.items() if value is not None}
         if experiment.model.weights and start:

@@ -5,8 +5,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from app.machine import accelerators
-from app.reading import read_record
-from app.records import EnvironmentRecord
 from app.reports import html as page
 from app.reports.cells import data_name, percent, seconds_text, source_cell
 from app.reports.compare_chance import all_on_same_images
@@ -176,10 +174,9 @@ def _tiles(groups: Sequence[Group]) -> list[tuple[str, str]]:
 
 
 def _processors(groups: Sequence[Group]) -> set[tuple[str, ...]]:
-    """Return the processors and accelerators that runs were trained on, as far as they are known."""
-    files = [trial.run.environment for group in groups for trial in group.trials]
-    known = [read_record(path, EnvironmentRecord) for path in files if path.is_file()]
-    return {(each.cpu.model, *accelerators(each.devices)) for each in known}
+    """Return the processors and accelerators that runs were trained on."""
+    found = [trial.environment for group in groups for trial in group.trials]
+    return {(each.cpu.model, *accelerators(each.devices)) for each in found}
 
 
 def _caption(groups: Sequence[Group]) -> str:

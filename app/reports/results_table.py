@@ -3,7 +3,6 @@
 import re
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from app.config import Experiment, list_experiments, load_experiment
@@ -12,10 +11,9 @@ from app.evaluation.records import evaluations_on_test
 from app.files import split_at_marks, write_text
 from app.machine import describe_machine
 from app.paths import experiments_dir, project_root, shown
-from app.reading import read_record
-from app.records import DatasetRecord, EnvironmentRecord, MetricsRecord
 from app.reports.cells import FREE_SETTINGS, data_name, percent, seconds_text, source_cell
-from app.runs import Run, detour, list_runs, load_run_experiment
+from app.reports.compare_groups import Trial, read_trial
+from app.runs import detour, list_runs
 
 START = "<!-- make results writes from here -->"
 END = "<!-- to here -->"
@@ -31,29 +29,6 @@ NETWORK_HEADINGS = ("network", "experiment", "data", "validated on", "epochs", "
 _FREE = FREE_SETTINGS | {"seed": True}
 _KIND = ("images", "number format", "machine", "starting weights")
 _Cells = dict[str, str]
-
-
-@dataclass(frozen=True)
-class _Finished:
-    """A finished run with its records."""
-
-    run: Run
-    experiment: Experiment
-    metrics: MetricsRecord
-    dataset: DatasetRecord
-    environment: EnvironmentRecord
-
-    @property
-    def planned(self) -> int:
-        """The epochs of its training, which may have stopped early."""
-        return self.experiment.training.num_epochs
-
-    @property
-    def kind(self) -> tuple[str, ...]:
-        """What must be equal in runs of which means are taken, as `_KIND` names it."""
-        machine = describe_machine(self.environment)
-        start = self.environment.starting_weights.get("sha256", "")
-        return self.dataset.fingerprint, self.experiment.training.precision, machine, start
 
 
 def write_results_table() -> list[str]:
@@ -134,7 +109,18 @@ def _epochs(row: _Cells) -> tuple[int, int]:
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
-def _choose(experiment: Experiment) -> tuple[list[_Finished], list[str]]:
+def _planned(trial: Trial) -> int:
+    """Return the epochs of a run's training, which may have stopped early."""
+    return trial.experiment.training.num_epochs
+
+
+def _kind(trial: Trial) -> tuple[str | None, ...]:
+    """Return what must be equal in runs of which means are taken, as `_KIND` names it."""
+    machine, precision = describe_machine(trial.environment), trial.experiment.training.precision
+    return trial.dataset.fingerprint, precision, machine, trial.starting_weights
+
+
+def _choose(experiment: Experiment) -> tuple[list[Trial], list[str]]:
     """Return the runs whose metrics count for an experiment, and a remark on each that is left out.
 
     They have the data, number format, machine and starting weights of the newest of them, and as many epochs.
@@ -144,13 +130,7 @@ def _choose(experiment: Experiment) -> tuple[list[_Finished], list[str]]:
         if not run.finished:
             continue
         try:
-            finished = _Finished(
-                run,
-                load_run_experiment(run),
-                read_record(run.metrics, MetricsRecord),
-                read_record(run.dataset, DatasetRecord),
-                read_record(run.environment, EnvironmentRecord),
-            )
+            finished = read_trial(run)
         except UserError as error:
             remarks.append(f"{run.name}: left out; it cannot be read ({error})")
             continue
@@ -166,32 +146,32 @@ def _choose(experiment: Experiment) -> tuple[list[_Finished], list[str]]:
     if not found:
         return [], remarks
     planned = experiment.with_epochs_for(found[-1].dataset.num_images.train).training.num_epochs
-    most = max((each.planned for each in found), key=lambda epochs: (epochs == planned, epochs))
-    longest = [each for each in found if each.planned == most]
-    seeds: dict[int, _Finished] = {}
+    most = max(map(_planned, found), key=lambda epochs: (epochs == planned, epochs))
+    longest = [each for each in found if _planned(each) == most]
+    seeds: dict[int, Trial] = {}
     for each in longest:
-        if each.kind == longest[-1].kind:
+        if _kind(each) == _kind(longest[-1]):
             seeds.pop(each.experiment.seed, None)  # the newest is to be the last
             seeds[each.experiment.seed] = each
     chosen = list(seeds.values())
     for each in found:
         if each not in chosen:
-            pairs = zip(_KIND, each.kind, longest[-1].kind, strict=True)
+            pairs = zip(_KIND, _kind(each), _kind(longest[-1]), strict=True)
             others = " and ".join(name for name, its, theirs in pairs if its != theirs)
             why = f"other {others}" if others else "other epochs, or the same seed"
             remarks.append(f"{each.run.name}: left out; {why}, beside {chosen[-1].run.name}")
     return chosen, remarks
 
 
-def _result(experiment: Experiment, chosen: Sequence[_Finished]) -> tuple[_Cells, str]:
+def _result(experiment: Experiment, chosen: Sequence[Trial]) -> tuple[_Cells, str]:
     """Return the cells of an experiment's line from what its runs left behind, and a summary in words."""
     newest = chosen[-1]
-    metrics, counts = [each.metrics for each in chosen], newest.dataset.num_images
+    metrics, counts = [each.metrics for each in chosen if each.metrics], newest.dataset.num_images
     planned = experiment.with_epochs_for(counts.train).training.num_epochs
     trained = sorted({each.timing.epochs for each in metrics})
     stopped = f", stopped after {' to '.join(map(str, {trained[0]: 0, trained[-1]: 0}))}"
-    epochs = f"{newest.planned} of {planned}{stopped if trained != [newest.planned] else ''}"
-    split = newest.metrics.split
+    epochs = f"{_planned(newest)} of {planned}{stopped if trained != [_planned(newest)] else ''}"
+    split = metrics[-1].split
     seconds = seconds_text(statistics.median(each.timing.seconds_per_epoch for each in metrics))
     last = _mean(each.final.val_accuracy for each in metrics)
     headline = _mean(each.headline.val_accuracy for each in metrics)
@@ -214,7 +194,7 @@ def _result(experiment: Experiment, chosen: Sequence[_Finished]) -> tuple[_Cells
         split,
         epochs,
         f"{len(chosen)}",
-        headline if newest.metrics.on_test else last,
+        headline if metrics[-1].on_test else last,
         best,
         test,
         source_cell(experiment).replace("|", "&#124;"),

@@ -126,7 +126,7 @@ def test_a_bfloat16_network_is_exported_in_float32(format, bfloat16_run, tmp_pat
     pixels = images.astype(np.float32) / 255.0
     constants = trained.data.content["normalization"]
     logits = network((pixels - np.float32(constants["mean"])) / np.float32(constants["deviation"]))
-    found = FORMATS[format].load(folder / FORMATS[format].filename)(images)
+    found = FORMATS[format].runner(folder)(images)
     wanted = softmax(np.asarray(logits) / facts["temperature"])
     np.testing.assert_allclose(found, wanted, atol=1e-4)
 
@@ -234,7 +234,7 @@ def test_every_network_can_be_converted(name, format, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         FORMATS[format].write(with_probabilities(classifier, shape, 0.7), str(path))
-    found = FORMATS[format].load(path)(images)
+    found = FORMATS[format].runner(tmp_path)(images)
     logits = np.asarray(classifier(images, training=False))
     np.testing.assert_allclose(found, softmax(logits / 0.7), atol=1e-4)
 

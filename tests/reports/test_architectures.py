@@ -1,10 +1,10 @@
 """The networks side by side: the bars are the layers, and every word can be read."""
 
 import pytest
+from matplotlib.colors import to_rgba
 
 from app.drawing.canvas import VERMILION
-from app.reports.architectures import Bar, draw_architectures, shade, weighted_layers
-from app.reports.networks import build_published
+from app.reports.architectures import draw_architectures, shade
 from models import published_networks
 from tests.drawing.test_curves import has_colour
 from tests.evaluation.test_image_sheets import assert_legible, texts_of
@@ -12,12 +12,14 @@ from tests.evaluation.test_image_sheets import assert_legible, texts_of
 NETWORKS = {published.name: published for published in published_networks()[:10]}
 
 
-def test_bars_are_the_layers_of_the_source():
-    lenet = [Bar(28, 6), Bar(10, 16), Bar(None, 120), Bar(None, 84), Bar(None, 10)]
-    assert weighted_layers(build_published(NETWORKS["lenet5"])) == lenet
-    vgg = weighted_layers(build_published(NETWORKS["vgg16"]))
-    assert [bar.side for bar in vgg] == [32] * 2 + [16] * 2 + [8] * 3 + [4] * 3 + [2] * 3 + [None] * 3
-    assert [bar.channels for bar in vgg] == [64] * 2 + [128] * 2 + [256] * 3 + [512] * 8 + [10]
+def test_bars_are_the_layers_of_the_source(tmp_path, figures):
+    draw_architectures(tmp_path / "a.png", [NETWORKS["vgg16"]])
+    bars = figures[0].axes[0].patches[1:]
+    sides, units = [32] * 2 + [16] * 2 + [8] * 3 + [4] * 3 + [2] * 3, [512, 512, 10]
+    expected = [(side / 32) ** 0.5 for side in sides] + [(each / 2048) ** 0.5 for each in units]
+    assert [bar.get_height() for bar in bars] == pytest.approx(expected)
+    colours = [shade(channels) for channels in [64] * 2 + [128] * 2 + [256] * 3 + [512] * 6]
+    assert [bar.get_facecolor() for bar in bars] == [to_rgba(each) for each in [*colours, *[VERMILION] * 3]]
 
 
 def test_heights_are_square_roots_of_sides_and_of_units(tmp_path, figures):

@@ -56,17 +56,16 @@ def leave_run(name, num_epochs=3, accuracy=None, seed=0, images="same", **sectio
         for epoch in range(1, num_epochs + 1)
     ]
     runs.write_history(run.history, rows)
-    if images:
-        counts = {"train": 400, "val": 100}
-        classes = ["a", "b", "c"]
-        drawn = f"{images} {content['dataset'].get('validation')}"
-        changes = {
-            "fingerprint": images,
-            "validation_fingerprint": drawn,
-            "num_images": counts,
-            "class_names": classes,
-        }
-        files.write_json(run.dataset, DATASET | changes)
+    drawn = f"{images} {content['dataset'].get('validation')}"
+    counts, classes = {"train": 400, "val": 100}, ["a", "b", "c"]
+    data = {
+        "fingerprint": images,
+        "validation_fingerprint": drawn,
+        "num_images": counts,
+        "class_names": classes,
+    }
+    files.write_json(run.dataset, DATASET | data)
+    files.write_json(run.environment, ENVIRONMENT)
     if accuracy is not None:
         on_test = content["dataset"].get("validation") == "test"
         which = "last epoch" if on_test else "best epoch"
@@ -306,7 +305,7 @@ def test_wrong_use_leaves_no_folder(home, capsys, arguments, words):
     assert not (home / "runs" / "comparisons").exists()
 
 
-@pytest.mark.parametrize("name", ["history", "metrics", "dataset", "experiment"])
+@pytest.mark.parametrize("name", ["history", "metrics", "dataset", "environment", "experiment"])
 @pytest.mark.parametrize("content", ["", "[1]", "{", "\0"])
 def test_damaged_files_are_named_and_leave_no_folder(home, capsys, name, content):
     leave_run("two", accuracy=0.5)
