@@ -12,6 +12,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from pydantic import ValidationError
 
+from app.config.training import best_mode
 from app.errors import UserError
 from app.files import read_bytes
 from app.paths import shown
@@ -118,10 +119,10 @@ def _history_row(cells: list[str], epoch: int) -> Row:
     return row
 
 
-def best_row(rows: Sequence[Row], monitor: str, mode: str) -> Row | None:
+def best_row(rows: Sequence[Row], monitor: str) -> Row | None:
     """Return the row of the best epoch (the first of equals), None where no value is finite."""
     finite = [row for row in rows if math.isfinite(row.get(monitor, math.nan))]
-    return (max if mode == "max" else min)(finite, key=lambda row: row[monitor], default=None)
+    return (max if best_mode(monitor) == "max" else min)(finite, key=lambda row: row[monitor], default=None)
 
 
 def read_predictions(

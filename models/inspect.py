@@ -31,7 +31,7 @@ def summary_of(network: keras.Model) -> str:
 
 
 def named_layers(model: keras.Model, path: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
-    """Yield every layer that is not itself made of layers, under its attributes' names, in their order."""
+    """Yield the layers that are not made of layers themselves, by dotted names such as `units.3.conv`."""
     for name, value in vars(model).items():
         if not name.startswith("_"):
             yield from _layers_in(value, f"{path}{name}")
@@ -40,7 +40,7 @@ def named_layers(model: keras.Model, path: str = "") -> Iterator[tuple[str, kera
 def _layers_in(value: Any, path: str) -> Iterator[tuple[str, keras.layers.Layer]]:
     if isinstance(value, list | tuple):
         for number, item in enumerate(value):
-            yield from _layers_in(item, f"{path}[{number}]")
+            yield from _layers_in(item, f"{path}.{number}")
     elif isinstance(value, keras.Model):
         yield from named_layers(value, f"{path}.")
     elif isinstance(value, keras.layers.Layer):
@@ -48,10 +48,8 @@ def _layers_in(value: Any, path: str) -> Iterator[tuple[str, keras.layers.Layer]
 
 
 def weighted_layers(model: keras.Model) -> dict[str, keras.layers.Layer]:
-    """Return the layers with weights by dotted names such as `units.3.conv`; the last one is the head."""
-    return {
-        path.replace("[", ".").replace("]", ""): layer for path, layer in named_layers(model) if layer.weights
-    }
+    """Return the layers with weights by their dotted names; the last one is the head."""
+    return {path: layer for path, layer in named_layers(model) if layer.weights}
 
 
 def matches(name: str, pattern: str) -> bool:

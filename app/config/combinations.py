@@ -6,7 +6,7 @@ from typing import Any
 
 from app.config.arguments import Finding, catalogue, split_layer, value_at
 from app.config.schedules import SCHEDULE_PATHS
-from app.config.schema import MIXING
+from app.config.schema import MIXING, leaves
 from app.config.sweep import MAX_COMBINATIONS, Range, SweepConfig
 from app.config.training import AUTO_EPOCHS
 from app.wording import received
@@ -20,7 +20,7 @@ REFUSED = {
         (f"dataset.{key}" for key in ("name", "data_dir", "validation", "fold", "split_seed")), _OTHER_IMAGES
     ),
     **dict.fromkeys((f"dataset.{key}" for key in ("exclude", "relabel", "on_bad_image")), _OTHER_IMAGES),
-    **dict.fromkeys(("training.monitor", "training.mode"), "decides which epoch counts, not what is learned"),
+    "training.monitor": "decides which epoch counts, not what is learned",
     **dict.fromkeys(
         ("training.checkpoint_every_minutes", "training.devices", "training.determinism"), _NOT_LEARNED
     ),
@@ -160,7 +160,7 @@ def search_findings(sweep: SweepConfig, epochs: int | str) -> Iterator[Finding]:
     if sweep.objective == "val_loss":
         refused["training.loss.softmax_before_loss"] = refused["model.head_l2"] = OBJECTIVE
     reached = {
-        key: sorted({leaf for value in setting.checked for leaf in _leaves(key, value)})
+        key: sorted({leaf for value in setting.checked for leaf, _ in leaves({key: value})})
         for key, setting in sweep.space.items()
     }
     for key, setting in sweep.space.items():
@@ -184,15 +184,6 @@ def search_findings(sweep: SweepConfig, epochs: int | str) -> Iterator[Finding]:
     elif sweep.sampler == "grid" and number and number > sweep.trials:
         message = f"must be {number}, the combinations of the grid, or more; got {sweep.trials}"
         yield Finding(("sweep", "trials"), message)
-
-
-def _leaves(key: str, value: Any) -> Iterator[str]:
-    """Yield the dotted keys of the experiment that a value of the key `key` sets."""
-    if isinstance(value, dict) and value:
-        for name, inner in value.items():
-            yield from _leaves(f"{key}.{name}", inner)
-    else:
-        yield key
 
 
 def _within(key: str, section: str) -> bool:

@@ -28,8 +28,6 @@ def schema_findings(error: ValidationError) -> Iterator[Finding]:
         for rate in SCHEDULE_PATHS:
             if path[: len(rate)] == rate and len(path) > len(rate):  # the next item is the schedule's name
                 section, path = f"{path[len(rate)]}", (*rate, *path[len(rate) + 1 :])
-        if kind == "default_factory_not_called":  # follows from an error that is reported itself
-            continue
         if kind == "union_tag_not_found":
             schedules = [each.model_fields for each in get_args(get_args(AnySchedule)[0])]
             allowed = ", ".join(sorted(each["schedule"].default for each in schedules))

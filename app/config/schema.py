@@ -161,15 +161,8 @@ class Experiment(Section):
 
     def flat(self, exclude: Mapping[str, Any] | set[str] | None = None) -> dict[str, Any]:
         """Return the settings as JSON values by dotted key."""
-
-        def leaves(content: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-            for key, value in content.items():
-                if isinstance(value, dict):
-                    yield from leaves(value, f"{prefix}{key}.")
-                else:
-                    yield prefix + key, value
-
-        found = dict(leaves(self.model_dump(mode="json", exclude=exclude), ""))
+        content = self.model_dump(mode="json", exclude=exclude)
+        found = {key: value for key, value in leaves(content) if value != {}}
         if len(self.optimizer.rate_multipliers) > 1:  # a mapping has no order, but the first match counts
             found["optimizer.rate_multipliers"] = [*self.optimizer.rate_multipliers]
         return found
@@ -189,3 +182,12 @@ class Experiment(Section):
     def with_auto_of(self, trained: Self) -> Self:
         """Return the experiment with the values that its keys `auto` came to in a run."""
         return self.with_auto(precision=trained.training.precision, epochs=trained.training.epochs)
+
+
+def leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield what a mapping of mappings holds by dotted key; of a mapping, where that is empty."""
+    for key, value in content.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

@@ -179,9 +179,7 @@ def _corners(settings: Sequence[Range | Choice]) -> list[Corner]:
 
 def _base(experiment: Experiment, mark: Mark) -> Node:
     """Return what trials change: the experiment without its sweep."""
-    content = file_content(experiment.model_copy(update={"sweep": None}))
-    del content["training"]["mode"]  # follows from the monitor, which may be changed
-    return node_of(content, mark)
+    return node_of(file_content(experiment.model_copy(update={"sweep": None})), mark)
 
 
 def _changes(settings: Mapping[str, Any], mark: Mark) -> Node:

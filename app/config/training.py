@@ -1,8 +1,8 @@
 """The section `training` of an experiment file."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, model_validator
 
 from app.config.dataset import Text
 from app.config.schedules import Epochs, NotNegative, Positive, Section, one_rule
@@ -73,11 +73,9 @@ class TrainingConfig(Section):
     )
     loss: LossConfig = Field(LossConfig(), description="Options of the cross-entropy in training.")
     monitor: Literal["val_accuracy", "val_loss", "accuracy", "loss"] = Field(
-        "val_accuracy", description="Metric that decides which epoch's weights are kept as the best."
-    )
-    mode: Literal["max", "min"] = Field(
-        default_factory=lambda data: best_mode(data.get("monitor", "")),
-        description="Whether the largest or the smallest `monitor` is the best; follows from it.",
+        "val_accuracy",
+        description="Metric that decides which epoch's weights are kept as the best: those of the largest "
+        "accuracy or of the smallest loss.",
     )
     early_stopping: EarlyStopping | None = Field(
         None, description="Stop where `monitor` no longer improves; without it all epochs are trained."
@@ -125,17 +123,15 @@ class TrainingConfig(Section):
         """Which weights are validated, evaluated and exported."""
         return "average" if self.ema else "raw"
 
-    @field_validator("mode")
+    @model_validator(mode="before")
     @classmethod
-    def _mode_fits_monitor(cls, value: str, info: ValidationInfo) -> str:
-        monitor = info.data.get("monitor")
-        if monitor and value != best_mode(monitor):
-            raise ValueError(
-                f"must be '{best_mode(monitor)}' with monitor '{monitor}'; give both, or no mode"
-            )
-        return value
+    def _without_mode(cls, content: Any) -> Any:
+        """Leave out a key of earlier commits, of which only what follows from `monitor` was legal."""
+        given = content if isinstance(content, dict) else {}
+        known = given.get("mode") == best_mode(given.get("monitor", "val_accuracy"))
+        return {key: each for key, each in given.items() if key != "mode"} if known else content
 
 
-def best_mode(monitor: str) -> Literal["max", "min"]:
+def best_mode(monitor: Any) -> Literal["max", "min"]:
     """Return whether the largest or the smallest value of `monitor` is the best."""
-    return "max" if monitor.endswith("accuracy") else "min"
+    return "max" if str(monitor).endswith("accuracy") else "min"

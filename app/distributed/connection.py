@@ -7,7 +7,7 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from app.errors import UserError
@@ -85,6 +85,15 @@ class Connection:
             self.socket.shutdown(socket.SHUT_RDWR)
         self.file.close()
         self.socket.close()
+
+
+def beats(ended: threading.Event, seconds: float, late_seconds: float) -> Iterator[bool]:
+    """Yield every `seconds`, until `ended`, whether this process was held up for `late_seconds` or more."""
+    while True:
+        began = time.monotonic()
+        if ended.wait(seconds):
+            return
+        yield time.monotonic() - began > seconds + late_seconds
 
 
 def endpoint(address: str) -> tuple[str, int]:

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
-from app.distributed.connection import Connection, connect, listener
+from app.distributed.connection import Connection, beats, connect, listener
 from app.errors import Interrupted, UserError
 
 JOIN_SECONDS = 120.0  # to wait for the other workers
@@ -212,16 +212,13 @@ class ProcessGroup:
 
     def _send_heartbeats(self) -> None:
         """Send a message every HEARTBEAT_SECONDS, and notice workers that send none."""
-        began = time.monotonic()
-        while not self._done.wait(HEARTBEAT_SECONDS):
-            late = time.monotonic() - began > HEARTBEAT_SECONDS + LOST_SECONDS / 2
+        for late in beats(self._done, HEARTBEAT_SECONDS, LOST_SECONDS / 2):
             for index, connection in self._connections.items():
                 if late:  # paused, and the others perhaps with it: they have had no time to say anything
                     connection.received_at = time.monotonic()
                 if not connection.said_bye and time.monotonic() - connection.received_at > LOST_SECONDS:
                     self._fail_without(index, f"nothing was heard of it for {LOST_SECONDS:.0f} s")
                 connection.send({"beat": True})
-            began = time.monotonic()
 
     def _fail_without(self, index: int, reason: str) -> None:
         """End all workers because one is gone."""

@@ -20,7 +20,7 @@ Stage = Literal["images", "forward", "loss", "gradient", "update"]
 class LayerCall:
     """One call of a layer. Sizes are largest absolute values, NaN or infinite where a value is."""
 
-    path: str  # the attributes that lead to the layer, such as units[3].conv1
+    path: str  # the attributes that lead to the layer, such as units.3.conv1
     layer: keras.layers.Layer
     inputs: list[Any]  # in the layer's precision, as the output
     output: Any

@@ -16,7 +16,7 @@ from app.data.order import epoch_order
 from app.doctor.data_checks import CheckResult, ok_or_warn
 from app.training.setup import Job
 from models import ImageClassifier, build_model
-from models.inspect import count_macs, named_layers
+from models.inspect import count_macs, named_layers, variable_names
 from models.losses import SparseCrossentropy
 
 GRADIENT_SCALE = {"float16": 1024.0}  # smaller gradients than float16 can hold are not zero
@@ -117,9 +117,8 @@ def check_gradients(job: Job, gradients: list[Any], images: np.ndarray, labels: 
     Some are zero by design before the first step (behind a scale that starts at zero), so those get a
     second chance after one.
     """
-    variables, layers = job.classifier.trainable_variables, [*named_layers(job.classifier.network)]
-    names = {id(each): f"{path}.{each.name}" for path, layer in layers for each in layer.variables}
-    faults = _gradient_faults(gradients)
+    variables, network = job.classifier.trainable_variables, job.classifier.network
+    names, faults = variable_names(network), _gradient_faults(gradients)
     if "zero" in faults.values():
         sound = [i for i in range(len(variables)) if faults.get(i) in (None, "zero")]
         pairs = [(gradients[i], variables[i]) for i in sound]
@@ -129,7 +128,7 @@ def check_gradients(job: Job, gradients: list[Any], images: np.ndarray, labels: 
         later = _gradient_faults(first_step(job, images, labels)[2])
         faults = {i: fault for i, fault in faults.items() if fault != "zero" or later.get(i) == "zero"}
     unreached = [f"{names.get(id(variables[i]), variables[i].path)} ({fault})" for i, fault in faults.items()]
-    unreached += [f"{path} (never called)" for path, layer in layers if not layer.built]
+    unreached += [f"{path} (never called)" for path, layer in named_layers(network) if not layer.built]
     if not unreached:
         return CheckResult("ok", "gradients", f"finite and not zero for all {len(variables)} variables")
     more = f" and {len(unreached) - 5} more" if len(unreached) > 5 else ""

@@ -61,7 +61,7 @@ def draw_curves(
     title = f"{experiment.name}: {experiment.model.name} on {experiment.dataset.name}"
     title = shortened(title, 0.45 * width, SMALL_POINTS)
     monitor = experiment.training.monitor
-    best = best_row(rows, monitor, experiment.training.mode)
+    best = best_row(rows, monitor)
     mixed = " (mixed)" if experiment.mixes_images else ""
     on_test = experiment.dataset.validates_on_test
     notes = ["test"] * on_test + ["EMA"] * bool(experiment.training.ema)

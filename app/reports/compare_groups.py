@@ -25,10 +25,7 @@ _SEED_ONLY = FREE_SETTINGS | {
     "training": FREE_SETTINGS["training"] - {"epochs"},
     "dataset": {"data_dir", "exclude", "relabel"},
 }
-_NO_SETTINGS: dict[str, Any] = {
-    **LABELS,
-    "training": {"checkpoint_every_minutes", "mode"},  # the mode follows from what is monitored
-}
+_NO_SETTINGS: dict[str, Any] = {**LABELS, "training": {"checkpoint_every_minutes"}}
 
 
 @dataclass(frozen=True)

@@ -185,12 +185,8 @@ def _as_recorded(kept: Experiment, wanted: Experiment) -> Experiment:
     """
     assert kept.sweep and wanted.sweep
     free = {key: getattr(wanted.sweep, key) for key in SweepSet.not_compared["sweep"]}
-    return kept.model_copy(
-        update={
-            **{key: getattr(wanted, key) for key in LABELS},
-            "sweep": kept.sweep.model_copy(update=free),
-        }
-    )
+    labels = {key: getattr(wanted, key) for key in LABELS}
+    return kept.model_copy(update=labels | {"sweep": kept.sweep.model_copy(update=free)})
 
 
 def _study_name(experiment: Experiment, fingerprint: str, weights: str | None) -> str:

@@ -65,7 +65,7 @@ class Recorder(keras.callbacks.Callback):
         }
         progress.rows.append(row)
         progress.epoch, progress.step, progress.train_seconds = epoch + 1, 0, 0.0
-        is_best = best_row(progress.rows, training.monitor, training.mode) is row
+        is_best = best_row(progress.rows, training.monitor) is row
         if is_best and job.is_chief:
             with atomic_path(best_candidate(self.run, epoch + 1)) as temporary:
                 self.model.save(temporary)

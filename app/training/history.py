@@ -5,19 +5,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.config import Experiment
+from app.config.training import best_mode
 from app.reading import Row
 
 
-def rate_on_plateau(schedule: Mapping[str, Any], rows: Sequence[Row], monitor: str, mode: str) -> float:
+def rate_on_plateau(schedule: Mapping[str, Any], rows: Sequence[Row], monitor: str) -> float:
     """Return the learning rate of the next epoch under `reduce_on_plateau`, warm-up aside.
 
     Args:
         schedule: `PlateauSchedule` as a dict.
         rows: Of all epochs before.
         monitor: The metric whose improvements count.
-        mode: Whether it should become larger ("max") or smaller.
     """
-    sign = 1.0 if mode == "max" else -1.0
+    sign = 1.0 if best_mode(monitor) == "max" else -1.0
     rate, best, waited = schedule["peak"], -math.inf, 0
     for row in rows:
         waited += 1
@@ -31,7 +31,7 @@ def rate_on_plateau(schedule: Mapping[str, Any], rows: Sequence[Row], monitor: s
 def is_complete(experiment: Experiment, rows: Sequence[Row]) -> bool:
     """Return whether the history holds all epochs that the experiment asks for, or ends in an early stop."""
     training = experiment.training
-    stopping, sign = training.early_stopping, 1.0 if training.mode == "max" else -1.0
+    stopping, sign = training.early_stopping, 1.0 if best_mode(training.monitor) == "max" else -1.0
     if stopping is None or len(rows) >= training.num_epochs:
         return len(rows) >= training.num_epochs
     best, waited = -math.inf, 0

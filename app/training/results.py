@@ -50,7 +50,7 @@ def write_results(run: Run, job: Job, classifier: keras.Model) -> None:
     training = experiment.training
     size = max(1, training.batch_size // job.replicas.count)  # which one device has room for
     last = progress.rows[-1]
-    best = best_row(progress.rows, training.monitor, training.mode)
+    best = best_row(progress.rows, training.monitor)
     last_logits = best_logits = split_logits(classifier, dataset.val, size)
     selected = classifier
     if best is not None and best is not last:
@@ -105,7 +105,6 @@ def write_results(run: Run, job: Job, classifier: keras.Model) -> None:
             "experiment": experiment.name,
             "run": run.name,
             "monitor": training.monitor,
-            "mode": training.mode,
             "validation": dataset.split_rule,
             "weights": training.weights,
             # Where validation is the test split, picking its best epoch would be picking on the test set.

@@ -106,7 +106,7 @@ def restore_last_state(run: Run, job: Job, found: FoundState, force: bool, out: 
     refuse_or_force(run, grave, force)
     if state:
         training = job.experiment.training
-        best = best_row(state.progress.rows, training.monitor, training.mode)
+        best = best_row(state.progress.rows, training.monitor)
         if best and not (run.best_model.is_file() or best_candidate(run, int(best["epoch"])).is_file()):
             raise UserError(
                 f"{shown(run.best_model)}: no such file; it holds the network of the best epoch so far. Put "

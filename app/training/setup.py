@@ -58,7 +58,7 @@ class Job:
         schedule, training = self.experiment.scaled_optimizer.learning_rate, self.experiment.training
         rate, level = LearningRate(schedule, self.steps_per_epoch, training.num_epochs), None
         if schedule.schedule == "reduce_on_plateau":
-            level = rate_on_plateau(rate.schedule, self.progress.rows, training.monitor, training.mode)
+            level = rate_on_plateau(rate.schedule, self.progress.rows, training.monitor)
         return rate.at(step, level)
 
     def batches(self, epoch: int = 0, step: int = 0, epochs: int | None = None) -> Any:

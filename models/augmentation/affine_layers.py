@@ -25,7 +25,6 @@ class RandomAffine(Warp):
         interpolation: bilinear or nearest.
         fill: What lies outside the image: nearest (the border pixel goes on), constant (black) or
             reflect (d c b a | a b c d | d c b a).
-        seed: Start of the random draws; None for a different one each time.
     """
 
     def __init__(
@@ -35,10 +34,9 @@ class RandomAffine(Warp):
         width_pixels: NotNegative = 0.0,
         interpolation: Interpolation = "bilinear",
         fill: Fill = "nearest",
-        seed: int | None = None,
         **kwargs: Any,
     ):
-        super().__init__(interpolation=interpolation, fill=fill, seed=seed, **kwargs)
+        super().__init__(interpolation=interpolation, fill=fill, **kwargs)
         self.degrees = degrees
         self.height_pixels = height_pixels
         self.width_pixels = width_pixels
@@ -62,10 +60,9 @@ class RandomRotation(RandomAffine):
         degrees: Degrees,
         interpolation: Interpolation = "bilinear",
         fill: Fill = "nearest",
-        seed: int | None = None,
         **kwargs: Any,
     ):
-        super().__init__(degrees=degrees, interpolation=interpolation, fill=fill, seed=seed, **kwargs)
+        super().__init__(degrees=degrees, interpolation=interpolation, fill=fill, **kwargs)
 
 
 @augmentation
@@ -78,8 +75,7 @@ class RandomTranslation(RandomAffine):
         width_pixels: NotNegative,
         interpolation: Interpolation = "bilinear",
         fill: Fill = "nearest",
-        seed: int | None = None,
         **kwargs: Any,
     ):
         shifts = {"height_pixels": height_pixels, "width_pixels": width_pixels}
-        super().__init__(**shifts, interpolation=interpolation, fill=fill, seed=seed, **kwargs)
+        super().__init__(**shifts, interpolation=interpolation, fill=fill, **kwargs)

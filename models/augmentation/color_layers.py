@@ -20,15 +20,11 @@ LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
 
 
 class Recolour(PerImage):
-    """Base of these layers: pixels in float32 that stay in their range, and draws for each image.
+    """Base of these layers: pixels in float32 that stay in their range, and draws for each image."""
 
-    Args:
-        seed: Start of the random draws; None for a different one each time.
-    """
-
-    def __init__(self, seed: int | None = None, **kwargs: Any):
+    def __init__(self, **kwargs: Any):
         kwargs.pop("value_range", None)  # in models of earlier commits, where it is (0, 255)
-        super().__init__(seed=seed, **kwargs)
+        super().__init__(**kwargs)
 
     def _augment(self, images):
         pixels = self._recolour(ops.cast(images, "float32") / 255.0)
@@ -51,8 +47,8 @@ class RecolourByFactor(Recolour):
         factor: The limits of the draw, or the upper one alone.
     """
 
-    def __init__(self, factor: Factor, seed: int | None = None, **kwargs: Any):
-        super().__init__(seed, **kwargs)
+    def __init__(self, factor: Factor, **kwargs: Any):
+        super().__init__(**kwargs)
         self.factor = self._limits(factor)
 
     def _limits(self, factor: Any) -> tuple[float, float]:
@@ -125,10 +121,9 @@ class RandomColorJitter(Recolour):
         contrast_factor: Factor | None = None,
         saturation_factor: Factor | None = None,
         hue_factor: Factor | None = None,
-        seed: int | None = None,
         **kwargs: Any,
     ):
-        super().__init__(seed, **kwargs)
+        super().__init__(**kwargs)
         if isinstance(brightness_factor, int | float):
             brightness_factor = (-brightness_factor, brightness_factor)
         self.brightness_factor = limits("brightness_factor", brightness_factor, -1, 1)

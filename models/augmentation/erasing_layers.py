@@ -27,7 +27,6 @@ class RandomErasing(PerImage):
         aspect: Limits of its width in parts of its height, both in pixels, log-uniform.
         fill: What comes in its place: random (each value uniform from 0 to 255), mean (each channel's of the
             image) or constant (black).
-        seed: Start of the random draws; None for a different one each time.
     """
 
     def __init__(
@@ -36,10 +35,9 @@ class RandomErasing(PerImage):
         area: Area = (0.02, 0.4),
         aspect: Aspect = (0.3, 1 / 0.3),
         fill: Literal["random", "mean", "constant"] = "random",
-        seed: int | None = None,
         **kwargs: Any,
     ):
-        super().__init__(seed=seed, **kwargs)
+        super().__init__(**kwargs)
         self.probability = probability
         self.area = tuple(area)
         self.aspect = tuple(aspect)

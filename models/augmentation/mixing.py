@@ -44,13 +44,10 @@ class Mixing(PerImage):
     Args:
         alpha: Both parameters of the Beta distribution of lambda; the smaller, the less is mixed.
         probability: Fraction of the images that the layer mixes.
-        seed: Start of the random draws; None for a different one each time.
     """
 
-    def __init__(
-        self, alpha: Positive = 1.0, probability: Probability = 1.0, seed: int | None = None, **kwargs: Any
-    ):
-        super().__init__(seed=seed, **kwargs)
+    def __init__(self, alpha: Positive = 1.0, probability: Probability = 1.0, **kwargs: Any):
+        super().__init__(**kwargs)
         self.alpha = alpha
         self.probability = probability
 

@@ -24,6 +24,9 @@ class PerImage(keras.layers.Layer):
     Derive, keep each argument of `__init__` as an attribute of its name, and write `_augment(images)`. The
     types of the arguments are their limits. Inputs are not cast to the layer's compute dtype: bfloat16 can
     hold neither coordinates nor interpolated pixels exactly.
+
+    Args:
+        seed: Start of the random draws; None for a different one each time.
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
@@ -50,7 +53,7 @@ class PerImage(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        names = set(inspect.signature(type(self).__init__).parameters) - {"self", "kwargs"}
+        names = {*inspect.signature(type(self).__init__).parameters, "seed"} - {"self", "kwargs"}
         return {**super().get_config(), **{name: getattr(self, name) for name in sorted(names)}}
 
 
@@ -61,17 +64,15 @@ class RandomCrop(PerImage):
     Args:
         padding_pixels: Width of the border on every side.
         fill: What the border holds: constant (black) or mirror (d c b | a b c d | c b a).
-        seed: Start of the random draws; None for a different one each time.
     """
 
     def __init__(
         self,
         padding_pixels: Annotated[int, Limits(minimum=0)] = 4,
         fill: Border = "constant",
-        seed: int | None = None,
         **kwargs: Any,
     ):
-        super().__init__(seed=seed, **kwargs)
+        super().__init__(**kwargs)
         self.padding_pixels = padding_pixels
         self.fill = fill
 
@@ -101,11 +102,10 @@ class RandomFlip(PerImage):
 
     Args:
         mode: horizontal (left and right change places), vertical or horizontal_and_vertical.
-        seed: Start of the random draws; None for a different one each time.
     """
 
-    def __init__(self, mode: Mode = "horizontal", seed: int | None = None, **kwargs: Any):
-        super().__init__(seed=seed, **kwargs)
+    def __init__(self, mode: Mode = "horizontal", **kwargs: Any):
+        super().__init__(**kwargs)
         self.mode = mode
 
     def _augment(self, images):

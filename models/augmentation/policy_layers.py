@@ -43,17 +43,15 @@ class Policy(PerImage):
     Args:
         interpolation: bilinear or nearest.
         fill: What lies outside the image, see `Warp`.
-        seed: Start of the random draws; None for a different one each time.
     """
 
     def __init__(
         self,
         interpolation: Interpolation = "nearest",
         fill: Fill = "constant",
-        seed: int | None = None,
         **kwargs: Any,
     ):
-        super().__init__(seed=seed, **kwargs)
+        super().__init__(**kwargs)
         self.interpolation = interpolation
         self.fill = fill
 
@@ -99,7 +97,6 @@ class RandAugment(Policy):
         magnitude: From 0 to 30.
         interpolation: bilinear or nearest.
         fill: What lies outside the image, see `Warp`.
-        seed: Start of the random draws; None for a different one each time.
     """
 
     def __init__(
@@ -108,10 +105,9 @@ class RandAugment(Policy):
         magnitude: Annotated[int, Limits(minimum=0, maximum=STEPS)] = 9,
         interpolation: Interpolation = "nearest",
         fill: Fill = "constant",
-        seed: int | None = None,
         **kwargs: Any,
     ):
-        super().__init__(interpolation=interpolation, fill=fill, seed=seed, **kwargs)
+        super().__init__(interpolation=interpolation, fill=fill, **kwargs)
         self.num_ops = num_ops
         self.magnitude = magnitude
 

@@ -28,7 +28,6 @@ class RandomResizedCrop(Warp):
         area: Limits of the rectangle's fraction of the image's area, uniform.
         aspect: Limits of its width in parts of its height, both in pixels, log-uniform.
         interpolation: bilinear or nearest.
-        seed: Start of the random draws; None for a different one each time.
     """
 
     def __init__(
@@ -36,10 +35,9 @@ class RandomResizedCrop(Warp):
         area: Area = (0.08, 1.0),
         aspect: Aspect = (3 / 4, 4 / 3),
         interpolation: Interpolation = "bilinear",
-        seed: int | None = None,
         **kwargs: Any,
     ):
-        super().__init__(interpolation=interpolation, seed=seed, **kwargs)
+        super().__init__(interpolation=interpolation, **kwargs)
         self.area = tuple(area)
         self.aspect = tuple(aspect)
 
@@ -62,10 +60,9 @@ class RandomZoom(Warp):
         scale: Scale = (0.8, 1.2),
         interpolation: Interpolation = "bilinear",
         fill: Fill = "nearest",
-        seed: int | None = None,
         **kwargs: Any,
     ):
-        super().__init__(interpolation=interpolation, fill=fill, seed=seed, **kwargs)
+        super().__init__(interpolation=interpolation, fill=fill, **kwargs)
         self.scale = tuple(scale)
 
     def _matrix(self, batch, height, width):
@@ -88,10 +85,9 @@ class RandomShear(Warp):
         vertical_degrees: Shear = 0.0,
         interpolation: Interpolation = "bilinear",
         fill: Fill = "nearest",
-        seed: int | None = None,
         **kwargs: Any,
     ):
-        super().__init__(interpolation=interpolation, fill=fill, seed=seed, **kwargs)
+        super().__init__(interpolation=interpolation, fill=fill, **kwargs)
         self.horizontal_degrees = horizontal_degrees
         self.vertical_degrees = vertical_degrees
 
@@ -117,10 +113,9 @@ class RandomPerspective(Warp):
         distortion: Distortion = 0.5,
         interpolation: Interpolation = "bilinear",
         fill: Fill = "nearest",
-        seed: int | None = None,
         **kwargs: Any,
     ):
-        super().__init__(interpolation=interpolation, fill=fill, seed=seed, **kwargs)
+        super().__init__(interpolation=interpolation, fill=fill, **kwargs)
         self.distortion = distortion
 
     def _matrix(self, batch, height, width):

@@ -64,10 +64,9 @@ class Solarization(Recolour):
         self,
         addition_factor: Factor = 0.0,
         threshold_factor: Factor = 1.0,
-        seed: int | None = None,
         **kwargs: Any,
     ):
-        super().__init__(seed, **kwargs)
+        super().__init__(**kwargs)
         self.addition_factor = limits("addition_factor", addition_factor, 0, 1)
         self.threshold_factor = limits("threshold_factor", threshold_factor, 0, 1)
 

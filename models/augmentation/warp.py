@@ -27,17 +27,15 @@ class Warp(PerImage):
         interpolation: bilinear or nearest.
         fill: What lies outside the image: nearest (the border pixel goes on), constant (black) or
             reflect (d c b a | a b c d | d c b a).
-        seed: Start of the random draws; None for a different one each time.
     """
 
     def __init__(
         self,
         interpolation: Interpolation = "bilinear",
         fill: Fill = "nearest",
-        seed: int | None = None,
         **kwargs: Any,
     ):
-        super().__init__(seed=seed, **kwargs)
+        super().__init__(**kwargs)
         self.interpolation = interpolation
         self.fill = fill
 

@@ -21,7 +21,7 @@ def test_defaults_and_description(write):
         experiment.seed == 0 and experiment.augmentation == () and experiment.normalization == "per_channel"
     )
     assert experiment.dataset.validation == 0.1 and experiment.training.precision == "float32"
-    assert (experiment.training.monitor, experiment.training.mode) == ("val_accuracy", "max")
+    assert experiment.training.monitor == "val_accuracy"
     assert experiment.optimizer.learning_rate.schedule == "constant"
     assert experiment.optimizer.learning_rate.peak == 0.1
 
@@ -130,7 +130,6 @@ def test_defaults_are_marked_and_what_was_given_is_not(write):
         "batch_size",
         "precision",
         "label_smoothing",
-        "mode",
     }
     assert not marked & given
     assert {

@@ -349,10 +349,10 @@ def test_layer_that_is_dead_and_layer_that_is_cut_off(plant):
 
     faults, lines = tried(plant(Dead))
     assert faults == {"gradients": "FAIL"}
-    assert "none for blocks[0].kernel (zero), blocks[0].bias (zero), of 6 variables" in lines["gradients"]
+    assert "none for blocks.0.kernel (zero), blocks.0.bias (zero), of 6 variables" in lines["gradients"]
     faults, lines = tried(plant(CutOff))
     assert faults == {"gradients": "FAIL"}
-    assert "blocks[0].kernel (not connected to the loss)" in lines["gradients"]
+    assert "blocks.0.kernel (not connected to the loss)" in lines["gradients"]
 
 
 def test_layer_that_is_never_called(plant):
@@ -363,7 +363,7 @@ def test_layer_that_is_never_called(plant):
 
     faults, lines = tried(plant(Unused))
     assert faults == {"gradients": "FAIL"}
-    assert "blocks[0] (never called)" in lines["gradients"]
+    assert "blocks.0 (never called)" in lines["gradients"]
 
 
 def test_branch_behind_a_scale_of_zero_is_not_dead(plant):

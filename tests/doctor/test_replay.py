@@ -99,7 +99,7 @@ def test_layer_whose_output_overflows_is_named_with_the_sizes_before_it(blow_up,
     assert "epoch 2, step 4 of 7: not finite first: the output of trap (Trap)" in text
     lines = text.splitlines()
     table = [line.split()[0] for line in lines if line.startswith("  ")]
-    assert table[-6:] == ["normalization", "flatten", "blocks[0]", "blocks[1]", "hidden", "trap"]
+    assert table[-6:] == ["normalization", "flatten", "blocks.0", "blocks.1", "hidden", "trap"]
     hidden = next(line for line in lines if line.startswith("  hidden")).split()
     assert hidden[1] == "Dense" and 0 < float(hidden[2]) < 10 and 0 < float(hidden[3]) < 1000
     assert "a division by zero" in lines[-1]

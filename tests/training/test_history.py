@@ -20,9 +20,9 @@ def rows(*values):
 
 
 def test_best_row_is_the_first_of_equals_and_skips_what_is_not_a_number():
-    assert best_row(rows(0.1, 0.5, 0.5, math.nan), "val_accuracy", "max")["epoch"] == 2
-    assert best_row(rows(0.4, 0.1, 0.1), "val_accuracy", "min")["epoch"] == 2
-    assert best_row(rows(math.nan), "val_accuracy", "max") is None
+    assert best_row(rows(0.1, 0.5, 0.5, math.nan), "val_accuracy")["epoch"] == 2
+    assert best_row(rows(0.4, 0.1, 0.1), "val_loss")["epoch"] == 2
+    assert best_row(rows(math.nan), "val_accuracy") is None
 
 
 @pytest.mark.parametrize(

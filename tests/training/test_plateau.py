@@ -51,7 +51,7 @@ def test_rates_are_those_of_keras_callback(mode, patience, min_delta):
     values = np.random.default_rng(patience).normal(size=40).cumsum() * 0.1 * sign
     name = "val_accuracy" if mode == "max" else "val_loss"
     rows = [{name: float(value)} for value in values]
-    ours = [rate_on_plateau(schedule.model_dump(), rows[:n], name, mode) for n in range(len(rows) + 1)]
+    ours = [rate_on_plateau(schedule.model_dump(), rows[:n], name) for n in range(len(rows) + 1)]
     np.testing.assert_allclose(ours, rates_of_keras(values, mode, schedule), rtol=1e-6)
     assert len(set(ours)) > 2 and ours[-1] >= 0.002
 

@@ -17,7 +17,7 @@ def follow_history(job: Any) -> None:
     optimizer = inner_optimizer(job.classifier)
     for rate in (optimizer._learning_rate, getattr(optimizer, "kernel_rate", None)):
         if isinstance(rate, LearningRate) and rate.level is not None:
-            level = rate_on_plateau(rate.schedule, job.progress.rows, training.monitor, training.mode)
+            level = rate_on_plateau(rate.schedule, job.progress.rows, training.monitor)
             assign(rate.level, np.asarray(level, np.float32))
 
 
