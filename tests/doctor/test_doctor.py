@@ -8,13 +8,12 @@ import pytest
 from keras import ops
 from PIL import Image
 
-import app.training.train as runner
 from app.config import load_experiment
 from app.config.schema import ModelConfig
 from app.data.dataset import whole_split
 from app.data.normalization import normalization_constants
 from app.doctor import data_checks, doctor, resource_checks, statistics_checks, trial_checks
-from app.reports.report import write_report
+from app.runs import load_run_experiment
 from app.training.setup import prepare
 from models.augmentation.mixing import Cutmix, Mixup
 from models.network import MODELS, Network
@@ -298,13 +297,9 @@ def test_room(need, free, level):
     assert resource_checks.check_room("disk", need, free, "Free some").level == level
 
 
-@pytest.mark.slow
-def test_a_run_takes_no_more_disk_than_was_said(home, monkeypatch):
-    monkeypatch.setattr(runner, "write_report", write_report)  # which a fixture spares other tests
-    experiment = load_experiment("tiny", [*HEALTHY[:3], "training.epochs=1"])
-    need = resource_checks.disk_need(prepare(experiment))
-    run = runner.train(experiment, out=io.StringIO())
-    assert sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file()) < need < 50e6
+def test_a_run_takes_no_more_disk_than_was_said(digits_run):
+    need = resource_checks.disk_need(prepare(load_run_experiment(digits_run)))
+    assert sum(path.stat().st_size for path in digits_run.path.rglob("*") if path.is_file()) < need < 50e6
 
 
 def test_head_that_starts_too_large(plant):
