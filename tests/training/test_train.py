@@ -25,7 +25,7 @@ from app.training import setup as job
 from app.training.checkpoint import load_state
 from app.training.starting_weights import start_from
 from models import ImageClassifier, build_model
-from tests.conftest import copied
+from tests.conftest import copied, flip_bit
 from tests.training.stopped_runs import (
     EVERYTHING,
     after_each,
@@ -195,9 +195,7 @@ def test_damaged_state_is_named_and_the_one_before_it_used(home, straight):
     run = copied(straight, home)
     run.metrics.unlink()  # as if it had been killed after its last epoch
     newest = load_state(run)[0].path
-    content = bytearray(newest.read_bytes())
-    content[len(content) // 2] ^= 1
-    newest.write_bytes(content)
+    flip_bit(newest)
     out = io.StringIO()
     runner.resume(run, out=out)
     assert newest.name in out.getvalue() and "damaged" in out.getvalue()
