@@ -219,6 +219,13 @@ def own_run(digits_run, tmp_path):
     return copied(digits_run, tmp_path)
 
 
+def flip_bit(path):
+    """Change a bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
 @pytest.fixture(scope="session")
 def bfloat16_run(tmp_path_factory, bfloat16):
     """The same, trained in bfloat16."""

@@ -36,7 +36,12 @@ SMALLER = {
         ("validation: 0.2}", "validation: 0.2, train_share: 0.1}"),
         ("recipe = [", 'recipe = ["model.depth=8", '),
     ],
-    "04": [("epochs: 4", "epochs: 2"), ("[128, 128]", "[64, 64]"), ("(128, 128)", "(64, 64)")],
+    "04": [
+        ("epochs: 4", "epochs: 2"),
+        ("[128, 128]", "[64, 64]"),
+        ("(128, 128)", "(64, 64)"),
+        ("zip(digits.images, digits.target", "zip(digits.images[:300], digits.target[:300]"),
+    ],
 }
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},

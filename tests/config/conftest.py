@@ -16,6 +16,10 @@ training:
   epochs: 10
   batch_size: 8
 """
+# Aliases that would unfold into a million million values.
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12)
+)
 
 
 @pytest.fixture

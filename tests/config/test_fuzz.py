@@ -18,18 +18,16 @@ from hypothesis import strategies as st
 
 from app.config import dump_experiment, load_with_sweep
 from app.errors import UserError
+from tests.config.conftest import BOMB
+from tests.conftest import SHIPPED, shipped_experiments
 
-SHIPPED = {path.name: path.read_text() for path in Path(__file__).parents[2].glob("experiments/*.yaml")}
+FILES = {f"{name}.yaml": (SHIPPED / f"{name}.yaml").read_text() for name in shipped_experiments()}
 HANGS_AFTER_SECONDS = 60
 LINE = re.compile(r"(experiments/[a-z0-9_]+\.yaml)(?::([0-9]+):([0-9]+))?: (.+)")
 WITHOUT_PLACE = re.compile(
     r"empty|nested deeper than .*|not UTF-8 text .*|[0-9]+ bytes; .*|and [0-9]+ more mistakes"
 )
 MAX_LINE = 1_500  # the longest lists every optimizer or layer
-
-BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
-    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12)
-)
 CHAIN = ["first", *[f"link{number}" for number in range(30)]]
 SNIPPETS = [
     *("\0", "\a", "\x1b[2J", "\x7f", "\x85", "\u2028", "\ufeff", "\ufffe", "\u202e", "\t", "\r", "\n\n", " "),
@@ -147,8 +145,8 @@ def mutate_bytes(draw, content):
 @st.composite
 def broken_files(draw):
     """A shipped experiment after one to three changes: its name, what was done, and the bytes."""
-    name = draw(st.sampled_from(sorted(SHIPPED)))
-    text, kinds = SHIPPED[name], []
+    name = draw(st.sampled_from(sorted(FILES)))
+    text, kinds = FILES[name], []
     changes = sorted(draw(st.lists(st.sampled_from(["1 tree", "2 text", "3 bytes"]), min_size=1, max_size=3)))
     if "1 tree" in changes:
         tree = yaml.load(text, LOADER)
@@ -169,12 +167,12 @@ def home(tmp_path, monkeypatch):
     """A project folder with the shipped experiments, and some that an `extends` may lead to."""
     home = tmp_path / "home"
     (home / "experiments").mkdir(parents=True)
-    for name, text in SHIPPED.items():
+    for name, text in FILES.items():
         (home / "experiments" / name).write_text(text)
     for name, parent in zip(CHAIN, [*CHAIN[1:], "quickstart"], strict=True):
         (home / "experiments" / f"{name}.yaml").write_text(f"extends: {parent}.yaml\n")
     (home / "experiments" / "circle.yaml").write_text("extends: broken.yaml\n")
-    (tmp_path / "outside.yaml").write_text(SHIPPED["quickstart.yaml"])
+    (tmp_path / "outside.yaml").write_text(FILES["quickstart.yaml"])
     monkeypatch.setenv("TRAINER_HOME", str(home))
     monkeypatch.setenv("HYPOTHESIS_STORAGE_DIRECTORY", str(tmp_path / "hypothesis"))
     monkeypatch.chdir(home)
@@ -223,7 +221,7 @@ def load_or_explain(path, other_folder):
 
 @pytest.mark.parametrize(
     ("num_cases", "num_distinct", "num_files"),
-    [(150, 100, 15), pytest.param(900, 650, len(SHIPPED), marks=pytest.mark.slow)],
+    [(150, 100, 15), pytest.param(900, 650, len(FILES), marks=pytest.mark.slow)],
 )
 def test_a_broken_file_is_explained_line_by_line(
     num_cases, num_distinct, num_files, home, tmp_path, fail_if_it_hangs, record_property
@@ -256,5 +254,5 @@ def test_a_broken_file_is_explained_line_by_line(
     print(f"{len(seen)} distinct cases: {dict(sorted(counts.items()))}")
     record_property("distinct_cases", len(seen))
     assert len(seen) >= num_distinct
-    assert len(set(SHIPPED) & set(counts)) >= num_files
+    assert len(set(FILES) & set(counts)) >= num_files
     assert min(counts["valid"], counts["refused"]) > 0

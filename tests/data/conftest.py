@@ -12,8 +12,6 @@ from PIL import Image
 from app.config.dataset import DatasetConfig
 from app.data.datasets import load_dataset
 
-RNG = np.random.default_rng(0)
-
 
 @pytest.fixture(params=["tensorflow", "numpy"])
 def backend(request, monkeypatch):
@@ -23,9 +21,9 @@ def backend(request, monkeypatch):
     return request.param
 
 
-def cifar_records(count, coarse=False, classes=10):
+def cifar_records(count, seed, coarse=False, classes=10):
     labels = np.arange(count) % classes
-    images = RNG.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+    images = np.random.default_rng(seed).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
     head = np.stack([labels * 0 + 99, labels] if coarse else [labels], axis=1).astype(np.uint8)
     content = np.concatenate([head, images.transpose(0, 3, 1, 2).reshape(count, -1)], axis=1).tobytes()
     return content, images, labels
@@ -77,4 +75,4 @@ def write_images(data_root):
 def cifar10(data_root):
     (data_root / "cifar10").mkdir()
     names = [f"data_batch_{number}.bin" for number in range(1, 6)] + ["test_batch.bin"]
-    return data_root / "cifar10", {name: cifar_records(20) for name in names}
+    return data_root / "cifar10", {name: cifar_records(20, seed) for seed, name in enumerate(names)}

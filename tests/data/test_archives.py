@@ -9,8 +9,6 @@ import pytest
 from app.errors import UserError
 from tests.data.conftest import cifar_records, write_tar
 
-RNG = np.random.default_rng(0)
-
 
 def write_idx(path, array):
     content = struct.pack(f">I{array.ndim}I", 0x0800 + array.ndim, *array.shape) + array.tobytes()
@@ -39,8 +37,9 @@ def test_cifar10(load, cifar10, layout):
 
 def test_cifar100_takes_the_fine_label(load, data_root):
     (data_root / "cifar100").mkdir()
-    for name in ("train.bin", "test.bin"):
-        (data_root / "cifar100" / name).write_bytes(cifar_records(200, coarse=True, classes=100)[0])
+    for seed, name in enumerate(("train.bin", "test.bin")):
+        content, *_ = cifar_records(200, seed, coarse=True, classes=100)
+        (data_root / "cifar100" / name).write_bytes(content)
     data = load("cifar100")
     assert data.class_names[99] == "worm" and len(set(data.class_names)) == 100
     np.testing.assert_array_equal(data.test.labels, np.arange(200) % 100)
@@ -66,10 +65,11 @@ def test_damaged_cifar(load, cifar10):
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_idx_and_npz_hold_the_same(load, data_root, suffix):
+    draw = np.random.default_rng(0)
     arrays = {
-        "x_train": RNG.integers(0, 256, (40, 5, 4), dtype=np.uint8),
+        "x_train": draw.integers(0, 256, (40, 5, 4), dtype=np.uint8),
         "y_train": np.arange(40, dtype=np.uint8) % 10,
-        "x_test": RNG.integers(0, 256, (10, 5, 4), dtype=np.uint8),
+        "x_test": draw.integers(0, 256, (10, 5, 4), dtype=np.uint8),
         "y_test": np.arange(10, dtype=np.uint8),
     }
     folder = data_root / "mnist"
@@ -91,7 +91,7 @@ def test_idx_and_npz_hold_the_same(load, data_root, suffix):
 
 def test_a_view_that_is_not_contiguous_is_taken(load, monkeypatch):
     """Keras' CIFAR, once downloaded, is one: its files have the channels first."""
-    stored = RNG.integers(0, 256, (20, 3, 32, 32), dtype=np.uint8)
+    stored = np.random.default_rng(0).integers(0, 256, (20, 3, 32, 32), dtype=np.uint8)
     pair = (stored.transpose(0, 2, 3, 1), np.arange(20)[:, None] % 10)
     monkeypatch.setattr("keras.datasets.cifar10.load_data", lambda: (pair, pair))
     data = load("cifar10", validation="test")

@@ -16,6 +16,7 @@ from app.files import read_json
 from app.inference.evaluate import evaluate, recalibrate
 from app.inference.load import load_split, load_trained
 from models.layers import BatchNormalization
+from tests.conftest import flip_bit
 
 
 @pytest.mark.parametrize(("checkpoint", "row"), [("best", "best"), ("last", "final")])
@@ -71,9 +72,7 @@ def test_a_damaged_last_state_is_not_replaced_by_the_one_before(own_run):
     metrics["best"]["epoch"] = 1  # whichever it was: of the last epoch, best.keras would serve for both
     own_run.metrics.write_text(json.dumps(metrics))
     *_, before, last = sorted(own_run.states.iterdir())
-    content = bytearray(last.read_bytes())
-    content[len(content) // 2] ^= 1
-    last.write_bytes(content)
+    flip_bit(last)
     with pytest.raises(UserError, match=f"{last.name}: damaged .*; CHECKPOINT=best uses best.keras") as error:
         load_trained(own_run, "last")
     assert "using the state before" not in str(error.value)
@@ -155,8 +154,8 @@ TRAINED = ("evaluate", "predict", "explain", "export")
         (EVERY, "metrics.json", DEEP, "no JSON that this program would write (recursion limit exceeded"),
         (TRAINED, "dataset.json", _write(b"[]"), "must be a mapping; got []"),
         (("report", "compare"), "dataset.json", _put("num_images", [3]), "num_images: must be a mapping"),
-        (("report",), "environment.json", _write(b"[]"), "must be a mapping; got []"),
-        (("report",), "environment.json", _put("cpu", ...), "cpu: is missing"),
+        (("report", "compare"), "environment.json", _write(b"[]"), "must be a mapping; got []"),
+        (("report", "compare"), "environment.json", _put("cpu", ...), "cpu: is missing"),
         (("report",), "evaluations/validation-best/evaluation.json", _put("classes", 1), "classes: must be"),
         (("curves", "report", "compare"), "history.csv", _write(b"a\n"), "the columns must be epoch,loss"),
         (("curves", "report", "compare"), "experiment.yaml", _write(b"\xff\xfe"), ""),

@@ -12,7 +12,7 @@ from app import cli
 from app.classifier_files import load_classifier
 from app.runs import Run
 from models import ImageClassifier, Normalization
-from tests.conftest import set_project
+from tests.conftest import flip_bit, set_project
 
 EXPERIMENT = """\
 dataset: {name: digits, image_size: [16, 16]}
@@ -55,12 +55,6 @@ def truncated(path):
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def flipped(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 255
-    path.write_bytes(content)
-
-
 def no_classifier(path):
     keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(path)
 
@@ -69,7 +63,7 @@ BAD = {
     a_lambda: "Lambda",
     any_class: "Could not locate class 'mkdir'",
     truncated: "damaged: not a whole .keras file",
-    flipped: "Bad CRC",
+    flip_bit: "Bad CRC",
     no_classifier: "holds a Sequential, no ImageClassifier",
 }
 

@@ -138,7 +138,7 @@ def test_killed_folds_go_on_to_the_same_bits(trained, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_flipped_labels_come_first(home, trained):
+def test_flipped_labels_come_first_and_the_list_that_is_written_corrects_the_data(home, trained):
     suspects = write_labels("noisy", io.StringIO())
     first = [each.position for each in suspects[:30]]
     precision = np.mean(np.isin(first, trained[1]))
@@ -146,16 +146,18 @@ def test_flipped_labels_come_first(home, trained):
     # Drawn at random, 2 % would be flipped ones.
     assert len(first) >= 10 and precision >= 0.4
 
-
-@pytest.mark.slow
-def test_the_list_that_is_written_corrects_the_data(home, trained):
-    suspects = write_labels("noisy", io.StringIO())
     folder = home / "runs" / "noisy.3-folds"
     with open(folder / "labels.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["image"] for row in rows] == [str(each.position) for each in suspects]
     scores = [float(row["score"]) for row in rows]
     assert scores == sorted(scores) and all(row["given"] != row["suggested"] for row in rows)
+
+    text = (folder / "labels.html").read_text()
+    assert text.count('src="data:image/png;base64,') == len(suspects)
+    assert "http:" not in text and "https:" not in text and "relabel: runs/noisy.3-folds/labels.csv" in text
+    worst = suspects[0]
+    assert f"1. {worst.name}<br>label {worst.given}: {100 * worst.given_probability:.1f} %" in text
 
     edited = "".join((folder / "labels.csv").read_text().splitlines(keepends=True)[:21])
     (folder / "labels.csv").write_text(edited)
@@ -170,16 +172,6 @@ def test_the_list_that_is_written_corrects_the_data(home, trained):
     )
     assert np.sum(relabelled.train.labels != truth) < np.sum(before.train.labels != truth) == FLIPPED
     assert len(rest.train) == 1797 - 20
-
-
-@pytest.mark.slow
-def test_the_page_holds_its_pictures(home):
-    suspects = write_labels("noisy", io.StringIO())
-    text = (home / "runs" / "noisy.3-folds" / "labels.html").read_text()
-    assert text.count('src="data:image/png;base64,') == len(suspects)
-    assert "http:" not in text and "https:" not in text and "relabel: runs/noisy.3-folds/labels.csv" in text
-    first = suspects[0]
-    assert f"1. {first.name}<br>label {first.given}: {100 * first.given_probability:.1f} %" in text
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import tensorflow as tf
 from models import build_model, processor
 from models.layers import BatchNormalization, Conv2D, Gelu, quick_inference, stock_layers
 from models.torch_layers import TorchConv2D, TorchDense, torch_kernel_initializer
+from tests.conftest import on_jax
 
 STATISTICS = np.random.RandomState(0).uniform(0.5, 1.5, (4, 16)).astype("float32")
 
@@ -337,10 +338,8 @@ def test_networks_give_the_same_on_jax(tmp_path):
         np.save(folder / "images.npy", images)
         # Inference, training, and inference after the training call has moved the statistics.
         expected[folder] = [network(images, training=training).numpy() for training in (False, True, False)]
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
-    environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"  # quick to compile
     command = [sys.executable, "-c", OTHER_BACKEND, *map(str, expected)]
-    subprocess.run(command, check=True, env=environment, timeout=600)
+    subprocess.run(command, check=True, env=os.environ | on_jax(tmp_path / "jax"), timeout=600)
     for folder, outputs in expected.items():
         found = np.load(folder / "outputs.npy")
         np.testing.assert_allclose(found, outputs, rtol=1e-3, atol=1e-3, err_msg=folder.name)

@@ -7,11 +7,11 @@ from models.augmentation.operations import OPERATIONS, SIGNED
 from models.augmentation.policy_layers import RandAugment, TrivialAugment
 from tests.models.test_augmentation import apply, numpy_of
 
-RNG = np.random.default_rng(0)
 HEIGHT, WIDTH = 30, 44
+NOISE = np.random.default_rng(0).uniform(0, 30, (HEIGHT, WIDTH, 3))
 # Noise on a slope that uses neither the lowest nor the highest levels, so that contrasts can be stretched.
 SLOPE = np.mgrid[20:120:30j, 10:90:44j].sum(axis=0)[..., None]
-IMAGE = np.round(SLOPE * [1.0, 0.9, 0.7] + RNG.uniform(0, 30, (HEIGHT, WIDTH, 3))).astype("uint8")
+IMAGE = np.round(SLOPE * [1.0, 0.9, 0.7] + NOISE).astype("uint8")
 # The first and the last strength of the papers' tables.
 TABLES = {
     RandAugment: {
@@ -163,6 +163,6 @@ def test_magnitudes_of_trivial_augment_reach_both_ends():
 
 @pytest.mark.parametrize("policy", [RandAugment(3, 30, seed=2), TrivialAugment(seed=2)])
 def test_results_stay_in_the_range_of_pixels(policy):
-    images = RNG.uniform(0, 255, (64, HEIGHT, WIDTH, 3)).astype("float32")
+    images = np.random.default_rng(1).uniform(0, 255, (64, HEIGHT, WIDTH, 3)).astype("float32")
     result = apply(policy, images)
     assert np.isfinite(result).all() and result.min() >= 0 and result.max() <= 255

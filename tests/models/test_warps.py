@@ -16,7 +16,6 @@ from models.augmentation.projective_layers import (
 from models.augmentation.warp import ComposedWarps, composed, projected, warped
 from tests.models.test_augmentation import BATCH, apply, assert_repeats, compiled, num_distinct, numpy_of
 
-RNG = np.random.default_rng(0)
 HEIGHT, WIDTH = 41, 61
 # Images that hold each pixel's own place from the centre, down and right: the result says where it came from.
 DOWN, RIGHT = np.mgrid[-20:20:41j, -30:30:61j].astype("float32")
@@ -74,7 +73,7 @@ def test_shears_lean_by_angles_and_keep_areas(degrees):
 
 
 def test_corners_of_a_quadrilateral_go_to_those_of_the_image():
-    inward = RNG.uniform(0.4, 1, (2, 4, 50)) * [[[HEIGHT / 2]], [[WIDTH / 2]]]
+    inward = np.random.default_rng(0).uniform(0.4, 1, (2, 4, 50)) * [[[HEIGHT / 2]], [[WIDTH / 2]]]
     down, right = inward * np.array([[-1, -1, 1, 1], [-1, 1, 1, -1]])[..., None]
     corners = down.astype("float32"), right.astype("float32")
     maps = to_rectangle(*corners, HEIGHT, WIDTH)
@@ -105,7 +104,7 @@ def test_perspective_shows_the_image_smaller_and_stays_finite(fill):
 def test_a_projective_map_equals_scipy(fill):
     ndimage = pytest.importorskip("scipy.ndimage")
     matrix = np.array([[0.9, 0.2, 3.0], [-0.3, 1.1, -2.0], [0.004, -0.006, 1.0]], "float32")
-    image = RNG.integers(0, 256, (HEIGHT, WIDTH, 3)).astype("float32")
+    image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3)).astype("float32")
     vertical, horizontal, depth = np.einsum("ij,jhw->ihw", matrix, [DOWN, RIGHT, np.ones_like(DOWN)])
     places = vertical / depth + 20, horizontal / depth + 30
     mode = {"nearest": "nearest", "constant": "grid-constant", "reflect": "reflect"}[fill]

@@ -16,6 +16,7 @@ from app.reports.compare import compare
 from app.reports.compare_chance import chance_sentences
 from app.reports.compare_groups import differing_settings, gather
 from app.reports.compare_page import results
+from tests.conftest import flip_bit
 from tests.reports.test_compare import leave_run, set_up_home
 from tests.test_records import ENVIRONMENT
 
@@ -338,12 +339,6 @@ def stored(labels, logits):
     return lambda path: np.savez(path, labels=labels, best_logits=logits, last_logits=logits)
 
 
-def bit_flipped(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
 def single_array(path):
     with open(path, "wb") as file:
         np.save(file, np.zeros(3))
@@ -352,7 +347,7 @@ def single_array(path):
 DAMAGES = {
     "missing": lambda path: path.unlink(),
     "torn": lambda path: path.write_bytes(path.read_bytes()[:300]),
-    "bit flipped": bit_flipped,
+    "bit flipped": flip_bit,
     "pickled": stored(np.array([{}]), np.array([None])),
     "single array": single_array,
     "other length": stored(np.zeros(3, int), np.zeros((2, 3))),

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
 from app import cli
@@ -72,6 +73,22 @@ def test_a_run_without_a_temperature_has_a_page_without_one(digits_run, own_run)
     text = write_report(own_run).read_text()
     assert text.count("<img") == digits_run.report.read_text().count("<img")
     assert "expected calibration error" in text and "unsure" not in text and "temperature" not in text
+
+
+def test_a_run_that_mixed_images_says_what_it_measured(digits_run, own_run, monkeypatch):
+    labels, plot = set(), Axes.plot
+
+    def labelled(axes, *values, **more):
+        labels.add(more.get("label"))
+        return plot(axes, *values, **more)
+
+    monkeypatch.setattr(Axes, "plot", labelled)
+    text = own_run.experiment.read_text()
+    assert text.count("augmentation: []") == 1
+    own_run.experiment.write_text(text.replace("augmentation: []", "augmentation: [mixup]"))
+    assert "those of mixed images" in write_report(own_run).read_text()
+    assert {"Training Loss (mixed)", "Validation Loss"} <= labels
+    assert "mixed images" not in digits_run.report.read_text()
 
 
 @pytest.mark.parametrize("note", ["on the test split", "On the test split."])

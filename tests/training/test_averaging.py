@@ -170,6 +170,8 @@ def test_more_epochs_go_on_from_the_raw_weights(home, averaged):
     runner.resume(run, out=io.StringIO(), epochs=3)
     longer = load_experiment("tiny", [*SPOILT, "training.epochs=3"])
     assert_same_bits(run, runner.train(longer, out=io.StringIO()))
+    assert read_json(run.path / "metrics-2-epochs.json") == read_json(averaged.metrics)
+    assert read_json(run.metrics)["timing"]["epochs_planned"] == 3
 
 
 PROGRAM = """

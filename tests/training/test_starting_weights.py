@@ -18,6 +18,7 @@ from app.training import train as runner
 from app.training.starting_weights import published_weights
 from models.network import MODELS
 from models.pretrained.torch_files import read_torch_file
+from tests.conftest import TINY, copied, trained
 
 LITE0 = ["model.name=efficientnet_lite0", "dataset.image_size=[32, 32]", "dataset.channels=3"]
 IMAGENET = [*LITE0, "model.weights=imagenet", "normalization=pretrained"]
@@ -36,6 +37,18 @@ def lite0():
 needs_package = pytest.mark.usefixtures("lite0")
 
 
+@pytest.fixture(scope="module")
+def lite0_run(tmp_path_factory, lite0):
+    """A run that began with its weights; nothing in it may be changed."""
+    return trained(tmp_path_factory.mktemp("lite0"), IMAGENET + FEW, report=False, overrides=[], tiny=TINY)
+
+
+@pytest.fixture
+def fine_tuned(lite0_run, home):
+    """A copy of it that may be changed."""
+    return copied(lite0_run, home)
+
+
 @needs_package
 def test_the_backbone_is_the_published_one_and_the_head_is_new(home):
     job = setup.prepare(load_experiment("tiny", IMAGENET))
@@ -49,15 +62,13 @@ def test_the_backbone_is_the_published_one_and_the_head_is_new(home):
     assert record["sha256"].startswith("57934424")
 
 
-@needs_package
 @pytest.mark.slow
-def test_a_run_records_its_weights_and_resumes_without_them(home, monkeypatch):
-    run = runner.train(load_experiment("tiny", IMAGENET + FEW), out=io.StringIO(), overrides=[])
-    assert json.loads(run.environment.read_text())["starting_weights"]["licence"] == "Apache 2.0"
-    assert load_run_experiment(run).model.weights == "imagenet"
+def test_a_run_records_its_weights_and_resumes_without_them(fine_tuned, monkeypatch):
+    assert json.loads(fine_tuned.environment.read_text())["starting_weights"]["licence"] == "Apache 2.0"
+    assert load_run_experiment(fine_tuned).model.weights == "imagenet"
     monkeypatch.setattr("app.training.starting_weights.start_of", None)  # a state holds all weights
-    runner.resume(run, io.StringIO(), epochs=2, schedule="keep")
-    assert len(run.history.read_text().splitlines()) == 3
+    runner.resume(fine_tuned, io.StringIO(), epochs=2, schedule="keep")
+    assert len(fine_tuned.history.read_text().splitlines()) == 3
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
@@ -180,11 +191,9 @@ def test_no_network_says_where_to_put_the_file(home, monkeypatch):
         setup.prepare(load_experiment("tiny", RESNET18))
 
 
-@needs_package
-def test_a_fine_tuned_run_can_be_fine_tuned_on(home, capsys):
+def test_a_fine_tuned_run_can_be_fine_tuned_on(fine_tuned):
     """Its images go on being normalised as the published weights want them."""
-    run = runner.train(load_experiment("tiny", IMAGENET + FEW), out=io.StringIO(), overrides=[])
-    again = [*LITE0, f"model.weights=tiny/{run.path.name}", "normalization=pretrained"]
+    again = [*LITE0, f"model.weights=tiny/{fine_tuned.path.name}", "normalization=pretrained"]
     job = setup.prepare(load_experiment("tiny", again))
     assert "all 247 variables" in job.start.line
     assert job.constants["mean"] == [127 / 255] * 3
@@ -196,10 +205,12 @@ def test_a_fine_tuned_run_can_be_fine_tuned_on(home, capsys):
     (warning,) = list(setup.prepare(load_experiment("tiny", [*again, "dataset.split_seed=1"])).warnings())[
         1:2
     ]
-    assert f"{run.name} held out other images of the same classes" in warning
+    assert f"{fine_tuned.name} held out other images of the same classes" in warning
     with pytest.raises(UserError, match="run of a network for which there is one kind"):
         setup.prepare(load_experiment("tiny", again[3:]))
-    run.experiment.write_text(run.experiment.read_text().replace("normalization: pretrained", ""))
+    fine_tuned.experiment.write_text(
+        fine_tuned.experiment.read_text().replace("normalization: pretrained", "")
+    )
     with pytest.raises(UserError, match="needs a run that had it; tiny/.* has per_channel"):
         setup.prepare(load_experiment("tiny", again))
 
