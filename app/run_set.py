@@ -29,6 +29,10 @@ from app.runs import Run, detour, list_whole_runs, load_run_experiment
 _Trained = tuple[Experiment, list[str] | None, DatasetRecord]
 
 
+class ChangedError(UserError):
+    """What the runs of a set began with, images or weights, has changed or is gone."""
+
+
 class SetRecord(Record):
     """What the runs of a folder belong to."""
 
@@ -83,9 +87,7 @@ class RunSet:
 
     @classmethod
     def find(cls, experiment: Experiment, fingerprint: str, prefix: str = "") -> Self:
-        """Return the newest set of an experiment, its data and the weights that it starts from.
-
-        Its folder is made where there is none.
+        """Return the newest set of an experiment, its data and starting weights, made where there is none.
 
         Images may have moved: the settings of the set have the folder where they are now.
 
@@ -122,6 +124,15 @@ class RunSet:
         made = cls(folder, record)
         write_json(made.path, record.content)
         return made
+
+    def check_weights(self) -> None:
+        """Raise a ChangedError where the weights that its runs start from have changed meanwhile."""
+        weights = self.record.starting_weights
+        if weights and weights_hash(self.experiment) != weights:
+            raise ChangedError(
+                f"{shown(self.folder)}: {self.experiment.model.weights} has other weights now; put the old "
+                "ones back, and the same command goes on (with the new ones it begins anew in another folder)"
+            )
 
     @property
     def path(self) -> Path:

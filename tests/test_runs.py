@@ -13,7 +13,7 @@ from app.errors import UserError
 from app.labels.folds import FoldSet
 from app.preflight import settle_weights
 from app.reports.results_table import END, START
-from app.run_set import run_of, warn_of_formats
+from app.run_set import ChangedError, run_of, warn_of_formats
 from tests.conftest import set_project
 from tests.test_records import DATASET, ENVIRONMENT
 
@@ -258,6 +258,11 @@ def test_a_set_belongs_to_its_starting_weights(tmp_path, monkeypatch):
         base.best_model.write_text(content)
         folders.append(AblationSet.find(settle_weights(load_experiment("x")), "81").folder.name)
     assert folders == ["x.ablation", "x.ablation-2", "x.ablation"]
+    found = AblationSet.all_of("x")[0]
+    found.check_weights()
+    base.best_model.write_text("c")  # while its runs are trained
+    with pytest.raises(ChangedError, match=f"x.ablation: {base.name} has other weights now"):
+        found.check_weights()
 
 
 def test_the_order_of_rate_multipliers_tells_sets_and_runs_apart(tmp_path, monkeypatch):

@@ -71,6 +71,7 @@ def ablate(experiment: Experiment, variants: Sequence[Variant], num_seeds: int, 
                 one = each.experiment.model_copy(update={"seed": seed})
                 title = f"seed {seed} ({number} of {num_seeds}), {each.name}"
                 data, may_fail = images[each.name], each.name != WHOLE
+                found.check_weights()
                 run = train_or_resume(found.folder.name, one, data, out, title, may_fail=may_fail)
                 accuracies[each.name].append(_accuracy(run))
             results = results_of(accuracies)

@@ -152,7 +152,7 @@ def compare(
         raise
     for name in shell_words("EXPS=", exps, QUOTES):
         run_of(name)
-        chosen += newest_seeds(name)
+        chosen += newest_seeds(name, sys.stdout)
     for line in compare_runs(chosen):
         print(line)
 

@@ -125,7 +125,7 @@ def resume(
     schedule: Annotated[
         Literal["keep", "stretch"] | None, Option("with --epochs: what becomes of the learning rate")
     ] = None,
-    force: Annotated[bool, Option("resume although data or versions have changed")] = False,
+    force: Annotated[bool, Option("resume although data, starting weights or versions have changed")] = False,
     workers: Workers = 1,
 ) -> None:
     """Resume a run that was interrupted."""

@@ -88,6 +88,8 @@ def _keys(path: Path, schedule: str) -> list[str]:
 
 def _unknown_key(path: Path, schedule: str) -> tuple[str, str]:
     """Return message and guess for an unknown key, looking for it in the other sections too."""
+    if path == ("training", "mode"):  # a key of earlier commits
+        return "follows from training.monitor; leave it out", ""
     word, keys = str(path[-1]), _keys(path[:-1], schedule)
     message, guess = unknown_key(word, keys if path[:-1] else [*keys, "extends"])
     if len(path) == 1:

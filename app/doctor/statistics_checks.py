@@ -22,22 +22,22 @@ def check_batch_norm(job: Job) -> CheckResult:
     subject, training = "batch norm", job.experiment.training
     layers = [layer for _, layer in named_layers(job.classifier.network)]
     norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
-    late = job.freezing.unfreeze_epoch
-    held = {id(layer) for layer in job.freezing.layers if late}
-    momenta = [layer.momentum for layer in norms if layer.trainable and id(layer) not in held]
-    if not momenta:
-        until = f" before epoch {late}" if late else ""
-        return CheckResult("ok", subject, f"all frozen{until}" if norms else "none in this network")
-    slowest = max(momenta)
-    by_epoch = left_by_epoch(slowest, job.steps_per_epoch, training)
+    trained = [layer for layer in norms if layer.trainable]
+    if not trained:
+        return CheckResult("ok", subject, "all frozen" if norms else "none in this network")
+    momenta, late = [layer.momentum for layer in trained], job.freezing.unfreeze_epoch
+    slowest, by_epoch = max(momenta), left_by_epoch(max(momenta), job.steps_per_epoch, training)
+    frozen_until = late if late and all(layer in job.freezing.layers for layer in trained) else 1
+    by_epoch = by_epoch[: training.num_epochs + 1 - frozen_until]
     at_first, at_last = by_epoch[0], by_epoch[-1]
     first, last = (f"{left:.1%}" if left >= 0.001 else "below 0.1%" for left in (at_first, at_last))
     whose = "weights'" if job.experiment.model.weights else "initial"  # which fit images, if perhaps others
     average = "ema" if training.ema else "lookahead" if training.lookahead else ""
     beside = f" and training.{average}" if average else ""
+    since = f" with them trained, in epoch {frozen_until}" if frozen_until > 1 else ""
     measured = (
         f"momentum {slowest:g}{beside}, {job.steps_per_epoch} steps an epoch: {first} of the {whose} "
-        f"statistics is left at the first validation, {last} at the end"
+        f"statistics is left at the first validation{since}, {last} at the end"
     )
     if max(by_epoch) <= UNSETTLED_FRACTION or job.experiment.model.weights:
         if min(momenta) >= LEAST_MOMENTUM:
@@ -56,7 +56,8 @@ def check_batch_norm(job: Job) -> CheckResult:
     if at_last > LOST_FRACTION:
         consequence = "no validation metric of this run could be trusted, nor the saved model"
         return CheckResult("FAIL", subject, measured, f"{remedy}; {consequence}")
-    settled = max(epoch for epoch, left in enumerate(by_epoch, 1) if left > UNSETTLED_FRACTION) + 1
+    unsettled = [epoch for epoch, left in enumerate(by_epoch, frozen_until) if left > UNSETTLED_FRACTION]
+    settled = max(unsettled) + 1
     consequence = f"or mind that validation says little before epoch {settled}"
     return CheckResult("warn", subject, measured, f"{remedy}, {consequence}")
 

@@ -54,9 +54,9 @@ def explain(run: Run, images: str | None, checkpoint: CheckpointName | None, out
     else:
         tried = paths[:MOST_IMAGES]
         pixels, bad = read_images(tried, trained)
-        report_bad_files(bad, len(tried), images, out)
         if len(paths) > len(tried):
             print(f"only the first {len(tried)} of {len(paths):,} files are drawn", file=out)
+        report_bad_files(bad, len(tried), images, out)
         files = [printable(path.name) for path in tried if path not in dict(bad)]
     attention = grad_cam(trained.classifier, pixels, trained.run.name)
     kernel = first_kernel(trained.classifier, pixels[0])

@@ -70,6 +70,7 @@ def train_folds(experiment: Experiment, out: TextIO) -> None:
     with locked(Run(found.folder)):
         for index in range(number):
             one, title = with_fold(experiment, index), f"fold {index + 1} of {number}"
+            found.check_weights()
             train_or_resume(found.folder.name, one, divided(source, one.dataset), out, title)
         _join(found, source, out)
 

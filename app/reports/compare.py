@@ -1,9 +1,8 @@
 """Several runs in one picture and on one page; seeds of one recipe as their mean and a band."""
 
-import contextlib
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
@@ -31,11 +30,12 @@ BAND = 0.22  # opacity
 _PANEL_INCHES = 4.62  # with its titles; the legend stands below both
 
 
-def newest_seeds(experiment_name: str) -> list[Run]:
+def newest_seeds(experiment_name: str, out: TextIO) -> list[Run]:
     """Return the newest run of an experiment with the newest of each other seed, ordered by seed.
 
     The newest run is the newest finished one, or the newest where none is finished; that one comes alone. Of
-    the others only finished runs of the same settings, images and starting weights count.
+    the others only finished runs of the same settings, images and starting weights count. Where one cannot be
+    read, `out` receives the reason.
 
     Raises:
         UserError: There is no run, or the newest cannot be read.
@@ -46,10 +46,15 @@ def newest_seeds(experiment_name: str) -> list[Run]:
     chosen = read_trial(last)
     by_seed = {}
     for run in list_runs(experiment_name):  # oldest first: a newer one of the same seed takes its place
-        with contextlib.suppress(UserError):  # what it trained is unknown
+        if not run.finished:
+            continue
+        try:
             trial = read_trial(run)
-            if same_but_for_seed(chosen, trial):
-                by_seed[trial.experiment.seed] = run
+        except UserError as error:
+            print(f"{run.name}: left out; it cannot be read ({error})", file=out)
+            continue
+        if same_but_for_seed(chosen, trial):
+            by_seed[trial.experiment.seed] = run
     return [run for _, run in sorted((by_seed | {chosen.experiment.seed: last}).items())]
 
 
@@ -74,13 +79,11 @@ def compare(runs: Sequence[Run]) -> list[str]:
         for first in (group.first for group in groups):
             if why := detour(first.run, first.experiment):
                 remark += f" ({first.run.name} is not pooled with other seeds: {why})"
-            name = first.experiment.name
-            others = sum(run.finished for run in list_runs(name)) > 1
-            if len(runs) == 1 and first.finished and others and len(newest_seeds(name)) == 1 and not why:
+            elif len(runs) == 1 and len(list_runs(first.experiment.name)) > 1:
                 remark += (
-                    f" (the others of {name} repeat its seed or differ by more than that: their settings, "
+                    " (other runs are taken with it where they are known to differ by their seed alone: "
                 )
-                remark += "images or starting weights)"
+                remark += "the same settings, images and starting weights)"
         raise UserError(
             f"compare: received {len(groups)} run{'s' if len(groups) != 1 else ''}{remark}; a picture holds "
             f'2 to {MOST_GROUPS}: RUNS="a/latest b/latest" or EXPS="a b"; one experiment does after '

@@ -23,6 +23,7 @@ from app.sweep.verdict import finalist_sentences, finalist_table
 from app.sweep.winner import winner_file
 from app.wording import duration
 
+IMPORTANCE_EVERY = 5  # finished trials, while others are trained, which wait for it
 REWRITTEN_SECONDS = 120  # at least, from one time to the next: a page takes some seconds
 
 
@@ -153,9 +154,11 @@ def _pictures(
     shown.append(page.picture(folder / "progress.png", "The objective by number of the trial"))
     draw_trial_curves(folder / "curves.png", trials, sweep)
     shown.append(page.picture(folder / "curves.png", "The objective by epoch of all trials"))
-    path = folder / "importance.png"
-    if found := importances(trials, sweep):
-        draw_importance(path, found, len(best_first))
+    path, under_way = folder / "importance.png", any(each.state in ("running", "waiting") for each in trials)
+    if not under_way or not path.is_file() or len(best_first) % IMPORTANCE_EVERY == 0:
+        if found := importances(trials, sweep):
+            draw_importance(path, found, len(best_first))
+    if path.is_file():
         caption = (
             "How much of the variance of the objective a setting explains by itself "
             "(fANOVA, Hutter et al. 2014), as a fraction of their sum."

@@ -17,6 +17,7 @@ from typing import TextIO
 
 from app import preflight
 from app.config import LABELS, Experiment, trial_experiment
+from app.config.training import best_mode
 from app.data.datasets import load_dataset
 from app.errors import UserError
 from app.files import write_json, write_text
@@ -192,6 +193,7 @@ def _as_recorded(kept: Experiment, wanted: Experiment) -> Experiment:
 def _study_name(experiment: Experiment, fingerprint: str, weights: str | None) -> str:
     """Return the same name for the same sweep on every machine."""
     settings = experiment.model_dump(mode="json", exclude=SweepSet.not_compared)
+    settings["training"]["mode"] = best_mode(experiment.training.monitor)  # a key of earlier commits
     known = [settings, fingerprint, *experiment.optimizer.rate_multipliers] + [weights] * bool(weights)
     content = json.dumps(known, sort_keys=True)
     return f"{experiment.name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
@@ -216,11 +218,8 @@ def _database(storage: str | None) -> tuple[str | None, str]:
         url = make_url(storage)
     except (ArgumentError, ValueError):  # the latter for a port that is no number
         url = None
-    if (
-        url is None
-        or url.drivername not in ("postgresql", "postgres", "postgresql+psycopg")
-        or not url.database
-    ):
+    kinds = ("postgresql", "postgres", "postgresql+psycopg")
+    if url is None or url.drivername not in kinds or not url.database:
         raise UserError(
             "STORAGE: must be postgresql://user:password@host/database, of a database that is there; without "
             "it the trials are kept in a file of the sweep"

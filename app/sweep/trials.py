@@ -15,7 +15,7 @@ from app.files import write_json
 from app.paths import shown
 from app.reading import read_record
 from app.records import Count, Record
-from app.run_set import RunSet
+from app.run_set import ChangedError, RunSet
 from app.wording import counted
 
 TrialState = Literal["waiting", "running", "finished", "pruned", "failed"]
@@ -57,10 +57,6 @@ class _TrialsRecord(Record):
     trials: list[Trial]
 
 
-class ChangedImagesError(UserError):
-    """The images are not those that a sweep began with, or no longer there."""
-
-
 class Images:
     """The images of a sweep but the test split, loaded once for trials in a row that prepare them alike."""
 
@@ -74,8 +70,11 @@ class Images:
         """Return those of a trial; where it prepares them otherwise than the sweep, nothing is known of them.
 
         Raises:
-            ChangedImagesError: They have changed since the sweep began, or cannot be loaded any more.
+            ChangedError: They, or the weights that trials start from, have changed since the sweep began, or
+                cannot be loaded any more.
         """
+        found = SweepSet.read(self.folder)
+        found.check_weights()
         if self._loaded is None or self._loaded[0] != config:
             self._loaded = None  # before others take its memory
             try:
@@ -83,10 +82,9 @@ class Images:
             except UserError as error:
                 if config != self.base.dataset and _can_be_loaded(self.base.dataset):
                     raise  # these settings alone cannot
-                raise ChangedImagesError(f"{shown(self.folder)}: {error}") from error
-            known = SweepSet.read(self.folder).record.fingerprint
-            if config == self.base.dataset and dataset.fingerprint != known:
-                raise ChangedImagesError(
+                raise ChangedError(f"{shown(self.folder)}: {error}") from error
+            if config == self.base.dataset and dataset.fingerprint != found.record.fingerprint:
+                raise ChangedError(
                     f"{shown(self.folder)}: the images ({dataset.source}) have changed since this sweep "
                     "began; put the old ones back, and the same command goes on (with the new ones it "
                     "begins anew in another folder)"

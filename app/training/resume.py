@@ -96,7 +96,7 @@ def restore_last_state(run: Run, job: Job, found: FoundState, force: bool, out: 
         run: The run.
         job: Its experiment, prepared again, perhaps with more epochs.
         found: What `load_state` returned.
-        force: Go on although data or versions have changed.
+        force: Go on although data, starting weights or versions have changed.
         out: Receives what has changed.
     """
     state, damaged = found
@@ -174,8 +174,8 @@ def differences(run: Run, job: Job, environment: Mapping[str, Any]) -> tuple[lis
         environment: What this process runs on, see `Job.describe_environment`.
 
     Returns:
-        What forbids going on: other data, another backend, other versions; and what only makes equal bits
-        uncertain: another commit of this program, another processor, other threads.
+        What forbids going on: other data, starting weights, backend or versions; and what only makes equal
+        bits uncertain: another commit of this program, another processor, other threads.
     """
     recorded = read_record(run.environment, EnvironmentRecord).content
     grave = changed_data(run, job.dataset)
@@ -183,7 +183,10 @@ def differences(run: Run, job: Job, environment: Mapping[str, Any]) -> tuple[lis
     if weights := environment.get("starting_weights", {}).get("sha256"):  # begins anew: there is no state
         before = recorded.get("starting_weights", {}).get("sha256", weights)
         if before != weights:
-            grave.append(f"model.weights: {weights[:12]} here, {before[:12]} when the run began")
+            name = job.experiment.model.weights
+            grave.append(
+                f"model.weights: {name} has hash {weights[:12]} here, {before[:12]} when the run began"
+            )
     for name, before, now in [
         ("backend", recorded["backend"], environment["backend"]),
         *((name, recorded["versions"].get(name), environment["versions"].get(name)) for name in _DECISIVE),

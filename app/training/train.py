@@ -117,7 +117,7 @@ def resume(
         out: Where progress is shown; the standard output by default.
         epochs: Train this many epochs in all instead; a finished run is resumed too.
         schedule: Whether a schedule over the old number of epochs is kept or stretched then.
-        force: Go on although data or versions have changed.
+        force: Go on although data, starting weights or versions have changed.
         dataset: The run's data, where they are loaded already.
         group: The workers, as in `train`.
         watch: As in `train`.

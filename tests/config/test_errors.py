@@ -57,7 +57,7 @@ ONE_MISTAKE = {
     "channels": ("digits", "digits\n  channels: true", ["4:13: dataset.channels: must be 1 or 3; got true"]),
     "validation_one": ("digits", "digits\n  validation: 1.0", ["4:15: dataset.validation: must be a fraction between 0 and 1 (both excluded) or 'test'; got 1.0"]),
     "validation_text": ("digits", "digits\n  validation: train", ["4:15: dataset.validation: must be a fraction between 0 and 1 (both excluded) or 'test'; got 'train'"]),
-    "mode": ("epochs: 10", "epochs: 10\n  monitor: val_loss\n  mode: max", ["12:3: training.mode: unknown key; allowed: batch_size, checkpoint_every_minutes, class_weight, determinism, devices, early_stopping, ema, epochs, lookahead, loss, monitor, precision, sync_batch_norm"]),
+    "mode": ("epochs: 10", "epochs: 10\n  monitor: val_loss\n  mode: max", ["12:3: training.mode: follows from training.monitor; leave it out"]),
     "monitor": ("epochs: 10", "epochs: 10\n  monitor: val_los", ["11:12: training.monitor: unknown value 'val_los'; did you mean 'val_loss'? allowed: accuracy, loss, val_accuracy, val_loss"]),
     "smoothing": ("epochs: 10", "epochs: 10\n  loss: {label_smoothing: 1}", ["11:27: training.loss.label_smoothing: must be below 1; got 1"]),
     "not_a_bool": ("epochs: 10", "epochs: 10\n  loss: {softmax_before_loss: no}", ["11:31: training.loss.softmax_before_loss: must be true or false; got 'no'; write false"]),

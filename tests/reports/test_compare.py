@@ -1,5 +1,6 @@
 """Several runs in one picture, and which of them are seeds of one recipe."""
 
+import io
 import itertools
 import subprocess
 import sys
@@ -169,7 +170,7 @@ def test_seeds_are_drawn_as_their_mean_in_a_band(home):
 
 def test_a_mean_ends_with_the_shortest_seed(home):
     leave_run("one", 3, accuracy=0.6), leave_run("one", 2, accuracy=0.9, seed=1)
-    panel = compare._draw(gather(compare.newest_seeds("one"))).axes[0]
+    panel = compare._draw(gather(compare.newest_seeds("one", io.StringIO()))).axes[0]
     assert {len(line.get_xdata()) for line in panel.lines} == {2}
 
 
@@ -199,7 +200,7 @@ def test_runs_that_were_trained_another_way_stay_alone(home):
         for seed, pairs in enumerate(itertools.permutations([("*/bias", 2.0), ("*/*", 0.5)]))
     ]
     assert [len(group.trials) for group in gather([*runs, forced, *orders])] == [3, 1, 1, 1]
-    assert [run.name for run in compare.newest_seeds("one")] == [orders[-1].name]
+    assert [run.name for run in compare.newest_seeds("one", io.StringIO())] == [orders[-1].name]
 
 
 def test_runs_that_began_with_other_weights_of_a_run_are_not_pooled(home):
@@ -211,9 +212,9 @@ def test_runs_that_began_with_other_weights_of_a_run_are_not_pooled(home):
     assert [len(group.trials) for group in gather(runs[:3])] == [2, 1]
     assert [len(group.trials) for group in gather([runs[3], *runs[:2]])] == [1, 2]
     with pytest.raises(
-        UserError, match="received 1 run .the others of one repeat its seed or differ by more"
+        UserError, match="received 1 run .other runs are taken with it where they are known to"
     ):
-        compare.compare(compare.newest_seeds("one"))
+        compare.compare(compare.newest_seeds("one", io.StringIO()))
 
 
 def test_weights_of_a_run_that_was_trained_further_in_between_are_named_among_the_settings(home):
@@ -232,7 +233,7 @@ def test_runs_that_repeat_a_seed_stay_alone(home):
 def test_a_trial_that_settings_were_chosen_by_is_not_pooled_with_its_finalists(home):
     trial, *finalists = (leave_run("one", accuracy=0.9, seed=seed) for seed in range(3))
     files.write_json(trial.path.parent / "sweep.json", {"settings": {"seed": 0}})
-    assert [run.name for run in compare.newest_seeds("one")] == [run.name for run in finalists]
+    assert [run.name for run in compare.newest_seeds("one", io.StringIO())] == [run.name for run in finalists]
     assert len(gather([trial, *finalists])) == 2
 
 
@@ -245,9 +246,15 @@ def test_newest_seeds_of_an_experiment(home):
     leave_run("one", seed=5)
     unreadable = leave_run("one", accuracy=0.6, seed=9)
     unreadable.metrics.unlink()
-    assert [run.name for run in compare.newest_seeds("one")] == [newest.name, second.name, third.name]
+    assert [run.name for run in compare.newest_seeds("one", io.StringIO())] == [
+        newest.name,
+        second.name,
+        third.name,
+    ]
     leave_run("two"), leave_run("two", seed=1)
-    assert [run.name for run in compare.newest_seeds("two")] == [runs.list_runs("two")[-1].name]
+    assert [run.name for run in compare.newest_seeds("two", io.StringIO())] == [
+        runs.list_runs("two")[-1].name
+    ]
 
 
 def test_curves_drawn_again_mark_where_an_unfinished_run_was_resumed(home):

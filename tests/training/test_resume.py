@@ -616,7 +616,9 @@ def test_starting_weights_are_recorded_by_the_name_of_their_run_and_needed_once(
 
     elsewhere.rename(finished.path)
     plant(run.environment, starting_weights=record | {"sha256": "0" * 64})
-    with pytest.raises(UserError, match=f"model.weights: {best[:12]} here, {'0' * 12} when the run began"):
+    with pytest.raises(
+        UserError, match=f"model.weights: {finished.name} has hash {best[:12]} here, 0{{12}} when"
+    ):
         resume(run)
     run.states.mkdir()
     resume(run, force=True)

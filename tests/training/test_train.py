@@ -371,4 +371,4 @@ def test_several_seeds_are_several_runs(home, capsys):
     assert words in capsys.readouterr().out
     # What a run records of its command trains that very run again.
     assert read_json(second.environment)["overrides"] == ["training.epochs=1", "seed=4"]
-    assert [run.name for run in newest_seeds("tiny")] == [first.name, second.name]
+    assert [run.name for run in newest_seeds("tiny", io.StringIO())] == [first.name, second.name]

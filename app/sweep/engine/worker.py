@@ -22,8 +22,9 @@ from app.config import trial_experiment
 from app.errors import Interrupted, UserError, library_words
 from app.process import stoppable
 from app.reading import Row
+from app.run_set import ChangedError
 from app.runs import Run, locked
-from app.sweep.trials import ChangedImagesError, Images, SweepSet
+from app.sweep.trials import Images, SweepSet
 
 Command = dict[str, Any]  # a trial, or the answer to a history; None in the queue is the end of the input
 
@@ -81,7 +82,7 @@ class Trainer:
             return {"end": "pruned"}
         except Interrupted:
             return {"end": "waiting"}
-        except ChangedImagesError as error:
+        except ChangedError as error:
             return {"end": "refused", "reason": str(error)}
         except UserError as error:
             # What ran once can be trained: something else has changed, which is not the settings' fault.
