@@ -192,7 +192,7 @@ def differing_settings(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
         flat = experiment.flat(exclude=_NO_SETTINGS)
         found = {key: _text(value) for key, value in flat.items() if value is not None}
         if experiment.model.weights and start:
-            found["model.weights"] += f" ({start[:12]})"
+            found["model.weights"] += f" (hash {start[:12]})"
         for section, other in itertools.product(("model", "optimizer"), every):
             if getattr(other, section).name == getattr(experiment, section).name:
                 for argument in getattr(other, section).arguments:

@@ -222,7 +222,7 @@ def test_weights_of_a_run_that_was_trained_further_in_between_are_named_among_th
     assert differing_settings(gather(pair)) == []
     for run, digest in zip(pair, ("a" * 64, "b" * 64), strict=True):
         files.write_json(run.environment, ENVIRONMENT | {"starting_weights": {"sha256": digest}})
-    assert differing_settings(gather(pair)) == [("model.weights", [f"base/1 ({c * 12})" for c in "ab"])]
+    assert differing_settings(gather(pair)) == [("model.weights", [f"base/1 (hash {c * 12})" for c in "ab"])]
 
 
 def test_runs_that_repeat_a_seed_stay_alone(home):
