@@ -80,10 +80,8 @@ def compare(runs: Sequence[Run]) -> list[str]:
             if why := detour(first.run, first.experiment):
                 remark += f" ({first.run.name} is not pooled with other seeds: {why})"
             elif len(runs) == 1 and len(list_runs(first.experiment.name)) > 1:
-                remark += (
-                    " (other runs are taken with it where they are known to differ by their seed alone: "
-                )
-                remark += "the same settings, images and starting weights)"
+                rule = "differ by their seed alone: the same settings, images and starting weights"
+                remark += f" (other runs are taken with it where they are known to {rule})"
         raise UserError(
             f"compare: received {len(groups)} run{'s' if len(groups) != 1 else ''}{remark}; a picture holds "
             f'2 to {MOST_GROUPS}: RUNS="a/latest b/latest" or EXPS="a b"; one experiment does after '
