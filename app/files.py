@@ -12,11 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from app.errors import UserError
 from app.paths import shown
-from app.wording import with_received
 
 MAX_BYTES = 2**29  # of a file; evaluation.json of 3,000 classes once had 81 MB
 _TIMESTAMP = re.compile(r"(\d{8}-\d{6})(?:-(\d+))?")
@@ -86,22 +85,6 @@ def read_bytes(path: Path) -> bytes:
     if len(content) > MAX_BYTES:
         raise UserError(f"{shown(path)}: has more than {MAX_BYTES:,} bytes; no file of a run is that large")
     return content
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the content of a JSON file that has no record of its own.
-
-    Raises:
-        UserError: The file is missing or no mapping in JSON.
-    """
-    content = read_bytes(path)
-    try:
-        value = from_json(content, allow_inf_nan=False)
-    except ValueError as error:
-        raise UserError(f"{shown(path)}: unreadable ({error})") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{shown(path)}: {with_received('must be a mapping', value)}")
-    return value
 
 
 def split_at_marks(text: str, start: str, end: str, place: str) -> tuple[str, str, str]:

@@ -7,7 +7,7 @@ that names file, key or line, what was there, and what to do.
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import ValidationError
@@ -73,6 +73,11 @@ def read_record(path: Path, kind: type[RecordType]) -> RecordType:
                 raise
             raise UserError(f"{error}. {kind.advice}") from error
         raise UserError(f"{shown(path)}: {error}. {kind.advice}") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the content of a JSON file that has no record of its own."""
+    return read_record(path, Record).content
 
 
 def read_history(path: Path) -> list[Row]:

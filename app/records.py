@@ -146,6 +146,17 @@ class CpuRecord(Record):
     count: Count | None
 
 
+class ResumeRecord(Record):
+    """One resume in environment.json."""
+
+    epoch: Epoch
+    workers: Count = 1
+    replicas: Count = 1
+    epochs_before: Epoch | None = None  # over which the schedule was laid out; None where it still is
+    forced: list[str] = []
+    differs: list[str] = []
+
+
 class EnvironmentRecord(Record):
     """environment.json: what a run was trained on."""
 
@@ -164,8 +175,8 @@ class EnvironmentRecord(Record):
     replicas: Count = 1
     overrides: list[str] | None = None
     auto: list[str] | None = None  # keys of `training` that were; None in older runs
-    resumes: list[dict[str, Any]] = []
-    starting_weights: dict[str, Any] = {}
+    resumes: list[ResumeRecord] = []
+    starting_weights: dict[str, str] = {}
 
 
 class NumImagesRecord(Record):
@@ -197,50 +208,6 @@ class DatasetRecord(Record):
         alike = (self.name, self.class_names) == (other.name, other.class_names)
         known = self.validation_fingerprint is not None  # older runs did not record it
         return alike and known and self.validation_fingerprint != other.validation_fingerprint
-
-
-class ClassRecord(Record):
-    """The metrics of one class."""
-
-    name: str
-    images: Count
-    precision: Fraction
-    recall: Fraction
-    f1: Fraction
-
-
-class RecalibratedRecord(Record):
-    """The effect of recalibrated batch normalisation, as a sentence."""
-
-    words: str
-
-
-class EvaluationRecord(WeightsRecord):
-    """evaluation.json; the confusion matrix, which nothing reads back, is skipped."""
-
-    model_config = ConfigDict(extra="ignore")
-    advice = "Delete it, and `make evaluate` with this run writes it again"
-
-    checkpoint: str
-    epoch: Epoch
-    split: str
-    test_time_views: str
-    views_below: Fraction | None = None
-    images: Count
-    loss: float
-    accuracy: Fraction
-    top5_accuracy: Fraction | None
-    macro_f1: Fraction
-    expected_calibration_error: Fraction
-    classes: list[ClassRecord]
-    recalibrated: RecalibratedRecord | None = None
-    calibrated: CalibratedRecord | None = None
-
-
-class EvaluationsOnTestRecord(Record):
-    """test_evaluations.json."""
-
-    test_evaluations: list[FinalTestRecord]
 
 
 class FailureRecord(Record):

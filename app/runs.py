@@ -170,7 +170,7 @@ def detour(run: Run, experiment: Experiment) -> str | None:
         return "it was trained on other images before"
     resumes = read_record(run.environment, EnvironmentRecord).resumes
     planned = experiment.training.num_epochs  # still the same where a resume with more ended before it began
-    stretched = any(each.get("epochs_before") not in (None, planned) for each in resumes)
+    stretched = any(each.epochs_before not in (None, planned) for each in resumes)
     return "its schedule was one for fewer epochs before" if stretched else None
 
 

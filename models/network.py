@@ -89,6 +89,11 @@ class Network(Block):
 
     Saved files hold the constructor's arguments and the weights; the constructor makes the layers again.
 
+    Arguments that networks share: `num_classes`, the number of logits; `bn_momentum` and `bn_epsilon`, the
+    momentum of the moving statistics and what is added to the variance; `drop_path`, the probability of
+    leaving out the last unit's branch in training, less before it, see `stochastic_depth`. Blocks are given
+    `norm`, which makes a normalisation layer, and `drop`, what is done to the branch before the sum.
+
     Attributes:
         smallest_pixels: Smallest height and width the network can take.
         largest_pixels: Largest height and width, None without a limit.

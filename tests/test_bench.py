@@ -18,8 +18,8 @@ from app.bench.json_worker import JsonWorker
 from app.bench.timers import compare_draws
 from app.config import load_experiment
 from app.errors import UserError
-from app.files import read_json
 from app.paths import module_command
+from app.reading import read_json
 from models import build_model, processor, published_networks
 from models.inspect import count_weights
 from tests.conftest import set_project

@@ -12,6 +12,7 @@ from app.config import dump_experiment, load_experiment
 from app.errors import UserError
 from app.labels.folds import FoldSet
 from app.preflight import settle_weights
+from app.reading import read_json
 from app.reports.results_table import END, START
 from app.run_set import ChangedError, run_of, warn_of_formats
 from tests.conftest import set_project
@@ -141,7 +142,7 @@ def test_history_round_trip_keeps_every_digit(tmp_path):
 
 def test_json_has_no_infinities(tmp_path):
     files.write_json(tmp_path / "a.json", {"a": [float("inf"), 1.5], "b": {"c": float("nan")}})
-    assert files.read_json(tmp_path / "a.json") == {"a": [None, 1.5], "b": {"c": None}}
+    assert read_json(tmp_path / "a.json") == {"a": [None, 1.5], "b": {"c": None}}
 
 
 def test_unknown_run_names_the_newest_ones():

@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "app.paths": {"app.errors"},
     "app.process": {"app.errors"},
     "app.wording": set(),
-    "app.files": {"app.errors", "app.paths", "app.wording"},
+    "app.files": {"app.errors", "app.paths"},
     "app.machine": {"app.errors", "app.paths", "app.records", "app.wording"},
     "app.backend": {"app.machine"},
     "app.classifier_files": {"app.errors", "app.paths", "models"},

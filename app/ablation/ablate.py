@@ -4,11 +4,10 @@ The runs are a set (app/run_set.py) in `runs/<experiment>.ablation/`, with a tab
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 from app.ablation.effects import draw_effects
-from app.ablation.pieces import Variant
 from app.ablation.results import Result, results_of, sentences, table
 from app.config import Experiment
 from app.data.datasets import load_dataset
@@ -33,12 +32,12 @@ class AblationSet(RunSet):
     kind = "ablation"
 
 
-def ablate(experiment: Experiment, variants: Sequence[Variant], num_seeds: int, out: TextIO) -> None:
+def ablate(experiment: Experiment, variants: Mapping[str, Experiment], num_seeds: int, out: TextIO) -> None:
     """Train all variants with all seeds, or resume that, and compare them; what is finished stays.
 
     Args:
         experiment: The whole recipe; its `seed` is the first one.
-        variants: The recipe without a piece each.
+        variants: The recipe without a piece each, by name.
         num_seeds: Runs of each, at least 2.
         out: Receives what was done.
 
@@ -46,34 +45,34 @@ def ablate(experiment: Experiment, variants: Sequence[Variant], num_seeds: int, 
         UserError: Something that the user can mend, before anything is written.
         Interrupted: As for a training; the same call goes on.
     """
-    dataset, every = load_dataset(experiment.dataset), [Variant(WHOLE, experiment), *variants]
+    dataset, every = load_dataset(experiment.dataset), {WHOLE: experiment, **variants}
     images = {}
-    for each in every:  # else the whole recipe would be trained before a variant turns out impossible
-        same = each.experiment.dataset == experiment.dataset
+    for name, each in every.items():  # else the whole recipe would be trained before one turns out impossible
+        same = each.dataset == experiment.dataset
         try:
-            images[each.name] = prepare(each.experiment, dataset=dataset if same else None).dataset
+            images[name] = prepare(each, dataset=dataset if same else None).dataset
         except UserError as error:
-            raise UserError(f"{each.name}: {error}") from error
+            raise UserError(f"{name}: {error}") from error
     found = AblationSet.find(experiment, dataset.fingerprint)
     seeds = range(experiment.seed, experiment.seed + num_seeds)
     print(
-        f"beside the whole recipe: {', '.join(each.name for each in variants)}\n"
-        f"{_plan(found, every, seeds, len(dataset.train))}\n"
+        f"beside the whole recipe: {', '.join(variants)}\n"
+        f"{_plan(found, [*every.values()], seeds, len(dataset.train))}\n"
         f"runs in {shown(found.folder)}; the same command resumes them",
         file=out,
         flush=True,
     )
-    accuracies: dict[str, list[float]] = {each.name: [] for each in every}
+    accuracies: dict[str, list[float]] = {name: [] for name in every}
     results: list[Result] = []
     with locked(Run(found.folder)):
         for number, seed in enumerate(seeds, 1):  # so that whatever there is compares the same seeds
-            for each in every:
-                one = each.experiment.model_copy(update={"seed": seed})
-                title = f"seed {seed} ({number} of {num_seeds}), {each.name}"
-                data, may_fail = images[each.name], each.name != WHOLE
+            for name, each in every.items():
+                one = each.model_copy(update={"seed": seed})
+                title = f"seed {seed} ({number} of {num_seeds}), {name}"
+                data, may_fail = images[name], name != WHOLE
                 found.check_weights()
                 run = train_or_resume(found.folder.name, one, data, out, title, may_fail=may_fail)
-                accuracies[each.name].append(_accuracy(run))
+                accuracies[name].append(_accuracy(run))
             results = results_of(accuracies)
             if number > 1:
                 _write(found, experiment, seeds[:number], results)
@@ -87,28 +86,24 @@ def ablate(experiment: Experiment, variants: Sequence[Variant], num_seeds: int, 
     )
 
 
-def _plan(found: AblationSet, variants: Sequence[Variant], seeds: Sequence[int], num_images: int) -> str:
+def _plan(found: AblationSet, every: Sequence[Experiment], seeds: Sequence[int], num_images: int) -> str:
     """Return how many runs there are, how many have ended, and how long the others will take."""
     runs = [
         run_of(
             found.folder.name,
-            each.experiment.model_copy(update={"seed": seed}),
-            found.record.fingerprint if each.experiment.dataset == variants[0].experiment.dataset else None,
+            each.model_copy(update={"seed": seed}),
+            found.record.fingerprint if each.dataset == every[0].dataset else None,
         )
         for seed in seeds
-        for each in variants
+        for each in every
     ]
     done = sum(run is not None and (run.finished or run.failure.is_file()) for run in runs)
-    line = f"{len(variants)} variants with {len(seeds)} seeds are {len(runs)} runs, {done} of them done"
-    known = [
-        run
-        for name in (variants[0].experiment.name, found.folder.name)
-        for run in list_runs(name)
-        if run.finished
-    ]
+    line = f"{len(every)} variants with {len(seeds)} seeds are {len(runs)} runs, {done} of them done"
+    folders = every[0].name, found.folder.name
+    known = [run for name in folders for run in list_runs(name) if run.finished]
     if known and done < len(runs):
         timing = read_record(known[-1].metrics, MetricsRecord).timing
-        planned = variants[0].experiment.with_epochs_for(num_images).training.num_epochs
+        planned = every[0].with_epochs_for(num_images).training.num_epochs
         seconds = timing.seconds / timing.epochs * planned
         left = duration(seconds * (len(runs) - done))
         line += f"; the others take about {left}, as {known[-1].name} took {duration(timing.seconds)}"

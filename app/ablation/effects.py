@@ -29,11 +29,7 @@ PANEL_INCHES = 5.2  # across
 def draw_effects(path: Path, title: str, label: str, results: Sequence[Result]) -> None:
     """Draw a dot and an interval for each row from the top down, and a small dot for each seed.
 
-    Args:
-        path: The picture to write.
-        title: Its heading.
-        label: Of the axis.
-        results: The rows; the first is the recipe itself.
+    The first of `results` is the recipe itself; `label` is that of the axis.
     """
     from matplotlib.lines import Line2D
 

@@ -1,7 +1,7 @@
 """What can be taken out of an experiment, a piece at a time. Needs no TensorFlow."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from app.config import Experiment
 from app.config.arguments import split_layer, value_at
@@ -38,13 +38,6 @@ KEYS = (
 OFF = {"weight_decay": 0.0, "nesterov": False}  # arguments that some optimizers have by default
 
 
-class Variant(NamedTuple):
-    """An experiment without a piece of it."""
-
-    name: str
-    experiment: Experiment
-
-
 def pieces_of(experiment: Experiment) -> list[str]:
     """Return what is taken out of an experiment where nothing is named: layers of augmentation, and keys."""
     content = file_content(experiment)
@@ -52,8 +45,8 @@ def pieces_of(experiment: Experiment) -> list[str]:
     return [*layers, *(key for key in KEYS if value_at(content, key))]
 
 
-def variants_of(experiment: Experiment, pieces: Sequence[str]) -> list[Variant]:
-    """Return the experiment without each piece, strictly checked.
+def variants_of(experiment: Experiment, pieces: Sequence[str]) -> dict[str, Experiment]:
+    """Return the experiment without each piece, strictly checked, by names such as "without training.ema".
 
     Args:
         experiment: The whole recipe.
@@ -62,15 +55,15 @@ def variants_of(experiment: Experiment, pieces: Sequence[str]) -> list[Variant]:
     Raises:
         UserError: With a line for everything that is wrong.
     """
-    found: list[Variant] = []
+    found: dict[str, Experiment] = {}
     mistakes = []
     for piece in pieces:
         try:
-            variant = _variant(experiment, piece)
-            same = [each.name for each in found if each.experiment.agrees_with(variant.experiment)]
+            name, variant = _variant(experiment, piece)
+            same = [known for known, each in found.items() if each.agrees_with(variant)]
             if same:
                 raise UserError(f"{piece}: the same experiment as {same[0]}")
-            found.append(variant)
+            found[name] = variant
         except UserError as error:
             mistakes.append(str(error))
     if mistakes:
@@ -79,7 +72,7 @@ def variants_of(experiment: Experiment, pieces: Sequence[str]) -> list[Variant]:
     return found
 
 
-def _variant(experiment: Experiment, piece: str) -> Variant:
+def _variant(experiment: Experiment, piece: str) -> tuple[str, Experiment]:
     has_value = "=" in piece
     name = f"{'with' if has_value else 'without'} {piece}"
     if has_value:
@@ -91,10 +84,8 @@ def _variant(experiment: Experiment, piece: str) -> Variant:
     before, after = experiment.flat(), changed.flat()
     for key in before | after:
         if any(f"{key}.".startswith(f"{part}.") for part in REFUSED) and before.get(key) != after.get(key):
-            raise UserError(
-                f"{piece}: {key} decides how accuracy is measured, not how the network is trained"
-            )
-    return Variant(name, changed)
+            raise UserError(f"{piece}: {key} is no piece of how the network is trained")
+    return name, changed
 
 
 def _without(content: dict[str, Any], piece: str) -> dict[str, Any]:

@@ -17,10 +17,11 @@ from app import backend  # noqa: F401 - first: it keeps TensorFlow quiet while i
 from app.bench import bench, prove, timers
 from app.config import load_experiment
 from app.data.datasets import load_dataset
-from app.files import read_json, write_json, write_text
+from app.errors import UserError
+from app.files import write_json, write_text
 from app.inference import export, predict
 from app.paths import runs_root
-from app.reading import read_history
+from app.reading import read_history, read_json
 from app.training import startup, train
 
 
@@ -99,4 +100,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -36,23 +36,6 @@ Shape = tuple[int, int, int]  # height, width, channels
 Times = Callable[[int], list[float]]
 
 
-class Baseline(JsonWorker):
-    """The parent's side of a baseline."""
-
-    def __init__(self, kind: str, file: Path, image_shape: Shape, num_classes: int):
-        """Start keras, keras_default or torch on an experiment's file, and wait until it is warm.
-
-        Raises:
-            UserError: The baseline does not start.
-        """
-        arguments = [kind, file, image_shape, num_classes]
-        variables = {ONEDNN: BY_ITSELF} if kind == "keras_default" else {}
-        module = "app.bench.baselines"
-        super().__init__(f"AGAINST={kind}", module, *arguments, folder=file.parent, **variables)
-        self.kind = kind
-        self.description: dict[str, Any] = self.answer()
-
-
 def require(kind: str, experiment: Experiment) -> None:
     """Raise a UserError where this baseline cannot run the experiment, without importing it."""
     if experiment.optimizer.name == "muon":

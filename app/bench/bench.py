@@ -12,6 +12,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from app.bench import baselines, timers
+from app.bench.json_worker import JsonWorker
 from app.bench.startup_time import start_up
 from app.config import Experiment, dump_experiment
 from app.data.dataset import whole_split
@@ -27,6 +28,7 @@ from app.wording import duration
 from models.inspect import count_macs, count_weights
 
 ROUND_SECONDS = 5.0  # of each contender in each round, or two steps where those take longer
+_Baseline = tuple[JsonWorker, dict[str, Any]]  # its process, and what it is
 
 
 def bench(
@@ -38,14 +40,8 @@ def bench(
 ) -> Path:
     """Measure an experiment on this machine, alone or against others, and print the results.
 
-    All contenders are interleaved, a few steps each, so that a ratio compares neighbours in time.
-
-    Args:
-        experiment: What is measured.
-        against: Baselines.
-        rounds: How often each contender has its turn.
-        out: Receives the results.
-        beside: The experiment with one setting changed, by that setting; `fit` is measured of each.
+    All contenders are interleaved, a few steps each, so that a ratio compares neighbours in time. `fit` alone
+    is measured of `beside`, the experiment with one setting changed, by that setting.
 
     Keras is shown twice where TensorFlow by itself would compute with other kernels than this process does:
     with the same ones, and as it comes (`keras_default`). Returns the file bench.json, in a new folder of
@@ -91,7 +87,7 @@ def bench(
         kernels = result["onednn_kernels"] = baselines.onednn_kernels() if "keras" in against else None
         if kernels and kernels["here"] != kernels["by_itself"]:
             against = [*against, "keras_default"]
-        others = [_start_baseline(kind, file, job, stack) for kind in against]
+        others = {kind: _start_baseline(kind, file, job, stack) for kind in against}
         changed = {}
         for setting, one in (beside or {}).items():
             same = job.dataset if one.dataset == job.experiment.dataset else None
@@ -120,25 +116,26 @@ def bench(
     return path
 
 
-def _start_baseline(kind: str, file: Path, job: Job, stack: contextlib.ExitStack) -> baselines.Baseline:
-    """Start a baseline, which ends with the stack, and make sure that it trains as many weights."""
-    baseline = baselines.Baseline(kind, file, job.dataset.image_shape, len(job.dataset.class_names))
-    other = stack.enter_context(contextlib.closing(baseline))
-    ours = count_weights(job.classifier.network.trainable_weights)
-    theirs = other.description["trainable"]
+def _start_baseline(kind: str, file: Path, job: Job, stack: contextlib.ExitStack) -> _Baseline:
+    """Start a baseline, which ends with the stack; once it is warm, see that it trains as many weights."""
+    module, arguments = "app.bench.baselines", [job.dataset.image_shape, len(job.dataset.class_names)]
+    variables = {baselines.ONEDNN: baselines.BY_ITSELF} if kind == "keras_default" else {}
+    worker = JsonWorker(f"AGAINST={kind}", module, kind, file, *arguments, folder=file.parent, **variables)
+    description = stack.enter_context(contextlib.closing(worker)).answer()
+    ours, theirs = count_weights(job.classifier.network.trainable_weights), description["trainable"]
     assert theirs == ours, f"{kind} trains {theirs} weights, we {ours}"
-    return other
+    return worker, description
 
 
 def _interleave(
-    job: Job, others: Sequence[baselines.Baseline], changed: Mapping[str, Job], rounds: int, folder: Path
+    job: Job, others: Mapping[str, _Baseline], changed: Mapping[str, Job], rounds: int, folder: Path
 ) -> dict[str, Any]:
     """Measure `fit`, the compiled step alone and the others; return medians of each round."""
     contenders = {
         "fit": lambda steps: timers.fit_seconds(job, steps, folder),
         "bare": lambda steps: timers.compiled_seconds(job, steps),
     }
-    contenders |= {other.kind: other.seconds for other in others}
+    contenders |= {kind: worker.seconds for kind, (worker, _) in others.items()}
     for setting, one in changed.items():
         contenders[setting] = functools.partial(timers.fit_seconds, one, folder=folder)
         contenders[setting](1)
@@ -148,9 +145,8 @@ def _interleave(
     result: dict[str, Any] = {"steps_per_round": steps}
     result |= {name: spread(rounds_of) for name, rounds_of in seconds.items() if name not in changed}
     result["fit_over_bare"] = ratios(seconds["fit"], seconds["bare"])
-    for other in others:
-        times_as_fast = ratios(seconds[other.kind], seconds["fit"])
-        result[other.kind] |= {"times_as_fast": times_as_fast} | other.description
+    for kind, (_, description) in others.items():
+        result[kind] |= {"times_as_fast": ratios(seconds[kind], seconds["fit"])} | description
     result["beside"] = {
         name: spread(seconds[name]) | {"times_as_long": ratios(seconds[name], seconds["fit"])}
         for name in changed

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -30,7 +30,8 @@ def bench_scaling(experiment: Experiment, workers: int, rounds: int, out: TextIO
     """
     cores = sorted(os.sched_getaffinity(0))
     if not 2 <= workers <= len(cores):
-        raise UserError(f"bench: WORKERS={workers}; give each worker a core of its own: 2 to {len(cores)}")
+        advice = f"2 to {len(cores)}" if len(cores) > 1 else "this machine has one; leave WORKERS out"
+        raise UserError(f"bench: WORKERS={workers}; give each worker a core of its own: {advice}")
     batch, say = experiment.training.batch_size, functools.partial(print, file=out, flush=True)
     images = len(load_dataset(experiment.dataset).train)
     if workers * batch > images:
@@ -40,16 +41,13 @@ def bench_scaling(experiment: Experiment, workers: int, rounds: int, out: TextIO
         )
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
 
-        def start(name: str, count: int, batch_size: int) -> _WorkerGroup:
+        def start(name: str, count: int, batch_size: int) -> Callable[[int], list[float]]:
             changes = {"batch_size": batch_size, "devices": "cpu"}  # a core a worker
             training = experiment.training.model_copy(update=changes)
             file = Path(folder) / f"{name}.yaml"
             one = experiment.model_copy(update={"training": training})
             file.write_text(dump_experiment(one), encoding="utf-8")
-            group = _WorkerGroup(file, cores[:count])
-            stack.callback(group.close)
-            group.seconds(1)  # until all are warm
-            return group
+            return start_workers(file, cores[:count], stack)
 
         groups = {
             "one": start("one", 1, batch),
@@ -57,8 +55,8 @@ def bench_scaling(experiment: Experiment, workers: int, rounds: int, out: TextIO
             "weak": start("weak", workers, workers * batch),
         }
         say(f"{experiment.name}: batches of {batch}, one core a worker, {rounds} rounds")
-        steps = steps_in_a_round(groups["one"].seconds(2))
-        seconds = interleaved({name: group.seconds for name, group in groups.items()}, steps, rounds)
+        steps = steps_in_a_round(groups["one"](2))
+        seconds = interleaved(groups, steps, rounds)
     result: dict[str, Any] = {"experiment": experiment.name, "workers": workers, "batch_size": batch}
     result |= {"steps_per_round": steps, **{name: spread(found) for name, found in seconds.items()}}
     # Title, batches in a step, and how much quicker a step would be where nothing is lost.
@@ -81,30 +79,26 @@ def bench_scaling(experiment: Experiment, workers: int, rounds: int, out: TextIO
     return path
 
 
-class _WorkerGroup:
-    """The parent's side of some workers that train the same experiment together."""
+def start_workers(
+    file: Path, cores: Sequence[int], stack: contextlib.ExitStack
+) -> Callable[[int], list[float]]:
+    """Start a worker of one experiment on each core; they end with the stack. Return what times steps."""
+    addresses = [f"localhost:{port}" for port in free_ports(len(cores))]
+    workers = []
+    for index, core in enumerate(cores):
+        variables = {VARIABLE: config_of(addresses, index)} if len(cores) > 1 else {}
+        name = f"bench: worker {index}"
+        worker = JsonWorker(name, "app.bench.scaling", file, folder=file.parent, **variables)
+        workers.append(stack.enter_context(contextlib.closing(worker)))
+        os.sched_setaffinity(worker.process.pid, {core})
 
-    def __init__(self, file: Path, cores: Sequence[int]):
-        """Start a worker on each core."""
-        addresses = [f"localhost:{port}" for port in free_ports(len(cores))]
-        self.workers = []
-        for index, core in enumerate(cores):
-            variables = {VARIABLE: config_of(addresses, index)} if len(cores) > 1 else {}
-            name = f"bench: worker {index}"
-            worker = JsonWorker(name, "app.bench.scaling", file, folder=file.parent, **variables)
-            os.sched_setaffinity(worker.process.pid, {core})
-            self.workers.append(worker)
-
-    def seconds(self, steps: int) -> list[float]:
-        """Return the seconds of each of `steps` steps on the first worker, once all have taken them."""
-        for worker in self.workers:
+    def seconds(steps: int) -> list[float]:
+        for worker in workers:
             worker.ask(steps)
-        return [worker.answer() for worker in self.workers][0]
+        return [worker.answer() for worker in workers][0]  # once all have taken them
 
-    def close(self) -> None:
-        """End the workers."""
-        for worker in self.workers:
-            worker.close()
+    seconds(1)  # until all are warm
+    return seconds
 
 
 def answers(file: str) -> Iterator[list[float]]:

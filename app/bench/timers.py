@@ -146,7 +146,7 @@ def compare_augmentation(images: np.ndarray, draws: int) -> dict[str, str]:
     """
     found = {}
     for name, layer in sorted(LAYERS.items()):
-        takes = inspect.signature(layer).parameters
+        takes = inspect.signature(layer.__init__).parameters
         arguments: dict[str, Any] = {key: value for key, value in _ARGUMENTS.items() if key in takes}
         arguments |= {"factor": [1, 8]} if name == "random_posterization" else {}
         both = []

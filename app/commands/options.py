@@ -12,9 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, NoReturn, TypeVar
 
+from app import preflight
 from app.config import Experiment, load_experiment
 from app.config.loader import as_yaml
 from app.errors import UserError
+from app.machine import check_backend
 from app.runs import Run, find_run, list_runs, newest
 from app.wording import nearest
 
@@ -75,10 +77,10 @@ def parse(
     return COMMANDS[options.pop("command")], options
 
 
-def overrides_from(set_: Sequence[str], data_dir: str | None = None) -> list[str]:
-    """Return the KEY=VALUE pairs of all --set options, split as a shell would, and of --data-dir."""
+def overrides_from(texts: Sequence[str], data_dir: str | None = None, option: str = "--set ") -> list[str]:
+    """Return the KEY=VALUE pairs of all texts of an option, split as a shell would, and of --data-dir."""
     advice = "write KEY=VALUE pairs with spaces between them"
-    pairs = [pair for text in set_ for pair in shell_words("--set ", text, advice)]
+    pairs = [pair for text in texts for pair in shell_words(option, text, advice)]
     if data_dir:
         try:
             folder = Path(data_dir).expanduser().resolve()
@@ -86,6 +88,14 @@ def overrides_from(set_: Sequence[str], data_dir: str | None = None) -> list[str
             raise UserError(f"--data-dir {data_dir!r}: {error}") from error
         pairs.append(f"dataset.data_dir={as_yaml(str(folder))}")
     return pairs
+
+
+def checked(experiment: Experiment) -> Experiment:
+    """Return an experiment whose data, weights and backend are there, as far as can be seen at once."""
+    preflight.check_data(experiment)
+    preflight.settle_weights(experiment)
+    check_backend()
+    return experiment
 
 
 def check_seeds(command: str, first: int, count: int) -> None:

@@ -14,6 +14,7 @@ from app.commands.options import (
     Option,
     Set,
     check_seeds,
+    checked,
     chosen_experiment,
     command,
     overrides_from,
@@ -55,10 +56,9 @@ def ablate(
             f"ablate: {experiment.name} has no piece that is taken out by default; name some, such as "
             'WITHOUT="optimizer.momentum normalization=unit"'
         )
-    variants = [
-        each._replace(experiment=preflight.settle_weights(each.experiment))
-        for each in variants_of(experiment, pieces)
-    ]
+    variants = {
+        name: preflight.settle_weights(each) for name, each in variants_of(experiment, pieces).items()
+    }
     check_backend()
     from app.ablation.ablate import ablate
 
@@ -121,10 +121,8 @@ def folds(
         raise UserError("folds: trains several runs, one after the other; several workers train one run")
     if any(pair.startswith("dataset.fold") for pair in overrides_from(set_)):
         raise UserError("folds: dataset.fold is set here, for each run; FOLDS= is the number of folds")
-    experiment = chosen_experiment(exp, [*set_, f"dataset.fold.of={folds} dataset.fold.index=0"], data_dir)
-    preflight.check_data(experiment)
-    preflight.settle_weights(experiment)
-    check_backend()
+    overrides = [*set_, f"dataset.fold.of={folds} dataset.fold.index=0"]
+    experiment = checked(chosen_experiment(exp, overrides, data_dir))
     from app.labels.folds import train_folds
 
     train_folds(experiment, sys.stdout)

@@ -121,7 +121,7 @@ def curves(exp: Owner = None, run: RunName = None) -> None:
         resumes = read_record(chosen.environment, EnvironmentRecord).resumes
         # One after the last epoch is recorded in the next, which there is not.
         last = min(len(rows) + 1, experiment.training.num_epochs)
-        resumed = [each["epoch"] for each in resumes if each["epoch"] <= last]
+        resumed = [each.epoch for each in resumes if each.epoch <= last]
     draw_curves(chosen, experiment, rows, resumed)
     print(f"curves {shown(chosen.curves)}")
 

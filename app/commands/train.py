@@ -19,6 +19,7 @@ from app.commands.options import (
     Set,
     Workers,
     check_seeds,
+    checked,
     chosen_experiment,
     chosen_run,
     command,
@@ -29,7 +30,6 @@ from app.distributed.cluster import find_group, is_alone
 from app.distributed.local_workers import local_workers
 from app.errors import Interrupted, UserError
 from app.files import check_folder
-from app.machine import check_backend
 from app.paths import runs_root
 from app.process import unheard
 from app.reading import read_record
@@ -107,7 +107,7 @@ def train(
 @command
 def preview(exp: Exp = None, set_: Set = (), data_dir: DataDir = None) -> None:
     """Draw augmented images and the learning rate before any training."""
-    experiment = _checked(chosen_experiment(exp, set_, data_dir))
+    experiment = checked(chosen_experiment(exp, set_, data_dir))
     from app.doctor.preview import preview  # brings up the backend, which takes seconds
 
     preview(experiment, sys.stdout)
@@ -165,7 +165,7 @@ def doctor(
 
         replay(chosen, sys.stdout)
         return 0
-    experiment = _checked(chosen_experiment(exp, set_, data_dir))
+    experiment = checked(chosen_experiment(exp, set_, data_dir))
     from app.doctor.doctor import examine  # brings up the backend, which takes seconds
 
     return 0 if examine(experiment, sys.stdout) else 1
@@ -174,7 +174,7 @@ def doctor(
 @command
 def find_rate(exp: Exp = None, set_: Set = (), data_dir: DataDir = None) -> None:
     """Draw the loss of an experiment while its learning rate rises, and suggest a peak."""
-    experiment = _checked(chosen_experiment(exp, set_, data_dir))
+    experiment = checked(chosen_experiment(exp, set_, data_dir))
     from app.doctor.find_rate import find_rate  # brings up the backend, which takes seconds
 
     find_rate(experiment, sys.stdout)
@@ -220,9 +220,8 @@ def bench(
         raise UserError(f"bench: received both WORKERS and {other}; compare with one worker, or with others")
     name, overrides = exp or DEFAULT_EXPERIMENT, overrides_from(set_, data_dir)
     experiment = load_experiment(name, overrides)
-    changed = {
-        setting: load_experiment(name, [*overrides, setting], "BESIDE") for setting in overrides_from(beside)
-    }
+    settings = overrides_from(beside, option="BESIDE=")
+    changed = {setting: load_experiment(name, [*overrides, setting], "BESIDE") for setting in settings}
     for setting, one in changed.items():
         if differs := _process_settings(one) - _process_settings(experiment):
             key = next(iter(differs))[0]
@@ -233,7 +232,7 @@ def bench(
 
     for kind in baselines:
         require(kind, experiment)
-    _checked(experiment)
+    checked(experiment)
     from app import backend  # noqa: F401 - first: it keeps TensorFlow quiet while it comes up
 
     if workers != 1:
@@ -249,11 +248,3 @@ def bench(
 def _process_settings(experiment: Experiment) -> set[tuple[str, str]]:
     training = experiment.training
     return {(key, str(getattr(training, key))) for key in ("precision", "devices", "determinism")}
-
-
-def _checked(experiment: Experiment) -> Experiment:
-    """Return an experiment whose data, weights and backend are there, as far as can be seen at once."""
-    preflight.check_data(experiment)
-    preflight.settle_weights(experiment)
-    check_backend()
-    return experiment

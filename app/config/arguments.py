@@ -159,7 +159,9 @@ def argument_rule(schema: dict[str, Any], value: Any) -> str | None:
         if broken:
             rule = f"must be a list whose every item is {type_names(items)}"
             rule = f"every item {in_type[0]}" if in_type else rule
-        elif schema.get("maxItems") == 2 and (len(value) != 2 or value[0] > value[1]):  # models.limits.Range
+        elif schema.get("maxItems") == 2 and len(value) != 2:
+            rule = "must be a list of two numbers"
+        elif "description" in schema and value[0] > value[1]:  # models.limits.Range
             rule = "must be a range"
     elif "enum" in schema and value not in schema["enum"]:
         rule = f"must be one of {', '.join(map(received, schema['enum']))}"

@@ -53,9 +53,8 @@ KERAS_TYPES: dict[str, str | list[str]] = {
     **dict.fromkeys(
         ("clipnorm", "clipvalue", "global_clipnorm", "loss_scale_factor", "weight_decay"), "number"
     ),
-    **dict.fromkeys(("factor", "fill_value", "scale", "sigma"), ["number", "array"]),
+    "factor": ["number", "array"],
     "gradient_accumulation_steps": "integer",
-    "kernel_size": ["integer", "array"],
 }
 POSITIVE = (
     "clip_threshold", "clipnorm", "clipvalue", "epsilon", "epsilon_1", "epsilon_2", "global_clipnorm",
@@ -82,8 +81,10 @@ def build_catalogue() -> dict[str, Any]:
     for name in LIMITED_FACTORS:
         for argument in [key for key in layers[name] if key.endswith("factor")]:
             limits = {"minimum": -1 if "brightness" in name + argument else 0, "maximum": 1}
-            limits = {"minimum": 1, "maximum": 8} if name == "random_posterization" else limits
-            layers[name][argument] |= limits | {"items": {"type": "number", **limits}}
+            kinds, two = types_of(layers[name][argument]), {"minItems": 2, "maxItems": 2}
+            if name == "random_posterization":
+                kinds, limits = ["integer", "array"], {"minimum": 1, "maximum": 8}
+            layers[name][argument] |= {"type": kinds, "items": {"type": kinds[0], **limits}, **limits, **two}
     return {
         "datasets": sorted(LOADERS),
         "optimizers": optimizers,
@@ -168,8 +169,6 @@ def _from_annotation(annotation: Any) -> dict[str, Any]:
         merged: dict[str, Any] = {"type": []}
         for option in map(_from_annotation, inner):
             merged = option | merged | {"type": [*merged["type"], *types_of(option)]}
-        if "enum" in merged and "null" in merged["type"]:
-            merged["enum"] = [*merged["enum"], None]
         return merged
     schema = {"type": PYTHON_TYPES[origin or annotation]}
     items = [item for item in inner if item is not ...]

@@ -77,11 +77,14 @@ def optimizer_findings(plain: dict[str, Any]) -> Iterator[Finding]:
     if name == "muon" and "weight_decay" in content:
         message = "belongs to others: muon keeps the norm of kernels by itself"
         yield Finding(("optimizer", "weight_decay"), message, at_key=True)
-    if name != "muon" and others is not None:
+    known = catalogue()["optimizers"]  # nothing follows from a misspelt name
+    if name != "muon" and name in known and others is not None:
         yield Finding(path, f"belongs to muon; {name} trains all variables; leave it out", at_key=True)
     for place, part in ((path[:1], content), (path, others)):
-        if isinstance(part, dict) and part.get("decoupled") is False and part.get("name") != "sgd":
-            message = f"false makes sgd PyTorch's; {part.get('name')} knows true alone"
+        if not isinstance(part, dict) or not isinstance(name := part.get("name"), str):
+            continue
+        if name in known and name != "sgd" and part.get("decoupled") is False:
+            message = f"false makes sgd PyTorch's; {name} knows true alone"
             yield Finding((*place, "decoupled"), message)
 
 

@@ -138,7 +138,7 @@ def _rows(schema: dict[str, Any], definitions: dict[str, Any], prefix: str) -> I
 
 
 def _options(field: dict[str, Any]) -> list[dict[str, Any]]:
-    return field.get("anyOf") or field.get("allOf") or [field]
+    return field.get("anyOf") or [field]
 
 
 def _values(option: dict[str, Any]) -> str:

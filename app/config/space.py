@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from app.config.arguments import Finding
+from app.config.arguments import Finding, known_names
 from app.config.combinations import schedule_findings, search_findings
 from app.config.inheritance import IDENTITY_KEYS, merge, parse_overrides
 from app.config.loader import file_content, message_of, read_experiment, validated
@@ -125,6 +125,15 @@ def _trial_findings(experiment: Experiment, space: Mapping[str, Range | Choice])
             step = (index,) if isinstance(space[keys[owner]], Choice) and not at_key else ()
             path = ("sweep", "space", keys[owner], *step, *rest)
             yield dataclasses.replace(finding, path=path, message=message)
+    networks = {trial.model.name: trial.model.arguments for trials in alone for trial in trials.values()}
+    models, none = known_names("model"), {"default": 0}
+    penalties = {
+        arguments.get("head_l2", models.get(name, {}).get("head_l2", none)["default"])
+        for name, arguments in networks.items()
+    }
+    if experiment.sweep and experiment.sweep.objective == "val_loss" and len(penalties) > 1:
+        message = "holds the L2 penalty that some of these networks have (model.head_l2); choose val_accuracy"
+        yield Finding(("sweep", "objective"), message)
     for key, trials in zip(keys, alone, strict=True):
         for (first, one), (second, other) in itertools.combinations(sorted(trials.items()), 2):
             if one.agrees_with(other):

@@ -13,7 +13,7 @@ from app.config.dataset import DatasetConfig
 from app.data.dataset import Source, Split
 from app.data.images import DECODER, BadImageError, ImageFormat, decode_file, listing_of, quiet_pillow
 from app.data.listing import FolderIndex, index_folder
-from app.data.splits import divide
+from app.data.splits import divide, subsample
 from app.data.store import BadImages, store_images
 from app.errors import UserError
 from app.machine import usable_cores
@@ -36,11 +36,12 @@ def load_folder(
             and for images of different sizes where no size is asked for.
     """
     index = index_folder(root, official)
-    if (
-        config.fold is None and config.relabel is None
-    ):  # these need pixels, or change what there is of a class
-        divide(_source(index, np.empty((len(index.files), 0, 0, 0), np.uint8)), config)
-    first, shape = _first_shape(index, image_format)
+    if config.fold is None and config.relabel is None:  # else it needs pixels, or other labels
+        source = _source(index, np.empty((len(index.files), 0, 0, 0), np.uint8))
+        rest, share = divide(source, config)[0], config.train_share
+        if share and config.exclude is None and config.on_bad_image == "fail":  # else fewer may be left
+            subsample(rest, share, len(source.train), config.split_seed, len(index.class_names))
+    first, shape = _first_shape(index, image_format, config.on_bad_image)
 
     def decode(position: int) -> np.ndarray:
         pixels = decode_file(os.path.join(root, index.files[position]), image_format)
@@ -65,9 +66,9 @@ def load_folder(
             repr((str(root.resolve()), dataclasses.asdict(image_format), shape)).encode()
         ).hexdigest()[:32],
         _keys(index),
-        lambda bad: _check_bad(index, bad, config.on_bad_image),
         num_threads,
     )
+    _check_bad(index, bad, config.on_bad_image)
     return _source(index, images, hashes, bad)
 
 
@@ -88,7 +89,9 @@ def _source(
     return Source(index.class_names, splits["train"], splits.get("val"), splits.get("test"), text, skipped)
 
 
-def _first_shape(index: FolderIndex, image_format: ImageFormat) -> tuple[int, tuple[int, int, int]]:
+def _first_shape(
+    index: FolderIndex, image_format: ImageFormat, on_bad_image: str
+) -> tuple[int, tuple[int, int, int]]:
     """Return the position and shape of the first readable image, which the others must agree with."""
     if image_format.image_size is not None:
         return 0, (*image_format.image_size, image_format.channels)
@@ -100,7 +103,7 @@ def _first_shape(index: FolderIndex, image_format: ImageFormat) -> tuple[int, tu
             return position, (height, width, channels)
         except BadImageError as error:
             bad[position] = str(error)
-    _check_bad(index, bad, "fail")
+    _check_bad(index, bad, on_bad_image)
     raise AssertionError("an index holds images")
 
 

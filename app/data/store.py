@@ -22,8 +22,6 @@ KEPT_AFTER_SECONDS = 5.0  # of decoding
 BLOCK_IMAGES, BLOCK_BYTES = 256, 64 * 2**20  # decoded between two writes, at most
 FILES_PER_TASK = 64
 
-WHAT = "decoding images"
-
 BadImages = dict[int, str]  # position -> reason
 
 
@@ -32,7 +30,6 @@ def store_images(
     shape: tuple[int, ...],
     name: str,
     keys: np.ndarray,
-    check: Callable[[BadImages], None] = lambda bad: None,
     num_threads: int = 1,
 ) -> tuple[np.ndarray, np.ndarray | None, BadImages]:
     """Decode every image once, but for those that the cache has. Bad ones are tried anew at every start.
@@ -42,7 +39,6 @@ def store_images(
         shape: Of all images.
         name: Stands in the cache for how the images are made, and for the shape of one.
         keys: For each image a number that stands for its content, `(n,)` uint64.
-        check: Sees the bad images, and may raise.
         num_threads: That decode side by side.
 
     Returns:
@@ -60,7 +56,7 @@ def store_images(
     ) -> np.ndarray:
         """Decode images and hand them to `keep` until the time is over; return the positions of the rest."""
         began = time.monotonic()
-        with progress(WHAT, shape[0], shape[0] - len(missing)) as advance:
+        with progress("decoding images", shape[0], shape[0] - len(missing)) as advance:
             for positions, block in _decoded_blocks(decode, missing, shape[1:], num_threads, bad, advance):
                 good = ~np.isin(positions, list(bad))
                 keep(positions[good], block[good])
@@ -102,7 +98,6 @@ def store_images(
                     f"{refusal}, which exceed {MEMORY_FRACTION:.0%} of the available memory. Free space (all "
                     "that lies there may be deleted), or choose a smaller dataset.image_size."
                 ) from error
-        check(bad)
         return (cache.images(), cache.hashes, bad) if images is None else (images, None, bad)
 
 

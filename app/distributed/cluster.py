@@ -67,6 +67,10 @@ def _parse(text: str, num_local: int = 0) -> ProcessGroup:
         addresses = {job: [str(address) for address in hosts] for job, hosts in cluster.items()}
         for address in [address for hosts in addresses.values() for address in hosts]:
             host, _, port = address.rpartition(":")
+            try:
+                host.encode("idna")
+            except UnicodeError:  # as for two dots in a row: a socket would raise it, not an OSError
+                host = ""
             if not host or not 0 < int(port) < 65_536:
                 raise ValueError(f"an address is host:port, received {address!r}")
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:

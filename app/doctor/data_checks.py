@@ -74,10 +74,7 @@ def check_classes(
 ) -> CheckResult:
     """Compare the numbers of training images of the largest and the smallest class.
 
-    Args:
-        dataset: The loaded dataset.
-        class_weight: The experiment's `training.class_weight`.
-        sampler: Its `dataset.sampler`.
+    `class_weight` and `sampler` are the experiment's.
     """
     counts = np.bincount(dataset.train.labels, minlength=len(dataset.class_names))
     low, high = int(counts.argmin()), int(counts.argmax())
@@ -147,10 +144,8 @@ def check_augmentation(
 def check_pixels(normalized: np.ndarray, kind: str, largest: float) -> CheckResult:
     """Find inputs of the network that are far from mean 0 and standard deviation 1, or huge.
 
-    Args:
-        normalized: A batch as the network gets it.
-        kind: The experiment's `normalization`.
-        largest: Of all training images, see `largest_input`.
+    `normalized` is a batch as the network gets it, `kind` the experiment's `normalization`; for `largest`, of
+    all training images, see `largest_input`.
     """
     values = normalized.astype(np.float32)
     mean, std = float(values.mean()), float(values.std())

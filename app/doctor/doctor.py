@@ -71,17 +71,15 @@ def _results(experiment: Experiment) -> Iterator[CheckResult]:
         yield data_checks.check_rate(job)
     free, advice = free_disk_bytes(runs_root()), f"Free space in {shown(runs_root())}"
     yield resource_checks.check_room("disk", resource_checks.disk_need(job), free, advice)
-    if cards:  # have a memory of their own; steps show whether it suffices
-        yield from _trial_checks(job, images, labels)
-        return
-    need, free = resource_checks.memory_need(job), available_memory_bytes()
-    memory = resource_checks.check_room("memory", need, free, SMALLER)
-    yield memory
-    if memory.level != "FAIL":
-        yield from _trial_checks(job, images, labels)
-        return
-    reason = "left out, as the system might end a process that takes too much"
-    yield CheckResult("warn", "trial checks", reason)
+    if not cards:  # these have a memory of their own; steps show whether it suffices
+        need, free = resource_checks.memory_need(job), available_memory_bytes()
+        memory = resource_checks.check_room("memory", need, free, SMALLER)
+        yield memory
+        if memory.level == "FAIL":
+            reason = "left out, as the system might end a process that takes too much"
+            yield CheckResult("warn", "trial checks", reason)
+            return
+    yield from _trial_checks(job, images, labels)
 
 
 def _check_precision(asked: Experiment, resolved: Experiment) -> CheckResult:

@@ -92,13 +92,10 @@ class RangeTest(keras.callbacks.Callback):
             self.model.stop_training = not float(np.mean(self.losses[-3:])) <= DIVERGED * level < math.inf
 
 
-def find_rate(experiment: Experiment, out: TextIO) -> RateRange | None:
+def find_rate(experiment: Experiment, out: TextIO) -> None:
     """Train with rising learning rates, draw the loss, and print the suggested peak with its reason.
 
     Nothing is kept but the picture, in `runs/doctor/`.
-
-    Returns:
-        The range; None where the loss never falls.
 
     Raises:
         UserError: The experiment cannot be trained, or its first loss is not finite.
@@ -137,7 +134,6 @@ def find_rate(experiment: Experiment, out: TextIO) -> RateRange | None:
     draw_rate_range(path, _title(job), rates, losses, smoothed(rates, losses), span, peak)
     lines = [*_sentences(experiment, found, peak), f"picture {shown(path)}"]
     print("\n".join(lines), file=out, flush=True)
-    return found
 
 
 def _fit(job: Job, callbacks: list[keras.callbacks.Callback], position: int, steps: int) -> None:

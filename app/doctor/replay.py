@@ -23,27 +23,24 @@ SHOWN_LAYERS = 8
 HUGE = 1e3  # weights and pixels are far below
 
 
-def replay(run: Run, out: TextIO) -> bool:
+def replay(run: Run, out: TextIO) -> None:
     """Replay the step at which a run stopped because loss or weights were no longer finite.
 
     Nothing in the run folder is changed.
-
-    Returns:
-        Whether the blow-up was seen again and its place found.
 
     Raises:
         UserError: The run's files or its data cannot be read.
     """
     if not run.failure.is_file():
         print(f"{run.name}: this run did not blow up (it has no {run.failure.name})", file=out)
-        return False
+        return
     failure = read_record(run.failure, FailureRecord)
     job, start = _prepare(run, out)
     target = (failure.epoch - 1) * job.steps_per_epoch + failure.step
     print(f"{run.name}: {failure.what} in {_place(job, target - 1)}", file=out)
     if target <= start:
         print("The newest state was saved after that step: there is nothing to replay", file=out)
-        return False
+        return
     since = f"from the state after {_place(job, start - 1)}" if start else "from the beginning"
     print(f"training {target - start} steps again, {since}", file=out, flush=True)
     # What shows in a step may have begun in the update before it.
@@ -59,14 +56,13 @@ def replay(run: Run, out: TextIO) -> bool:
         first = _examine(job, position, out)
         if first:
             _report(job, position, first, out)
-            return True
+            return
     print(
         "The replay stayed finite. The run was trained on another machine or with other versions, or its "
         "steps do not give the same bits twice; try training.precision=float32, a lower learning rate, "
         "or training.determinism=strict",
         file=out,
     )
-    return False
 
 
 def _prepare(run: Run, out: TextIO | None = None) -> tuple[Job, int]:

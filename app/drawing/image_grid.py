@@ -36,14 +36,9 @@ def draw_grid(
 ) -> None:
     """Draw a contact sheet: images in rows, each with its caption below.
 
-    Args:
-        path: The PNG file; a predecessor is replaced whole.
-        images: Each (height, width, channels) uint8 with one channel or three; sizes may differ. Small ones
-            are enlarged pixel by pixel.
-        captions: One an image, of one line or several; lines that are too long are cut in the middle.
-        title: Heading; further lines of it are smaller.
-        wrong: Which captions tell of something wrong: they are red and bear a cross.
-        columns: Images in a row.
+    Images are (height, width, channels) uint8 with one channel or three, of any size; small ones are enlarged
+    pixel by pixel. Captions have one line or several; lines that are too long are cut in the middle, and the
+    captions that `wrong` names are red and bear a cross.
     """
     pitch = SHEET_TILE + MARGIN
     lines = max((caption.count("\n") + 1 for caption in captions if caption), default=0)

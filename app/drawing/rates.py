@@ -30,14 +30,7 @@ def draw_rate_range(
 ) -> None:
     """Draw losses and their smoothed curve, and mark what is suggested and what the experiment has.
 
-    Args:
-        path: The picture to write.
-        title: Its heading.
-        rates: Learning rates, (steps,), rising.
-        losses: The loss of each step; infinite ones are left out.
-        curve: The same, smoothed.
-        span: The ends of the suggested range, and the peak in it; None where nothing is suggested.
-        own: The experiment's peak.
+    `span` has the ends of the suggested range, and the peak in it; None where nothing is suggested.
     """
     width, height = LEAST_WIDTH + 1.0, 4.1
     figure = new_figure(width, height, title)
@@ -66,16 +59,7 @@ def draw_rate_range(
 def draw_schedule(
     path: Path, title: str, positions: np.ndarray, rates: np.ndarray, epochs: int, warmup_epochs: int
 ) -> None:
-    """Draw learning rates, and mark warm-up, start, peak and end.
-
-    Args:
-        path: The picture to write.
-        title: Its heading.
-        positions: Epochs before each step.
-        rates: The learning rate of each step.
-        epochs: Of the training.
-        warmup_epochs: How many of them are warm-up.
-    """
+    """Draw the learning rates of steps at `positions`, in epochs; mark warm-up, start, peak and end."""
     width, height = LEAST_WIDTH + 1.0, 4.1
     figure = new_figure(width, height, title)
     axes = add_panel(figure, 0.115 * width, 0.6, 0.855 * width, height - 1.1)

@@ -50,20 +50,17 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> tuple[float, str 
     """
     from scipy.optimize import minimize_scalar  # comes with scikit-learn
 
-    # Relative to the true class; the greatest is taken off before powers are, which might overflow.
     relative = np.asarray(logits, np.float64)
-    relative = relative - np.take_along_axis(relative, np.asarray(labels)[:, None], -1)
-    greatest = relative.max(-1, keepdims=True)
-    relative -= greatest
+    relative = relative - np.take_along_axis(relative, np.asarray(labels)[:, None], -1)  # to the true class
+    wrong = (relative > 0).any(-1)
 
     def loss(log_temperature: float) -> float:
-        scale = np.exp(-log_temperature)
-        return float(np.mean(np.log(np.exp(scale * relative).sum(-1)) + scale * greatest[:, 0]))
+        return negative_log_likelihood(labels, logits, np.exp(log_temperature))
 
     low, high = np.log(TEMPERATURES)
     best = float(minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6}).x)
-    all_right = not (greatest > 0).any() and relative.min() < 0  # far apart, all small ones are the same
-    if best - low < 1e-3 and (greatest > 0).mean() > 1 - SURE_PRECISION:
+    all_right = not wrong.any() and relative.min() < 0  # far apart, all small ones are the same
+    if best - low < 1e-3 and wrong.mean() > 1 - SURE_PRECISION:
         return TEMPERATURES[0], (
             f"The temperature is the smallest that is allowed, {TEMPERATURES[0]:g}: logits hardly differ, so "
             "that the probabilities of the network itself say little."

@@ -27,14 +27,7 @@ def draw_predictions(
 ) -> None:
     """Draw the most confident wrong predictions, or the least confident correct ones; say if there are none.
 
-    Args:
-        path: The PNG file.
-        split: The images; captions begin with the names of their files, where they have any.
-        logits: (images, classes).
-        class_names: One a class.
-        title: Of what; the second line of the heading.
-        correct: Whether to draw the correct ones.
-        temperature: What the logits are divided by for the probabilities.
+    Captions begin with the names of files, where there are any.
     """
     labels, order = split.labels, np.argsort(-logits, axis=-1, kind="stable")
     predicted, second = order[:, 0], order[:, min(1, logits.shape[-1] - 1)]

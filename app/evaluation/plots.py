@@ -43,16 +43,10 @@ ROW_INCHES, COLUMN_INCHES = 0.235, 2.1
 def draw_confusion(
     path: Path, confusion: np.ndarray | Sequence[Sequence[int]], class_names: Sequence[str], title: str
 ) -> None:
-    """Draw which classes are taken for which.
+    """Draw which true classes (rows) are taken for which (columns).
 
     Up to 20 classes each cell says its count and its fraction of the row. Beyond, there are shades alone, and
     the most frequent confusions are listed beside them.
-
-    Args:
-        path: The PNG file; a predecessor is replaced whole.
-        confusion: Counts by true class (rows) and predicted class (columns).
-        class_names: One a class.
-        title: Of what; the second line of the heading.
     """
     counts = np.asarray(confusion, np.int64)
     fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -124,13 +118,7 @@ def _list_confusions(axes: "Axes", confusions: Sequence[str], step: int) -> None
 
 
 def draw_classes(path: Path, classes: Sequence[Mapping[str, Any]], title: str) -> None:
-    """Draw precision, recall and F1 of every class, the best class first.
-
-    Args:
-        path: The PNG file; a predecessor is replaced whole.
-        classes: Each with `name`, `images`, `precision`, `recall` and `f1`.
-        title: Of what; the second line of the heading.
-    """
+    """Draw precision, recall and F1 of `classes`, those of `classification_metrics`, the best class first."""
     ordered = sorted(classes, key=lambda each: -each["f1"])
     kind = "the best class first"
     if len(ordered) > MOST_CLASSES:
@@ -191,12 +179,8 @@ def draw_reliability(
 ) -> None:
     """Draw accuracy by confidence, and how many images there are of each confidence.
 
-    Args:
-        path: The PNG file; a predecessor is replaced whole.
-        bins: Each with `low`, `high`, `images`, `confidence` and `accuracy`.
-        error: The expected calibration error.
-        title: Of what; the second line of the heading.
-        before: Bins and error before temperature scaling, where there was any.
+    `bins` are those of `reliability`, `error` is the expected calibration error; `before` has both before
+    temperature scaling, where there was any.
     """
     scaled = f" ({100 * before[1]:.1f} % before scaling)" if before else ""
     title = f"Reliability diagram: expected calibration error {100 * error:.1f} %{scaled}\n{title}"

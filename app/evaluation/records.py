@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import ConfigDict
 
 from app.data.dataset import Split
 from app.evaluation.calibration import calibrated_metrics
@@ -14,7 +15,16 @@ from app.evaluation.metrics import classification_metrics, probabilities, reliab
 from app.evaluation.plots import draw_classes, draw_confusion, draw_reliability
 from app.files import write_json
 from app.reading import read_record
-from app.records import EvaluationRecord, EvaluationsOnTestRecord, MetricsRecord
+from app.records import (
+    CalibratedRecord,
+    Count,
+    Epoch,
+    FinalTestRecord,
+    Fraction,
+    MetricsRecord,
+    Record,
+    WeightsRecord,
+)
 from app.runs import Run
 
 # Every picture of an evaluation: what it shows, and how it is to be read.
@@ -33,6 +43,51 @@ PICTURES = {
         "underconfident.",
     ),
 }
+
+
+class ClassRecord(Record):
+    """The metrics of one class."""
+
+    name: str
+    images: Count
+    precision: Fraction
+    recall: Fraction
+    f1: Fraction
+
+
+class RecalibratedRecord(Record):
+    """The effect of recalibrated batch normalisation, as a sentence."""
+
+    words: str
+
+
+class EvaluationRecord(WeightsRecord):
+    """evaluation.json; the confusion matrix, which nothing reads back, is skipped."""
+
+    model_config = ConfigDict(extra="ignore")
+    advice = "Delete it, and `make evaluate` with this run writes it again"
+
+    checkpoint: str
+    epoch: Epoch
+    split: str
+    test_time_views: str
+    views_below: Fraction | None = None
+    fingerprint: str | None = None  # of the data; older ones do not say
+    images: Count
+    loss: float
+    accuracy: Fraction
+    top5_accuracy: Fraction | None
+    macro_f1: Fraction
+    expected_calibration_error: Fraction
+    classes: list[ClassRecord]
+    recalibrated: RecalibratedRecord | None = None
+    calibrated: CalibratedRecord | None = None
+
+
+class EvaluationsOnTestRecord(Record):
+    """test_evaluations.json."""
+
+    test_evaluations: list[FinalTestRecord]
 
 
 def evaluation_folder(
@@ -112,13 +167,10 @@ def write_evaluation(
     of = split, logits, class_names, title
     draw_predictions(folder / "mistakes.png", *of, correct=False, temperature=temperature)
     draw_predictions(folder / "doubts.png", *of, correct=True, temperature=temperature)
-    of_network = content["reliability"], content["expected_calibration_error"]
-    if calibrated:
-        bins = reliability(split.labels, probabilities(logits, temperature))
-        error = calibrated["expected_calibration_error"]
-        draw_reliability(folder / "reliability.png", bins, error, title, of_network)
-    else:
-        draw_reliability(folder / "reliability.png", *of_network, title)
+    bins = reliability(split.labels, probabilities(logits, temperature))
+    error = (calibrated or content)["expected_calibration_error"]
+    before = (content["reliability"], content["expected_calibration_error"]) if calibrated else None
+    draw_reliability(folder / "reliability.png", bins, error, title, before)
     write_json(folder / "evaluation.json", content)
 
 

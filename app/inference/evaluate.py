@@ -65,7 +65,7 @@ def evaluate(
     plain = finite_logits(split_logits(classifier, chosen, size), run.name)
     logits = finite_logits(split_logits(classifier, chosen, size, VIEWS[views], plain, below), run.name)
     on_test = chosen is dataset.test or experiment.dataset.validates_on_test
-    more: dict[str, Any] = {}
+    more: dict[str, Any] = {"fingerprint": dataset.fingerprint}
     if below is not None:
         saved, total = passes_saved(plain, VIEWS[views], below), len(plain) * len(VIEWS[views])
         more |= {"views_below": below, "passes": total, "passes_saved": saved}

@@ -29,7 +29,7 @@ from app.inference.load import CheckpointName, Trained, batches_of, load_split, 
 from app.machine import package_versions
 from app.paths import shown
 from app.runs import Run
-from app.wording import install_extra, unknown_name
+from app.wording import install_extra
 from models import ImageClassifier
 from models.deployed import in_float32, with_probabilities
 
@@ -108,9 +108,7 @@ def export(
 
 
 def _available(format: str) -> Format:
-    """Return the format of that name, if this installation can write and run it."""
-    if format not in FORMATS:
-        raise UserError(f"FORMAT={format}: {unknown_name('format', format, FORMATS)}")
+    """Return the format of that name, a key of FORMATS, if this installation can write and run it."""
     chosen, backend = FORMATS[format], keras.backend.backend()
     if format != "keras" and backend != "tensorflow":
         raise UserError(

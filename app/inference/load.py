@@ -119,12 +119,7 @@ def _give_last_weights(run: Run, classifier: ImageClassifier, epoch: int) -> Non
 def load_split(
     trained: Trained, split: SplitName, config: DatasetConfig | None = None
 ) -> tuple[Dataset, Split]:
-    """Load a run's data, and the images of one split.
-
-    Args:
-        trained: The run's network.
-        split: Which images.
-        config: Where the data are now; by default where the run found them.
+    """Load a run's data, by default from where the run found them, and the images of one split.
 
     Raises:
         UserError: The data is missing or has changed since, or there is no such split.

@@ -118,7 +118,7 @@ def _finished_folds(experiment_name: str) -> FoldSet:
             f"{'is' if len(missing) == 1 else 'are'} not finished; the command that began them goes on: "
             f"{_command(found)}"
         )
-    if not found.record.runs:  # stopped between the last fold and the end
+    if not (found.record.runs and found.predictions.is_file()):  # stopped after the last fold, or deleted
         raise UserError(f"labels: {shown(found.predictions)} is missing; {_command(found)} writes it")
     return found
 

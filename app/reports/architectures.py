@@ -37,12 +37,7 @@ _TITLE = (
 
 
 def draw_architectures(path: Path, networks: Sequence[Published]) -> None:
-    """Draw networks below each other, their bars in the order in which the network has its layers.
-
-    Args:
-        path: The PNG file; a predecessor is replaced whole.
-        networks: As the sources have them, from `models.published_networks`.
-    """
+    """Draw networks below each other, their bars in the order in which the network has its layers."""
     from matplotlib.patches import Patch
 
     body = ROW_INCHES * len(networks) + MARGIN

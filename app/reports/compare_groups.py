@@ -11,9 +11,8 @@ from typing import Any
 
 from app.config import LABELS, Experiment
 from app.errors import UserError
-from app.files import read_json
 from app.paths import shown
-from app.reading import Row, read_history, read_record
+from app.reading import Row, read_history, read_json, read_record
 from app.records import DatasetRecord, EnvironmentRecord, MetricsRecord
 from app.reports.cells import FREE_SETTINGS
 from app.runs import Run, detour, load_run_experiment

@@ -19,9 +19,6 @@ _WIDTHS = (33, 13, 12, 12, 13, 15, 5, 0)
 def print_networks(out: TextIO) -> bool:
     """Print a line a network: size and cost as built here, and whether they equal the source's.
 
-    Args:
-        out: Receives each line as soon as the network is built.
-
     Returns:
         Whether all are equal.
     """
@@ -57,11 +54,7 @@ def print_networks(out: TextIO) -> bool:
 
 
 def print_layers(label: str, out: TextIO) -> None:
-    """Print one network layer by layer: kind, settings, output shape, parameters, MACs.
-
-    Args:
-        label: A network as `print_networks` calls it, such as `resnet18` or `resnet depth=50`.
-        out: Receives the table.
+    """Print one network layer by layer, by its label in `print_networks`, such as `resnet depth=50`.
 
     Raises:
         UserError: There is no such network.

@@ -13,6 +13,7 @@ from app.errors import UserError
 from app.evaluation.metrics import chance_remark
 from app.evaluation.records import (
     PICTURES,
+    EvaluationRecord,
     evaluation_content,
     evaluation_folder,
     evaluations_on_test,
@@ -23,7 +24,7 @@ from app.evaluation.records import (
 from app.paths import shown
 from app.preflight import as_trained
 from app.reading import read_history, read_predictions, read_record
-from app.records import CalibratedRecord, DatasetRecord, EnvironmentRecord, EvaluationRecord, MetricsRecord
+from app.records import CalibratedRecord, DatasetRecord, EnvironmentRecord, MetricsRecord
 from app.reports import html as page
 from app.reports.cells import percent, seconds_text, source_accuracies, source_sentence, train_command
 from app.runs import Run, detour, load_run_experiment
@@ -66,13 +67,15 @@ def _evaluate_validation(
     """Evaluate the stored predictions where that was not done yet; return why it cannot be done, if so."""
     folder = evaluation_folder(run, "validation", metrics.checkpoint)
     evaluated = folder / "evaluation.json"
+    trained_on = read_record(run.dataset, DatasetRecord).fingerprint
     if dataset is None and all((folder / name).is_file() for name in (*PICTURES, evaluated.name)):
-        if read_record(evaluated, EvaluationRecord).epoch == metrics.headline.epoch:
+        found = read_record(evaluated, EvaluationRecord)
+        if found.epoch == metrics.headline.epoch and found.fingerprint in (None, trained_on):
             return None
     try:
         if dataset is None:
             dataset = load_dataset(as_trained(run).dataset)
-        if dataset.fingerprint != read_record(run.dataset, DatasetRecord).fingerprint:
+        if dataset.fingerprint != trained_on:
             raise UserError("the images have changed since the run was trained")
         labels, logits = read_predictions(run.predictions, metrics.checkpoint, len(dataset.class_names))
         if not np.array_equal(labels, dataset.val.labels):
@@ -80,7 +83,8 @@ def _evaluate_validation(
     except UserError as error:
         return str(error)
     of_logits = dataset.val, logits, dataset.class_names
-    content = evaluation_content(run, metrics, metrics.checkpoint, metrics.split, *of_logits)
+    of = run, metrics, metrics.checkpoint, metrics.split
+    content = evaluation_content(*of, *of_logits, fingerprint=dataset.fingerprint)
     (folder / "predictions.npz").unlink(missing_ok=True)  # perhaps of an epoch before
     write_evaluation(folder, content, *of_logits)
     return None
@@ -125,7 +129,9 @@ def _parts(run: Run, experiment: Experiment, metrics: MetricsRecord, remark: str
     if experiment.training.loss.softmax_before_loss:
         yield page.paragraph("Losses of the curves apply softmax twice, as training does; those below, once.")
     for folder, found in list_evaluations(run):
-        if found.epoch == metrics.of(found.checkpoint).epoch:  # others are of before it was trained further
+        same_images = found.fingerprint in (None, dataset.fingerprint)
+        # Others are of before it was trained further.
+        if same_images and found.epoch == metrics.of(found.checkpoint).epoch:
             yield from _evaluation(folder, found, which_epoch(found.checkpoint, metrics.best_words))
     if remark:
         yield page.paragraph(f"No pictures of the validation images: {remark}")
@@ -216,11 +222,11 @@ def _calibration(calibrated: CalibratedRecord) -> str:
 
 def _machine(metrics: MetricsRecord, environment: EnvironmentRecord) -> list[tuple[str, str]]:
     timing, resumes = metrics.timing, environment.resumes
-    replicas = max(environment.replicas, *(each.get("replicas", 1) for each in resumes), 1)
+    replicas = max(environment.replicas, *(each.replicas for each in resumes), 1)
     resumed, memory = ", ".join(map(str, timing.resumed_epochs)), timing.peak_memory_megabytes
-    alike = not any("forced" in each or "differs" in each for each in resumes)
+    alike = not any(each.forced or each.differs for each in resumes)
     promised = environment.deterministic and replicas == 1 and alike
-    workers = max(environment.workers, *(each.get("workers", 1) for each in resumes), 1)
+    workers = max(environment.workers, *(each.workers for each in resumes), 1)
     trained_by = f"{replicas} replicas of {workers} workers" if replicas > 1 else "one replica"
     return [
         ("an epoch", f"{seconds_text(timing.seconds_per_epoch)} s (median)"),

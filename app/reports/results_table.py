@@ -148,12 +148,9 @@ def _choose(experiment: Experiment) -> tuple[list[Trial], list[str]]:
     planned = experiment.with_epochs_for(found[-1].dataset.num_images.train).training.num_epochs
     most = max(map(_planned, found), key=lambda epochs: (epochs == planned, epochs))
     longest = [each for each in found if _planned(each) == most]
-    seeds: dict[int, Trial] = {}
-    for each in longest:
-        if _kind(each) == _kind(longest[-1]):
-            seeds.pop(each.experiment.seed, None)  # the newest is to be the last
-            seeds[each.experiment.seed] = each
-    chosen = list(seeds.values())
+    alike = [each for each in longest if _kind(each) == _kind(longest[-1])]
+    newest = {each.experiment.seed: each for each in alike}
+    chosen = sorted(newest.values(), key=alike.index)  # the newest is to be the last
     for each in found:
         if each not in chosen:
             pairs = zip(_KIND, _kind(each), _kind(longest[-1]), strict=True)
@@ -179,8 +176,8 @@ def _result(experiment: Experiment, chosen: Sequence[Trial]) -> tuple[_Cells, st
     if len(chosen) == 1 and metrics[0].best:
         best += f" ({metrics[0].best.epoch})"
     test = _mean(each.test.accuracy for each in metrics if each.test)
-    if all(each.test_time_views for each in metrics):
-        found = [each.test_time_views for each in metrics if each.test_time_views]
+    found = [each.test_time_views for each in metrics if each.test_time_views]
+    if len(found) == len(metrics):
         headline += f" ({_mean(each.val_accuracy for each in found)} with test-time views)"
         of_test = [each.test_accuracy for each in found if each.test_accuracy is not None]
         test += f" ({_mean(of_test)} with test-time views)" if of_test else ""

@@ -61,7 +61,7 @@ def _parts(found: SweepSet) -> Iterator[str]:
         f"Trials: {', '.join(f'{count} {state}' for state, count in states.most_common())}. Objective: "
         f"{sweep.objective}, to {sweep.direction}. Sampler: {sweep.sampler}. Pruner: {sweep.pruner}."
     )
-    if states["running"] or states["waiting"]:
+    if any(trial.state in ("running", "waiting") for trial in trials[: sweep.trials]):
         more = ", with a larger sweep.budget_minutes once that is spent" if sweep.budget_minutes else ""
         yield page.paragraph(f"The sweep is not finished; the command that started it goes on{more}.")
 

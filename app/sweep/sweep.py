@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import json
 import secrets
-import shutil
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from app.data.datasets import load_dataset
 from app.errors import UserError
 from app.files import write_json, write_text
 from app.paths import shown
-from app.runs import Run, list_runs, locked
+from app.runs import Run, locked
 from app.sweep.finalists import train_finalists
 from app.sweep.page import write_sweep
 from app.sweep.trials import SweepSet, read_trials
@@ -54,6 +53,8 @@ def sweep(
         raise UserError(
             f"sweep: needs the extra 'sweep', which `make sweep` installs: {install_extra('sweep')}"
         ) from error
+    from sqlalchemy.engine import URL
+
     from app.sweep.engine.coordinator import Coordinator
     from app.sweep.engine.ledger import Ledger
     from app.sweep.engine.study import Study
@@ -76,12 +77,12 @@ def sweep(
             if storage and not mark.is_file():
                 write_text(mark, secrets.token_hex(4))
             owner = f"{host}:{folder}#{mark.read_text('utf-8')}" if storage else None
-            study = Study(url or _sqlite(folder), found.record.study, config, experiment.seed, owner, epochs)
-            if not storage:  # else another machine may be making one
-                _remove_half_made(folder)
+            url = url or URL.create("sqlite", database=str(folder / "sweep.db")).render_as_string()
+            study = Study(url, found.record.study, config, experiment.seed, owner, epochs)
             study.give_back_lost(own=True)
             ledger = Ledger(found, study, out)
-            ended = sum(trial.state not in ("waiting", "running") for trial in ledger.write())
+            trials = ledger.write()[: config.trials]
+            ended = sum(trial.state not in ("waiting", "running") for trial in trials)
             if storage and "precision" in experiment.training.auto:
                 words = "auto may be another format on another machine, with other results"
                 print(f"training.precision: {words}; give the format itself", file=out)
@@ -134,10 +135,8 @@ def finish(folder: Path, out: TextIO) -> None:
 
 def _data_of(experiment: Experiment) -> tuple[str, int]:
     """Return the fingerprint of an experiment's data, which are checked, and how many images train."""
-    dataset = preflight.load_images(experiment)
-    if dataset is None:  # they have to be downloaded, by Keras
-        dataset = load_dataset(experiment.dataset)
-        preflight.check_dataset(experiment, dataset)
+    dataset = load_dataset(experiment.dataset)
+    preflight.check_dataset(experiment, dataset)
     assert experiment.sweep is not None
     space = experiment.sweep.space
     for key in ("training.batch_size", "training.class_weight", "model.weights"):
@@ -199,14 +198,6 @@ def _study_name(experiment: Experiment, fingerprint: str, weights: str | None) -
     return f"{experiment.name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
 
-def _remove_half_made(folder: Path) -> None:
-    """Delete run folders of processes that were killed before they had written what can be resumed."""
-    for run in list_runs(folder.name):
-        if not run.experiment.is_file():
-            with contextlib.suppress(UserError), locked(run):
-                shutil.rmtree(run.path, ignore_errors=True)
-
-
 def _database(storage: str | None) -> tuple[str | None, str]:
     """Return SQLAlchemy's address of a database, None for a file of the sweep, and its name in messages."""
     if storage is None:
@@ -229,12 +220,6 @@ def _database(storage: str | None) -> tuple[str | None, str]:
     with _storage_errors(name):  # before anything is trained or written
         create_engine(url, connect_args={"connect_timeout": 10}).connect().close()
     return url.render_as_string(hide_password=False), name
-
-
-def _sqlite(folder: Path) -> str:
-    from sqlalchemy.engine import URL
-
-    return URL.create("sqlite", database=str(folder / "sweep.db")).render_as_string()
 
 
 @contextlib.contextmanager

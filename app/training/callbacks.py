@@ -111,7 +111,8 @@ def fail(run: Run, job: Job, what: str) -> NoReturn:
         causes.append(f"the range of {experiment.training.precision} (try training.precision=float32)")
     if experiment.normalization == "none":
         causes.append("images that are not normalised (normalization: none)")
-    causes.append("no warm-up (learning_rate.warmup_epochs)")
+    if not experiment.scaled_optimizer.learning_rate.warmup_epochs:
+        causes.append("no warm-up (learning_rate.warmup_epochs)")
     raise UserError(
         f"{experiment.name}: {what} in epoch {epoch}, step {step} of {job.steps_per_epoch}; "
         f"training stopped.\nLikely causes: {'; '.join(causes)}.\n"

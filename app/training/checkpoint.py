@@ -68,11 +68,7 @@ class State:
 def save_state(run: Run, model: keras.Model, progress: Progress, metrics: Sequence[np.ndarray]) -> None:
     """Write the state of training into `checkpoints/last/`, atomically, and delete old ones.
 
-    Args:
-        run: The run folder.
-        model: A compiled model whose optimizer and metrics are built.
-        progress: Where training stands.
-        metrics: Values to store for the metric variables.
+    Optimizer and metrics of `model` are built; `metrics` are the values to store for the latter.
     """
     groups = variable_groups(model)
     path = run.states / f"state-{progress.epoch:05d}-{progress.step:07d}.npz"
@@ -102,11 +98,7 @@ def settle_best(run: Run, epoch: int) -> None:
     """Let the model that waits take the place of the best one, now that its epoch is in a state.
 
     Until then the epoch may be lost, and its repetition need not be the best, or the same. Models of other
-    epochs that were lost are deleted.
-
-    Args:
-        run: The run.
-        epoch: Finished epochs in the newest state.
+    epochs that were lost are deleted. `epoch` counts the finished epochs in the newest state.
     """
     for waiting in run.best_model.parent.glob("best-*.keras"):
         if not re.fullmatch(r"best-\d{5,}\.keras", waiting.name):

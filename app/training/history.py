@@ -10,13 +10,7 @@ from app.reading import Row
 
 
 def rate_on_plateau(schedule: Mapping[str, Any], rows: Sequence[Row], monitor: str) -> float:
-    """Return the learning rate of the next epoch under `reduce_on_plateau`, warm-up aside.
-
-    Args:
-        schedule: `PlateauSchedule` as a dict.
-        rows: Of all epochs before.
-        monitor: The metric whose improvements count.
-    """
+    """Return the learning rate after all epochs of `rows`; `schedule` is a `PlateauSchedule` as a dict."""
     sign = 1.0 if best_mode(monitor) == "max" else -1.0
     rate, best, waited = schedule["peak"], -math.inf, 0
     for row in rows:

@@ -22,12 +22,6 @@ class Display(keras.callbacks.Callback):
     """A bar on a terminal, elsewhere a line every 30 seconds, and one line an epoch.
 
     The bar is printed, not kept by a thread of rich's: a killed run leaves no hidden cursor behind.
-
-    Args:
-        progress: Where the training stands.
-        experiment: What is trained.
-        steps_per_epoch: Steps of an epoch.
-        out: Where it is shown.
     """
 
     def __init__(self, progress: Progress, experiment: Experiment, steps_per_epoch: int, out: TextIO):

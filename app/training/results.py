@@ -40,11 +40,7 @@ def write_results(run: Run, job: Job, classifier: keras.Model) -> None:
     """Write predictions.npz and, as the last file of the training, metrics.json.
 
     The test split, where validation came from training, is evaluated with the best checkpoint.
-
-    Args:
-        run: The run folder.
-        job: What was trained.
-        classifier: Its classifier as the last epoch validated it.
+    `classifier` is the job's as the last epoch validated it.
     """
     experiment, dataset, progress = job.experiment, job.dataset, job.progress
     training = experiment.training

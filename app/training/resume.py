@@ -1,5 +1,6 @@
 """What must hold before a run is resumed, and what may be asked beyond that: more epochs, force."""
 
+import contextlib
 import dataclasses
 import os
 import time
@@ -16,7 +17,7 @@ from app.errors import UserError
 from app.evaluation.records import keep_test_evaluations
 from app.files import write_json, write_text
 from app.paths import experiments_dir, shown
-from app.preflight import changed_data, check_resumable, refuse_or_force, train_again
+from app.preflight import changed_data, refuse_or_force, settle_weights, train_again
 from app.reading import best_row, read_history, read_record
 from app.records import DatasetRecord, EnvironmentRecord, MetricsRecord
 from app.runs import Run, load_run_experiment, remove_temporaries
@@ -45,7 +46,6 @@ def longer(run: Run, epochs: int, fate: ScheduleFate | None) -> Experiment:
         UserError: There would be nothing to train, this many cannot be trained, or the schedule's fate is
             missing or makes no sense.
     """
-    check_resumable(run, epochs)
     experiment = load_run_experiment(run)
     planned, optimizer = experiment.training.num_epochs, experiment.scaled_optimizer
     rows = read_history(run.history) if run.history.is_file() else []
@@ -92,12 +92,7 @@ def restore_last_state(run: Run, job: Job, found: FoundState, force: bool, out: 
 
     Everything that could forbid it is looked at before anything in the run folder is changed.
 
-    Args:
-        run: The run.
-        job: Its experiment, prepared again, perhaps with more epochs.
-        found: What `load_state` returned.
-        force: Go on although data, starting weights or versions have changed.
-        out: Receives what has changed.
+    `job` is its experiment prepared again, perhaps with more epochs; `found` is what `load_state` returned.
     """
     state, damaged = found
     done = read_record(run.metrics, MetricsRecord).timing.epochs if run.finished else 0
@@ -166,12 +161,7 @@ def agreed_position(group: ProcessGroup, job: Job, state: State | None) -> list[
 
 
 def differences(run: Run, job: Job, environment: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Compare what a run began with and what it would go on with.
-
-    Args:
-        run: The run.
-        job: Its experiment, prepared again.
-        environment: What this process runs on, see `Job.describe_environment`.
+    """Compare what a run began with and what it would go on with (`Job.describe_environment`).
 
     Returns:
         What forbids going on: other data, starting weights, backend or versions; and what only makes equal
@@ -223,7 +213,7 @@ def record(
     environment |= {"starting_weights": began_anew} if began_anew else {}
     entry = {"time": time.strftime("%F %T"), "epoch": progress.epoch + 1, "step": progress.step}
     entry |= {name: environment_now[name] for name in ("commit", "workers", "replicas")}
-    entry["epochs_before"] = epochs_before  # over which the schedule was laid out; None where it still is
+    entry["epochs_before"] = epochs_before
     entry |= {name: list(lines) for name, lines in (("forced", forced), ("differs", differs)) if lines}
     environment.setdefault("resumes", []).append(entry)
     write_json(run.environment, environment)
@@ -253,5 +243,7 @@ def edited_keys(run: Run, experiment: Experiment) -> list[str]:
     expected = {"dataset.data_dir", "training.epochs", *spans}
     if (now.model.weights or "").endswith("/latest"):  # the run recorded what that was
         expected.add("model.weights")
+    with contextlib.suppress(UserError):  # the run that a path leads to may be gone
+        now = settle_weights(now)
     before, after = experiment.flat(LABELS), now.with_auto_of(experiment).flat(LABELS)
     return [key for key in before | after if before.get(key) != after.get(key) and key not in expected]

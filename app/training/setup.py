@@ -199,7 +199,7 @@ def _make_parts(experiment: Experiment, dataset: Dataset, constants: Mapping[str
     """Return augmentation, network and normalization, as a classifier takes them."""
     augmentation = []
     for layer in experiment.augmentation_layers:
-        with _refusals_of(f"augmentation.{layer.name}"):
+        with _refusals_of("augmentation"):
             augmentation.append(augmentation_layer(layer.name, **layer.arguments))
     model = experiment.model
     with _refusals_of(f"model.{model.name}"):

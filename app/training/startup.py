@@ -39,12 +39,7 @@ def resolve_precision(experiment: Experiment, group: ProcessGroup | None = None)
 
 
 def precision_advice(precision: str, devices: str = "auto") -> str | None:
-    """Return what to know of an experiment's number format on the devices here, None if it is a good one.
-
-    Args:
-        precision: As the experiment gives it, "auto" included.
-        devices: "auto", "cpu" or "gpu".
-    """
+    """Return what to know of an experiment's number format on the devices here, None if it is a good one."""
     if precision == "auto":
         return None
     if not computes_in(precision, devices):

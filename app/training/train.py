@@ -236,13 +236,7 @@ def _fit(
 
 
 def callbacks_of(run: Run, job: Job, out: TextIO) -> list[keras.callbacks.Callback]:
-    """Return the callbacks of a run, in order, but for the `StateSaver`, which comes last.
-
-    Args:
-        run: Where records go.
-        job: What is trained; they read and write its `progress`.
-        out: Where progress is shown.
-    """
+    """Return the callbacks of a run, in order, but for the `StateSaver`, which comes last."""
     progress = job.progress
     display = Display(progress, job.experiment, job.steps_per_epoch, out)
     return [

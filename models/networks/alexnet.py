@@ -24,10 +24,7 @@ class AlexNet8(Network):
     """Two normalised and three bare convolutions, then two wide dense layers with dropout.
 
     Args:
-        num_classes: Number of logits.
         dropout: Fraction of values dropped after each hidden dense layer.
-        bn_momentum: Momentum of the moving statistics.
-        bn_epsilon: Added to the variance.
     """
 
     published = Published(

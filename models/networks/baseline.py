@@ -22,10 +22,7 @@ class Baseline(Network):
     """Convolution, batch normalisation, ReLU, pooling and dropout, then a dense classifier.
 
     Args:
-        num_classes: Number of logits.
         dropout: Fraction of values dropped after the pooling and after the hidden dense layer.
-        bn_momentum: Momentum of the moving statistics.
-        bn_epsilon: Added to the variance.
     """
 
     published = Published(

@@ -26,8 +26,6 @@ class CifarUnit(Block):
 
     Args:
         filters: Channels of both convolutions.
-        norm: Makes a normalisation layer.
-        drop: What is done to the branch before the sum.
         strides: Stride of the first convolution.
         shortcut: Whether the input is added to the result.
         preactivation: Whether normalisation and ReLU come before each convolution instead of after it.
@@ -80,14 +78,9 @@ class CifarResNet(Network):
     """3x3 stem, three stages of (depth - 2) / 6 units, global average pooling, one dense layer.
 
     Args:
-        num_classes: Number of logits.
         depth: Number of layers with weights: 20, 32, 44, 56, 110 in the paper, any 6n + 2 here.
         shortcuts: False for the plain network.
         preactivation: Whether the units are pre-activated.
-        bn_momentum: Momentum of the moving statistics.
-        bn_epsilon: Added to the variance.
-        drop_path: Probability of leaving out the last unit's branch in training, less before it; see
-            `models.network.stochastic_depth`.
 
     Raises:
         ValueError: If the depth is not 6n + 2, or a plain network is to leave out branches.

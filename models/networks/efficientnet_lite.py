@@ -46,7 +46,6 @@ class InvertedResidual(Block):
         kernel_size: Side of the depthwise kernel.
         strides: Stride of the depthwise convolution.
         expansion: Factor from the input's channels to the depthwise ones; at 1 there is no first convolution.
-        norm: Makes a normalisation layer.
         drop: What is done to the branch where the input is added.
     """
 
@@ -100,10 +99,7 @@ class EfficientNetLite0(Network):
     """Stem, seven stages of inverted residual units, a 1x1 convolution, pooling, dropout, one dense layer.
 
     Args:
-        num_classes: Number of logits.
         dropout: Fraction of the pooled values dropped in training.
-        bn_momentum: Momentum of the moving statistics.
-        bn_epsilon: Added to the variance.
         drop_path: Probability of leaving out a unit's branch in training, were it the last, less before; see
             `models.network.stochastic_depth`.
     """

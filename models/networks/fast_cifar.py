@@ -99,7 +99,6 @@ class FastBlock(Block):
 
     Args:
         filters: Channels of both convolutions.
-        norm: Makes a normalisation layer.
         partial_identity: Whether the convolutions start by passing their inputs on.
     """
 
@@ -126,10 +125,7 @@ class FastCifar10(Network):
     """Whitening, three blocks, the largest value of every map, one dense layer, logits over nine.
 
     Args:
-        num_classes: Number of logits.
         widths: Channels of the blocks, three in the source.
-        bn_momentum: Momentum of the moving statistics.
-        bn_epsilon: Added to the variance.
         whitening: Whether the first kernel whitens patches; else one of 24 filters, as many as of RGB images,
             is trained from a random start.
         partial_identity: Whether the other convolutions start by passing their inputs on.

@@ -23,7 +23,6 @@ class ConvUnit(Block):
     Args:
         filters: Channels of the convolution.
         kernel_size: Side of the kernel.
-        norm: Makes a normalisation layer.
         strides: Stride of the convolution.
     """
 
@@ -42,7 +41,6 @@ class InceptionCell(Block):
 
     Args:
         filters: Channels of each branch.
-        norm: Makes a normalisation layer.
         strides: Stride of each branch, taken by its 1x1 convolution.
     """
 
@@ -67,13 +65,7 @@ class InceptionCell(Block):
 
 @network("inception10")
 class Inception10(Network):
-    """Stem, two groups of two inception cells, global average pooling, one dense layer.
-
-    Args:
-        num_classes: Number of logits.
-        bn_momentum: Momentum of the moving statistics.
-        bn_epsilon: Added to the variance.
-    """
+    """Stem, two groups of two inception cells, global average pooling, one dense layer."""
 
     published = Published(
         pixels=32, num_classes=10, total=121_418, trainable=120_234, macs=12_240_128,

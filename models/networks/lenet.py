@@ -16,11 +16,7 @@ from models.network import Network, Published, network
 
 @network("lenet5")
 class LeNet5(Network):
-    """LeNet with sigmoids throughout.
-
-    Args:
-        num_classes: Number of logits.
-    """
+    """LeNet with sigmoids throughout."""
 
     published = Published(
         pixels=32, num_classes=10, total=62_006, trainable=62_006, macs=651_720,

@@ -24,8 +24,6 @@ class MiniModelUnit(Block):
 
     Args:
         filters: Channels of both convolutions.
-        norm: Makes a normalisation layer.
-        drop: What is done to the branch before the sum.
         halve: Whether the unit halves the map and changes the channels.
     """
 
@@ -55,12 +53,7 @@ class MiniModel(Network):
     """Stem, four stages of three units, dropout, 4x4 average pooling, one dense layer.
 
     Args:
-        num_classes: Number of logits.
         dropout: Fraction of values dropped before the average pooling.
-        bn_momentum: Momentum of the moving statistics.
-        bn_epsilon: Added to the variance.
-        drop_path: Probability of leaving out the last unit's branch in training, less before it; see
-            `models.network.stochastic_depth`.
     """
 
     published = Published(

@@ -47,8 +47,6 @@ class ResidualUnit(Block):
 
     Args:
         filters: Channels of the 3x3 convolutions.
-        norm: Makes a normalisation layer.
-        drop: What is done to the branch before the sum.
         strides: Stride of the unit and of the projection.
         bottleneck: Whether the 3x3 convolution stands between two 1x1, the last with four times the channels.
         projection: Whether the shortcut is a 1x1 convolution with normalisation instead of the identity.
@@ -94,15 +92,10 @@ class ResNet(Network):
     """Stem, four stages of residual units, global average pooling, one dense layer.
 
     Args:
-        num_classes: Number of logits.
         depth: 18 or 34 with basic units, 50, 101 or 152 with bottlenecks.
         stem: "imagenet" (7x7 and pooling, together a quarter of the side) or "cifar" (3x3, full size).
-        bn_momentum: Momentum of the moving statistics.
-        bn_epsilon: Added to the variance.
         stride_on: "first" or "middle": which convolution of a bottleneck has the stride. The basic units of
             depth 18 and 34 always have it on the first.
-        drop_path: Probability of leaving out the last unit's branch in training, less before it; see
-            `models.network.stochastic_depth`.
 
     Raises:
         ValueError: If the stride of basic units is to be in the middle.

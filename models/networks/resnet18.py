@@ -24,8 +24,6 @@ class ResnetBlock(Block):
 
     Args:
         filters: Channels of both convolutions.
-        norm: Makes a normalisation layer.
-        drop: What is done to the branch before the sum.
         strides: Stride of the first convolution and of the projection.
         projection: Whether the shortcut is a 1x1 convolution with normalisation instead of the identity.
     """
@@ -57,13 +55,8 @@ class ResNet18(Network):
     """Stem, four stages of two blocks, global average pooling, one dense layer.
 
     Args:
-        num_classes: Number of logits.
         head_l2: L2 penalty on the head's kernel, added to the loss; 0 for none. The source's value is the
             default.
-        bn_momentum: Momentum of the moving statistics.
-        bn_epsilon: Added to the variance.
-        drop_path: Probability of leaving out the last unit's branch in training, less before it; see
-            `models.network.stochastic_depth`.
     """
 
     published = Published(

@@ -26,8 +26,6 @@ class ResidualD2L(Block):
 
     Args:
         filters: Channels of both convolutions.
-        norm: Makes a normalisation layer.
-        drop: What is done to the branch before the sum.
         strides: Stride of the first convolution and of the projection.
     """
 
@@ -55,12 +53,9 @@ class ResNet18D2L(Network):
     """Unpadded 7x7 stem with pooling, four stages of two blocks, 3x3 average pooling, one dense layer.
 
     Args:
-        num_classes: Number of logits.
         bn_momentum: Momentum of the moving statistics (PyTorch's default 0.1 is 0.9 in Keras' sense).
         bn_epsilon: Added to the variance, except in the stem.
         stem_bn_epsilon: Added to the variance in the stem.
-        drop_path: Probability of leaving out the last unit's branch in training, less before it; see
-            `models.network.stochastic_depth`.
     """
 
     published = Published(

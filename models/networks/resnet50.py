@@ -28,8 +28,6 @@ class BottleneckBlock(Block):
 
     Args:
         filters: Channels of the first two convolutions; the block puts out four times as many.
-        norm: Makes a normalisation layer.
-        drop: What is done to the branch before the sum.
         strides: Stride of the first convolution and of the projection.
         projection: Whether the shortcut is a 1x1 convolution with normalisation instead of the identity.
     """
@@ -64,11 +62,7 @@ class ResNet50(Network):
     """7x7 stem with pooling, stages of 3, 4, 6 and 3 bottleneck blocks, a flatten head.
 
     Args:
-        num_classes: Number of logits.
         bn_momentum: Momentum of the moving statistics (PyTorch's default 0.1 is 0.9 in Keras' sense).
-        bn_epsilon: Added to the variance.
-        drop_path: Probability of leaving out the last unit's branch in training, less before it; see
-            `models.network.stochastic_depth`.
     """
 
     published = Published(

@@ -24,8 +24,6 @@ class ShallowResBlock(Block):
 
     Args:
         filters: Channels of both convolutions.
-        norm: Makes a normalisation layer.
-        drop: What is done to the branch before the sum.
         strides: Stride of the first convolution and of the projection.
     """
 
@@ -54,12 +52,8 @@ class ShallowRes(Network):
     """7x7 stem with pooling, four stages of one block, global average pooling, one dense layer.
 
     Args:
-        num_classes: Number of logits.
         bn_momentum: Momentum of the moving statistics. The source's 0.99 needs several hundred steps to
             settle; take 0.9 for shorter runs.
-        bn_epsilon: Added to the variance.
-        drop_path: Probability of leaving out the last unit's branch in training, less before it; see
-            `models.network.stochastic_depth`.
     """
 
     published = Published(

@@ -28,7 +28,6 @@ class VGG(Network):
     """Five stages without normalisation, then two dense layers of 4096 with dropout; for 224x224 images.
 
     Args:
-        num_classes: Number of logits.
         depth: 16 or 19, the number of layers with weights.
         dropout: Fraction of values dropped after each hidden dense layer.
     """

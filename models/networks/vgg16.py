@@ -25,7 +25,6 @@ class VGGStage(Block):
     Args:
         filters: Channels of every convolution.
         num_convolutions: Number of convolutions.
-        norm: Makes a normalisation layer.
         dropout: Fraction of values dropped after the pooling.
     """
 
@@ -50,10 +49,7 @@ class VGG16(Network):
     """Five normalised stages, then two dense layers of 512 with dropout.
 
     Args:
-        num_classes: Number of logits.
         dropout: Fraction of values dropped after every pooling and every hidden dense layer.
-        bn_momentum: Momentum of the moving statistics.
-        bn_epsilon: Added to the variance.
     """
 
     published = Published(

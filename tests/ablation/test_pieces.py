@@ -24,8 +24,8 @@ def test_variants_of_all_experiments_lack_their_piece_and_nothing_else(name):
     experiment = load_experiment(name)
     pieces = pieces_of(experiment)
     variants = variants_of(experiment, pieces)
-    assert [each.name for each in variants] == [f"without {piece}" for piece in pieces]
-    for piece, (_, variant) in zip(pieces, variants, strict=True):
+    assert [*variants] == [f"without {piece}" for piece in pieces]
+    for piece, variant in zip(pieces, variants.values(), strict=True):
         changed = changed_keys(experiment, variant)
         assert changed and all(f"{key}.".startswith(f"{piece}.") for key in changed)
         assert variant.name == experiment.name
@@ -47,15 +47,15 @@ def test_pieces_are_those_of_the_recipe():
 
 
 def test_what_is_taken_out_is_off_even_where_the_optimizer_has_it_by_default():
-    ((_, plain),) = variants_of(load_experiment("finetune_folder"), ["optimizer.weight_decay"])
-    ((_, muon),) = variants_of(load_experiment("fast_cifar10_muon"), ["optimizer.nesterov"])
+    ((_, plain),) = variants_of(load_experiment("finetune_folder"), ["optimizer.weight_decay"]).items()
+    ((_, muon),) = variants_of(load_experiment("fast_cifar10_muon"), ["optimizer.nesterov"]).items()
     assert plain.optimizer.arguments["weight_decay"] == 0.0  # by default adamw has 0.004
     assert muon.optimizer.arguments["nesterov"] is False
 
 
 def test_a_key_with_a_value_is_set_as_set_does_it():
     experiment = load_experiment("fast_cifar10")
-    ((name, variant),) = variants_of(experiment, ["model.whitening=false"])
+    ((name, variant),) = variants_of(experiment, ["model.whitening=false"]).items()
     assert name == "with model.whitening=false"
     assert variant == load_experiment("fast_cifar10", ["model.whitening=false"])
 
@@ -63,7 +63,7 @@ def test_a_key_with_a_value_is_set_as_set_does_it():
 def test_another_order_of_multipliers_is_another_experiment():
     orders = ['{"*/*": 0.5, "*/bias": 2}', '{"*/bias": 2, "*/*": 0.5}']
     one = load_experiment("quickstart", [f"optimizer.rate_multipliers={orders[0]}"])
-    ((_, variant),) = variants_of(one, [f"optimizer.rate_multipliers={orders[1]}"])
+    ((_, variant),) = variants_of(one, [f"optimizer.rate_multipliers={orders[1]}"]).items()
     assert [*variant.optimizer.rate_multipliers] == ["*/bias", "*/*"]
 
 
@@ -84,10 +84,10 @@ def test_a_shortened_experiment_can_be_taken_apart():
         ("model.whitening=perhaps", "model.whitening: must be true or false; got 'perhaps'"),
         ("training.epochs=", "training.epochs"),
         ("=2", "must be KEY=VALUE"),
-        ("evaluation.test_time_views", "evaluation.test_time_views decides how accuracy is measured"),
-        ("dataset.validation=0.2", "dataset.validation decides how accuracy is measured"),
-        ("dataset={split_seed: 3}", "dataset.split_seed decides how accuracy is measured"),
-        ("seed=4", "seed decides how accuracy is measured"),
+        ("evaluation.test_time_views", "evaluation.test_time_views is no piece of how"),
+        ("dataset.validation=0.2", "dataset.validation is no piece of how"),
+        ("dataset={split_seed: 3}", "dataset.split_seed is no piece of how"),
+        ("seed=4", "seed is no piece of how"),
         ("training.loss", "the same experiment as without training.loss.label_smoothing"),
     ],
 )

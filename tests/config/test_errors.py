@@ -99,6 +99,8 @@ ONE_MISTAKE = {
     "layer_range_end": ("# A", "augmentation: [random_erasing: {area: [0, 0.4]}] #", ["1:39: augmentation[0].random_erasing.area: must be two numbers above 0 and at most 1, the smaller first; got [0, 0.4]"]),
     "layer_range_number": ("# A", "augmentation: [random_zoom: {scale: 0.8}] #", ["1:37: augmentation[0].random_zoom.scale: must be two numbers above 0, the smaller first; got 0.8"]),
     "layer_number": ("# A", "augmentation: [random_grayscale: {factor: [0.1, 0.3]}] #", ["1:43: augmentation[0].random_grayscale.factor: must be a number; got [0.1, 0.3]"]),
+    "layer_factor_of_three": ("# A", "augmentation: [random_contrast: {factor: [0.1, 0.2, 0.3]}] #", ["1:42: augmentation[0].random_contrast.factor: must be a list of two numbers; got [0.1, 0.2, 0.3]"]),
+    "layer_bits": ("# A", "augmentation: [random_posterization: {factor: 2.5}] #", ["1:47: augmentation[0].random_posterization.factor: must be a whole number or a list; got 2.5"]),
     "layer_required": ("# A", "augmentation: [random_brightness] #", ["1:16: augmentation[0]: random_brightness needs the argument 'factor' (a number or a list)"]),
     "layer_not_mapping": ("# A", "augmentation: [random_crop: 4] #", ["1:29: augmentation[0].random_crop: must be a mapping of the layer's arguments; got 4"]),
     "layer_two_keys": ("# A", "augmentation: [{random_crop: , random_flip: }] #", ["1:16: augmentation[0]: must be a layer's name, or one name with a mapping of its arguments; got a mapping (keys: random_crop, random_flip)"]),
@@ -125,7 +127,8 @@ def test_one_mistake_gives_its_line(case, write, errors):
 
 
 def test_unknown_names_list_what_there_is_and_the_nearest(write, errors):
-    text = VALID.replace("baseline", "baselin").replace("sgd", "sdg")
+    others = "decoupled: false\n  others: {name: sgd, learning_rate: 0.1}"
+    text = VALID.replace("baseline", "baselin").replace("sgd", f"sdg\n  {others}")
     write("augmentation: [random_corp, mix_up]\n" + text)
     first, second, third, fourth = errors()
     assert first.startswith(

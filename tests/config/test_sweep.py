@@ -47,6 +47,7 @@ MISTAKES = {
     "epochs": ("training.epochs: [5, 10]", ["14:5: sweep.space.training.epochs: cannot be searched with a pruner, which compares trials at the same epoch, where those of fewer epochs are further in their schedule; set sweep.pruner: none"]),
     "softmax": ("training.loss: [{softmax_before_loss: true}, {label_smoothing: 0.1}]\n  objective: val_loss", ["14:5: sweep.space.training.loss: training.loss.softmax_before_loss changes the validation loss itself, which is the objective; set sweep.objective: val_accuracy"]),
     "penalty": ("model.head_l2: [0.0, 0.01]\n  objective: val_loss", ["14:5: sweep.space.model.head_l2: changes the validation loss itself, which is the objective; set sweep.objective: val_accuracy"]),
+    "penalty_of_some": ("model.name: [baseline, resnet18]\n  objective: val_loss", ["15:14: sweep.objective: holds the L2 penalty that some of these networks have (model.head_l2); choose val_accuracy"]),
     "twice": ("optimizer.momentum: [0.5, 0.9]\n    optimizer: [{momentum: 0.1}, {nesterov: true}]", ["14:5: sweep.space.optimizer.momentum: is decided by optimizer, too; search one of the two"]),
     "argument_of_another": ("optimizer: [{name: sgd, learning_rate: 1}, {name: adam, learning_rate: 1}]\n    optimizer.nesterov: [true, false]", ["15:5: sweep.space.optimizer.nesterov: unknown key; allowed: "]),
     "drops": ("optimizer.name: [sgd, adam]", ["14:27: sweep.space.optimizer.name[1]: drops what belongs to another one, and optimizer.learning_rate is missing; search optimizer as a whole, as a list of mappings"]),

@@ -179,6 +179,15 @@ def test_all_images_bad(load, write_images):
         file.write_bytes(b"")
     with pytest.raises(UserError, match="8 of 8 images cannot be read"):
         load()
+    with pytest.raises(UserError, match="no readable image is left in train for: cat, dog"):
+        load(on_bad_image="skip")
+
+
+def test_more_than_there_is_to_train_on_is_refused_before_images_are_decoded(load, write_images):
+    for file in write_images("image_folder").glob("*/*.png"):
+        file.write_bytes(b"")  # so that decoding would fail
+    with pytest.raises(UserError, match="train_share: received 1,"):
+        load(train_share=1.0)
 
 
 def test_a_large_image_is_allowed_and_without_a_warning(load, write_images):

@@ -88,6 +88,7 @@ def test_more_local_workers_than_gpus(monkeypatch):
         (tf_config({"worker": ["host-a"]}), "host:port, received 'host-a'"),
         (tf_config({"worker": "host-a:1"}), "host:port, received 'h'"),
         (tf_config({"worker": [":2345"]}), "host:port, received ':2345'"),
+        (tf_config({"worker": ["host..a:2345"]}), "host:port, received 'host..a:2345'"),
         (tf_config({"worker": ["host-a:0"]}), "host:port, received 'host-a:0'"),
         (tf_config({"worker": ["host-a:65536"]}), "host:port, received 'host-a:65536'"),
         (tf_config({"worker": ["host-a:http"]}), "'http'"),

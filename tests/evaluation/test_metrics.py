@@ -12,9 +12,9 @@ from app.evaluation.metrics import (
     probabilities,
     reliability,
 )
+from app.evaluation.records import EvaluationRecord
 from app.files import write_json
 from app.reading import read_record
-from app.records import EvaluationRecord
 
 
 def logits_of(shares):

@@ -12,9 +12,9 @@ import pytest
 from app import cli
 from app.errors import UserError
 from app.evaluation.records import PICTURES, evaluations_on_test
-from app.files import read_json
 from app.inference.evaluate import evaluate, recalibrate
 from app.inference.load import load_split, load_trained
+from app.reading import read_json
 from models.layers import BatchNormalization
 from tests.conftest import flip_bit
 

@@ -185,6 +185,9 @@ def test_copies_are_sorted_by_class_and_the_unsure_ones_aside(own_run, digits_ru
     assert found == expected
     assert cli.main(command) == 2
     assert "by class: is there already; name a new folder" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert cli.main([*command[:-1], str(tmp_path / "file" / "sorted")]) == 2
+    assert "cannot be written; name another folder" in capsys.readouterr().err
 
 
 def test_a_copy_that_fails_leaves_no_folder(own_run, digits_run, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -176,6 +177,11 @@ def test_flipped_labels_come_first_and_the_list_that_is_written_corrects_the_dat
 
 @pytest.mark.slow
 def test_folds_of_other_data_or_without_a_file_are_refused(home, capsys):
+    (found,) = FoldSet.all_of("noisy")
+    joined = found.predictions.rename(home / "aside")
+    assert cli.main(["labels", "noisy"]) == 2
+    assert re.search("predictions.npz is missing; .* writes it", capsys.readouterr().err)
+    joined.rename(found.predictions)
     run = list_runs("noisy.3-folds")[1]
     run.metrics.unlink()
     assert cli.main(["labels", "noisy"]) == 2

@@ -12,6 +12,7 @@ from app import files, runs
 from app.config.dataset import DatasetConfig
 from app.data.datasets import load_dataset
 from app.paths import shown
+from app.reading import read_json
 from app.reports.compare import compare
 from app.reports.compare_chance import chance_sentences
 from app.reports.compare_groups import differing_settings, gather
@@ -68,7 +69,7 @@ def test_table_holds_what_the_runs_left_behind(home):
         leave_run("two", 2, model={"name": "baseline"}),
         leave_run("three", 1, accuracy=0.5, dataset=ON_TEST, training={"epochs": 9}),
     ]
-    metrics = files.read_json(chosen[2].metrics)
+    metrics = read_json(chosen[2].metrics)
     metrics |= {"test": None, "test_time_views": {"views": "flip", "val_accuracy": 0.55}}
     del metrics["parameters"]["macs"]
     files.write_json(chosen[2].metrics, metrics)

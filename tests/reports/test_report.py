@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from app import cli
-from app.files import read_json
+from app.reading import read_json
 from app.reports import html as page
 from app.reports.report import write_report
 from app.runs import Run
@@ -133,6 +133,8 @@ def test_evaluations_of_before_the_run_was_trained_further_are_left_out(own_run)
     for epoch in (1, 2):  # of two
         (folder / "evaluation.json").write_text(json.dumps(found | {"checkpoint": "last", "epoch": epoch}))
         assert (f"last epoch ({epoch})" in write_report(own_run).read_text()) == (epoch == 2)
+    (folder / "evaluation.json").write_text(json.dumps(found | {"checkpoint": "last", "fingerprint": "0"}))
+    assert "last epoch (2)" not in write_report(own_run).read_text()
 
 
 def test_the_page_of_a_copy_names_the_experiment_that_was_trained(digits_run, tmp_path):

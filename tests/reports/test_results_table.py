@@ -7,6 +7,7 @@ import yaml
 
 from app import files, runs
 from app.errors import UserError
+from app.reading import read_json
 from app.reports.results_table import END, HEADINGS, START, write_results_table
 from tests.conftest import set_project
 from tests.test_records import DATASET, ENVIRONMENT, METRICS
@@ -57,7 +58,7 @@ def leave_run(epochs, accuracy, on_test=False, finished=True, **changes):
 
 
 def change(file, **keys):
-    files.write_json(file, files.read_json(file) | keys)
+    files.write_json(file, read_json(file) | keys)
 
 
 def change_recipe(home, **changes):

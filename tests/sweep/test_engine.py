@@ -78,6 +78,18 @@ def test_a_finite_space_is_tried_once_and_then_exhausted(sampler):
     assert len(trials) == len(combinations) == 2 * 3
 
 
+def test_a_large_space_of_choices_does_not_end_where_tpe_proposes_the_same_again():
+    """It has more combinations than are listed; those near the best one have been tried."""
+    space = {f"key.k{number}": Choice((0, 1)) for number in range(14)}
+    trials = [
+        ended({key: str(int(key not in zeros)) for key in space}, 1 - count / 14, space=space)
+        for count in range(3)
+        for zeros in itertools.combinations(space, count)
+    ]
+    params = propose(config(space), 1, numbered(trials))
+    assert params and params not in [trial.params for trial in trials]
+
+
 def test_trials_under_way_count_for_the_next_proposal():
     done = [ended(propose(config(), seed, []), seed / 20) for seed in range(12)]
     under_way = ended(propose(config(), 99, []), None, TrialState.RUNNING)

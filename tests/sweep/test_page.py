@@ -55,6 +55,14 @@ def test_little_is_shown_of_little(home):
         assert ("extends: tiny.yaml" in text) == (trials[0] in each)
 
 
+def test_a_trial_beyond_those_that_are_asked_for_now_is_not_waited_for(home):
+    folder, trials = home / "runs" / "tiny.sweep", made_up_trials(3)
+    trials[2] = trials[2]._replace(state="running", values=(), value=None)
+    for count, words in ((3, True), (2, False)):
+        write_folder(folder, searched(trials=count), trials)
+        assert ("The sweep is not finished" in write_sweep(folder).read_text()) == words
+
+
 def test_a_damaged_record_is_one_message(home):
     folder = home / "runs" / "tiny.sweep"
     write_folder(folder, searched(), [])

@@ -18,7 +18,7 @@ from app.distributed.local_workers import free_ports
 from app.machine import usable_cores
 from app.paths import module_command
 from app.reading import read_history
-from app.runs import Run, list_runs
+from app.runs import Run, list_runs, list_whole_runs
 from app.sweep.trials import read_trials
 
 EXPERIMENT = """\
@@ -152,7 +152,7 @@ def test_killed_three_times_it_ends_as_if_it_never_was(straight, tmp_path):
         kill_all(process)
     output = sweep(home)
     assert without_chance(trials_of(home)) == without_chance(trials_of(straight)), output
-    runs = in_home(home, list_runs, "tiny.sweep")
+    runs = in_home(home, list_whole_runs, "tiny.sweep")
     assert sorted(run.name for run in runs) == sorted(trial.run for trial in trials_of(home))
 
 
@@ -193,7 +193,7 @@ def test_two_at_a_time_while_one_process_dies_and_ctrl_c_stops_the_other(tmp_pat
     after = trials_of(home)
     assert [trial.settings for trial in after[: len(before)]] == [trial.settings for trial in before]
     assert len(after) == 3 and {trial.state for trial in after} <= {"finished", "pruned"}, output
-    runs = in_home(home, list_runs, "tiny.sweep")
+    runs = in_home(home, list_whole_runs, "tiny.sweep")
     assert sorted(run.name for run in runs) == sorted(trial.run for trial in after)
 
 

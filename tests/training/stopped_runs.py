@@ -14,8 +14,7 @@ import pytest
 import app.training.train as runner
 from app.config import load_experiment
 from app.errors import Interrupted
-from app.files import read_json
-from app.reading import HISTORY_COLUMNS, read_history
+from app.reading import HISTORY_COLUMNS, read_history, read_json
 from app.training.callbacks import Recorder
 from app.training.checkpoint import load_state
 

@@ -12,10 +12,9 @@ import pytest
 import app.training.train as runner
 from app.bench import prove
 from app.config import load_experiment
-from app.files import read_json
 from app.inference.evaluate import evaluate
 from app.inference.load import load_trained
-from app.reading import read_history
+from app.reading import read_history, read_json
 from app.reports.report import write_report
 from app.training.averaging import averages_in
 from app.training.checkpoint import load_state

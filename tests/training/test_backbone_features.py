@@ -11,8 +11,7 @@ import pytest
 import app.training.train as runner
 from app.cli import main
 from app.config import load_experiment
-from app.files import read_json
-from app.reading import read_history
+from app.reading import read_history, read_json
 from app.runs import Run, list_runs
 from app.training import backbone_features
 from app.training.backbone_features import features_once, halves_of

@@ -9,7 +9,7 @@ import app.training.train as runner
 from app.cli import main
 from app.config import load_experiment
 from app.errors import UserError
-from app.files import read_json
+from app.reading import read_json
 from app.runs import load_run_experiment
 from app.training.setup import prepare
 

@@ -9,7 +9,7 @@ import pytest
 import app.training.train as runner
 from app.config import load_experiment
 from app.errors import UserError
-from app.files import read_json
+from app.reading import read_json
 from app.runs import list_runs
 from app.training.averaging import averages_in
 from app.training.checkpoint import load_state

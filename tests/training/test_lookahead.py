@@ -11,7 +11,7 @@ import pytest
 import app.training.train as runner
 from app.config import load_experiment
 from app.errors import UserError
-from app.files import read_json
+from app.reading import read_json
 from app.training.setup import prepare
 from tests.conftest import on_jax
 from tests.training.stopped_runs import ROOT, assert_same_bits, stopped_run

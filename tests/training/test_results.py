@@ -10,8 +10,8 @@ import app.training.train as runner
 from app.config import load_experiment
 from app.evaluation.calibration import fit_temperature
 from app.evaluation.records import evaluations_on_test
-from app.files import read_json
 from app.inference.load import load_trained
+from app.reading import read_json
 
 
 def write_images(folder, numbers):

@@ -19,7 +19,7 @@ from app import cli
 from app.config import load_experiment
 from app.data.order import FLIP_STREAM, OLD_FLIP_STREAM
 from app.errors import UserError
-from app.preflight import changed_data, load_images
+from app.preflight import changed_data, load_images, settle_weights
 from app.reading import read_history, read_predictions
 from app.reports.report import write_report
 from app.run_set import run_of
@@ -316,6 +316,14 @@ def test_another_order_of_rate_multipliers_is_an_edit(home, finished):
     assert resuming.edited_keys(finished, began) == []
     write(("*/bias", 4), ("*/kernel", 2))
     assert resuming.edited_keys(finished, began) == ["optimizer.rate_multipliers"]
+
+
+def test_the_path_of_a_run_to_start_from_is_no_edit(home, finished):
+    """The run records what it is called."""
+    text = f"# Another.\nextends: tiny.yaml\nmodel: {{weights: {finished.path.relative_to(home)}}}\n"
+    (home / "experiments" / "later.yaml").write_text(text)
+    began = settle_weights(load_experiment("later"))
+    assert began.model.weights == finished.name and resuming.edited_keys(finished, began) == []
 
 
 def test_unedited_file_is_not_mentioned_though_the_run_had_changes(unfinished):

@@ -16,8 +16,7 @@ import app.training.train as runner
 from app import cli
 from app.config import load_experiment
 from app.errors import Interrupted, UserError
-from app.files import read_json
-from app.reading import HISTORY_COLUMNS, read_history, read_record
+from app.reading import HISTORY_COLUMNS, read_history, read_json, read_record
 from app.records import MetricsRecord
 from app.reports.compare import newest_seeds
 from app.runs import Run, create_run, list_runs, load_run_experiment
@@ -214,6 +213,7 @@ def test_non_finite_loss_stops_and_names_epoch_step_and_causes(home):
         train("optimizer.name=sgd", "optimizer.learning_rate=1e30", "training.epochs=1")
     message = str(error.value)
     assert "epoch 1, step" in message and "learning rate that is too high (peak 1e+30)" in message
+    assert "no warm-up (learning_rate.warmup_epochs)" in message
     (run,) = list_runs("tiny")
     assert not run.finished
 

@@ -25,13 +25,7 @@ DEATHS = 2  # of its processes without a new epoch in between, after which a tri
 
 
 class Coordinator:
-    """Trains the trials of a sweep that are left.
-
-    Args:
-        ledger: Of the sweep.
-        jobs: Number of worker processes.
-        logs: The folder for their output.
-    """
+    """Trains the trials of a sweep that are left in `jobs` processes, whose output goes into `logs`."""
 
     def __init__(self, ledger: Ledger, jobs: int, logs: Path):
         self.ledger, self.study, self.sweep, self.logs = ledger, ledger.study, ledger.sweep, logs
@@ -90,7 +84,8 @@ class Coordinator:
                     self.idle = self.ending is None
         if self.ending is None and not any(worker and worker.trial for worker in self.slots):
             if self.idle and not self.study.num_running(self.sweep.trials):  # on other machines
-                self._stop("")
+                tried = len(self.study.view()) < self.sweep.trials
+                self._stop("every combination of the space has been tried" if tried else "")
         return self.ending is None
 
     def _next(self) -> tuple[Taken, Run | None] | None:

@@ -38,13 +38,7 @@ def settings_of(params: Mapping[str, Any], space: Mapping[str, Range | Choice]) 
 
 
 def propose(config: SweepConfig, seed: int, trials: Sequence[FrozenTrial]) -> dict[str, Any] | None:
-    """Return parameters that no trial has, for the trial after the given ones; None where there are none.
-
-    Args:
-        config: The sweep.
-        seed: Of the sweep.
-        trials: All so far, by number.
-    """
+    """Return parameters that no trial has, for the one after `trials`, all by number; None for no more."""
     tried = {_key(trial.params) for trial in trials}
     combinations = _combinations(config)
     if config.sampler != "grid":
@@ -55,6 +49,8 @@ def propose(config: SweepConfig, seed: int, trials: Sequence[FrozenTrial]) -> di
             params = _sample(config, int(np.random.SeedSequence(entropy).generate_state(1)[0]), trials)
             if _key(params) not in tried:
                 return params
+        if combinations is None and config.sampler == "tpe":  # which keeps to what it knows
+            return propose(config.model_copy(update={"sampler": "random"}), seed, trials)
     random.Random(seed).shuffle(combinations := combinations or [])
     return next((each for each in combinations if _key(each) not in tried), None)
 

@@ -17,13 +17,7 @@ FAILURES = 5  # with the same reason, before any trial comes further, after whic
 
 
 class Ledger:
-    """Keeps a sweep's study, the files that are made from it, and its time.
-
-    Args:
-        found: The sweep.
-        study: Its trials.
-        out: Receives a line a trial, and on a terminal what is going on.
-    """
+    """Keeps a sweep's study, the files that are made from it, and its time; `out` is the display's."""
 
     def __init__(self, found: SweepSet, study: Study, out: TextIO):
         self.found, self.base = found, found.experiment  # which the settings of a trial change

@@ -70,7 +70,7 @@ class Study:
             self.study = optuna.create_study(
                 storage=self.storage, study_name=name, direction=config.direction, load_if_exists=True
             )
-        self.distributions = distributions(config.space)
+        self._id, self.distributions = self.study._study_id, distributions(config.space)
 
     def view(self) -> list[Trial]:
         """Return all trials, by number."""
@@ -184,10 +184,6 @@ class Study:
                 finisher = self.owner
                 self.storage.set_study_user_attr(self._id, "finalists", [finisher, ended])
         return None if finisher == self.owner else str(finisher)
-
-    @property
-    def _id(self) -> int:
-        return self.storage.get_study_id_from_name(self.name)
 
     def _frozen(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)

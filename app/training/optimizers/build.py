@@ -96,13 +96,7 @@ def build_optimizer(
 def optimizer_warnings(
     experiment: Experiment, classifier: keras.Model, steps_per_epoch: int
 ) -> Iterator[str]:
-    """Yield a line for each setting of an experiment's optimizer that does not do what it seems to.
-
-    Args:
-        experiment: The experiment.
-        classifier: Compiled; its optimizer is built.
-        steps_per_epoch: Batches in an epoch.
-    """
+    """Yield a line for each setting of a built optimizer that does not do what it seems to."""
     config, training = experiment.optimizer, experiment.training
     steps = steps_per_epoch * training.num_epochs
     if left := unapplied_steps(config, steps):

@@ -24,11 +24,6 @@ def follow_history(job: Any) -> None:
 class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
     """The learning rate of a step: for an optimizer as a Keras schedule, for records as a number.
 
-    Args:
-        schedule: A schedule of app.config.
-        steps_per_epoch: Optimizer steps in an epoch.
-        epochs: Epochs of the whole run.
-
     Attributes:
         level: Of a `reduce_on_plateau`, the variable that `follow_history` sets.
     """

@@ -101,12 +101,7 @@ def num_filters(shape: Sequence[int]) -> int:
 
 
 def orthogonalized(matrix: Any, steps: int) -> Any:
-    """Return a matrix with the singular vectors of `matrix` and singular values near 1, by Newton-Schulz.
-
-    Args:
-        matrix: (rows, columns), of any scale.
-        steps: Iterations.
-    """
+    """Return a matrix with the singular vectors of `matrix` and singular values near 1, by Newton-Schulz."""
     is_tall = matrix.shape[0] > matrix.shape[1]
     x = ops.transpose(matrix) if is_tall else matrix
     x = x / (_norm(x) + 1e-7)  # no singular value is above 1
