@@ -31,6 +31,7 @@ def weights_run(experiment: Experiment) -> Run | None:
     weights = experiment.model.weights
     if weights is None or weights == IMAGENET or weights_file(experiment):
         return None
+    weights = os.path.expanduser(weights)
     here = project_root() / weights  # a path is one from the project's folder
     is_here = os.path.isfile(here / "experiment.yaml")  # false, too, for a name that cannot be one
     try:
@@ -53,7 +54,7 @@ def weights_file(experiment: Experiment, must_exist: bool = True) -> Path | None
     weights = experiment.model.weights or ""
     if not weights.endswith(WEIGHT_FILES):
         return None
-    path = project_root() / weights
+    path = project_root() / os.path.expanduser(weights)
     if must_exist and not path.is_file():
         raise UserError(
             f"model.weights: {weights}: no such file below {shown(project_root())}. It takes a run, a file "
@@ -85,16 +86,14 @@ def load_images(experiment: Experiment) -> Dataset | None:
     """Load an experiment's data, unless Keras would have to download it: that needs the backend.
 
     Raises:
-        UserError: Whatever is wrong with the data, or what `check_dataset` finds.
+        UserError: Whatever is wrong with the data.
     """
     check_backend()  # which is to come up next
     config = experiment.dataset
     local = config.name in ("digits", "image_folder") or config.data_dir is not None
     if not local and not (data_root() / config.name).exists():
         return None
-    dataset = load_dataset(config)
-    check_dataset(experiment, dataset)
-    return dataset
+    return load_dataset(config)
 
 
 def check_dataset(experiment: Experiment, dataset: Dataset) -> None:
@@ -150,14 +149,11 @@ def check_resumable(run: Run, epochs: int | None) -> None:
         )
 
 
-def as_trained(run: Run, force: bool = False) -> Experiment:
-    """Return what a run recorded, with its own copies of `exclude` and `relabel` that were edited since.
-
-    With `force` it goes on with what they say now.
-    """
+def as_trained(run: Run) -> Experiment:
+    """Return what a run recorded, with its own copies of `exclude` and `relabel` that were edited since."""
     experiment = load_run_experiment(run)
     own: dict[str, str] = {}
-    for key, path in run.corrections.items() if not force else ():
+    for key, path in run.corrections.items():
         given = getattr(experiment.dataset, key)
         if given and path.is_file() and not _same_text(given, path):
             own[key] = str(path.resolve())
@@ -191,10 +187,11 @@ def changed_data(run: Run, dataset: Dataset) -> list[str]:
 def refuse_or_force(run: Run, grave: Sequence[str], force: bool) -> None:
     """Raise a UserError if anything forbids going on and nobody forces it."""
     if grave and not force:
+        more = " with EPOCHS and SCHEDULE as before" if run.finished else ""
         raise UserError(
             "\n".join(f"{run.name}: {line}" for line in grave)
-            + f"\nRestore what has changed, or go on all the same: make resume RUN={run.argument} FORCE=1 "
-            f"(this is then recorded), or train anew: {train_again(run)}"
+            + f"\nRestore what has changed, or go on all the same: make resume RUN={run.argument} "
+            f"FORCE=1{more} (this is then recorded), or train anew: {train_again(run)}"
         )
 
 

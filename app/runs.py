@@ -116,6 +116,7 @@ def find_run(name: str, asked: str = "RUN=") -> Run:
     Raises:
         UserError: There is no such run folder.
     """
+    name = os.path.expanduser(name)
     for path in (runs_root() / name, Path(name)):
         if os.path.isfile(path / "experiment.yaml"):  # false, too, for a name that cannot be one
             return Run(path.resolve())

@@ -1,5 +1,6 @@
 """`make bench`: what it prints and writes; no time is asserted, only how results hang together."""
 
+import contextlib
 import importlib.util
 import inspect
 import io
@@ -118,11 +119,9 @@ def test_a_killed_worker_leaves_nothing_outside_its_folder(tiny, tmp_path, monke
     monkeypatch.setenv("TMPDIR", str(elsewhere))
     file = folder / "tiny.yaml"
     file.write_text(TINY)
-    group = scaling._WorkerGroup(file, sorted(os.sched_getaffinity(0))[:1])
-    try:
-        assert len(group.seconds(2)) == 2
-    finally:
-        group.close()
+    with contextlib.ExitStack() as stack:
+        seconds = scaling.start_workers(file, sorted(os.sched_getaffinity(0))[:1], stack)
+        assert len(seconds(2)) == 2
     assert list(elsewhere.iterdir()) == []
     assert len(list(folder.iterdir())) > 1  # what it leaves, and what the bench removes
 
@@ -176,7 +175,9 @@ def test_a_users_pythonpath_reaches_the_processes_that_are_started(monkeypatch):
 
 def test_baseline_that_dies_is_a_message(tiny, tmp_path):
     with pytest.raises(UserError, match="AGAINST=nobody: the process ended before it answered: KeyError"):
-        baselines.Baseline("nobody", tmp_path / "experiments" / "tiny.yaml", (16, 16, 1), 10)
+        file = tmp_path / "experiments" / "tiny.yaml"
+        module, *arguments = "app.bench.baselines", "nobody", file, (16, 16, 1), 10
+        JsonWorker("AGAINST=nobody", module, *arguments, folder=tmp_path).answer()
 
 
 def test_worker_that_ends_early_is_a_message_with_its_last_line(tmp_path):

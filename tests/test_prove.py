@@ -1,7 +1,6 @@
 """The proof of exact resume, and that it would tell a difference."""
 
 import io
-import json
 import re
 import zipfile
 
@@ -10,6 +9,7 @@ import pytest
 
 from app import reading, runs
 from app.bench import prove
+from app.config import load_experiment
 from app.errors import UserError
 from tests.training.stopped_runs import EVERYTHING
 
@@ -33,7 +33,15 @@ def test_many_kills_with_all_that_a_recipe_can_have(home):
     assert re.match(r"identical after [23] kills", lines[-1]), lines
     *_, straight, killed = runs.list_runs("tiny")
     assert straight.name in lines[0] and killed.name in "\n".join(lines)
-    assert json.loads(killed.metrics.read_text())["timing"]["resumed_epochs"]
+    assert reading.read_json(killed.metrics)["timing"]["resumed_epochs"]
+
+    # What the run says of its recipe.
+    assert runs.load_run_experiment(straight) == load_experiment("tiny", ["training.epochs=12"])
+    rule = reading.read_json(straight.dataset)["split_rule"]
+    assert rule.endswith("training draws classes by the square root of their images")
+    views = reading.read_json(straight.metrics)["test_time_views"]
+    assert (views["views"], views["views_below"], views["val_passes"]) == ("flip", 0.7, 2 * 179)
+    assert 0 <= views["val_passes_saved"] <= 179
 
 
 @pytest.fixture

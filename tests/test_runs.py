@@ -145,12 +145,14 @@ def test_json_has_no_infinities(tmp_path):
     assert read_json(tmp_path / "a.json") == {"a": [None, 1.5], "b": {"c": None}}
 
 
-def test_unknown_run_names_the_newest_ones():
+def test_unknown_run_names_the_newest_ones(monkeypatch):
     run = runs.create_run("x")
     run.experiment.write_text("")
     assert runs.find_run(run.name).path == run.path
     assert runs.find_run(str(run.path)).path == run.path
     assert runs.find_run("x/latest").path == run.path
+    monkeypatch.setenv("HOME", str(run.path.parent))
+    assert runs.find_run(f"~/{run.path.name}").path == run.path
     with pytest.raises(UserError, match=f"RUN=x/nope: no run folder .* newest runs: {run.name}"):
         runs.find_run("x/nope")
     with pytest.raises(UserError, match="EXP=x: no finished run .* train it first"):

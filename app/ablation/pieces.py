@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.config import Experiment
-from app.config.arguments import split_layer, value_at
+from app.config.arguments import known_names, split_layer, value_at
 from app.config.combinations import REFUSED
 from app.config.loader import file_content
 from app.config.nodes import Mark, node_of
@@ -42,7 +42,16 @@ def pieces_of(experiment: Experiment) -> list[str]:
     """Return what is taken out of an experiment where nothing is named: layers of augmentation, and keys."""
     content = file_content(experiment)
     layers = dict.fromkeys(f"{AUGMENTATION}.{layer.name}" for layer in experiment.augmentation)
-    return [*layers, *(key for key in KEYS if value_at(content, key))]
+    return [*layers, *(key for key in KEYS if _value(content, key))]
+
+
+def _value(content: dict[str, Any], piece: str) -> Any:
+    """Return the value of a key; of those in OFF the optimizer's own, where the file does not have it."""
+    path, _, key = piece.rpartition(".")
+    if (value := value_at(content, piece)) is not None or key not in OFF:
+        return value
+    name = (value_at(content, path) or {}).get("name")
+    return known_names("optimizer").get(name or "", {}).get(key, {}).get("default")
 
 
 def variants_of(experiment: Experiment, pieces: Sequence[str]) -> dict[str, Experiment]:
@@ -96,7 +105,7 @@ def _without(content: dict[str, Any], piece: str) -> dict[str, Any]:
         if len(kept) < len(content[path]):
             return content | {path: kept}
     section = value_at(content, path)
-    if not isinstance(section, dict) or key not in section:
+    if not isinstance(section, dict) or key not in section and not _value(content, piece):
         raise UserError(f"{piece}: no such layer or key is in this experiment")
     if path.startswith("optimizer") and key in OFF:
         section[key] = OFF[key]

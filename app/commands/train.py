@@ -75,6 +75,8 @@ def train(
         settled = preflight.settle_weights(experiment)
         experiment = settled if seeds > 1 else experiment
         dataset = preflight.load_images(experiment) if workers == 1 else None
+        if dataset is not None:
+            preflight.check_dataset(experiment, dataset)
     with local_workers(workers, [*again, "--set", shlex.join(overrides)], experiment.name) as group:
         from app.training.train import train  # brings up the backend, which takes seconds
 
@@ -95,10 +97,12 @@ def train(
                     raise Interrupted(advice, error.exit_code - 128) from error
                 raise UserError(advice) from error
             if seeds > 1:
-                accuracies.append(100 * read_record(run.metrics, MetricsRecord).headline.val_accuracy)
+                metrics = read_record(run.metrics, MetricsRecord)
+                accuracies.append(100 * metrics.headline.val_accuracy)
     if seeds > 1:
         print(
-            f"{seeds} seeds: {statistics.mean(accuracies):.2f} % on average, "
+            f"{seeds} seeds, {metrics.split} accuracy of the {metrics.headline.which}: "
+            f"{statistics.mean(accuracies):.2f} % on average, "
             f"{min(accuracies):.2f} to {max(accuracies):.2f} %, standard deviation "
             f"{statistics.stdev(accuracies):.2f}; make compare EXPS={experiment.name} draws mean and band"
         )
@@ -138,7 +142,7 @@ def resume(
         with locked(chosen):
             preflight.check_resumable(chosen, epochs)
         if workers == 1 and is_alone():
-            dataset = preflight.load_images(preflight.as_trained(chosen, force))
+            dataset = preflight.load_images(preflight.as_trained(chosen))
             if dataset is not None:
                 preflight.refuse_or_force(chosen, preflight.changed_data(chosen, dataset), force)
     with local_workers(workers, ["resume"], chosen.path.parent.name if chosen else "resume") as group:

@@ -14,7 +14,7 @@ from app.config.inheritance import IDENTITY_KEYS, merge, parse_overrides
 from app.config.loader import file_content, message_of, read_experiment, validated
 from app.config.nodes import Mark, Node, Problem, node_of
 from app.config.problems import locate, without_consequences
-from app.config.schema import Experiment
+from app.config.schema import Experiment, ModelConfig
 from app.config.sweep import Choice, Range
 from app.errors import UserError
 from app.paths import experiments_dir
@@ -125,12 +125,7 @@ def _trial_findings(experiment: Experiment, space: Mapping[str, Range | Choice])
             step = (index,) if isinstance(space[keys[owner]], Choice) and not at_key else ()
             path = ("sweep", "space", keys[owner], *step, *rest)
             yield dataclasses.replace(finding, path=path, message=message)
-    networks = {trial.model.name: trial.model.arguments for trials in alone for trial in trials.values()}
-    models, none = known_names("model"), {"default": 0}
-    penalties = {
-        arguments.get("head_l2", models.get(name, {}).get("head_l2", none)["default"])
-        for name, arguments in networks.items()
-    }
+    penalties = {l2_penalty(trial.model) for trials in alone for trial in trials.values()}
     if experiment.sweep and experiment.sweep.objective == "val_loss" and len(penalties) > 1:
         message = "holds the L2 penalty that some of these networks have (model.head_l2); choose val_accuracy"
         yield Finding(("sweep", "objective"), message)
@@ -138,6 +133,12 @@ def _trial_findings(experiment: Experiment, space: Mapping[str, Range | Choice])
         for (first, one), (second, other) in itertools.combinations(sorted(trials.items()), 2):
             if one.agrees_with(other):
                 yield Finding(("sweep", "space", key, second), f"the same setting as choice {first}")
+
+
+def l2_penalty(model: ModelConfig) -> float:
+    """Return the factor of the L2 penalty that a network adds to its losses."""
+    schema = known_names("model").get(model.name, {}).get("head_l2", {"default": 0.0})
+    return float(model.arguments.get("head_l2", schema["default"]))
 
 
 def _owner(finding: Finding, keys: Sequence[str]) -> tuple[int | None, str]:

@@ -123,13 +123,15 @@ def _corrections(key: str, path: str, rows: _Rows, source: Source, kept: np.ndar
     problems = []
     for number, row in rows:
         try:
-            position = positions.get(row["image"])
+            name = printable(row["image"])  # as `image_names` has it
+            position = positions.get(name)
             if position is None:
-                raise ValueError(f"image: there is no training image {received(row['image'])}")
+                where = f" below {source.text}" if source.train.files else ""
+                raise ValueError(f"image: there is no training image '{clipped(name, 200)}'{where}")
             if position in found:
-                raise ValueError(f"image: {received(row['image'])} is named twice")
+                raise ValueError(f"image: '{clipped(name, 200)}' is named twice")
             if not kept[position]:
-                raise ValueError(f"image: {received(row['image'])} is excluded by dataset.exclude, too")
+                raise ValueError(f"image: '{clipped(name, 200)}' is excluded by dataset.exclude, too")
             for column in ("given", "suggested"):
                 if column in row and row[column] not in labels and (key == "relabel" or column == "given"):
                     words = unknown_name("class", row[column], source.class_names)
@@ -137,7 +139,7 @@ def _corrections(key: str, path: str, rows: _Rows, source: Source, kept: np.ndar
             given = source.class_names[source.train.labels[position]]
             if row.get("given", given) != given:
                 raise ValueError(
-                    f"given: {received(row['image'])} is of class {received(given)} in the data; got "
+                    f"given: '{clipped(name, 200)}' is of class {received(given)} in the data; got "
                     f"{received(row['given'])}"
                 )
             found[position] = labels[row["suggested"]] if key == "relabel" else source.train.labels[position]

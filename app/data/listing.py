@@ -99,13 +99,13 @@ def index_folder(root: Path, official: Sequence[str] | None = None) -> FolderInd
             files += images
             labels += [label] * len(images)
             if not images:
-                empty.append(shown(folder / name))
+                empty.append(f"{printable(shown(folder / name))} ({counted(num_others, 'other file')})")
         parts[part] = slice(start, len(files))
     if empty:
         where = "" if len(part_folders) == 1 else " from all splits"
         raise UserError(
-            f"class folders without images: {', '.join(map(printable, empty))}. Add images "
-            f"({' '.join(sorted(SUFFIXES))}) or remove the class{where}."
+            f"class folders without images: {', '.join(empty)}. Add images, or save those of other kinds as "
+            f"one of {' '.join(sorted(SUFFIXES))}, or remove the class{where}."
         )
     _check_no_parts_inside(root, files, 0 if part_folders == {"train": root} else 1)
     class_names = tuple(order if official is None else official)

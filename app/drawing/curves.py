@@ -183,7 +183,7 @@ def _mark_best(axes: "Axes", metric: str, best: Row, monitor: str, on_test: bool
     if monitor.endswith(metric):
         label = f"{best_words(monitor, on_test)}: {value:.4f} at epoch {epoch:.0f}"
     else:
-        label = f"{value:.4f} at epoch {epoch:.0f} (best {monitor.removeprefix('val_')})"
+        label = f"{value:.4f} at epoch {epoch:.0f} (best {monitor})"
     axes.axvline(epoch, color=BLACK, linewidth=0.8, alpha=0.5, zorder=1)
     axes.plot(
         [epoch], [value], "*", markersize=14, markerfacecolor="#F0E442", markeredgecolor=BLACK,

@@ -64,7 +64,9 @@ def train_folds(experiment: Experiment, out: TextIO) -> None:
     """
     experiment, number = settle_weights(experiment), _number(experiment)
     source = load_source(experiment.dataset)
-    check_dataset(experiment, divided(source, experiment.dataset))
+    for index in range(number):  # copies of an image stay together, so that folds differ in size
+        one = with_fold(experiment, index)
+        check_dataset(one, divided(source, one.dataset))
     found = FoldSet.find(experiment, fingerprint(source), f"{number}-")
     print(f"{number} folds in {shown(found.folder)}; the same command resumes them", file=out, flush=True)
     with locked(Run(found.folder)):
@@ -113,9 +115,11 @@ def _join(found: FoldSet, source: Source, out: TextIO) -> None:
     done = {"runs": runs, "images": len(labels), "joined": time.strftime("%F %T")}
     write_json(found.path, found.record.model_copy(update=done).content)
     right = 100 * float(np.mean(logits.argmax(-1) == labels))
+    monitor = found.experiment.training.monitor
+    by = "for them, so slightly optimistic" if monitor.startswith("val_") else f"by {monitor}"
     print(
         f"{len(labels):,} images, each predicted by the network that was not trained on it, at its "
-        f"best epoch for them, so slightly optimistic: accuracy {right:.2f} % (folds: mean "
+        f"best epoch {by}: accuracy {right:.2f} % (folds: mean "
         f"{np.mean(accuracies):.2f} %, standard deviation {np.std(accuracies, ddof=1):.2f})\n"
         f"predictions {shown(found.predictions)}",
         file=out,

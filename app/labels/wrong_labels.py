@@ -178,9 +178,10 @@ def _parts(found: FoldSet, source: Source, suspects: list[Suspect], accuracy: fl
     yield page.paragraph(
         f"{len(suspects):,} of {len(source.train):,} training images of {source.text}. Each was "
         f"predicted by the one of {len(found.record.runs)} networks that was not trained on it, at its best "
-        f"epoch for these images; they are right for {100 * accuracy:.2f} % of all. Below the image are its "
-        "label with the probability that the network gives it, and the class that the network suggests. The "
-        "least probable labels come first. Not all of them are wrong: the image may be an unusual one."
+        f"epoch by {found.experiment.training.monitor}; they are right for {100 * accuracy:.2f} % of all. "
+        "Below the image are its label with the probability that the network gives it, and the class that "
+        "the network suggests. The least probable labels come first. Not all of them are wrong: the image "
+        "may be an unusual one."
     )
     yield page.paragraph(
         "Delete the lines of labels.csv whose labels are right after all, or correct what is suggested. Then "
@@ -190,7 +191,11 @@ def _parts(found: FoldSet, source: Source, suspects: list[Suspect], accuracy: fl
     leave_out = "" if earlier else f"\n  # or\n  exclude: {listing}"
     yield page.code(f"dataset:\n  relabel: {listing}{leave_out}")
     if earlier:
-        yield page.paragraph(f"The list holds the corrections of {earlier}, too, and takes its place.")
+        yield page.paragraph(
+            f"The list holds the corrections of {earlier}, too, and takes its place. An image whose line is "
+            "deleted has the label of its folder again: where the label below is another one, and right, "
+            "write that under suggested instead."
+        )
     if excluded := found.experiment.dataset.exclude:
         yield page.paragraph(
             f"The images of {excluded} are not in it: keep that line, or add its lines here."

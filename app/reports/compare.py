@@ -46,6 +46,8 @@ def newest_seeds(experiment_name: str, out: TextIO) -> list[Run]:
     chosen = read_trial(last)
     by_seed = {}
     for run in list_runs(experiment_name):  # oldest first: a newer one of the same seed takes its place
+        if run.failure.is_file():
+            print(f"{run.name}: left out; its loss was no longer finite", file=out)
         if not run.finished:
             continue
         try:

@@ -17,7 +17,8 @@ from app.evaluation.metrics import SIGNIFICANCE, mcnemar, p_words
 from app.evaluation.significance import holm, welch
 from app.paths import shown
 from app.reading import read_predictions
-from app.reports.compare_groups import Group, Trial
+from app.reports.compare_groups import Group, Trial, chose_settings
+from app.runs import detour
 
 MOST_WITH_ALL_PAIRS = 5  # more groups than this are compared with the best one alone
 LEAST_SEEDS = 3  # for a word on recipes
@@ -138,9 +139,14 @@ def _remarks(
     groups: Sequence[Group], pairs: Sequence[tuple[_Judged, _Judged]], num_recipes: int
 ) -> list[str]:
     """Return how the sentences are to be read."""
-    if not pairs:
-        return []
     remarks = []
+    for group in groups:
+        if why := detour(group.first.run, group.first.experiment):
+            remarks.append(f"Of {group.label}: {why}.")
+        if chose_settings(group.first):
+            remarks.append(f"{group.label} is a trial of a sweep, whose best were chosen by these images.")
+    if not pairs:
+        return remarks
     compared = {each.name: each.group for pair in pairs for each in pair}.values()
     on_test = [group.on_test for group in compared]
     if any(on_test):

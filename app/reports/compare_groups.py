@@ -97,8 +97,8 @@ class Group:
 
     @property
     def seconds(self) -> float:
-        """Seconds that an epoch took, on average of the runs."""
-        return statistics.mean(trial.seconds for trial in self.trials)
+        """Seconds that an epoch took, the median of the runs."""
+        return statistics.median(trial.seconds for trial in self.trials)
 
     def metrics(self, *keys: str) -> list[float]:
         """Return the number under these keys of metrics.json, of each run that has it."""
@@ -152,12 +152,12 @@ def same_but_for_seed(one: Trial, other: Trial) -> bool:
         and one.dataset.fingerprint == other.dataset.fingerprint
         and one.experiment.agrees_with(other.experiment, _SEED_ONLY)
         and not any(detour(each.run, each.experiment) for each in (one, other))
-        and _chose_settings(one) == _chose_settings(other)
+        and chose_settings(one) == chose_settings(other)
         and one.starting_weights == other.starting_weights
     )
 
 
-def _chose_settings(trial: Trial) -> bool:
+def chose_settings(trial: Trial) -> bool:
     """Return whether it is a trial of a sweep: chosen by its accuracy, unlike the finalists beside it."""
     record = trial.run.path.parent / "sweep.json"
     return record.is_file() and read_json(record).get("settings", {}).get("seed") == trial.experiment.seed
@@ -182,7 +182,8 @@ def differing_settings(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
     """Return the settings that are not the same in all groups: dotted key, and a text for each group.
 
     An argument left out has its default; other settings that a group does not have are "-". Starting weights
-    have the beginning of their hash, as a run keeps its name when it is trained further.
+    and data have the beginning of their hash: a run keeps its name when it is trained further, a folder when
+    images are added.
     """
     every = [trial.experiment for group in groups for trial in group.trials]
 
@@ -190,6 +191,8 @@ def differing_settings(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
         experiment, start = trial.experiment, trial.starting_weights
         flat = experiment.flat(exclude=_NO_SETTINGS)
         found = {key: _text(value) for key, value in flat.items() if value is not None}
+        counts, data = trial.dataset.num_images, trial.dataset.fingerprint
+        found["dataset.images"] = f"{counts.train:,} + {counts.val:,} (hash {data[:12]})"
         if experiment.model.weights and start:
             found["model.weights"] += f" (hash {start[:12]})"
         for section, other in itertools.product(("model", "optimizer"), every):

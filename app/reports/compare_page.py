@@ -4,12 +4,12 @@ import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from app.config.space import l2_penalty
 from app.machine import accelerators
 from app.reports import html as page
 from app.reports.cells import data_name, percent, seconds_text, source_cell
 from app.reports.compare_chance import all_on_same_images
 from app.reports.compare_groups import Group, differing_settings
-from app.runs import detour
 from app.wording import aligned
 
 MOST_LETTERS = 90  # of a heading that fits over the picture
@@ -100,7 +100,8 @@ def _range(fractions: Sequence[float]) -> str:
 
 def _accuracy(group: Group) -> str:
     words = _mean(group.accuracies)
-    return words if group.first.finished else f"{words} (unfinished)".strip()
+    state = "failed" if group.first.run.failure.is_file() else "unfinished"
+    return words if group.first.finished else f"{words} ({state})".strip()
 
 
 def _spread(group: Group) -> str:
@@ -174,9 +175,12 @@ def _tiles(groups: Sequence[Group]) -> list[tuple[str, str]]:
 
 
 def _processors(groups: Sequence[Group]) -> set[tuple[str, ...]]:
-    """Return the processors and accelerators that runs were trained on."""
+    """Return the processors, cores, workers and accelerators that runs were trained with."""
     found = [trial.environment for group in groups for trial in group.trials]
-    return {(each.cpu.model, *accelerators(each.devices)) for each in found}
+    return {
+        (each.cpu.model, str(each.cpu.count), str(each.workers), *accelerators(each.devices))
+        for each in found
+    }
 
 
 def _caption(groups: Sequence[Group]) -> str:
@@ -197,10 +201,15 @@ def _notes(groups: Sequence[Group]) -> list[str]:
     if any(len(group.trials) > 1 for group in groups):
         notes.append("Of several seeds, n of them: the mean, the smallest and the largest.")
     if len(_processors(groups)) > 1:
-        notes.append("Trained on different processors: seconds an epoch are not comparable.")
-    for group in groups:
-        if why := detour(group.first.run, group.first.experiment):
-            notes.append(f"Of {group.label}: {why}.")
+        notes.append(
+            "Trained on different processors, cores or workers: seconds an epoch are not comparable."
+        )
+    every = [group.first.experiment for group in groups]
+    if len({(each.training.loss.softmax_before_loss, l2_penalty(each.model)) for each in every}) > 1:
+        notes.append(
+            "Losses are not comparable: they hold different L2 penalties (model.head_l2), or some apply "
+            "softmax twice."
+        )
     if not all_on_same_images(groups):
         notes.append(
             "Not all are known to be validated on the same images: "
@@ -216,5 +225,5 @@ def _settings(groups: Sequence[Group]) -> str:
         return page.paragraph(f"The seed alone: {seeds}.")
     rows = differing_settings(groups)
     if not rows:
-        return page.paragraph("None: these runs repeat each other.")
+        return page.paragraph("None.")
     return page.table(("setting", *(group.label for group in groups)), [(key, *cells) for key, cells in rows])

@@ -127,6 +127,8 @@ def _choose(experiment: Experiment) -> tuple[list[Trial], list[str]]:
     """
     found, remarks = [], []
     for run in list_runs(experiment.name):
+        if run.failure.is_file():
+            remarks.append(f"{run.name}: left out; its loss was no longer finite")
         if not run.finished:
             continue
         try:
@@ -136,10 +138,12 @@ def _choose(experiment: Experiment) -> tuple[list[Trial], list[str]]:
             continue
         trained = finished.experiment
         wanted = experiment.with_auto_of(trained)
-        free = _FREE | ({"model": {"weights"}} if (wanted.model.weights or "").endswith("/latest") else {})
+        latest = (wanted.model.weights or "").endswith("/latest")  # any run of that experiment
+        free = _FREE | ({"model": {"weights"}} if latest else {})
+        starts = {Path(each.model.weights or "").parent.name for each in (trained, wanted) if latest}
         if why := detour(run, trained):
             remarks.append(f"{run.name}: left out; {why}")
-        elif not trained.agrees_with(wanted, free):
+        elif len(starts) > 1 or not trained.agrees_with(wanted, free):
             remarks.append(f"{run.name}: left out; it trained another recipe than the file has now")
         else:
             found.append(finished)

@@ -65,6 +65,11 @@ def _parts(found: SweepSet) -> Iterator[str]:
         more = ", with a larger sweep.budget_minutes once that is spent" if sweep.budget_minutes else ""
         yield page.paragraph(f"The sweep is not finished; the command that started it goes on{more}.")
 
+    if finalists and finalists.finished != len(best_first):
+        yield page.paragraph(
+            f"The finalists are those of the first {finalists.finished} finished trials; the command that "
+            f"started the sweep trains those of all {len(best_first)}."
+        )
     if finalists:
         yield page.heading("The best with other seeds")
         yield from map(page.paragraph, finalist_sentences(finalists, sweep))

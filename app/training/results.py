@@ -20,6 +20,7 @@ from app.paths import shown
 from app.reading import Row, best_row, read_record
 from app.records import DatasetRecord, MetricsRecord
 from app.runs import Run
+from app.training.freezing import Freezing
 from app.training.setup import Job
 from models.inspect import count_macs, count_weights
 from models.losses import SparseCrossentropy
@@ -34,6 +35,10 @@ def _measured(classifier: keras.Model, split: Split, logits: np.ndarray, trainin
     loss = SparseCrossentropy(softmax_before_loss=training.loss.softmax_before_loss)
     penalty = sum(float(term) for term in classifier.losses)
     return {"loss": float(loss(split.labels, logits)) + penalty, "accuracy": _accuracy(logits, split)}
+
+
+def _validated(classifier: keras.Model, split: Split, logits: np.ndarray, training: TrainingConfig) -> Row:
+    return {f"val_{key}": each for key, each in _measured(classifier, split, logits, training).items()}
 
 
 def write_results(run: Run, job: Job, classifier: keras.Model) -> None:
@@ -51,11 +56,14 @@ def write_results(run: Run, job: Job, classifier: keras.Model) -> None:
     selected = classifier
     if best is not None and best is not last:
         selected = load_classifier(run.best_model)
+        # What was frozen in that epoch adds no L2 term.
+        Freezing(experiment.model, selected.network).hold(int(best["epoch"]) - 1)
         best_logits = split_logits(selected, dataset.val, size)
-        if read_record(run.dataset, DatasetRecord).fingerprints_before:  # its epoch may have had other images
-            now = _measured(selected, dataset.val, best_logits, training)
-            best = best | {f"val_{key}": value for key, value in now.items()}
     both = {"best": best_logits, "last": last_logits}
+    if read_record(run.dataset, DatasetRecord).fingerprints_before:  # their epochs may have had other images
+        of_best = best and best | _validated(selected, dataset.val, best_logits, training)
+        last = last | _validated(classifier, dataset.val, last_logits, training)
+        best = of_best
     with atomic_path(run.predictions) as temporary:
         arrays = {f"{which}_logits": logits for which, logits in both.items()}
         np.savez(temporary, allow_pickle=False, labels=dataset.val.labels, **arrays)

@@ -113,7 +113,9 @@ def restore_last_state(run: Run, job: Job, found: FoundState, force: bool, out: 
         job.progress.step = min(job.progress.step, job.steps_per_epoch)
         # Schedules go by the optimizer's count, which with other images is not that of this position; float16
         # leaves out steps, so that its count is smaller by right.
-        if job.experiment.training.precision != "float16" or changed_data(run, job.dataset):
+        data = read_record(run.dataset, DatasetRecord)
+        changed = data.fingerprints_before or data.fingerprint != job.dataset.fingerprint
+        if job.experiment.training.precision != "float16" or changed:
             count = inner_optimizer(job.classifier)._iterations
             position = job.progress.epoch * job.steps_per_epoch + job.progress.step
             assign(count, np.asarray(position, count.dtype))
@@ -127,6 +129,9 @@ def restore_last_state(run: Run, job: Job, found: FoundState, force: bool, out: 
         )
     for line in damaged:
         print(line, file=out)
+    if damaged and state and run.best_model.is_file():
+        if run.best_model.stat().st_mtime_ns > state.path.stat().st_mtime_ns:
+            print(f"{shown(run.best_model)} is of an epoch after that state", file=out)
     mended = [layer.name for layer in job.classifier.augmentation if isinstance(layer, Recolour)]
     if mended and job.progress.flip_stream == OLD_FLIP_STREAM:  # a state from before
         print(
@@ -170,6 +175,7 @@ def differences(run: Run, job: Job, environment: Mapping[str, Any]) -> tuple[lis
     recorded = read_record(run.environment, EnvironmentRecord).content
     grave = changed_data(run, job.dataset)
     slight: list[str] = []
+    forced = {line for each in recorded.get("resumes", []) for line in each.get("forced", [])}
     if weights := environment.get("starting_weights", {}).get("sha256"):  # begins anew: there is no state
         before = recorded.get("starting_weights", {}).get("sha256", weights)
         if before != weights:
@@ -182,13 +188,14 @@ def differences(run: Run, job: Job, environment: Mapping[str, Any]) -> tuple[lis
         *((name, recorded["versions"].get(name), environment["versions"].get(name)) for name in _DECISIVE),
     ]:
         unused = name.startswith("jax") and environment["backend"] != "jax"
+        line = f"{name}: {now} here, {before} when the run began"
         if before != now and not unused:
-            grave.append(f"{name}: {now} here, {before} when the run began")
+            (slight if line in forced else grave).append(line)
     for name, now in environment["onednn"].items():
         before = recorded.get("onednn", {}).get(name, "not recorded")  # as older runs did not
+        line = f"{name}: {now} here, {before} when the run began"
         if before != now:
-            unknown = before == "not recorded"
-            (slight if unknown else grave).append(f"{name}: {now} here, {before} when the run began")
+            (slight if before == "not recorded" or line in forced else grave).append(line)
     began, now = (str(each.get("commit")).removesuffix("+changes") for each in (recorded, environment))
     if began != now:
         slight.append(f"this program: commit {now} here, {began} when the run began")
@@ -209,8 +216,9 @@ def record(
 ) -> None:
     """Add this resume to environment.json, and changed data to dataset.json."""
     progress, environment = job.progress, read_record(run.environment, EnvironmentRecord).content
-    began_anew = environment_now.get("starting_weights")
-    environment |= {"starting_weights": began_anew} if began_anew else {}
+    trained = progress.epoch or progress.step
+    if not trained:  # it begins anew, on this machine and these images alone
+        environment, forced, differs = {**environment, **environment_now}, (), ()
     entry = {"time": time.strftime("%F %T"), "epoch": progress.epoch + 1, "step": progress.step}
     entry |= {name: environment_now[name] for name in ("commit", "workers", "replicas")}
     entry["epochs_before"] = epochs_before
@@ -219,7 +227,6 @@ def record(
     write_json(run.environment, environment)
     dataset = read_record(run.dataset, DatasetRecord)
     if dataset.fingerprint != job.dataset.fingerprint:
-        trained = progress.epoch or progress.step  # else it begins anew, on these images alone
         before = [*dataset.fingerprints_before, dataset.fingerprint] if trained else []
         write_json(run.dataset, job.describe_dataset() | {"fingerprints_before": before})
         for key, text in job.dataset.corrections.items():

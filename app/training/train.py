@@ -140,7 +140,7 @@ def resume(
             experiment = load_run_experiment(run) if epochs is None else longer(run, epochs, schedule)
             loaded = load_state(run)
             if dataset is None and group.size == 1:
-                dataset = load_dataset(as_trained(run, force).dataset)
+                dataset = load_dataset(as_trained(run).dataset)
             group.all_gather("run", [run.name, experiment.model_dump(mode="json")])
         else:
             name, settings = group.all_gather("run", None)[0]

@@ -5,7 +5,7 @@ import pytest
 
 from app.config.arguments import catalogue
 from app.config.nodes import NO_ALIASES
-from tests.config.conftest import VALID
+from tests.config.conftest import BOMB, VALID
 
 AT = "experiments/x.yaml"
 
@@ -113,6 +113,7 @@ ONE_MISTAKE = {
     "class_weight_word": ("epochs: 10", "epochs: 10\n  class_weight: balance", ["11:17: training.class_weight: must be 'balanced', or a mapping of class names to numbers from 0 on; got 'balance'"]),
     "duplicate": ("epochs: 10", "epochs: 10\n  epochs: 3", ["11:3: training.epochs: duplicate key; it was given first at line 10"]),
     "key_not_text": ("epochs: 10", "epochs: 10\n  3: 4", ["11:3: training: a key must be a word, or a number in quotes; got 3"]),
+    "line_break_in_key": ("epochs: 10", 'epochs: 10\n  "no\\nerror": 4', ["11:3: training: a key must be a word, or a number in quotes; got no\\nerror"]),
     "custom_tag": ("# A", "seed: !dice 5 #", ["1:7: seed: tag !dice is not allowed"]),
 }  # fmt: skip
 
@@ -170,6 +171,13 @@ def test_all_mistakes_are_reported_together_in_file_order(write, errors):
     ]
 
 
+def test_of_thousands_of_mistakes_fifty_are_named(write, errors):
+    write(VALID + "".join(f"key{i}: {i}\n" for i in range(5_000)))
+    lines = errors()
+    assert lines[0].startswith(f"{AT}:12:1: key0: unknown key") and len(lines) == 51
+    assert lines[-1] == f"{AT}: and 4950 more mistakes"
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -180,12 +188,14 @@ def test_all_mistakes_are_reported_together_in_file_order(write, errors):
         ("a: 1\n---\nb: 2\n", f"{AT}:2:1: not valid YAML: but found another document"),
         ("a: *b\n", f"{AT}:1:4: *b: {NO_ALIASES}"),
         ("a: 1\nb: \x07\n", f"{AT}:2:4: not valid YAML: a control character"),
+        ('a: "\\Uffffffff"\n', f"{AT}:1:7: not valid YAML: a number that is out of range"),
         (
             "a: " + "[" * 30 + "]" * 30,
             f"{AT}: nested deeper than 20 levels",
         ),
         ("a: " + "[" * 5000, f"{AT}: nested deeper than 20 levels"),
         ("a: &a [*a]\n", f"{AT}:1:4: &a: {NO_ALIASES}"),
+        (VALID + BOMB, f"{AT}:12:5: &a0: {NO_ALIASES}"),
         ("<<: {a: 1}\n", f"{AT}:1:1: <<: {NO_ALIASES}"),
     ],
 )
@@ -203,6 +213,8 @@ def test_files_that_cannot_be_read(write, errors, tmp_path):
     path = write()
     path.write_bytes(b"# caf\xe9\n")
     assert errors() == [f"{AT}: not UTF-8 text (byte 5)"]
+    path.write_text(VALID, encoding="utf-16")
+    assert errors() == [f"{AT}: not UTF-8 text (byte 0)"]
     path.write_bytes(b"#" * 100_001)
     assert errors() == [f"{AT}: 100001 bytes; an experiment file has at most 100000"]
     assert errors(tmp_path / "no.yaml") == ["no.yaml: no such file"]

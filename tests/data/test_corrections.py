@@ -80,6 +80,12 @@ def test_images_with_odd_names_are_found_by_what_they_are_called(load, write_ima
     assert sum(split.labels.sum() for split in (data.train, data.val)) == 4
 
 
+def test_files_have_their_own_names_though_these_cannot_be_printed(load, write_images, listing):
+    folder = write_images("image_folder") / "cat"
+    (folder / "1.png").rename(folder / "9.41\u202fAM.png")
+    assert len(load(validation=0.25, exclude=listing("image\ncat/9.41\u202fAM.png\n")).train) == 5
+
+
 @pytest.mark.parametrize(
     ("key", "text", "words"),
     [

@@ -121,8 +121,10 @@ def test_shards_are_the_batch(split, backend):
 def test_the_data_say_how_they_are_drawn():
     config = DatasetConfig(name="digits", image_size=(8, 8))
     plain = load_dataset(config)
-    drawn = load_dataset(config.model_copy(update={"sampler": "square_root"}))
-    assert (
-        drawn.split_rule == plain.split_rule + "; training draws classes by the square root of their images"
-    )
-    assert drawn.fingerprint == plain.fingerprint
+    for sampler, often in (
+        ("square_root", "by the square root of their images"),
+        ("balanced", "equally often"),
+    ):
+        drawn = load_dataset(config.model_copy(update={"sampler": sampler}))
+        assert drawn.split_rule == f"{plain.split_rule}; training draws classes {often}"
+        assert drawn.fingerprint == plain.fingerprint

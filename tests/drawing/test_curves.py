@@ -103,14 +103,14 @@ def test_names_the_curves_and_the_best_epoch(tmp_path, panels):
     draw_curves(history(10), tmp_path)
     accuracy, loss = panels
     assert legend_texts(accuracy) == ["Training Accuracy", "Validation Accuracy", "best: 0.8222 at epoch 9"]
-    assert legend_texts(loss) == ["Training Loss", "Validation Loss", "0.3444 at epoch 9 (best accuracy)"]
+    assert legend_texts(loss) == ["Training Loss", "Validation Loss", "0.3444 at epoch 9 (best val_accuracy)"]
     assert accuracy.get_xlabel() == loss.get_xlabel() == "epoch"
 
 
 def test_says_that_the_best_was_chosen_on_the_test_split(tmp_path, panels):
     draw_curves(history(10), tmp_path, validation_name="test")
     assert legend_texts(panels[0])[1:] == ["Validation Accuracy (test)", "best on test: 0.8222 at epoch 9"]
-    assert "(best accuracy)" in legend_texts(panels[1])[2]  # not the best loss on test
+    assert "(best val_accuracy)" in legend_texts(panels[1])[2]  # not the best loss on test
 
 
 @pytest.mark.parametrize(

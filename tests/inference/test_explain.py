@@ -199,7 +199,7 @@ def test_images_are_spread_over_the_classes():
     assert many[0] == 0 and many[-1] == 99 and len(set(many)) == 12 and np.diff(many).min() == 9
 
 
-def test_explains_validation_images_in_a_new_folder(own_run, figures, capsys):
+def test_explains_validation_images_in_a_new_folder_and_tells_what_the_network_says(own_run, figures, capsys):
     before = {path: path.read_bytes() for path in own_run.path.rglob("*") if path.is_file()}
     for _ in range(2):
         assert cli.main(["explain", "--run", str(own_run.path)]) == 0
@@ -220,18 +220,15 @@ def test_explains_validation_images_in_a_new_folder(own_run, figures, capsys):
         assert own_run.name in drawn_texts(figure)[0].get_text()
         assert_legible(figure)
 
-
-def test_what_is_told_is_what_the_network_says(own_run, figures):
-    explain(own_run, None, None, io.StringIO())
     trained = load_trained(own_run)
-    tiles = [np.asarray(axes.images[0].get_array()) for axes in figures[1].axes][::2]
+    tiles = [np.asarray(axes.images[0].get_array()) for axes in attention.axes][::2]
     logits = trained.classifier.predict_on_batch(np.stack(tiles)[..., np.newaxis])
-    told = [t.get_text() for t in figures[1].texts if "predicted: " in t.get_text()]
+    told = [t.get_text() for t in attention.texts if "predicted: " in t.get_text()]
     names = trained.classifier.class_names
     assert [text.removeprefix("✗ predicted: ").removeprefix("predicted: ") for text in told] == [
         names[label] for label in logits.argmax(-1)
     ]
-    truths = [t.get_text().removeprefix("truth: ") for t in figures[1].texts if "truth: " in t.get_text()]
+    truths = [t.get_text().removeprefix("truth: ") for t in attention.texts if "truth: " in t.get_text()]
     crosses = [text.startswith("✗") for text in told]
     assert crosses == [truth != names[label] for truth, label in zip(truths, logits.argmax(-1), strict=True)]
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from app import cli
 from app.classifier_files import load_classifier
 from app.data.images import ImageFormat, decode_file
 from app.errors import UserError
@@ -198,9 +199,9 @@ def test_a_missing_package_is_named(digits_run, monkeypatch, format, module):
     assert not (digits_run.path / "exports").exists()
 
 
-def test_an_unknown_format_is_refused(digits_run):
-    with pytest.raises(UserError, match="unknown format 'onyx'; did you mean 'onnx'"):
-        export(digits_run, "onyx", None, io.StringIO())
+def test_an_unknown_format_is_refused(digits_run, capsys):
+    assert cli.main(["export", "--run", str(digits_run.path), "--format", "onyx"]) == 2
+    assert "unknown format 'onyx'; did you mean 'onnx'" in capsys.readouterr().err
 
 
 def python(code, *arguments, **environment):

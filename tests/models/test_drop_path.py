@@ -20,7 +20,6 @@ NETWORKS = [  # with the units that have a shortcut, counted from 1
     ("minimodel", {"dropout": 0.0}, 32, range(1, 13)),
     ("efficientnet_lite0", {"dropout": 0.0}, 32, [3, 5, 7, 8, 10, 11, 13, 14, 15]),
 ]
-every_network = pytest.mark.parametrize(("name", "arguments", "pixels", "units"), NETWORKS)
 NUM_UNITS = {"efficientnet_lite0": 16}  # of others the last unit has a shortcut
 
 
@@ -28,15 +27,8 @@ def dropouts(network):
     return [layer for layer in leaves(network) if layer.name == "drop_path"]
 
 
-@every_network
-def test_probability_rises_linearly_to_that_of_the_last_unit(name, arguments, pixels, units):
-    network = build_model(name, (pixels, pixels, 3), 4, drop_path=0.4, **arguments)
-    rates = [layer.rate for layer in dropouts(network)]
-    np.testing.assert_allclose(rates, 0.4 * np.array(units) / NUM_UNITS.get(name, units[-1]))
-
-
-@every_network
-def test_nothing_by_default_and_in_inference(name, arguments, pixels, units):
+@pytest.mark.parametrize(("name", "arguments", "pixels", "units"), NETWORKS)
+def test_nothing_by_default_and_in_inference_else_rising_linearly(name, arguments, pixels, units):
     shape = (pixels, pixels, 3)
     images = np.random.RandomState(0).standard_normal((3, *shape)).astype("float32")
     plain = build_model(name, shape, 4, **arguments)
@@ -48,6 +40,8 @@ def test_nothing_by_default_and_in_inference(name, arguments, pixels, units):
     assert older.get_config()["drop_path"] == 0.0
 
     network = build_model(name, shape, 4, drop_path=0.9, **arguments)
+    rates = [layer.rate for layer in dropouts(network)]
+    np.testing.assert_allclose(rates, 0.9 * np.array(units) / NUM_UNITS.get(name, units[-1]))
     network.set_weights(plain.get_weights())
     logits = [keras.ops.convert_to_numpy(each(images, training=False)) for each in (plain, network)]
     np.testing.assert_array_equal(*logits)

@@ -40,10 +40,10 @@ def cross_entropy(labels, logits):
 
 @pytest.mark.slow
 @trained_row
-def test_every_variable_gets_a_gradient(row):
+def test_every_variable_gets_a_gradient_and_the_saved_network_gives_the_same_bits(row, tmp_path):
     network = build_small(row)
     images, labels = small_batch(row)
-    with tf.GradientTape() as tape:
+    with tf.GradientTape() as tape:  # and moving statistics other than the initial ones
         loss = cross_entropy(labels, network(images, training=True))
     weights = network.trainable_variables
     before = [weight.numpy() for weight in weights]
@@ -54,6 +54,12 @@ def test_every_variable_gets_a_gradient(row):
     keras.optimizers.Adam(1e-3).apply(gradients, weights)
     for weight, old in zip(weights, before, strict=True):
         assert np.any(weight.numpy() != old), weight.path
+
+    network.save(tmp_path / "network.keras")
+    loaded = keras.saving.load_model(tmp_path / "network.keras", safe_mode=True)
+    np.testing.assert_array_equal(loaded(images).numpy(), network(images).numpy())
+    assert loaded.get_config() == network.get_config()
+    assert count_macs(loaded) == count_macs(network)
 
 
 @pytest.mark.parametrize(
@@ -68,19 +74,6 @@ def test_training_reaches_every_layer_of_a_network_called_past_keras(row):
     for variable, new in zip(network.non_trainable_variables, after, strict=True):
         if not variable.path.endswith("kernel"):  # the whitening of fast_cifar10
             assert np.any(np.asarray(new) != variable.numpy()), variable.path
-
-
-@pytest.mark.slow
-@trained_row
-def test_saved_network_gives_the_same_bits(row, tmp_path):
-    network = build_small(row)
-    images, _ = small_batch(row)
-    network(images, training=True)  # moving statistics other than the initial ones
-    network.save(tmp_path / "network.keras")
-    loaded = keras.saving.load_model(tmp_path / "network.keras", safe_mode=True)
-    np.testing.assert_array_equal(loaded(images).numpy(), network(images).numpy())
-    assert loaded.get_config() == network.get_config()
-    assert count_macs(loaded) == count_macs(network)
 
 
 @pytest.mark.slow

@@ -177,6 +177,17 @@ def test_only_the_settings_that_differ_are_listed(home):
     ]
 
 
+def test_other_training_images_are_a_setting_that_differs(home):
+    groups = gather([leave_run("one", images="a" * 64), leave_run("two", images="b" * 64)])
+    counts = [f"400 + 100 (hash {letter * 12})" for letter in "ab"]
+    assert differing_settings(groups) == [("dataset.images", counts)]
+
+
+def test_losses_that_hold_different_penalties_are_said_not_to_be_comparable(home):
+    compare([leave_run("one", accuracy=0.6), leave_run("two", accuracy=0.6, model={"name": "resnet18"})])
+    assert "Losses are not comparable: they hold different L2 penalties" in page_of(home)
+
+
 def test_settings_that_belong_together_stand_together(home):
     chosen = [leave_run("one"), leave_run("two"), leave_run("three", training={"monitor": "val_loss"})]
     text = chosen[1].experiment.read_text()

@@ -269,6 +269,19 @@ def test_the_newest_machine_and_starting_weights_count_and_the_rest_is_named(hom
     assert (line_of(home)["seeds"], line_of(home)["machine"][:9]) == ("1", "2 x AMD E")
 
 
+def test_the_newest_run_of_an_experiment_to_start_from_is_any_of_its_runs_and_no_other(home):
+    file = home / "experiments" / "tiny.yaml"
+    file.write_text(EXPERIMENT.replace("model: {name: lenet5", "model: {name: lenet5, weights: base/latest"))
+    assert "base/latest" in file.read_text()
+    for name in ("base/20260101-000000", "other/20260101-000000"):
+        run = leave_run(50, 0.8)
+        content = yaml.safe_load(run.experiment.read_text())
+        content["model"]["weights"] = name
+        run.experiment.write_text(yaml.safe_dump(content))
+    (said,) = (line for line in write_results_table() if "left out" in line)
+    assert f"{run.name}: left out; it trained another recipe" in said
+
+
 def test_networks_page_has_what_was_trained_to_the_end(home):
     (home / "experiments" / "never.yaml").write_text(EXPERIMENT)
     page = home / "models" / "README.md"

@@ -9,7 +9,6 @@ import pytest
 import app.training.train as runner
 from app.config import load_experiment
 from app.config.schedules import PlateauSchedule
-from app.errors import UserError
 from app.reading import read_history
 from app.training.history import rate_on_plateau
 from tests.training.stopped_runs import assert_same_bits, stopped_run
@@ -76,14 +75,3 @@ def test_run_records_the_rates_it_trains_with_and_resumes_to_the_same_bits(home,
 
     run = stopped_run(load_experiment("tiny", [PLATEAU, LOSS, "training.epochs=4"]), 2 * steps + 2)
     assert_same_bits(straight, runner.resume(run, out=io.StringIO()))
-
-
-@pytest.mark.slow
-def test_more_epochs_go_on_by_the_same_rule(home):
-    longer = runner.train(load_experiment("tiny", [PLATEAU, LOSS, "training.epochs=3"]), out=io.StringIO())
-    run = runner.train(load_experiment("tiny", [PLATEAU, LOSS]), out=io.StringIO())
-    with pytest.raises(
-        UserError, match="reduce_on_plateau schedule .* does not depend on the number of epochs"
-    ):
-        runner.resume(run, out=io.StringIO(), epochs=3, schedule="stretch")
-    assert_same_bits(longer, runner.resume(run, out=io.StringIO(), epochs=3))

@@ -16,7 +16,7 @@ import pytest
 
 import app.training.train as runner
 from app import cli
-from app.config import load_experiment
+from app.config import dump_experiment, load_experiment
 from app.data.order import FLIP_STREAM, OLD_FLIP_STREAM
 from app.errors import UserError
 from app.preflight import changed_data, load_images, settle_weights
@@ -59,8 +59,12 @@ def resume(run, **options):
     return out.getvalue()
 
 
+def content(run):
+    return {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+
+
 @pytest.mark.parametrize(
-    "written", ["history.csv", "best-00001.keras", "best.keras", "state-00002-0000000.npz", "metrics.json"]
+    "written", ["history.csv", "best-00001.keras", "best.keras", "state-00002-0000000.npz"]
 )
 def test_killed_before_a_file_takes_its_place_it_ends_with_the_same_bits(
     home, straight, monkeypatch, written
@@ -81,13 +85,13 @@ def test_killed_before_a_file_takes_its_place_it_ends_with_the_same_bits(
 
 
 def test_more_epochs_on_a_cosine_ask_what_becomes_of_it(finished):
-    before = {path: path.read_bytes() for path in finished.path.rglob("*") if path.is_file()}
+    before = content(finished)
     with pytest.raises(UserError) as error:
         resume(finished, epochs=4)
     message = str(error.value)
     assert "follows a cosine over 2 epochs" in message
     assert "SCHEDULE=keep" in message and "SCHEDULE=stretch" in message
-    assert before == {path: path.read_bytes() for path in finished.path.rglob("*") if path.is_file()}
+    assert content(finished) == before
 
 
 def test_the_rates_to_choose_from_are_those_where_the_run_stands(finished):
@@ -116,14 +120,14 @@ def test_kept_schedule_stays_at_its_end(finished):
 
 
 @pytest.mark.slow
-def test_stretched_schedule_goes_on_as_the_longer_one(home, finished):
-    longer = train("training.epochs=4")
+def test_stretched_schedule_goes_on_as_the_longer_one(finished):
+    longer = prepare(load_experiment("tiny", ["training.epochs=4"]))
     kept = comparable_history(finished)
     resume(finished, epochs=4, schedule="stretch")
     assert "fewer epochs before" in (detour(finished, load_run_experiment(finished)) or "")
     assert comparable_history(finished)[:2] == kept
-    rates = [[row["learning_rate"] for row in read_history(run.history)[2:]] for run in (finished, longer)]
-    assert rates[0] == rates[1]
+    rates = [row["learning_rate"] for row in read_history(finished.history)[2:]]
+    assert rates == [longer.learning_rate(epoch * longer.steps_per_epoch - 1) for epoch in (3, 4)]
 
 
 @pytest.mark.parametrize(
@@ -139,10 +143,15 @@ def test_finished_run_says_what_is_possible(finished, options, words):
     assert finished.finished
 
 
-def test_stretching_what_has_no_length_is_refused(home):
-    run = train("optimizer.learning_rate=0.003", "training.epochs=1")
-    with pytest.raises(UserError, match="the constant schedule of tiny/.* leave SCHEDULE out"):
-        resume(run, epochs=2, schedule="stretch")
+@pytest.mark.parametrize(
+    ("schedule", "more"), [("constant", ""), ("reduce_on_plateau", ", factor: 0.5, patience_epochs: 1")]
+)
+def test_stretching_what_has_no_length_is_refused(finished, schedule, more):
+    rate = f"optimizer.learning_rate={{schedule: {schedule}, peak: 0.003{more}}}"
+    finished.experiment.write_text(dump_experiment(load_experiment("tiny", [rate])))
+    words = f"the {schedule} schedule of tiny/.* does not depend on the number of epochs; leave SCHEDULE out"
+    with pytest.raises(UserError, match=words):
+        resume(finished, epochs=3, schedule="stretch")
 
 
 @pytest.mark.parametrize("planned", [5, 2])
@@ -166,20 +175,25 @@ def plant(path, **changes):
 def test_other_classes_are_refused_even_by_force(unfinished):
     names = json.loads(unfinished.dataset.read_text())["class_names"]
     plant(unfinished.dataset, class_names=["zero", *names[1:]], fingerprint="others")
-    before = {path: path.read_bytes() for path in unfinished.path.rglob("*") if path.is_file()}
+    before = content(unfinished)
     with pytest.raises(
         UserError,
         match="its classes are not those of the data: class 0 is 'zero' against '0'.*make train FROM=tiny/",
     ):
         resume(unfinished, force=True)
-    assert before == {path: path.read_bytes() for path in unfinished.path.rglob("*") if path.is_file()}
+    assert content(unfinished) == before
 
 
 def test_run_that_lacks_only_its_results_is_resumed_in_no_epoch(unfinished, straight):
-    plant(unfinished.environment, commit="0" * 40)
+    """Of another commit and on another processor, which is said but no reason to stop."""
+    cpu = {"model": "another", "count": 64, "flags": []}
+    plant(unfinished.environment, commit="0" * 40, cpu=cpu, onednn={})
+    unfinished.failure.write_text("{}")
     said = resume(unfinished)
-    assert "resumed after the last epoch" in said
+    assert "resumed after the last epoch" in said and "another" in said
     assert f"{'0' * 40} when the run began; equal bits are not promised" in said
+    assert re.search("TF_ENABLE_ONEDNN_OPTS: [01] here, not recorded when the run began", said)
+    assert not unfinished.failure.exists()
     assert json.loads(unfinished.metrics.read_text())["timing"]["resumed_epochs"] == []
     assert_same_bits(unfinished, straight)
 
@@ -195,6 +209,8 @@ def test_other_versions_are_refused_unless_forced(unfinished, straight):
     (entry,) = json.loads(unfinished.environment.read_text())["resumes"]
     assert entry["epoch"] == 3 and "keras" in entry["forced"][0]
     assert_same_bits(unfinished, straight)
+    unfinished.metrics.unlink()  # what was forced once is not asked again
+    assert f"keras: {versions['keras']} here, 3.0.0 when" in resume(unfinished)
 
 
 def test_other_data_are_refused_unless_forced(unfinished, monkeypatch):
@@ -272,14 +288,6 @@ def test_other_settings_of_a_library_are_refused(unfinished):
         resume(unfinished)
 
 
-def test_another_processor_is_said_but_no_reason_to_stop(unfinished):
-    plant(unfinished.environment, cpu={"model": "another", "count": 64, "flags": []}, onednn={})
-    said = resume(unfinished)
-    assert "another" in said
-    assert re.search("TF_ENABLE_ONEDNN_OPTS: [01] here, not recorded when the run began", said)
-    assert unfinished.finished
-
-
 def test_images_may_lie_elsewhere_now(folder_run, tmp_path):
     run = copied(folder_run, tmp_path)
     with pytest.raises(
@@ -326,12 +334,11 @@ def test_the_path_of_a_run_to_start_from_is_no_edit(home, finished):
     assert began.model.weights == finished.name and resuming.edited_keys(finished, began) == []
 
 
-def test_unedited_file_is_not_mentioned_though_the_run_had_changes(unfinished):
-    unfinished.experiment.write_text(unfinished.experiment.read_text().replace("seed: 3", "seed: 9"))
-    assert "has changed since (seed)" in resume(unfinished)
-    unfinished.metrics.unlink()
-    plant(unfinished.environment, overrides=["seed=9"])
-    assert "has changed" not in resume(unfinished)
+def test_unedited_file_is_not_mentioned_though_the_run_had_changes(finished):
+    began = load_experiment("tiny", ["seed=9"])
+    assert resuming.edited_keys(finished, began) == ["seed"]
+    plant(finished.environment, overrides=["seed=9"])
+    assert resuming.edited_keys(finished, began) == []
 
 
 @pytest.mark.parametrize("recorded", [True, False])
@@ -471,12 +478,6 @@ def test_weights_that_are_not_finite_are_never_saved(home, monkeypatch):
     assert all(np.isfinite(value).all() for value in state.values["model"])
 
 
-def test_failure_goes_when_the_run_goes_on(unfinished):
-    unfinished.failure.write_text("{}")
-    resume(unfinished)
-    assert not unfinished.failure.exists()
-
-
 @pytest.mark.slow
 def test_jax_offers_no_strict_determinism():
     program = (
@@ -488,10 +489,6 @@ def test_jax_offers_no_strict_determinism():
         capture_output=True, text=True,
     )  # fmt: skip
     assert "training.determinism: 'strict' is not offered on JAX" in result.stderr
-
-
-def content(run):
-    return {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
 
 
 def without_data(run):

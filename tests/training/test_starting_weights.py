@@ -15,7 +15,8 @@ from app.errors import UserError
 from app.runs import list_runs, load_run_experiment
 from app.training import setup
 from app.training import train as runner
-from app.training.starting_weights import published_weights
+from app.training.starting_weights import published_weights, start_of
+from models import build_model
 from models.network import MODELS
 from models.pretrained.torch_files import read_torch_file
 from tests.conftest import TINY, copied, trained
@@ -35,6 +36,17 @@ def lite0():
 
 
 needs_package = pytest.mark.usefixtures("lite0")
+
+
+@pytest.fixture(scope="module")
+def network():
+    """An EfficientNet-Lite0 to put weights into, whatever it has."""
+    return build_model("efficientnet_lite0", (32, 32, 3), 10)
+
+
+def started(overrides, network=None):
+    """What a training would start from, its network being built; without one where no weights are found."""
+    return start_of(load_experiment("tiny", overrides), network, None)
 
 
 @pytest.fixture(scope="module")
@@ -72,17 +84,17 @@ def test_a_run_records_its_weights_and_resumes_without_them(fine_tuned, monkeypa
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-def test_a_file_of_ones_own(home, lite0, suffix):
+def test_a_file_of_ones_own(home, lite0, network, suffix):
     path = home / f"mine.{suffix}"
     if suffix == "pth":
         shutil.copy(lite0, path)
     else:
         safetensors = pytest.importorskip("safetensors.numpy", reason="the package is not installed")
         safetensors.save_file(read_torch_file(lite0), path)
-    job = setup.prepare(load_experiment("tiny", [*LITE0, f"model.weights={path.name}"]))
+    start = started([*LITE0, f"model.weights={path.name}"], network)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert job.start.record == {"file": path.name, "sha256": digest, "licence": "not known"}
-    assert "245 of 247 variables" in job.start.line
+    assert start.record == {"file": path.name, "sha256": digest, "licence": "not known"}
+    assert "245 of 247 variables" in start.line
 
 
 @pytest.mark.parametrize(
@@ -127,13 +139,12 @@ def test_what_cannot_be_loaded_is_refused_before_a_folder_is_made(home, override
 
 
 @needs_package
-def test_what_would_change_what_published_weights_compute(home):
+def test_what_would_change_what_published_weights_compute(home, network):
     with pytest.raises(UserError, match="bn_epsilon: received 1e-05; published weights go with 0.001"):
-        setup.prepare(load_experiment("tiny", [*IMAGENET, "model.bn_epsilon=1e-5"]))
-    setup.prepare(load_experiment("tiny", [*IMAGENET, "model.bn_epsilon=1.001e-3"]))  # near enough
-    warnings = list(setup.prepare(load_experiment("tiny", IMAGENET[:-1])).warnings())
-    assert "these weights expect normalization: pretrained; the experiment has per_pixel" in warnings
-    assert not any("expect" in each for each in setup.prepare(load_experiment("tiny", IMAGENET)).warnings())
+        started([*IMAGENET, "model.bn_epsilon=1e-5"], network)
+    assert not started([*IMAGENET, "model.bn_epsilon=1.001e-3"], network).warning  # near enough
+    expected = "these weights expect normalization: pretrained; the experiment has per_pixel"
+    assert started(IMAGENET[:-1], network).warning == expected
 
 
 def test_weights_of_another_network_are_refused(home, lite0):
@@ -148,7 +159,7 @@ def test_a_published_file_with_another_hash_is_refused(home):
     folder.mkdir(parents=True)
     (folder / "resnet18-f37072fd.pth").write_bytes(b"something else")
     with pytest.raises(UserError, match="is not the published resnet18-f37072fd.pth: its hash is"):
-        setup.prepare(load_experiment("tiny", RESNET18))
+        started(RESNET18)
 
 
 @pytest.mark.parametrize("sent", [b"<html>", http.client.IncompleteRead(b"some")], ids=["page", "cut off"])
@@ -164,21 +175,19 @@ def test_a_download_that_is_no_weights_says_where_to_put_the_file(home, monkeypa
     with pytest.raises(
         UserError, match=r"cannot be downloaded \(.*\); put the file at .*resnet18-f37072fd.pth"
     ):
-        setup.prepare(load_experiment("tiny", RESNET18))
+        started(RESNET18)
     assert not list((home / "data" / "weights").iterdir())
 
 
 @pytest.mark.parametrize("kind", ["sha256", "md5"])
-def test_a_download_is_checked_kept_and_used_again(home, lite0, monkeypatch, kind, capsys):
+def test_a_download_is_checked_kept_and_used_again(home, lite0, network, monkeypatch, kind, capsys):
     digest = hashlib.new(kind, lite0.read_bytes()).hexdigest()
     digest = f"md5:{digest}" if kind == "md5" else digest[:8]
-    network = MODELS["efficientnet_lite0"]
     (offer,) = network.pretrained
     offer = offer._replace(package="", url=f"{lite0.parent.as_uri()}/", digest=digest)
-    monkeypatch.setattr(network, "pretrained", (offer,))
+    monkeypatch.setattr(MODELS["efficientnet_lite0"], "pretrained", (offer,))
     for said in (1, 0):
-        job = setup.prepare(load_experiment("tiny", IMAGENET))
-        assert "245 of 247 variables" in job.start.line
+        assert "245 of 247 variables" in started(IMAGENET, network).line
         assert capsys.readouterr().out.count("downloading file:") == said
     assert (home / "data" / "weights" / lite0.name).read_bytes() == lite0.read_bytes()
 
@@ -188,7 +197,7 @@ def test_no_network_says_where_to_put_the_file(home, monkeypatch):
     offer = MODELS["resnet"].pretrained[0]._replace(url="http://127.0.0.1:9/")
     monkeypatch.setattr(MODELS["resnet"], "pretrained", (offer,))
     with pytest.raises(UserError, match="Connection refused.*put the file at .*resnet18-f37072fd.pth"):
-        setup.prepare(load_experiment("tiny", RESNET18))
+        started(RESNET18)
 
 
 def test_a_fine_tuned_run_can_be_fine_tuned_on(fine_tuned):
@@ -216,13 +225,11 @@ def test_a_fine_tuned_run_can_be_fine_tuned_on(fine_tuned):
 
 
 def test_constants_need_no_file_where_a_state_has_the_weights(home):
-    overrides = ["model={name: resnet, depth: 18, weights: gone.pth}", "dataset.image_size=[32, 32]"]
-    for normalization in ("per_channel", "pretrained"):
-        change = [f"normalization={normalization}", "dataset.channels=3"]
-        job = setup.prepare(load_experiment("tiny", [*overrides, *change]), from_state=True)
-        assert len(job.constants["mean"]) == 3
+    gone = [RESNET18[0].replace("imagenet", "gone.pth"), *RESNET18[1:]]
+    job = setup.prepare(load_experiment("tiny", [*gone, "normalization=pretrained"]), from_state=True)
+    assert len(job.constants["mean"]) == 3
     with pytest.raises(UserError, match="gone.pth: no such file"):
-        setup.prepare(load_experiment("tiny", [*overrides, "dataset.channels=3"]))
+        started(gone)
 
 
 def test_the_choice_follows_the_networks_arguments(home):

@@ -140,22 +140,21 @@ def test_variables_left_out_of_weight_decay_are_trained_as_without_it(optimizer,
             assert np.abs(without[name] - everywhere[name]).max() > 1e-4
 
 
+UNFIT = ["no_decay=['*/beta', '*/betta']", "weight_decay=0.1"]
+UNFIT_SAID = ["optimizer.no_decay: no variable's path fits '*/betta'"]
+
+
 @pytest.mark.parametrize(
-    ("given", "lines"),
+    ("given", "frozen", "lines"),
     [
-        (
-            ["no_decay=['*/beta', '*/betta']", "weight_decay=0.1"],
-            ["optimizer.no_decay: no variable's path fits '*/betta'"],
-        ),
-        (["no_decay=norm_and_bias", "weight_decay=0.1"], []),
-        (["no_decay=['*/bias']"], ["optimizer.no_decay has no effect: there is no weight_decay"]),
-        (["weight_decay=0.1"], []),
+        (UNFIT, (), UNFIT_SAID),
+        (UNFIT, ("model.freeze=backbone", "model.unfreeze_epoch=2"), UNFIT_SAID),
+        (["no_decay=norm_and_bias", "weight_decay=0.1"], (), []),
+        (["no_decay=['*/bias']"], (), ["optimizer.no_decay has no effect: there is no weight_decay"]),
+        (["weight_decay=0.1"], (), []),
     ],
 )
-@pytest.mark.parametrize(
-    "frozen", [(), ("model.freeze=backbone", "model.unfreeze_epoch=2")], ids=["", "late"]
-)
-def test_what_no_decay_cannot_do_is_said_before_training(home, given, lines, frozen):
+def test_what_no_decay_cannot_do_is_said_before_training(home, given, frozen, lines):
     job = prepare(load_experiment("tiny", [*frozen, *(f"optimizer.{item}" for item in given)]))
     assert list(job.warnings()) == lines
 
