@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TextIO
 
 from app.data.images import SUFFIXES
-from app.data.listing import is_image, natural_key, visible_files
+from app.data.listing import IGNORED, is_image, natural_key, visible_files
 from app.errors import UserError
 from app.wording import clipped, counted, printable
 
@@ -29,7 +29,15 @@ def find_images(text: str, out: TextIO | None = None) -> list[Path]:
     elif os.path.lexists(name):
         return [Path(name)]
     elif glob.has_magic(name):
-        found = [path for path in set(glob.glob(name, recursive=True)) if not os.path.isdir(path)]
+        # Leading folders that exist, such as "photos [2025]", stand for themselves.
+        parts = Path(name).parts
+        fixed = next(n for n in range(len(parts), -1, -1) if not n or os.path.isdir(os.path.join(*parts[:n])))
+        escaped = [*map(glob.escape, parts[:fixed]), *parts[fixed:]]
+        found = [
+            path
+            for path in set(glob.glob(os.path.join(*escaped), recursive=True))
+            if not os.path.isdir(path) and not {*IGNORED} & {*Path(path).parts[fixed:]}
+        ]
     else:
         raise UserError(
             f"IMAGES={shown_pattern(text)}: no such file or folder. It may be an image, a folder of images, "

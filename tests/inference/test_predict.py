@@ -68,6 +68,12 @@ def test_patterns_and_single_files(tmp_path, monkeypatch):
     assert find_images("a/*/*") == [Path("a/deep/2.png")]
     assert find_images("a/[x].png") == [Path("a/[x].png")]  # a file of that name comes before the pattern
     assert find_images("plain") == [Path("plain")]
+    for name in ("photos [2025]/1.png", "photos [2025]/@eaDir/1.png"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).touch()
+    assert (
+        find_images("photos [2025]/**/*.png") == find_images("photos [2025]") == [Path("photos [2025]/1.png")]
+    )
     out = io.StringIO()
     assert len(find_images("a", out)) == 3 and out.getvalue() == "1 other file ignored (.txt)\n"
 
