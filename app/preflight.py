@@ -31,7 +31,6 @@ def weights_run(experiment: Experiment) -> Run | None:
     weights = experiment.model.weights
     if weights is None or weights == IMAGENET or weights_file(experiment):
         return None
-    weights = os.path.expanduser(weights)
     here = project_root() / weights  # a path is one from the project's folder
     is_here = os.path.isfile(here / "experiment.yaml")  # false, too, for a name that cannot be one
     try:

@@ -146,6 +146,12 @@ def type_names(schema: dict[str, Any]) -> str:
     return " or ".join(TYPES[name][0] for name in types_of(schema))
 
 
+def l2_penalty(model: ModelConfig) -> float:
+    """Return the factor of the L2 penalty that a network adds to its losses."""
+    schema = known_names("model").get(model.name, {}).get("head_l2", {"default": 0.0})
+    return float(model.arguments.get("head_l2", schema["default"]))
+
+
 def argument_rule(schema: dict[str, Any], value: Any) -> str | None:
     """Return the rule of an argument's JSON schema that a value breaks; None where it keeps to it."""
     rule, items = None, schema.get("items", {})

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from app.config.arguments import Finding, known_names
+from app.config.arguments import Finding, l2_penalty
 from app.config.combinations import schedule_findings, search_findings
 from app.config.inheritance import IDENTITY_KEYS, merge, parse_overrides
 from app.config.loader import file_content, message_of, read_experiment, validated
 from app.config.nodes import Mark, Node, Problem, node_of
 from app.config.problems import locate, without_consequences
-from app.config.schema import Experiment, ModelConfig
+from app.config.schema import Experiment
 from app.config.sweep import Choice, Range
 from app.errors import UserError
 from app.paths import experiments_dir
@@ -95,7 +95,7 @@ def load_with_sweep(name_or_path: str | Path, overrides: Sequence[str] = ()) -> 
 
 
 def _trial_findings(experiment: Experiment, space: Mapping[str, Range | Choice]) -> Iterator[Finding]:
-    """Check the corners of the space, and that no two choices are the same."""
+    """Check the corners of the space, that all have one objective, and that no two choices are the same."""
     keys, values = list(space), [setting.checked for setting in space.values()]
     root = _base(experiment, Mark(""))
     known = _new_run(root, experiment)[1]  # of a base that an override has shortened
@@ -133,12 +133,6 @@ def _trial_findings(experiment: Experiment, space: Mapping[str, Range | Choice])
         for (first, one), (second, other) in itertools.combinations(sorted(trials.items()), 2):
             if one.agrees_with(other):
                 yield Finding(("sweep", "space", key, second), f"the same setting as choice {first}")
-
-
-def l2_penalty(model: ModelConfig) -> float:
-    """Return the factor of the L2 penalty that a network adds to its losses."""
-    schema = known_names("model").get(model.name, {}).get("head_l2", {"default": 0.0})
-    return float(model.arguments.get("head_l2", schema["default"]))
 
 
 def _owner(finding: Finding, keys: Sequence[str]) -> tuple[int | None, str]:

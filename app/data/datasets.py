@@ -126,7 +126,7 @@ def _corrections(key: str, path: str, rows: _Rows, source: Source, kept: np.ndar
             name = printable(row["image"])  # as `image_names` has it
             position = positions.get(name)
             if position is None:
-                where = f" below {source.text}" if source.train.files else ""
+                where = f" in {source.text}" if source.train.files else ""
                 raise ValueError(f"image: there is no training image '{clipped(name, 200)}'{where}")
             if position in found:
                 raise ValueError(f"image: '{clipped(name, 200)}' is named twice")

@@ -106,11 +106,12 @@ def predict(
             something in `sort_into`.
     """
     target = Path(os.path.expanduser(sort_into)) if sort_into else None
-    if target and os.path.lexists(target) and not (target.is_dir() and not os.listdir(target)):
-        raise UserError(f"SORT_INTO={printable(str(target))}: is there already; name a new folder")
-    place = next(each for each in (target, *target.parents) if each.exists()) if target else None
-    if target and place and not (place.is_dir() and os.access(place, os.W_OK)):
-        raise UserError(f"SORT_INTO={printable(str(target))}: cannot be written; name another folder")
+    if target:
+        if os.path.lexists(target) and not (target.is_dir() and not os.listdir(target)):
+            raise UserError(f"SORT_INTO={printable(str(target))}: is there already; name a new folder")
+        place = next(each for each in (target, *target.parents) if each.exists())
+        if not (place.is_dir() and os.access(place, os.W_OK)):
+            raise UserError(f"SORT_INTO={printable(str(target))}: cannot be written; name another folder")
     paths = find_images(images, out)
     trained = load_trained(run, checkpoint)
     unsure_below = trained.unsure_below(unsure)

@@ -64,16 +64,16 @@ def train_folds(experiment: Experiment, out: TextIO) -> None:
     """
     experiment, number = settle_weights(experiment), _number(experiment)
     source = load_source(experiment.dataset)
-    for index in range(number):  # copies of an image stay together, so that folds differ in size
-        one = with_fold(experiment, index)
-        check_dataset(one, divided(source, one.dataset))
+    every = [with_fold(experiment, index) for index in range(number)]
+    datasets = [divided(source, one.dataset) for one in every]
+    for one, dataset in zip(every, datasets, strict=True):  # copies stay together: folds differ in size
+        check_dataset(one, dataset)
     found = FoldSet.find(experiment, fingerprint(source), f"{number}-")
     print(f"{number} folds in {shown(found.folder)}; the same command resumes them", file=out, flush=True)
     with locked(Run(found.folder)):
-        for index in range(number):
-            one, title = with_fold(experiment, index), f"fold {index + 1} of {number}"
+        for index, (one, dataset) in enumerate(zip(every, datasets, strict=True), 1):
             found.check_weights()
-            train_or_resume(found.folder.name, one, divided(source, one.dataset), out, title)
+            train_or_resume(found.folder.name, one, dataset, out, f"fold {index} of {number}")
         _join(found, source, out)
 
 

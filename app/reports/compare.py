@@ -12,7 +12,7 @@ from app.errors import UserError
 from app.files import new_folder
 from app.paths import runs_root, shown
 from app.reports.compare_chance import chance_sentences
-from app.reports.compare_groups import Group, gather, read_trial, same_but_for_seed
+from app.reports.compare_groups import Group, finished_trials, gather, read_trial, same_but_for_seed
 from app.reports.compare_page import plain_table, title, write_comparison
 from app.runs import Run, detour, list_runs, newest
 
@@ -44,19 +44,11 @@ def newest_seeds(experiment_name: str, out: TextIO) -> list[Run]:
     if not last.finished:
         return [last]
     chosen = read_trial(last)
-    by_seed = {}
-    for run in list_runs(experiment_name):  # oldest first: a newer one of the same seed takes its place
-        if run.failure.is_file():
-            print(f"{run.name}: left out; its loss was no longer finite", file=out)
-        if not run.finished:
-            continue
-        try:
-            trial = read_trial(run)
-        except UserError as error:
-            print(f"{run.name}: left out; it cannot be read ({error})", file=out)
-            continue
-        if same_but_for_seed(chosen, trial):
-            by_seed[trial.experiment.seed] = run
+    trials, remarks = finished_trials(experiment_name)
+    for remark in remarks:
+        print(remark, file=out)
+    # The oldest comes first: a newer one of the same seed takes its place.
+    by_seed = {each.experiment.seed: each.run for each in trials if same_but_for_seed(chosen, each)}
     return [run for _, run in sorted((by_seed | {chosen.experiment.seed: last}).items())]
 
 

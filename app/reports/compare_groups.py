@@ -15,7 +15,7 @@ from app.paths import shown
 from app.reading import Row, read_history, read_json, read_record
 from app.records import DatasetRecord, EnvironmentRecord, MetricsRecord
 from app.reports.cells import FREE_SETTINGS
-from app.runs import Run, detour, load_run_experiment
+from app.runs import Run, detour, list_runs, load_run_experiment
 
 # What may differ between the seeds of one recipe; their epochs must be the same, and their images, which
 # the lists of `exclude` and `relabel` are a part of.
@@ -161,6 +161,20 @@ def chose_settings(trial: Trial) -> bool:
     """Return whether it is a trial of a sweep: chosen by its accuracy, unlike the finalists beside it."""
     record = trial.run.path.parent / "sweep.json"
     return record.is_file() and read_json(record).get("settings", {}).get("seed") == trial.experiment.seed
+
+
+def finished_trials(experiment_name: str) -> tuple[list[Trial], list[str]]:
+    """Return an experiment's finished runs, oldest first, and a remark on each failed or unreadable one."""
+    found, remarks = [], []
+    for run in list_runs(experiment_name):
+        if run.failure.is_file():
+            remarks.append(f"{run.name}: left out; its loss was no longer finite")
+        if run.finished:
+            try:
+                found.append(read_trial(run))
+            except UserError as error:
+                remarks.append(f"{run.name}: left out; it cannot be read ({error})")
+    return found, remarks
 
 
 def read_trial(run: Run) -> Trial:

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from app.config.space import l2_penalty
+from app.config.arguments import l2_penalty
 from app.machine import accelerators
 from app.reports import html as page
 from app.reports.cells import data_name, percent, seconds_text, source_cell

@@ -12,8 +12,8 @@ from app.files import split_at_marks, write_text
 from app.machine import describe_machine
 from app.paths import experiments_dir, project_root, shown
 from app.reports.cells import FREE_SETTINGS, data_name, percent, seconds_text, source_cell
-from app.reports.compare_groups import Trial, read_trial
-from app.runs import detour, list_runs
+from app.reports.compare_groups import Trial, finished_trials
+from app.runs import detour
 
 START = "<!-- make results writes from here -->"
 END = "<!-- to here -->"
@@ -125,28 +125,20 @@ def _choose(experiment: Experiment) -> tuple[list[Trial], list[str]]:
 
     They have the data, number format, machine and starting weights of the newest of them, and as many epochs.
     """
-    found, remarks = [], []
-    for run in list_runs(experiment.name):
-        if run.failure.is_file():
-            remarks.append(f"{run.name}: left out; its loss was no longer finite")
-        if not run.finished:
-            continue
-        try:
-            finished = read_trial(run)
-        except UserError as error:
-            remarks.append(f"{run.name}: left out; it cannot be read ({error})")
-            continue
-        trained = finished.experiment
+    finished, remarks = finished_trials(experiment.name)
+    found = []
+    for each in finished:
+        run, trained = each.run, each.experiment
         wanted = experiment.with_auto_of(trained)
         latest = (wanted.model.weights or "").endswith("/latest")  # any run of that experiment
         free = _FREE | ({"model": {"weights"}} if latest else {})
-        starts = {Path(each.model.weights or "").parent.name for each in (trained, wanted) if latest}
+        starts = {Path(one.model.weights or "").parent.name for one in (trained, wanted) if latest}
         if why := detour(run, trained):
             remarks.append(f"{run.name}: left out; {why}")
         elif len(starts) > 1 or not trained.agrees_with(wanted, free):
             remarks.append(f"{run.name}: left out; it trained another recipe than the file has now")
         else:
-            found.append(finished)
+            found.append(each)
     if not found:
         return [], remarks
     planned = experiment.with_epochs_for(found[-1].dataset.num_images.train).training.num_epochs

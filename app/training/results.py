@@ -61,9 +61,8 @@ def write_results(run: Run, job: Job, classifier: keras.Model) -> None:
         best_logits = split_logits(selected, dataset.val, size)
     both = {"best": best_logits, "last": last_logits}
     if read_record(run.dataset, DatasetRecord).fingerprints_before:  # their epochs may have had other images
-        of_best = best and best | _validated(selected, dataset.val, best_logits, training)
+        best = best and best | _validated(selected, dataset.val, best_logits, training)
         last = last | _validated(classifier, dataset.val, last_logits, training)
-        best = of_best
     with atomic_path(run.predictions) as temporary:
         arrays = {f"{which}_logits": logits for which, logits in both.items()}
         np.savez(temporary, allow_pickle=False, labels=dataset.val.labels, **arrays)

@@ -129,9 +129,13 @@ def restore_last_state(run: Run, job: Job, found: FoundState, force: bool, out: 
         )
     for line in damaged:
         print(line, file=out)
-    if damaged and state and run.best_model.is_file():
-        if run.best_model.stat().st_mtime_ns > state.path.stat().st_mtime_ns:
-            print(f"{shown(run.best_model)} is of an epoch after that state", file=out)
+    if (
+        damaged
+        and state
+        and run.best_model.is_file()
+        and run.best_model.stat().st_mtime_ns > state.path.stat().st_mtime_ns
+    ):
+        print(f"{shown(run.best_model)} is of an epoch after that state", file=out)
     mended = [layer.name for layer in job.classifier.augmentation if isinstance(layer, Recolour)]
     if mended and job.progress.flip_stream == OLD_FLIP_STREAM:  # a state from before
         print(
@@ -172,10 +176,10 @@ def differences(run: Run, job: Job, environment: Mapping[str, Any]) -> tuple[lis
         What forbids going on: other data, starting weights, backend or versions; and what only makes equal
         bits uncertain: another commit of this program, another processor, other threads.
     """
-    recorded = read_record(run.environment, EnvironmentRecord).content
+    then = read_record(run.environment, EnvironmentRecord)
+    recorded, forced = then.content, {line for each in then.resumes for line in each.forced}
     grave = changed_data(run, job.dataset)
     slight: list[str] = []
-    forced = {line for each in recorded.get("resumes", []) for line in each.get("forced", [])}
     if weights := environment.get("starting_weights", {}).get("sha256"):  # begins anew: there is no state
         before = recorded.get("starting_weights", {}).get("sha256", weights)
         if before != weights:
